@@ -1,0 +1,55 @@
+# make reproduce   set everything up, then run every notebook in order; figures/ and runs/ appear
+# make test        set everything up, then run the tests
+# make lab         JupyterLab on the notebooks
+# make lint        ruff over code and notebooks, mypy over kardlib
+# make clean       remove what was set up and the caches of the tools; runs/ and figures/ stay
+#
+# make reproduce SCALE=smoke DATASET=obqa DATA_DIR=../data    what the notebooks run on
+# make test PYTHON=python3.12                                 another Python
+
+PYTHON ?= python3
+VENV   := .venv
+EXTRAS := dev,minilm,lora
+READY  := $(VENV)/.ready
+
+OPTIONS := $(if $(SCALE),--scale '$(SCALE)') $(if $(DATASET),--dataset '$(DATASET)') $(if $(DATA_DIR),--data-dir '$(DATA_DIR)')
+
+.PHONY: reproduce test lab lint clean
+.DELETE_ON_ERROR:
+
+reproduce: $(READY)
+	$(VENV)/bin/kard reproduce $(OPTIONS)
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+lab: $(READY)
+	$(VENV)/bin/jupyter lab notebooks
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build kardlib.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find kardlib tests notebooks benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The last thing written is $(READY): a set-up that was interrupted has none, is removed, and the next make starts anew.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "kard needs Python 3.11 or newer, but '$(PYTHON) --version' says '$$($(PYTHON) --version 2>&1)': say where it is with PYTHON=..." >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) came without venv: install your system's package for it (on Debian and Ubuntu: python3-venv)." >&2; \
+	  exit 1; }
+	@set -e; \
+	if [ ! -e $@ ]; then \
+	  trap 'rm -rf $(VENV)' EXIT; trap 'exit 130' HUP INT TERM; \
+	  rm -rf $(VENV); echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); \
+	fi; \
+	echo "Installing the packages of constraints.txt into $(VENV): some minutes, once"; \
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'; \
+	touch $@; \
+	trap - EXIT; \
+	echo "Set up."

@@ -1,0 +1,179 @@
+"""The command line `kard`: reproduce, doctor, pretrain-nano."""
+
+import argparse
+import importlib.metadata
+import json
+import shutil
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+import kardlib
+from kardlib.device import pick_device
+from kardlib.errors import KardError
+from kardlib.settings import SettingsError, preset
+from kardlib.store import REPOSITORY, Store, clear_if_full
+
+NEEDED_DISK = 5 * 10**9  # bytes; the embedded run with the artifacts of a few changed settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 2 after an error said in one sentence, 130 when interrupted."""
+    options = build_parser().parse_args(arguments)
+    try:
+        with clear_if_full(Path.cwd()):
+            return int(options.command(options))
+    except KardError as error:
+        print(f"kard: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kard: stopped; the same command goes on from what is finished", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kard", description="KARD and ReAugKD: reproduce, step through, extend")
+    parser.add_argument("--version", action="version", version=kardlib.__version__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    reproduce = commands.add_parser("reproduce", help="run the notebooks in order; figures and a report appear")
+    reproduce.set_defaults(command=run_reproduce)
+    reproduce.add_argument("--scale", choices=["smoke", "embedded", "paper"], default="embedded")
+    reproduce.add_argument("--dataset", default="world", help="world (default), obqa, strategyqa, ...")
+    reproduce.add_argument("--data-dir", help="the folder with the files of a real dataset")
+    reproduce.add_argument("--only", default="", metavar="03,04", help="run these notebooks alone")
+    reproduce.add_argument(
+        "--from", default="", dest="start", metavar="03", help="run this notebook and those after it"
+    )
+    reproduce.add_argument(
+        "--set", action="append", default=[], metavar="retrieval.k=1", help="change a setting; repeatable"
+    )
+    reproduce.add_argument("--force", action="store_true", help="build again every artifact that these notebooks need")
+    reproduce.add_argument("--publish", action="store_true", help="copy the executed notebooks back to notebooks/")
+
+    doctor = commands.add_parser("doctor", help="say what is installed, what would not work here, and how to mend it")
+    doctor.set_defaults(command=run_doctor)
+
+    pretrain = commands.add_parser("pretrain-nano", help="make the nano models that the package ships")
+    pretrain.set_defaults(command=run_pretrain_nano)
+    pretrain.add_argument(
+        "--work", type=Path, default=Path("nano-work"), help="checkpoints; a killed run goes on from them"
+    )
+    pretrain.add_argument("--models", nargs="+", help="these models alone")
+    return parser
+
+
+def run_reproduce(options: argparse.Namespace) -> int:
+    from kardlib.reproduce import reproduce  # imported late: papermill takes a second
+
+    index = reproduce(
+        options.scale, options.dataset, options.data_dir, dict(map(parse_setting, options.set)),
+        only=[number for number in options.only.split(",") if number], start=options.start,
+        force=options.force, publish=options.publish,
+    )  # fmt: skip
+    print(f"done: {index.relative_to(REPOSITORY)}")
+    return 0
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`"retrieval.k=1"` -> `("retrieval.k", 1)`; what is not JSON is a string. Raises SettingsError."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(f"--set {text} has no value: write --set {text}=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def run_doctor(_: argparse.Namespace) -> int:
+    """Exit code 1 if something would not work."""
+    problems = [*check_packages(), *check_java(), *check_device(), *check_disk(), *check_nano_models()]
+    print("\nwould not work:" if problems else "\neverything that the embedded scale needs is here")
+    for problem in problems:
+        print(f"- {problem}")
+    return 1 if problems else 0
+
+
+def check_packages() -> list[str]:
+    """Print every package that this project needs with its version; return what is missing or does not fit."""
+    print(f"python {sys.version.split()[0]}")
+    problems = (
+        [] if sys.version_info >= (3, 11) else ["Python is older than 3.11: make the environment with a newer one"]
+    )
+    pyproject = REPOSITORY / "pyproject.toml"
+    if pyproject.exists():
+        lines = tomllib.loads(pyproject.read_text("utf-8"))["project"].get("dependencies", [])
+    else:
+        lines = importlib.metadata.requires("kardlib") or []
+    for requirement in map(Requirement, lines):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = ""
+        fits = bool(version) and requirement.specifier.contains(version, prereleases=True)
+        print(f"{requirement.name} {version or 'is missing'} (needed: {requirement.specifier or 'any version'})")
+        if not fits:
+            problems.append(f"{requirement.name} {version or 'is missing'}: run pip install '{requirement}'")
+    return problems
+
+
+def check_java() -> list[str]:
+    from kardlib.knowledge import find_java
+
+    try:
+        java, reason = find_java()
+    except (KardError, RuntimeError) as error:
+        print("java is missing")
+        return [f"BM25: {error}"]
+    print(f"java: {java} ({reason})")
+    return []
+
+
+def check_device() -> list[str]:
+    try:
+        device = pick_device()
+    except ImportError as error:
+        return [f"training: torch cannot be imported ({error}): install it again"]
+    print(f"device: {device.type} in {'bfloat16' if device.bf16 else 'float32'} ({device.reason})")
+    return []
+
+
+def check_disk() -> list[str]:
+    root = Store().root.resolve()
+    free = shutil.disk_usage(next(folder for folder in [root, *root.parents] if folder.exists())).free
+    print(f"disk: {free / 1e9:.0f} GB free for artifacts")
+    if free >= NEEDED_DISK:
+        return []
+    return [
+        f"artifacts: less than {NEEDED_DISK / 1e9:.0f} GB free; make room or set KARD_STORE to a folder on another disk"
+    ]
+
+
+def check_nano_models() -> list[str]:
+    folder, settings = Path(__file__).parent / "nano_models", preset()
+    present = {path.parent.name for path in folder.glob("*/config.json")}
+    print(f"nano models: {', '.join(sorted(present)) or 'none'}")
+    missing = sorted({*settings.students, settings.student.model, settings.reranker.model} - present)
+    return (
+        [f"the nano models {', '.join(missing)} are missing: install again or run kard pretrain-nano"]
+        if missing
+        else []
+    )
+
+
+def run_pretrain_nano(options: argparse.Namespace) -> int:
+    from kardlib.pretraining import pretrain_all
+
+    pretrain_all(options.work, options.models)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Which device and which number format to compute with, and the reason, so that a run can print it."""
+
+import functools
+import platform
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Device(NamedTuple):
+    """`type` is "cuda" or "cpu"; `bf16` says whether to compute in bfloat16 (else in float32)."""
+
+    type: str
+    bf16: bool
+    reason: str
+
+
+@functools.cache
+def pick_device() -> Device:
+    """CUDA where torch can use it; bfloat16 only where the hardware multiplies it. Imports torch.
+
+    A CPU without such instructions emulates bfloat16 hundreds of times slower, and T5 overflows in float16.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        bf16 = major >= 8
+        found = f"torch {torch.__version__} finds {torch.cuda.get_device_name()}"
+        return Device(
+            "cuda", bf16, f"{found}, whose compute capability {major}.{minor} has {'' if bf16 else 'no '}bfloat16"
+        )
+    built = f"built for CUDA {torch.version.cuda} but finds no GPU" if torch.version.cuda else "built without CUDA"
+    instructions = sorted({"avx512_bf16", "amx_bf16"} & set(read_cpuinfo("flags").split()))
+    has = f"has {' and '.join(instructions)}" if instructions else "has neither avx512_bf16 nor amx_bf16"
+    return Device("cpu", bool(instructions), f"torch {torch.__version__} is {built}; this CPU {has}")
+
+
+def describe_device() -> str:
+    """The device as provenance names it: the GPU where torch is already imported and has one, else the CPU.
+
+    torch is not imported for it: that takes seconds, and what was made without torch was not made on a GPU.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return read_cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+@functools.cache
+def read_cpuinfo(field: str) -> str:
+    """The first value of a field of Linux's /proc/cpuinfo; empty on other systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in fields if name.strip() == field), "")

@@ -1,0 +1,196 @@
+"""From generated text to numbers: answers are parsed, and every mean comes with an interval and a paired test."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kardlib.data import LETTERS
+
+# Answers
+
+# A letter is an option where a statement makes it one, never because it is the last character. A bare letter must be
+# upper case ("the answer is a matter of taste" names no option) and stand alone (unlike "B-cells", "C's", "E.coli").
+_ROUND = r"[(\[]\s*([A-Ja-j])\s*[)\]]"
+_OPTION = rf"(?:{_ROUND}|\b([A-J])(?![\w'\u2019-]|\.\w))"
+_CLEAR = r"(?i:(?!,?\s*(?:or|and|nor)\b|\s*/|\s+(?:is|was)\s+(?:not|wrong|incorrect|false)\b))"
+_ANSWER_IS = (
+    r"(?i:(?<!wrong )(?<!incorrect )\b(?:answer|option|choice)(?:\s+(?:option|choice))?"
+    r"(?:\s+to\s+(?:the|this)\s[^.?!:()\n]{0,80}?)?(?:,?\s+(?:therefore|thus|hence),?)?"
+    r"\s*(?:\bis\b|\b(?:would|should|must|will|has\s+to)\s+be\b|:|=)\s*"
+    r"(?:(?:therefore|thus|hence|clearly|most|likely|probably|option|choice|answer|the)\b[,:]?\s*)*)"
+)
+_MAKING = (
+    r"(?i:\bmaking\s+(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+(?:option|choice))?"
+    r"|\bthe\s+(?:(?:correct|right|final|best)\s+)?answer)\s+"
+)
+_SENTENCE = r"(?:\A|\n|[.:;!?][')]?\s)[\s'>-]{0,9}(?i:(?:so|thus|hence|therefore|option|choice|answer)\b,?\s+)*"
+_IS_CORRECT = (
+    r"\s+(?i:is\s+(?:therefore\s+|thus\s+|clearly\s+)?(?:the\s+)?"
+    r"(?:(?:correct|right)\b|(?:best|most\s+\w+)\s+(?:answer|option|choice)\b))"
+)
+_CONCLUSIONS = [
+    re.compile(pattern)
+    for pattern in (
+        rf"{_ANSWER_IS}{_OPTION}{_CLEAR}",  # The answer is B. Answer: (B). The answer to this question is option B.
+        rf"{_MAKING}{_ROUND}{_CLEAR}",  # ..., making the answer (B).
+        rf"(?:{_SENTENCE}|(?i:\b(?:option|choice|answer)\s+)|(?=[(\[])){_OPTION}{_IS_CORRECT}",  # (B) is correct.
+        rf"{_SENTENCE}{_OPTION}[\s'.!]*\Z",  # a lone letter at the end
+    )
+]
+_YES_NO = re.compile(rf"{_ANSWER_IS}[('\[]*((?i:yes|no))\b(?!\s+(?i:longer|one|doubt)\b){_CLEAR}")
+
+
+def parse_answer(text: str, options: Sequence[str]) -> int | None:
+    """The option that a generated text concludes with, as an index into `options`; None if it concludes none of them.
+
+    Conclusions are "The answer is B.", "answer is (B)", "Answer: B", "(B) is correct" and a lone letter as the last
+    sentence or line; where the options are yes and no, also "The answer is yes". The last one counts, so a text whose
+    last conclusion is not among the options gives None; "The answer is A or B" concludes nothing.
+    """
+    text = re.sub(r'[*"`“”]', "", text)  # emphasis and quotation marks say nothing here
+    words = [option.strip().casefold() for option in options]
+    patterns = [*_CONCLUSIONS, _YES_NO] if set(words) == {"yes", "no"} else _CONCLUSIONS
+    found = [(m.start(m.lastindex or 0), m[m.lastindex or 0]) for p in patterns for m in p.finditer(text)]
+    if not found:
+        return None
+    said = max(found)[1]
+    answer = LETTERS.index(said.upper()) if len(said) == 1 else words.index(said.casefold())
+    return answer if answer < len(options) else None
+
+
+def majority_vote(answers: Sequence[int | None]) -> int | None:
+    """The answer most samples agree on; of several the one that came first. Samples without an answer do not vote."""
+    votes = Counter(answer for answer in answers if answer is not None)
+    return votes.most_common(1)[0][0] if votes else None  # most_common keeps the order of arrival among equals
+
+
+# Metrics: an array with one value per question, so that methods can be compared question by question
+
+
+def accuracy(predicted: Sequence[int | None], gold: Sequence[int]) -> NDArray[np.float64]:
+    """1 where the predicted option is the gold one, else 0, shape (questions,). No answer (None) is a wrong answer."""
+    return np.array([p == g for p, g in zip(predicted, gold, strict=True)], dtype=float)
+
+
+def hits(
+    run: Mapping[str, Sequence[tuple[str, float]]],
+    relevant: Mapping[str, Collection[str]],
+    k: int,
+    questions: Sequence[str] | None = None,
+) -> NDArray[np.float64]:
+    """Hits@k: 1 where a relevant passage is among the first `k` of a question's run, else 0, shape (questions,).
+
+    `questions` are the ids of all questions asked, in the order of the result (default: the queries of the run). A
+    question without relevant passages, or for which nothing was found, is a miss. Raises ValueError for `k` below 1.
+    """
+    if k < 1:
+        raise ValueError(f"Hits@k looks at the first k passages: k = {k} must be at least 1")
+    asked = run if questions is None else questions
+    return np.array([any(d in relevant.get(q, ()) for d, _ in run.get(q, ())[:k]) for q in asked], dtype=float)
+
+
+# Intervals and tests
+
+
+class Interval(NamedTuple):
+    """A mean and the interval around it."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """How far one method is above another on the same questions, its interval, and the p-value of a paired test."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def bootstrap_interval(values: ArrayLike, level: float = 0.95, resamples: int = 5000, seed: int = 0) -> Interval:
+    """Mean and percentile bootstrap interval of a metric, `values` of shape (questions,) or (seeds, questions).
+
+    All seeds answer the same questions, so seeds and questions are crossed, not nested: a resample draws questions with
+    replacement, the same for every seed, and seeds with replacement (the pigeonhole bootstrap: Owen, *The pigeonhole
+    bootstrap*, Annals of Applied Statistics 2007). The interval speaks of new questions and of new training runs alike.
+    Questions' luck is counted in full and the interplay of seed and question up to threefold, so the interval errs on
+    the wide side; only the variance between `s` seeds comes out low, by (s - 1) / s, as in any bootstrap.
+    Raises ValueError for no values, NaN, or another shape.
+    """
+    table = _as_table(values)
+    seeds, questions = table.shape
+    rng = np.random.default_rng(seed)
+    drawn = _count_draws(rng, resamples, questions) @ table.T  # (resamples, seeds): sums over the drawn questions
+    if seeds > 1:
+        drawn *= _count_draws(rng, resamples, seeds)
+    means = drawn.sum(axis=1) / table.size
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(table.mean()), float(low), float(high))
+
+
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, level: float = 0.95, resamples: int = 5000, seed: int = 0
+) -> Difference:
+    """How far `a` is above `b`, two methods on the same questions with the same seeds.
+
+    Both are (questions,) or (seeds, questions). The interval is that of `bootstrap_interval` for their differences.
+    `p` (two-sided) is that of the sign-flip test: if the methods were equal, a question's difference, averaged over
+    these seeds, would have either sign with equal chance (for one seed of right and wrong answers: McNemar's exact
+    test). It is estimated from `resamples` random flips, so never below 1 / (resamples + 1). Raises ValueError for
+    shapes that differ.
+    """
+    table_a, table_b = _as_table(a), _as_table(b)
+    if table_a.shape != table_b.shape:
+        raise ValueError(
+            f"the two methods must answer the same questions with the same seeds: {table_a.shape} and {table_b.shape} "
+            "(seeds, questions) differ"
+        )
+    interval = bootstrap_interval(table_a - table_b, level, resamples, seed)
+    differences = (table_a - table_b).mean(axis=0)
+    sizes, counts = np.unique(np.abs(differences).round(12), return_counts=True)
+    positive = np.random.default_rng(seed).binomial(counts, 0.5, size=(resamples, len(counts)))  # per size
+    flipped = np.abs((2 * positive - counts) @ sizes)
+    p = float((1 + np.count_nonzero(flipped >= abs(differences.sum()) - 1e-9)) / (1 + resamples))
+    return Difference(*interval, p)
+
+
+def verdict(difference: Difference) -> str:
+    """Of a claim that the difference is positive: its whole interval decides, never its mean."""
+    return "reproduced" if difference.low > 0 else "not reproduced" if difference.high < 0 else "undecided"
+
+
+def summary_rows(values: ArrayLike, seeds: Sequence[int | None], **columns: Any) -> list[dict[str, Any]]:
+    """Rows of a figure's data for one metric: one per seed, and one over all seeds with its 95 % interval.
+
+    `values` has shape (seeds, questions); a seed of None stands for what does not vary with it: no row of its own.
+    """
+    table = _as_table(values)
+    rows = [
+        columns | {"seed": s, "value": v.mean(), "n": len(v)}
+        for s, v in zip(seeds, table, strict=True)
+        if s is not None
+    ]
+    mean, low, high = bootstrap_interval(table)
+    return [*rows, columns | {"seed": None, "value": mean, "low": low, "high": high, "n": table.shape[1]}]
+
+
+def _as_table(values: ArrayLike) -> NDArray[np.float64]:
+    """(seeds, questions)."""
+    table = np.atleast_2d(np.asarray(values, dtype=float))
+    if table.ndim != 2 or not table.size:
+        raise ValueError(f"values must be of shape (questions,) or (seeds, questions) and not empty, not {table.shape}")
+    if np.isnan(table).any():
+        raise ValueError("a value is missing (NaN): every seed must have answered every question")
+    return table
+
+
+def _count_draws(rng: np.random.Generator, resamples: int, n: int) -> NDArray[np.float64]:
+    """How often each of `n` things is drawn in `n` draws with replacement: (resamples, n)."""
+    draws = rng.integers(n, size=(resamples, n)) + np.arange(resamples)[:, None] * n
+    return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)

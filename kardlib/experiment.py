@@ -1,0 +1,389 @@
+"""From settings to predictions: every stage of KARD as one artifact, made once and shared by all who ask for it.
+
+    questions, passages -> index -> rationales -> runs -> reranker -> student -> predictions
+
+A stage's artifact is named by the hash of what goes into it (texts and settings), so two methods, notebooks or grids that
+need the same student find the same folder. Students and predictions are made in worker processes, one core each.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from kardlib.data import DataError, Dataset, Question, read_kard, read_recorded_rationales
+from kardlib.evaluate import majority_vote, parse_answer
+from kardlib.knowledge import Lucene, Run, read_run, write_run
+from kardlib.methods import METHODS, Method, Reads
+from kardlib.prompts import SHOTS, few_shot_text, source_text, target_text
+from kardlib.reranker import Candidates, load_reranker, rank, train_reranker
+from kardlib.settings import RunSettings, StudentSettings, preset
+from kardlib.store import Store
+from kardlib.teacher import FilterYield, Rationale, Teacher, keep_correct, recorded_teacher, symbolic_teacher
+from kardlib.world import World, build_world, judge_statements
+
+DEPTH = 100  # passages kept of every question's search, more where kappa* is larger
+SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a grid: a method with a student and a seed."""
+
+    method: str
+    student: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a student wrote for every question of a split, in the split's order."""
+
+    questions: list[Question]
+    passages: list[list[str]]  # ids of the passages that it read
+    texts: list[list[str]]  # its samples; one if greedy
+    answers: list[int | None]  # parsed, by majority vote; None where no sample concludes an option
+
+    @property
+    def correct(self) -> list[bool]:
+        return [answer == question.answer for answer, question in zip(self.answers, self.questions, strict=True)]
+
+
+class Experiment:
+    """All stages for one dataset under one set of settings; attributes are made on first use and kept in the store."""
+
+    def __init__(self, settings: RunSettings, store: Store | None = None, workers: int = 2):
+        self.settings, self.store, self.workers = settings, store or Store(), workers
+
+    @property
+    def suffix(self) -> str:
+        """What figures of a real dataset add to their name."""
+        return "" if self.settings.dataset == "world" else f"_{self.settings.dataset}"
+
+    @property
+    def silver_split(self) -> str:
+        """Where silver passages are known without having been trained on."""
+        return "test" if self.world else "silver"
+
+    @property
+    def chance(self) -> float:
+        """Expected accuracy of guessing on the test questions."""
+        questions = self.data.splits["test"]
+        return sum(1 / len(q.options) for q in questions) / len(questions)
+
+    # Data
+
+    @cached_property
+    def world(self) -> World | None:
+        """The closed world; None for a real dataset, whose truth nobody knows."""
+        return build_world(self.settings.world) if self.settings.dataset == "world" else None
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The dataset. Of a real one the last 5 % of the training questions are set aside as the split "silver"."""
+        if self.world:
+            return self.world.dataset()
+        data = read_kard(self._data_dir, self.settings.dataset)
+        train = data.splits["train"]
+        cut = int(len(train) * 0.95)
+        return Dataset(data.name, data.splits | {"train": train[:cut], "silver": train[cut:]}, data.passages, data.gold)
+
+    @property
+    def _data_dir(self) -> Path:
+        if not self.settings.data_dir:
+            raise DataError(
+                f"dataset {self.settings.dataset!r} is read from files: set data_dir to the folder that holds kard/ and kb/"
+            )
+        return Path(self.settings.data_dir)
+
+    @cached_property
+    def passages(self) -> dict[str, str]:
+        return {p.id: p.text for p in self.data.passages}
+
+    # Rationales
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        if self.world:
+            return symbolic_teacher(self.world, self.settings.teacher.flawed, self.settings.teacher.seed)
+        file = self._data_dir / "kard" / self.settings.dataset / "rationales_train.jsonl.gz"
+        questions = read_kard(self._data_dir, self.settings.dataset).splits["train"]
+        recorded = read_recorded_rationales(file)
+        return recorded_teacher({q.id: recorded.get(i, []) for i, q in enumerate(questions)})
+
+    @cached_property
+    def written(self) -> dict[str, list[Rationale]]:
+        """All rationales of the teacher by split: `l` for training questions, `SILVER` where they only serve as queries."""
+        counts = {"train": max(self.settings.teacher.rationales, SILVER)}
+        counts |= dict.fromkeys(("dev", "test") if self.world else ("silver",), SILVER)
+        return {split: self.teacher(self.data.splits[split], l) for split, l in counts.items()}
+
+    @cached_property
+    def filtered(self) -> tuple[list[Rationale], FilterYield]:
+        """The training rationales `r_ij`, `j < l`, that the student and the reranker learn from, and the filter's yield."""
+        used = [r for r in self.written["train"] if r.number < self.settings.teacher.rationales]
+        kept, counts = keep_correct(used, self.data.splits["train"])
+        return (kept if self.settings.teacher.correct_only else used), counts
+
+    # Retrieval: every search is done once, in the knowledge base's own process, and kept as run tables
+
+    @cached_property
+    def index(self) -> Path:
+        def build(folder: Path) -> None:
+            with Lucene(self.settings.knowledge) as lucene:
+                lucene.build(folder / "lucene", self.data.passages)
+
+        return self.store.make("index", {"passages": fingerprint(self.passages)}, build) / "lucene"
+
+    @cached_property
+    def _runs(self) -> Path:
+        questions = {q.id: q.prompt for qs in self.data.splits.values() for q in qs}
+        rationales = {r.id: r.text[:3000] for rs in self.written.values() for r in rs}
+        knobs = self.settings.reranker
+        depth = max(DEPTH, self.settings.retrieval.candidates)
+        kappa_1, kappa_2 = max(knobs.rationale_candidates, self.settings.retrieval.k, SILVER), knobs.question_candidates
+        spec = {"questions": fingerprint(questions), "rationales": fingerprint(rationales), "index": self.index.parent.name,
+                "bm25": self.settings.knowledge.model_dump(exclude={"threads"}), "depths": [depth, kappa_1, kappa_2]}  # fmt: skip
+
+        def build(folder: Path) -> None:
+            with Lucene(self.settings.knowledge) as lucene:
+                by_question = lucene.search(self.index, questions, depth)
+                by_rationale = lucene.search(self.index, rationales, kappa_1)
+                asked = {r.id: [p for p, _ in by_question[r.question_id][:kappa_2]] for r in self.written["train"]}
+                given = lucene.score(self.index, {i: rationales[i] for i in asked}, asked)
+            write_run(folder / "question.tsv", by_question)
+            write_run(folder / "rationale.tsv", by_rationale)
+            write_run(folder / "rationale_on_question.tsv", given)
+
+        return self.store.make("runs", spec, build)
+
+    @cached_property
+    def by_question(self) -> Run:
+        """`topk(rho(d | x))` for every question of every split."""
+        return read_run(self._runs / "question.tsv")
+
+    @cached_property
+    def by_rationale(self) -> Run:
+        """`topk(rho(d | r))` for every rationale."""
+        return read_run(self._runs / "rationale.tsv")
+
+    def silver(self, split: str) -> dict[str, set[str]]:
+        """Question id -> its silver passages: what the first rationales find, which a question alone should find too."""
+        silver: dict[str, set[str]] = {q.id: set() for q in self.data.splits[split]}
+        for rationale in self.written[split]:
+            if rationale.number < SILVER:
+                silver[rationale.question_id] |= {p for p, _ in self.by_rationale[rationale.id][:3]}
+        return silver
+
+    # Reranker
+
+    @cached_property
+    def candidates(self) -> list[Candidates]:
+        """`D~_ij` with the rationale's own BM25 scores for all of it, also for what the question brought."""
+        knobs = self.settings.reranker
+        on_question = read_run(self._runs / "rationale_on_question.tsv")
+        candidates = []
+        for r in self.filtered[0]:
+            found = self.by_rationale[r.id][: knobs.rationale_candidates]
+            asked = tuple(p for p, _ in self.by_question[r.question_id][: knobs.question_candidates])
+            if found and asked:
+                scores = dict(on_question[r.id]) | dict(found)
+                union = tuple(p for p, _ in found), asked
+                candidates.append(Candidates(r.question_id, *union, {p: scores[p] for ids in union for p in ids}))
+        return candidates
+
+    def reranker(self, seed: int) -> Path:
+        questions = {q.id: q.prompt for q in self.data.splits["train"]}
+        spec = {"candidates": fingerprint([asdict(c) for c in self.candidates]), "passages": fingerprint(self.passages),
+                "questions": fingerprint(questions), "settings": self.settings.reranker.model_dump(), "seed": seed}  # fmt: skip
+
+        def build(folder: Path) -> None:
+            train_reranker(self.settings.reranker, questions, self.passages, self.candidates, seed=seed, folder=folder)
+
+        return self.store.make("reranker", spec, build)
+
+    def reranked(self, split: str, seed: int | None) -> Run:
+        """The kappa* BM25 candidates of every question, ordered by the reranker; `seed` None: before any training."""
+        kappa = self.settings.retrieval.candidates
+        questions = {q.id: q.prompt for q in self.data.splits[split]}
+        run = {i: self.by_question[i][:kappa] for i in questions}
+        model = self.settings.reranker.model if seed is None else str(self.reranker(seed))
+        spec = {
+            "model": Path(model).name,
+            "run": fingerprint(run),
+            "passages": fingerprint(self.passages),
+            "questions": fingerprint(questions),
+        }
+        settings = self.settings.reranker.model_copy(update={"model": model})
+        folder = self.store.make(
+            "reranked", spec,
+            lambda folder: write_run(folder / "run.tsv", rank(load_reranker(settings), questions, run, self.passages)),
+        )  # fmt: skip
+        return read_run(folder / "run.tsv")
+
+    # What a student reads and learns
+
+    def reads(self, source: Reads, split: str, seed: int) -> dict[str, list[str]]:
+        """Question id -> ids of the passages that a student reads at test; of rationale queries the first one's."""
+        ids, k = [q.id for q in self.data.splits[split]], self.settings.retrieval.k
+        if source in ("", "rationale"):
+            return {i: [] for i in ids}
+        run = {"bm25_question": lambda: self.by_question, "reranker": lambda: self.reranked(split, seed),
+               "bm25_rationale": lambda: {i: self.by_rationale[f"{i}/0"] for i in ids}}[source]()  # fmt: skip
+        return {i: [p for p, _ in run[i][:k]] for i in ids}
+
+    def training_examples(self, method: Method) -> list[tuple[str, str]]:
+        """Source and target texts, one for every kept rationale: methods that learn answers alone see as many steps."""
+        k = self.settings.retrieval.k
+        by_id = {q.id: q for q in self.data.splits["train"]}
+        examples = []
+        for r in self.filtered[0][: self.settings.student.examples]:
+            question = by_id[r.question_id]
+            ranked = {"": [], "bm25_question": self.by_question[question.id], "bm25_rationale": self.by_rationale[r.id]}
+            passages = [self.passages[p] for p, _ in ranked[method.reads_in_training][:k]]
+            target = target_text(r.text if method.learns == "rationale" else "", question.answer)
+            examples.append((source_text(question, passages), target))
+        return examples
+
+    def test_sources(self, method: Method, split: str, seed: int) -> tuple[list[list[str]], list[str]]:
+        """Ids of the passages read and the source text, for every question of a split."""
+        read = self.reads(method.reads_at_test, split, seed)
+        explained = {r.question_id: r.text for r in self.written.get(split, []) if r.number == 0}
+        shown = []
+        if method.shots:
+            first = {r.question_id: r.text for r in reversed(self.filtered[0])}
+            examples = [q for q in self.data.splits["train"] if q.id in first][:SHOTS]
+            shown = [(q, first[q.id] if method.shots == "rationale" else "") for q in examples]
+        sources = []
+        for question in self.data.splits[split]:
+            texts = [self.passages[p] for p in read[question.id]]
+            texts += [explained[question.id]] if method.reads_at_test == "rationale" else []
+            sources.append(few_shot_text(shown, source_text(question, texts)))
+        return [read[q.id] for q in self.data.splits[split]], sources
+
+    # Students
+
+    def run(self, cells: Iterable[Cell], split: str = "test") -> dict[Cell, Predictions]:
+        """Train what is missing, let it write what is missing, read the answers; two students are made side by side."""
+        cells = list(dict.fromkeys(cells))
+        jobs = {cell: self._student_job(cell) for cell in cells if METHODS[cell.method].learns}
+        made = self._make_all("student", [job for job in jobs.values()])
+        students = {cell: str(made[fingerprint(spec)]) for cell, (spec, _) in jobs.items()}
+        asked = {}
+        for cell in cells:
+            read, sources = self.test_sources(METHODS[cell.method], split, cell.seed)
+            settings = self._student_settings(cell).model_copy(update={"model": students.get(cell, cell.student)})
+            knobs = settings.model_dump(include={"max_source_tokens", "max_new_tokens", "samples", "top_k", "top_p"})
+            spec = {"student": Path(settings.model).name, "sources": fingerprint(sources), "settings": knobs}
+            if settings.samples > 1 or settings.model == "random-t5":
+                spec["seed"] = cell.seed
+            asked[cell] = (read, (spec, (sources, settings, cell.seed)))
+        made = self._make_all("predictions", [job for _, job in asked.values()])
+        return {cell: self._read(split, read, made[fingerprint(spec)]) for cell, (read, (spec, _)) in asked.items()}
+
+    def _student_settings(self, cell: Cell) -> StudentSettings:
+        return self.settings.student.model_copy(update={"model": cell.student})
+
+    def _student_job(self, cell: Cell) -> tuple[dict[str, Any], tuple[Any, ...]]:
+        examples, settings = self.training_examples(METHODS[cell.method]), self._student_settings(cell)
+        knobs = settings.model_dump(exclude={"max_source_tokens", "generation_batch", "samples", "top_k", "top_p"})
+        return {"examples": fingerprint(examples), "settings": knobs, "seed": cell.seed}, (
+            examples,
+            settings,
+            cell.seed,
+        )
+
+    def _make_all(self, kind: str, jobs: Sequence[tuple[dict[str, Any], tuple[Any, ...]]]) -> dict[str, Path]:
+        """Artifacts by the fingerprint of their spec; the missing ones are made by `workers` processes."""
+        jobs = list({fingerprint(spec): (spec, work) for spec, work in jobs}.values())
+        missing = [job for job in jobs if not self.store.has(kind, job[0])]
+        if missing:
+            print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {self.workers} at a time", flush=True)
+            with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_one_core_each) as pool:
+                done = [pool.submit(_make, self.store, kind, *job) for job in missing]
+                for i, future in enumerate(done, 1):
+                    print(f"{kind} {i}/{len(done)} {future.result().name}", flush=True)
+        return {fingerprint(spec): self.store.make(kind, spec, _refuse) for spec, _ in jobs}
+
+    def _read(self, split: str, read: list[list[str]], folder: Path) -> Predictions:
+        questions = self.data.splits[split]
+        texts = json.loads((folder / "texts.json").read_text())
+        answers = [
+            majority_vote([parse_answer(text, q.options) for text in samples])
+            for q, samples in zip(questions, texts, strict=True)
+        ]
+        return Predictions(questions, read, texts, answers)
+
+
+def _one_core_each() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:
+    """Runs in a worker process: train one student, or let one write."""
+    build = {"student": _train, "predictions": _predict}[kind]
+    return store.make(kind, spec, lambda folder: build(folder, *work))
+
+
+def _train(folder: Path, examples: list[tuple[str, str]], settings: StudentSettings, seed: int) -> None:
+    from kardlib.student import train_student
+
+    train_student(examples, settings, seed, folder)
+
+
+def _predict(folder: Path, sources: list[str], settings: StudentSettings, seed: int) -> None:
+    from kardlib.student import load_student, write
+
+    texts = write(*load_student(settings.model, settings.revision, seed), sources, settings, seed)
+    (folder / "texts.json").write_text(json.dumps(texts))
+
+
+def _refuse(folder: Path) -> None:
+    raise AssertionError(f"{folder} should have been made by a worker")
+
+
+def fingerprint(value: Any) -> str:
+    """A short hash of anything that JSON can write: what an artifact's name says of its inputs."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# What notebooks begin and end with
+
+
+def open_experiment(
+    scale: str = "embedded",
+    dataset: str = "world",
+    data_dir: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Experiment:
+    """The experiment of a scale's preset with single knobs changed. Raises SettingsError."""
+    return Experiment(preset(scale, dataset, data_dir).override(overrides or {}))
+
+
+def describe(settings: RunSettings) -> str:
+    """One line on a run: scale, dataset, students, seeds, and what is read."""
+    s = settings
+    return (
+        f"{s.scale} scale, dataset {s.dataset}, students {', '.join(s.students)}, seeds {', '.join(map(str, s.seeds))}, "
+        f"l = {s.teacher.rationales}, kappa* = {s.retrieval.candidates}, k = {s.retrieval.k}"
+    )
+
+
+def statement_shares(world: World, predictions: Predictions) -> tuple[list[float], list[float]]:
+    """For every question the share of its rationale's statements that are true, and that the passages read support.
+
+    A text without a statement has none that is true.
+    """
+    true, supported = [], []
+    for texts, read in zip(predictions.texts, predictions.passages, strict=True):
+        judged = judge_statements(world, texts[0], read) or [(False, False)]
+        true.append(sum(t for t, _ in judged) / len(judged))
+        supported.append(sum(s for _, s in judged) / len(judged))
+    return true, supported

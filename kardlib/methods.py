@@ -1,0 +1,54 @@
+"""The methods compared in Tables 1 and 2 of KARD, as data: what each trains on and what it reads, and when.
+
+A row is its three fields: two rows that agree in what they train on and read in training share one student, and no
+method has code of its own.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Learns = Literal[
+    "", "answer", "rationale"
+]  # what the student is fine-tuned to write; "rationale": rationale, then answer
+Reads = Literal[
+    "",
+    "bm25_question",  # topk(rho(d | x))
+    "bm25_rationale",  # topk(rho(d | r)): training always, at test the oracle that the paper calls silver knowledge
+    "reranker",  # topk(f_phi(d, x)) among the kappa* candidates of BM25
+    "rationale",  # the teacher's rationale itself, an oracle
+]
+Shots = Literal["", "answer", "rationale"]  # what the examples of a few-shot prompt show
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the tables."""
+
+    id: str
+    label: str
+    learns: Learns = ""
+    reads_in_training: Reads = ""
+    reads_at_test: Reads = ""
+    shots: Shots = ""
+
+    @property
+    def writes(self) -> Learns:
+        """What the student is expected to write at test: an answer alone, or a rationale first."""
+        return self.learns or self.shots or "rationale"
+
+
+METHODS = {
+    m.id: m
+    for m in (
+        Method("few_shot", "Few-shot ICL", shots="answer"),
+        Method("few_shot_cot", "Few-shot ICL + CoT", shots="rationale"),
+        Method("ka_few_shot_cot", "KA few-shot + CoT", reads_at_test="bm25_question", shots="rationale"),
+        Method("fine_tuning", "Fine-tuning (FT)", "answer"),
+        Method("ka_fine_tuning", "KA fine-tuning", "answer", "bm25_question", "bm25_question"),
+        Method("reasoning_distillation", "Reasoning distillation (RD)", "rationale"),
+        Method("kard_bm25", "KARD (BM25)", "rationale", "bm25_rationale", "bm25_question"),
+        Method("kard_reranker", "KARD (reranker)", "rationale", "bm25_rationale", "reranker"),
+        Method("kard_silver", "KARD (silver, oracle)", "rationale", "bm25_rationale", "bm25_rationale"),
+        Method("teacher_cot", "Teacher CoT (oracle)", reads_at_test="rationale"),
+    )
+}

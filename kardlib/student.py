@@ -1,0 +1,172 @@
+"""Students: encoder-decoder and causal LMs behind one interface: load, train, write.
+
+Training minimises `-(1/(n l)) sum_ij log p_theta(r_ij, y_i | x_i, D^_ij)` (KARD, Section 4): a sequence-to-sequence
+loss on the target text alone, whatever the source holds.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from kardlib.data import DataError
+from kardlib.device import pick_device
+from kardlib.nano import NANO, build_student, build_tokenizer
+from kardlib.settings import StudentSettings
+
+Example = tuple[str, str]  # source and target text
+_CONCLUDED = re.compile(r"answer is \(?[A-J]\b")
+
+
+def load_student(
+    name: str, revision: str | None = None, seed: int = 0
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and its tokenizer: a nano model's name, a folder, a Hub id at a pinned revision, or "random-t5".
+
+    "random-t5" has the middle nano size and weights drawn from `seed`: it runs every step on any text and knows nothing.
+    Raises DataError where there is no such model or it is neither an encoder-decoder nor a causal LM.
+    """
+    if name == "random-t5":
+        torch.manual_seed(seed)
+        tokenizer = build_tokenizer()
+        return build_student("t5-nano-base", len(tokenizer)), tokenizer
+    place = NANO / name if (NANO / name).is_dir() else name
+    try:
+        config = AutoConfig.from_pretrained(place, revision=revision)
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = kind.from_pretrained(place, revision=revision, use_safetensors=True, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"no student could be loaded from {name!r} (a nano model, a folder with config.json and model.safetensors, "
+            f"or a Hub id): {str(error).splitlines()[0]}"
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+class Examples(torch.utils.data.Dataset):
+    """Tokenised sources and targets, each cut to its limit; padded per batch, never here."""
+
+    def __init__(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, settings: StudentSettings):
+        sources, targets = zip(*examples, strict=True)
+        limits: dict[str, Any] = {"truncation": True, "return_token_type_ids": False}
+        self.inputs = tokenizer(list(sources), max_length=settings.max_source_tokens, **limits).input_ids
+        self.labels = tokenizer(text_target=list(targets), max_length=settings.max_new_tokens, **limits).input_ids
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, i: int) -> dict[str, list[int]]:
+        return {"input_ids": self.inputs[i], "attention_mask": [1] * len(self.inputs[i]), "labels": self.labels[i]}
+
+
+class PlainProgress(TrainerCallback):
+    """One line of text at each log, as batch runs want it."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        if logs and "loss" in logs:
+            print(f"  step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.3f}", flush=True)
+
+
+def train_student(examples: Sequence[Example], settings: StudentSettings, seed: int, folder: Path) -> None:
+    """Fine-tune `settings.model` on the examples and save it in `folder`.
+
+    A run that was killed goes on from `folder/checkpoints` and ends with the same weights.
+    """
+    set_seed(seed)
+    model, tokenizer = load_student(settings.model, settings.revision, seed)
+    device = pick_device()
+    steps = -(-len(examples) // settings.batch) * settings.epochs
+    arguments = TrainingArguments(
+        output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
+        per_device_train_batch_size=settings.batch, num_train_epochs=settings.epochs, learning_rate=settings.lr,
+        warmup_steps=settings.warmup, lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0,
+        train_sampling_strategy="group_by_length", save_strategy="steps", save_steps=max(100, steps // 5),
+        save_total_limit=1, logging_steps=max(1, steps // 4), report_to=[], disable_tqdm=True,
+    )  # fmt: skip
+    trainer = Trainer(
+        model, arguments, train_dataset=Examples(examples, tokenizer, settings), callbacks=[PlainProgress()],
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.pop_callback("PrinterCallback")
+    checkpoints = folder / "checkpoints"
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
+    (folder / "losses.json").write_text(json.dumps(losses))
+
+
+class AnswerIsOut(StoppingCriteria):
+    """Ends a sequence once its text names an option: what a pretrained LM goes on to say is not read.
+
+    Decoding costs, so it looks at the last tokens at every eighth step only.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        if input_ids.shape[1] % 8 == 0:
+            tails = self.tokenizer.batch_decode(input_ids[:, -20:], skip_special_tokens=True)
+            done |= torch.tensor([bool(_CONCLUDED.search(tail)) for tail in tails], device=done.device)
+        return done
+
+
+@torch.inference_mode()
+def write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[str],
+    settings: StudentSettings,
+    seed: int,
+) -> list[list[str]]:
+    """For every source the student's texts: one if greedy, else `settings.samples` (top-k, top-p).
+
+    Sources are taken in order of length, so that a batch holds little padding; greedy texts do not depend on the batch.
+    """
+    device = pick_device()
+    model = model.to(device.type).eval()  # type: ignore[arg-type]
+    set_seed(seed)
+    ids = tokenizer(list(sources), truncation=True, max_length=settings.max_source_tokens).input_ids
+    sampling: dict[str, Any] = {"do_sample": False}
+    if settings.samples > 1:
+        sampling = {"do_sample": True, "top_k": settings.top_k, "top_p": settings.top_p,
+                    "num_return_sequences": settings.samples}  # fmt: skip
+    texts: list[list[str]] = [[] for _ in sources]
+    for batch in _batches(sorted(range(len(ids)), key=lambda i: (len(ids[i]), i)), settings.generation_batch):
+        inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(device.type)
+        written = model.generate(
+            **inputs, max_new_tokens=settings.max_new_tokens, **sampling,
+            stopping_criteria=StoppingCriteriaList([AnswerIsOut(tokenizer)]),
+        )  # fmt: skip
+        decoded = tokenizer.batch_decode(written, skip_special_tokens=True)
+        for row, i in enumerate(batch):
+            texts[i] = decoded[row * settings.samples : (row + 1) * settings.samples]
+    return texts
+
+
+def _batches(items: Sequence[int], size: int) -> Iterable[Sequence[int]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,81 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kardlib.__main__ import main, parse_setting
+from kardlib.settings import SettingsError
+from kardlib.store import REPOSITORY
+
+
+def kard(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "kardlib", *arguments], cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def test_doctor_finds_this_machine_fit() -> None:
+    run = kard("doctor")
+    assert run.returncode == 0, run.stdout + run.stderr
+    for line in ("python 3.", "java: ", "device: ", "disk: ", "nano models: "):
+        assert f"\n{line}" in f"\n{run.stdout}"
+    assert "everything that the embedded scale needs is here" in run.stdout
+
+
+def test_doctor_says_what_is_wrong_and_how_to_mend_it(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["no-such-package>=2", "numpy<1", "psutil"]')
+    monkeypatch.setattr("kardlib.__main__.REPOSITORY", tmp_path)
+    monkeypatch.setattr("kardlib.__main__.NEEDED_DISK", 10**18)
+    assert main(["doctor"]) == 1
+    found, _, problems = capsys.readouterr().out.partition("would not work:")
+    assert "no-such-package is missing (needed: >=2)" in found and "psutil" in found
+    assert "no-such-package is missing: run pip install 'no-such-package>=2'" in problems
+    assert "run pip install 'numpy<1'" in problems and "psutil" not in problems
+    assert "set KARD_STORE to a folder on another disk" in problems
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--set", "retrieval.kk=1"], "there is no setting 'retrieval.kk'"),
+        (["--set", "retrieval.k=200"], "200"),
+        (["--set", "retrieval.k"], "--set retrieval.k has no value: write --set retrieval.k=VALUE"),
+        (["--data-dir", "nowhere"], "there is no folder nowhere: correct --data-dir"),
+        (["--only", "77"], "there is no notebook"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("kard: ") and said in err and err.count("\n") == 1
+
+
+def test_the_exit_code_reaches_the_shell_without_a_traceback() -> None:
+    run = kard("reproduce", "--set", "retrieval.k")
+    assert run.returncode == 2 and run.stderr.count("\n") == 1
+
+
+def test_an_unknown_option_or_scale_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["reproduce", "--scale", "huge"], ["reproduce", "--smoke"], ["repro"], []):
+        with pytest.raises(SystemExit) as exit:
+            main(arguments)
+        assert exit.value.code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text, setting",
+    [
+        ("retrieval.k=1", ("retrieval.k", 1)),
+        ("teacher.correct_only=false", ("teacher.correct_only", False)),
+        ("seeds=[0, 1]", ("seeds", [0, 1])),
+        ("student.model=google/flan-t5-base", ("student.model", "google/flan-t5-base")),
+        ("student.revision=null", ("student.revision", None)),
+        ("student.model=a=b", ("student.model", "a=b")),
+    ],
+)
+def test_settings_are_read_as_json_or_text(text: str, setting: tuple[str, object]) -> None:
+    assert parse_setting(text) == setting
+
+
+def test_a_setting_without_value_is_an_error() -> None:
+    with pytest.raises(SettingsError, match="has no value"):
+        parse_setting("retrieval.k")

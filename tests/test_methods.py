@@ -1,0 +1,25 @@
+"""The methods table is that of the paper, row by row."""
+
+from kardlib.methods import METHODS
+
+ROWS = {  # trained on, passages in training, passages at test
+    "few_shot": ("", "", ""),
+    "few_shot_cot": ("", "", ""),
+    "ka_few_shot_cot": ("", "", "bm25_question"),
+    "fine_tuning": ("answer", "", ""),
+    "ka_fine_tuning": ("answer", "bm25_question", "bm25_question"),
+    "reasoning_distillation": ("rationale", "", ""),
+    "kard_bm25": ("rationale", "bm25_rationale", "bm25_question"),
+    "kard_reranker": ("rationale", "bm25_rationale", "reranker"),
+    "kard_silver": ("rationale", "bm25_rationale", "bm25_rationale"),
+    "teacher_cot": ("", "", "rationale"),
+}
+
+
+def test_rows():
+    assert {m.id: (m.learns, m.reads_in_training, m.reads_at_test) for m in METHODS.values()} == ROWS
+
+
+def test_the_kard_rows_share_one_student():
+    students = {(m.learns, m.reads_in_training) for m in METHODS.values() if m.learns}
+    assert len(students) == 4

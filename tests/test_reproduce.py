@@ -1,0 +1,340 @@
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kardlib import reproduce as runner
+from kardlib.reproduce import ReproduceError, choose_notebooks, clean_notebook, publish_notebooks, reproduce
+from kardlib.settings import SettingsError
+from kardlib.store import REPOSITORY, artifact_name
+
+PARAMETERS = (
+    'scale = "embedded"\ndataset = "world"\ndata_dir = None  # a folder\noverrides = {}\nfigures_dir = "../figures"'
+)
+
+
+def write_notebook(root: Path, name: str, *sources: str, parameters: str | None = PARAMETERS) -> Path:
+    cells = [nbformat.v4.new_markdown_cell(f"# {name}")]
+    if parameters is not None:
+        cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    metadata = {"kernelspec": {"name": "gone", "display_name": "gone", "language": "python"}}
+    path = root / "notebooks" / f"{name}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+    return path
+
+
+def printed(copy: Path) -> str:
+    cells = nbformat.read(copy, as_version=4).cells
+    return "".join(o.get("text", "") for cell in cells if cell.cell_type == "code" for o in cell.outputs)
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of its own, named as a user would: from where he stands."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KARD_STORE", "store")
+    return tmp_path / "store"
+
+
+def test_runs_in_order_and_writes_copies_pages_and_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw = "import base64, pathlib\nfolder = pathlib.Path(figures_dir)\nfolder.mkdir(exist_ok=True)\n"
+    draw += "(folder / 'curve & <b>.png').write_bytes(b'x')"
+    write_notebook(
+        tmp_path, "02_second", "import os, sys\nprint(sys.executable, os.getcwd(), scale, dataset, overrides)", draw
+    )
+    write_notebook(
+        tmp_path,
+        "01_<i>first & co",
+        "import kardlib.store\nprint(kardlib.store.Store().root)",
+        "import time\nblock = b'x' * 100_000_000\ntime.sleep(0.5)",
+    )
+    index = reproduce(root=tmp_path)
+    run = tmp_path / "runs" / "embedded-world"
+    assert index == run / "index.html"
+    assert printed(run / "02_second.ipynb").split() == [
+        sys.executable,
+        str(tmp_path / "notebooks"),
+        "embedded",
+        "world",
+        "{}",
+    ]
+    assert printed(run / "01_<i>first & co.ipynb").strip() == str(tmp_path / "store")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "cell" in line]
+    assert [line.split("  ")[:2] for line in lines] == [
+        [name, f"cell {i}/4"] for name in ("01_<i>first & co", "02_second") for i in range(1, 5)
+    ]
+    page = index.read_text()
+    assert "01_&lt;i&gt;first &amp; co</a>" in page and "<i>first" not in page
+    assert 'href="01_%3Ci%3Efirst%20%26%20co.html"' in page and (run / "01_<i>first & co.html").exists()
+    assert 'src="../../figures/curve%20%26%20%3Cb%3E.png"' in page and page.count("<img") == 1
+    assert page.count(">done<") == 2
+    result = nbformat.read(run / "01_<i>first & co.ipynb", as_version=4).metadata["kard"]
+    assert result["seconds"] > 0 and result["peak_bytes"] > 100_000_000
+    assert str(tmp_path) not in json.dumps(nbformat.read(run / "02_second.ipynb", as_version=4).metadata)
+    assert not list(run.glob(".*"))
+
+
+def test_settings_reach_the_notebook_and_keep_figures_out_of_the_repository(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    write_notebook(tmp_path, "01_first", "print(dataset, overrides, figures_dir, data_dir)")
+    reproduce("smoke", "obqa", "mine", {"retrieval.k": 1}, root=tmp_path)
+    said = printed(tmp_path / "runs" / "smoke-obqa" / "01_first.ipynb")
+    assert said.split() == ["obqa", "{'retrieval.k':", "1}", "../runs/smoke-obqa/figures", "../mine"]
+
+
+def test_a_misspelt_parameter_is_an_error_before_anything_runs(tmp_path: Path) -> None:
+    write_notebook(tmp_path, "01_fine", "print(1)")
+    write_notebook(tmp_path, "02_misspelt", parameters=PARAMETERS.replace("dataset", "datset"))
+    with pytest.raises(ReproduceError) as error:
+        reproduce(root=tmp_path)
+    known = "scale, datset, data_dir, overrides, figures_dir"
+    said = f"02_misspelt.ipynb has no parameter 'dataset'; did you mean 'datset'? (it has: {known})"
+    assert str(error.value) == said and not (tmp_path / "runs").exists()
+    write_notebook(tmp_path, "02_misspelt", parameters=None)
+    with pytest.raises(
+        ReproduceError, match=r"02_misspelt.ipynb has no cell tagged 'parameters': add one that sets scale, "
+    ):
+        reproduce(root=tmp_path)
+    (tmp_path / "notebooks" / "02_misspelt.ipynb").write_text("{")
+    with pytest.raises(ReproduceError, match=r"02_misspelt.ipynb cannot be read: "):
+        reproduce(root=tmp_path)
+
+
+def test_wrong_settings_are_an_error_before_anything_runs(tmp_path: Path) -> None:
+    write_notebook(tmp_path, "01_first", "print(1)")
+    with pytest.raises(SettingsError, match=r"'retrieval.kk'"):
+        reproduce(overrides={"retrieval.kk": 1}, root=tmp_path)
+    with pytest.raises(SettingsError, match=r"k = 200 .* 100"):
+        reproduce(overrides={"retrieval.k": 200}, root=tmp_path)
+    with pytest.raises(ReproduceError, match="there is no folder nowhere: correct --data-dir"):
+        reproduce(dataset="obqa", data_dir="nowhere", root=tmp_path)
+    with pytest.raises(ReproduceError, match="only the embedded scale on the closed world"):
+        reproduce(scale="smoke", publish=True, root=tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_failing_cell_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+    write_notebook(tmp_path, "01_fine", "print(1)")
+    write_notebook(tmp_path, "02_fails", "x = 1", "raise ValueError('first line\\nno <script> here')", "y = 2")
+    write_notebook(tmp_path, "03_never", "print(3)")
+    with pytest.raises(ReproduceError) as error:
+        reproduce(root=tmp_path)
+    run = tmp_path / "runs" / "embedded-world"
+    said = "02_fails, cell 4 of 5: ValueError: no <script> here"
+    assert str(error.value) == f"{said} (see runs/embedded-world/02_fails.ipynb; finished work is kept)"
+    outputs = [o for c in nbformat.read(run / "02_fails.ipynb", as_version=4).cells for o in c.get("outputs", [])]
+    assert [o.ename for o in outputs] == ["ValueError"] and (run / "02_fails.html").exists()
+    page = (run / "index.html").read_text()
+    assert said.replace("<script>", "&lt;script&gt;") in page and "<script>" not in page
+    assert page.count(">done<") == page.count(">failed<") == page.count("<td>not run") == 1
+
+
+def test_a_kernel_that_dies_is_named(tmp_path: Path) -> None:
+    write_notebook(tmp_path, "01_dies", "import os\nos.kill(os.getpid(), 9)")
+    with pytest.raises(ReproduceError, match=r"^01_dies, cell 3 of 3: the kernel died, perhaps for want of memory"):
+        reproduce(root=tmp_path)
+
+
+BUILD = """
+import time
+from pathlib import Path
+from kardlib.store import Store, atomic_write
+def build(folder):
+    for step in range(4):
+        if not (folder / f"{step}.txt").exists():
+            with open("../log", "a") as log:
+                print(step, file=log)
+            time.sleep(0.3)
+            with atomic_write(folder / f"{step}.txt") as temporary:
+                temporary.write_text(str(step))
+        if step == 1 and Path("../hang").exists():
+            Path("../hung").touch()
+            time.sleep(100)
+print(Store().make("slow", {}, build).name)
+"""
+
+
+def start_runner(root: Path) -> subprocess.Popen[str]:
+    code = "import sys, pathlib; from kardlib.reproduce import reproduce; reproduce(root=pathlib.Path(sys.argv[1]))"
+    environment = os.environ | {"KARD_STORE": str(root / "store")}
+    command = [sys.executable, "-c", code, str(root)]
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    write_notebook(tmp_path, "01_fine", "print(1)")
+    write_notebook(tmp_path, "02_slow", BUILD)
+    (tmp_path / "hang").touch()
+    killed = start_runner(tmp_path)
+    end = time.monotonic() + 60
+    while not (tmp_path / "hung").exists():
+        assert time.monotonic() < end and killed.poll() is None
+        time.sleep(0.05)
+    kernels = psutil.Process(killed.pid).children(recursive=True)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    page = (tmp_path / "runs" / "embedded-world" / "index.html").read_text()
+    assert page.count(">done<") == page.count("<td>not run") == 1 and page.endswith("</html>\n")
+    assert psutil.wait_procs(kernels, timeout=20)[1] == [], "a kernel outlived its run"
+    assert not (tmp_path / "store" / artifact_name("slow", {})).exists()
+
+    (tmp_path / "hang").unlink()
+    reproduce(root=tmp_path)
+    assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "3"], "a finished step was done again"
+    assert printed(tmp_path / "runs" / "embedded-world" / "02_slow.ipynb").strip() == artifact_name("slow", {})
+    reproduce(only=["02"], force=True, root=tmp_path)
+    assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "3"] * 2
+    page = (tmp_path / "runs" / "embedded-world" / "index.html").read_text()
+    assert page.count(">done<") == 2, "what ran before stays in the index"
+
+
+def test_an_interrupted_run_ends_its_kernel(tmp_path: Path) -> None:
+    write_notebook(
+        tmp_path, "01_slow", "from pathlib import Path\nimport time\nPath('../hung').touch()\ntime.sleep(100)"
+    )
+    runner = start_runner(tmp_path)
+    end = time.monotonic() + 60
+    while not (tmp_path / "hung").exists():
+        assert time.monotonic() < end and runner.poll() is None
+        time.sleep(0.05)
+    kernels = psutil.Process(runner.pid).children(recursive=True)
+    runner.send_signal(signal.SIGINT)
+    runner.communicate(timeout=30)
+    assert runner.returncode != 0 and kernels and psutil.wait_procs(kernels, timeout=20)[1] == []
+
+
+def test_two_runs_at_once_share_one_store(tmp_path: Path) -> None:
+    write_notebook(tmp_path, "01_slow", BUILD)
+    both = [start_runner(tmp_path) for _ in range(2)]
+    for process in both:
+        process.communicate(timeout=90)
+    assert [process.returncode for process in both] == [0, 0]
+    assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "3"]
+    assert artifact_name("slow", {}) in printed(tmp_path / "runs" / "embedded-world" / "01_slow.ipynb")
+
+
+def test_this_python_runs_whatever_is_installed_as_python3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    impostor = tmp_path / "jupyter" / "kernels" / "python3"
+    impostor.mkdir(parents=True)
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "impostor", "language": "python"}
+    (impostor / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    write_notebook(tmp_path, "01_first", "import sys\nprint(sys.executable)")
+    reproduce(root=tmp_path)
+    assert printed(tmp_path / "runs" / "embedded-world" / "01_first.ipynb").strip() == sys.executable
+
+
+def test_choosing_notebooks(tmp_path: Path) -> None:
+    with pytest.raises(ReproduceError, match="there are no notebooks NN_"):
+        choose_notebooks(tmp_path / "notebooks")
+    for name in ("02_b", "04_d", "03_c", "draft"):
+        write_notebook(tmp_path, name)
+    folder = tmp_path / "notebooks"
+    assert [p.stem for p in choose_notebooks(folder)] == ["02_b", "03_c", "04_d"]
+    assert [p.stem for p in choose_notebooks(folder, ["4", "02"])] == ["02_b", "04_d"]
+    assert [p.stem for p in choose_notebooks(folder, start="3")] == ["03_c", "04_d"]
+    assert [p.stem for p in choose_notebooks(folder, ["02", "04"], "03")] == ["04_d"]
+    with pytest.raises(ReproduceError, match="there is no notebook 05: the notebooks are 02, 03, 04"):
+        choose_notebooks(folder, ["02", "05"])
+    with pytest.raises(ReproduceError, match="there is no notebook xx"):
+        choose_notebooks(folder, start="xx")
+    with pytest.raises(ReproduceError, match="no notebook of 02 comes from 03 on"):
+        choose_notebooks(folder, ["02"], "03")
+
+
+def test_publishing_leaves_no_trace_of_the_machine(tmp_path: Path) -> None:
+    show = "import os\nfrom IPython.display import HTML, display\ndisplay(HTML(f'<p>{os.getcwd()}</p>'))"
+    show += "\nprint(os.path.expanduser('~/x'))"
+    widget = (
+        "display({'application/vnd.jupyter.widget' + '-view+json': {'model_id': 'a'}, 'text/plain': 'bar'}, raw=True)"
+    )
+    path = write_notebook(tmp_path, "01_first", show, widget, "3 + 4")
+    reproduce(root=tmp_path, publish=True)
+    text = path.read_text()
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for trace in ("papermill", "widget-view", "iopub", "injected", '"kard"', str(tmp_path), str(Path.home())):
+        assert trace not in text
+    assert "<p>./notebooks</p>" in text and "~/x" in text and "bar" in text
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.source for cell in code] == [PARAMETERS, show, widget, "3 + 4"]
+    assert code[0].metadata == {"tags": ["parameters"]} and code[1].metadata == {}
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4] and code[3].outputs[0].execution_count == 4
+    reproduce(root=tmp_path, publish=True)
+    assert nbformat.read(path, as_version=4).cells == notebook.cells, "publishing twice changes nothing"
+
+
+@pytest.mark.parametrize(
+    "source, said",
+    [
+        ("loaded /opt/data/x.bin", "it holds the absolute path /opt/data/x.bin; print no such path"),
+        ("\x1b[31m/opt/data/x.bin", "it holds the absolute path /opt/data/x.bin"),
+        ("x" * 500_000, "it is 50. KB, more than 400; show fewer or smaller outputs"),
+    ],
+)
+def test_publishing_refuses_all_if_one_is_unfit(tmp_path: Path, source: str, said: str) -> None:
+    copies = [tmp_path / "01_fine.ipynb", tmp_path / "02_unfit.ipynb"]
+    for copy, text in zip(copies, ["1", source], strict=True):
+        nbformat.write(notebook_that_prints(text), copy)
+    with pytest.raises(ReproduceError, match=f"^02_unfit.ipynb is not published: {said}"):
+        publish_notebooks(copies, tmp_path / "notebooks", tmp_path)
+    assert not (tmp_path / "notebooks").exists()
+
+
+def test_an_injected_cell_that_says_something_else_stays(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path, "01_first", parameters=PARAMETERS.replace("../figures", "../drawings"))
+    reproduce(root=tmp_path, publish=True)
+    assert len([cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]) == 2
+
+
+def notebook_that_prints(text: str) -> nbformat.NotebookNode:
+    output = nbformat.v4.new_output("stream", name="stdout", text=text)
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print()", outputs=[output], execution_count=1)])
+
+
+@given(
+    st.text(),
+    st.sampled_from([" ", "'", '"', "\n", "(", "=", ""]),
+    st.text(st.characters(categories=["L"]), min_size=1),
+)
+def test_no_path_below_the_repository_gets_through(before: str, mark: str, name: str) -> None:
+    root = Path("/srv/somewhere/suite")
+    with contextlib.suppress(ReproduceError):  # the drawn text may hold a path of its own
+        text = clean_notebook(notebook_that_prints(f"{before}{mark}{root}/{name} {before}"), "n", root)
+        assert "/srv/somewhere" not in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a/b/c", "https://example.org/a/b", "and/or yes/no", "</p></div>", "./kardlib/data.py", "~/a/b/c", "3 / 4 / 5"],
+)
+def test_what_only_looks_like_a_path_is_published(text: str) -> None:
+    assert text in clean_notebook(notebook_that_prints(text), "n", Path("/srv/suite"))
+
+
+@pytest.mark.parametrize(
+    "text", ["/home/me/x", "at '/usr/lib/x.so'", "file:///usr/x", "C:\\Users\\me", "path=/a/b", "[/a/b]", "x,/a/b"]
+)
+def test_paths_are_refused(text: str) -> None:
+    with pytest.raises(ReproduceError, match="absolute path"):
+        clean_notebook(notebook_that_prints(text), "n", Path("/srv/suite"))
+
+
+def test_an_old_or_foreign_copy_does_not_stop_the_index(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path, "01_first")
+    run = tmp_path / "runs" / "embedded-world"
+    run.mkdir(parents=True)
+    (run / path.name).write_text(path.read_text())
+    assert "not run" in runner.write_index(run, tmp_path / "notebooks").read_text()

@@ -1,0 +1,282 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kardlib.store import (
+    MANIFEST,
+    REPOSITORY,
+    UNFINISHED,
+    Store,
+    StoreError,
+    artifact_name,
+    atomic_write,
+    now,
+    provenance,
+)
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
+SPECS = st.dictionaries(st.text(), JSON, max_size=4)
+
+
+def write_model(folder: Path) -> None:
+    (folder / "weights").mkdir(exist_ok=True)
+    (folder / "weights" / "a.bin").write_bytes(b"12345")
+    (folder / "config.json").write_text("{}")
+
+
+def refuse(folder: Path) -> None:
+    raise AssertionError("built although it is there")
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A second process that runs `code`, which finds `arguments` in sys.argv[1:]."""
+    command = [sys.executable, "-c", f"import sys\nfrom pathlib import Path\n{code}", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=REPOSITORY, text=True, stdout=subprocess.PIPE)
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} never appeared"
+        time.sleep(0.02)
+
+
+def test_builds_once_and_is_found_again(tmp_path: Path) -> None:
+    spec = {"lr": 0.1, "seeds": (0, 1)}
+    assert not Store(tmp_path).has("model", spec)
+    folder = Store(tmp_path).make("model", spec, write_model)
+    assert folder.name == artifact_name("model", spec) and folder.parent == tmp_path
+    assert Store(tmp_path).has("model", spec)
+    assert Store(tmp_path).make("model", {"seeds": [0, 1], "lr": 0.1}, refuse) == folder
+    assert Store(tmp_path).make("model", {"lr": 0.2}, write_model) != folder
+
+
+def test_manifest_says_what_made_it(tmp_path: Path) -> None:
+    manifest = json.loads((Store(tmp_path).make("model", {"lr": 0.1}, write_model) / MANIFEST).read_text())
+    assert manifest["kind"] == "model" and manifest["spec"] == {"lr": 0.1} and not manifest["resumed"]
+    assert manifest["seconds"] >= 0
+    assert manifest["files"] == {
+        "config.json": {"bytes": 2, "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},
+        "weights/a.bin": {"bytes": 5, "sha256": "5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5"},
+    }
+
+
+def test_checkpoints_are_deleted_before_publishing(tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        (folder / "checkpoints" / "step-1").mkdir(parents=True)
+        (folder / "checkpoints" / "step-1" / "state").write_text("...")
+        write_model(folder)
+
+    assert not (Store(tmp_path).make("model", {}, build) / "checkpoints").exists()
+
+
+@given(SPECS, SPECS)
+def test_names_tell_specs_apart_and_fit_any_file_system(one: dict[str, object], other: dict[str, object]) -> None:
+    name = artifact_name("kind", one)
+    assert name.removeprefix("kind-").isalnum() and len(name) < 64
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    assert (name == artifact_name("kind", other)) == same
+
+
+@pytest.mark.parametrize("value", [Path("x"), {1, 2}, float("nan"), b"x"])
+def test_a_spec_that_is_no_json_is_refused(tmp_path: Path, value: object) -> None:
+    with pytest.raises(StoreError, match="the spec of a 'model' artifact must hold plain JSON values only"):
+        Store(tmp_path).make("model", {"x": value}, refuse)
+
+
+def delete_file(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def change_file(folder: Path) -> None:
+    (folder / "weights" / "a.bin").write_bytes(b"12845")
+
+
+def tear_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_text('{"files": {')
+
+
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (delete_file, "its file config.json is missing"),
+        (change_file, "its file weights/a.bin has changed"),
+        (tear_manifest, f"its {MANIFEST} cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_damaged_artifact_is_built_again(tmp_path: Path, capsys, damage, said: str, fresh: bool) -> None:
+    store = Store(tmp_path)
+    folder = store.make("model", {}, write_model)
+    damage(folder)
+    store = Store(tmp_path) if fresh else store
+    assert not store.has("model", {})
+    assert store.make("model", {}, write_model) == folder
+    assert capsys.readouterr().out.splitlines() == [f"artifact {folder.name} is built again: {said}"]
+    assert (folder / "weights" / "a.bin").read_bytes() == b"12345"
+    assert Store(tmp_path).make("model", {}, refuse) == folder
+
+
+SLOW_BUILD = """
+import time
+from kardlib.store import Store, atomic_write
+def build(folder):
+    with (folder / "log").open("a") as log:
+        print("begun", file=log)
+    for step in range(3):
+        if not (folder / f"{step}.txt").exists():
+            with atomic_write(folder / f"{step}.txt") as temporary:
+                temporary.write_text(f"step {step}")
+                if step == int(sys.argv[2]):
+                    Path(sys.argv[3]).touch()
+                    time.sleep(60)
+                time.sleep(float(sys.argv[4]))
+print(Store(sys.argv[1]).make("slow", {}, build).name)
+"""
+
+
+def test_a_build_killed_while_writing_goes_on(tmp_path: Path) -> None:
+    root, mark = tmp_path / "store", tmp_path / "mark"
+    killed = start(SLOW_BUILD, root, 1, mark, 0)
+    wait_for(mark)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    name = artifact_name("slow", {})
+    partial = root / f"{name}.partial"
+    assert not (root / name).exists() and (partial / "0.txt").exists() and not (partial / "1.txt").exists()
+    assert list(partial.glob(f"{UNFINISHED}*")), "the kill came too late to test anything"
+    kept = (partial / "0.txt").stat().st_mtime_ns
+
+    again = start(SLOW_BUILD, root, -1, mark, 0)
+    assert again.communicate()[0].split() == [name] and not partial.exists()
+    manifest = json.loads((root / name / MANIFEST).read_text())
+    assert sorted(manifest["files"]) == ["0.txt", "1.txt", "2.txt", "log"] and manifest["resumed"]
+    assert (root / name / "0.txt").stat().st_mtime_ns == kept
+    assert [(root / name / f"{step}.txt").read_text() for step in range(3)] == ["step 0", "step 1", "step 2"]
+
+
+def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path) -> None:
+    both = [start(SLOW_BUILD, tmp_path, -1, "", 0.5) for _ in range(2)]
+    said = sorted(process.communicate()[0].splitlines() for process in both)
+    name = artifact_name("slow", {})
+    assert said == [[name], [f"waiting for another process that builds {name}", name]]
+    assert (tmp_path / name / "log").read_text() == "begun\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a device that is always full")
+def test_a_full_disk_is_one_sentence_and_what_is_there_stays(tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        (folder / "first").write_text("kept")
+        Path("/dev/full").write_text("x" * 100_000)
+
+    with pytest.raises(StoreError, match=r"^the disk that holds .* is full: free some space and run .* again"):
+        Store(tmp_path).make("model", {}, build)
+    assert (tmp_path / f"{artifact_name('model', {})}.partial" / "first").read_text() == "kept"
+    assert not Store(tmp_path).has("model", {})
+    with pytest.raises(StoreError, match="is full"), atomic_write(tmp_path / "file.txt"):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    Store(tmp_path).make("model", {}, write_model)
+
+
+def test_a_root_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"cannot write to .*: set KARD_STORE to a folder that you own"):
+        Store(tmp_path / "file" / "store").make("model", {}, write_model)
+
+
+def test_an_error_of_the_build_is_passed_on_and_frees_the_lock(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Store(tmp_path).make("model", {}, fail)
+    assert Store(tmp_path).make("model", {}, write_model).exists()
+
+
+def test_force_builds_once_more_and_drops_old_partial_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "old").touch()
+        raise ZeroDivisionError
+
+    folder = Store(tmp_path).make("model", {}, write_model)
+    began = json.loads((folder / MANIFEST).read_text())["began"]
+    with pytest.raises(ZeroDivisionError):
+        Store(tmp_path).make("other", {}, fail)
+    monkeypatch.setenv("KARD_FORCE", now())
+    with pytest.raises(ZeroDivisionError):
+        Store(tmp_path).make("model", {}, fail)
+    assert (folder / "config.json").exists(), "the old one stays until the new one is finished"
+    assert Store(tmp_path).make("model", {}, write_model) == folder
+    assert json.loads((folder / MANIFEST).read_text())["began"] > began
+    assert Store(tmp_path).make("model", {}, refuse) == folder
+    assert not (Store(tmp_path).make("other", {}, write_model) / "old").exists()
+
+
+def test_the_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KARD_STORE", str(tmp_path))
+    assert Store().root == tmp_path
+    monkeypatch.delenv("KARD_STORE")
+    assert Store().root == REPOSITORY / "artifacts"
+
+
+@given(st.text())
+def test_atomic_write_replaces_the_file_or_leaves_it(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "new" / "figure.svg"
+    with atomic_write(path) as temporary:
+        assert temporary.suffix == ".svg" and temporary.parent == path.parent
+        temporary.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_bytes() == text.encode("utf-8", "surrogatepass")
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_provenance_names_no_place_and_nobody() -> None:
+    origin = provenance(settings={"lr": 0.1}, seed=3)
+    assert origin["settings"] == {"lr": 0.1} and origin["seed"] == 3 and origin["device"]
+    assert {"python", "kardlib", "torch", "transformers", "pyserini"} <= set(origin["versions"])
+    text = json.dumps(provenance())
+    for secret in (str(REPOSITORY), str(Path.home()), sys.prefix, os.uname().nodename):
+        assert secret not in text
+    assert "settings" not in provenance() and "seed" not in provenance()
+
+
+def test_provenance_knows_the_commit_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import json, sys; from kardlib.store import provenance; text = json.dumps(provenance());"
+        "assert not {'torch', 'transformers', 'pyserini'} & set(sys.modules); print(text)"
+    )
+
+    def ask() -> dict[str, object]:
+        return dict(json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True)))
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=n", "-c", "user.email=e"]
+        return subprocess.check_output(["git", *identity, *arguments], cwd=tmp_path, text=True).strip()
+
+    shutil.copytree(
+        REPOSITORY / "kardlib",
+        tmp_path / "kardlib",
+        ignore=lambda folder, names: [n for n in names if not n.endswith(".py")],
+    )
+    assert "commit" not in ask() and "dirty" not in ask()
+    git("init", "--quiet")
+    assert "commit" not in ask()
+    (tmp_path / ".gitignore").write_text("__pycache__\n")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "all")
+    assert ask()["commit"] == git("rev-parse", "HEAD") and ask()["dirty"] is False
+    (tmp_path / "figure.png").touch()
+    assert ask()["dirty"] is False
+    (tmp_path / "kardlib" / "data.py").write_text("changed")
+    assert ask()["dirty"] is True
