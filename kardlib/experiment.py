@@ -189,12 +189,11 @@ class Experiment:
         on_question = read_run(self._runs / "rationale_on_question.tsv")
         candidates = []
         for r in self.filtered[0]:
-            found = self.by_rationale[r.id][: knobs.rationale_candidates]
-            asked = tuple(p for p, _ in self.by_question[r.question_id][: knobs.question_candidates])
-            if found and asked:
-                scores = dict(on_question[r.id]) | dict(found)
-                union = tuple(p for p, _ in found), asked
-                candidates.append(Candidates(r.question_id, *union, {p: scores[p] for ids in union for p in ids}))
+            found = dict(self.by_rationale[r.id][: knobs.rationale_candidates])
+            asked = [p for p, _ in self.by_question[r.question_id][: knobs.question_candidates]]
+            if found:
+                scores = dict(on_question[r.id]) | found
+                candidates.append(Candidates(r.question_id, found, {p: scores[p] for p in asked}))
         return candidates
 
     def reranker(self, seed: int) -> Path:
@@ -238,11 +237,14 @@ class Experiment:
         return {i: [p for p, _ in run[i][:k]] for i in ids}
 
     def training_examples(self, method: Method) -> list[tuple[str, str]]:
-        """Source and target texts, one for every kept rationale: methods that learn answers alone see as many steps."""
+        """Source and target texts: one for every kept rationale, or for every question where answers alone are learnt."""
         k = self.settings.retrieval.k
         by_id = {q.id: q for q in self.data.splits["train"]}
         examples = []
-        for r in self.filtered[0][: self.settings.student.examples]:
+        rationales = self.filtered[0]
+        if method.learns == "answer":
+            rationales = list({r.question_id: r for r in rationales}.values())
+        for r in rationales[: self.settings.student.examples]:
             question = by_id[r.question_id]
             ranked = {"": [], "bm25_question": self.by_question[question.id], "bm25_rationale": self.by_rationale[r.id]}
             passages = [self.passages[p] for p, _ in ranked[method.reads_in_training][:k]]

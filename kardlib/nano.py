@@ -69,4 +69,4 @@ def build_backbone(vocabulary: int) -> BertModel:
         max_position_embeddings=512, type_vocab_size=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         pad_token_id=0,
     )  # fmt: skip
-    return BertModel(config, add_pooling_layer=False)
+    return BertModel(config)

@@ -192,8 +192,8 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
         chains = [world.chains[q.id] for q in questions]
         ids = [rng.choice(world.stating[c.ailment, "sign" if c.signs else c.relation]) for c in chains]
         ids = list(dict.fromkeys([*ids, *(p.id for p in rng.sample(world.passages, BATCH // 2))]))
-        query, query_mask = reranker(reranker.tokenize([q.prompt for q in questions]))
-        passage, passage_mask = reranker(reranker.tokenize([world.texts[i] for i in ids]))
+        query, query_mask = reranker(list(reranker.tokenize({q.id: q.prompt for q in questions}).values()))
+        passage, passage_mask = reranker(list(reranker.tokenize({i: world.texts[i] for i in ids}).values()))
         similarity = torch.einsum("qtd,psd->qpts", query, passage).masked_fill(~passage_mask[None, :, None], -torch.inf)
         scores = similarity.max(3).values.masked_fill(~query_mask[:, None], 0.0).sum(2)  # (questions, passages)
         hit = torch.tensor([[world.states(i, c) for i in ids] for c in chains])

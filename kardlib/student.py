@@ -1,4 +1,4 @@
-"""Students: encoder-decoder and causal LMs behind one interface: load, train, write.
+"""Students: encoder-decoder LMs, nano or from the Hub: load, train, write.
 
 Training minimises `-(1/(n l)) sum_ij log p_theta(r_ij, y_i | x_i, D^_ij)` (KARD, Section 4): a sequence-to-sequence
 loss on the target text alone, whatever the source holds.
@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     DataCollatorForSeq2Seq,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     StoppingCriteria,
     StoppingCriteriaList,
     Trainer,
@@ -27,11 +27,14 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging as transformers_logging
 
 from kardlib.data import DataError
 from kardlib.device import pick_device
 from kardlib.nano import NANO, build_student, build_tokenizer
 from kardlib.settings import StudentSettings
+
+transformers_logging.disable_progress_bar()  # of loading and saving, which takes no time
 
 Example = tuple[str, str]  # source and target text
 _CONCLUDED = re.compile(r"answer is \(?[A-J]\b")
@@ -43,7 +46,7 @@ def load_student(
     """A model and its tokenizer: a nano model's name, a folder, a Hub id at a pinned revision, or "random-t5".
 
     "random-t5" has the middle nano size and weights drawn from `seed`: it runs every step on any text and knows nothing.
-    Raises DataError where there is no such model or it is neither an encoder-decoder nor a causal LM.
+    Raises DataError where there is no such model or it is no encoder-decoder.
     """
     if name == "random-t5":
         torch.manual_seed(seed)
@@ -52,16 +55,15 @@ def load_student(
     place = NANO / name if (NANO / name).is_dir() else name
     try:
         config = AutoConfig.from_pretrained(place, revision=revision)
-        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = kind.from_pretrained(place, revision=revision, use_safetensors=True, dtype=torch.float32)
+        if not config.is_encoder_decoder:
+            raise ValueError(f"a {config.model_type} is no encoder-decoder")
+        model = AutoModelForSeq2SeqLM.from_pretrained(place, revision=revision, use_safetensors=True, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
     except (OSError, ValueError) as error:
         raise DataError(
             f"no student could be loaded from {name!r} (a nano model, a folder with config.json and model.safetensors, "
             f"or a Hub id): {str(error).splitlines()[0]}"
         ) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
 
 
@@ -103,13 +105,13 @@ def train_student(examples: Sequence[Example], settings: StudentSettings, seed: 
         per_device_train_batch_size=settings.batch, num_train_epochs=settings.epochs, learning_rate=settings.lr,
         warmup_steps=settings.warmup, lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0,
         train_sampling_strategy="group_by_length", save_strategy="steps", save_steps=max(100, steps // 5),
-        save_total_limit=1, logging_steps=max(1, steps // 4), report_to=[], disable_tqdm=True,
+        save_total_limit=1, logging_steps=max(10, steps // 4), report_to=[], disable_tqdm=True,
     )  # fmt: skip
     trainer = Trainer(
         model, arguments, train_dataset=Examples(examples, tokenizer, settings), callbacks=[PlainProgress()],
         data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,
     )  # fmt: skip
-    trainer.pop_callback("PrinterCallback")
+    trainer.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
     checkpoints = folder / "checkpoints"
     trainer.train(resume_from_checkpoint=get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None)
     model.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The closed world: what it calls true is true, every chain is written in its passages, and the same seed gives the same world."""
+"""The closed world: what it calls true is true, and every chain is written in its passages."""
 
 import random
 

@@ -1,0 +1,120 @@
+"""Students: what is trained is what was asked, padding and batches change nothing, a killed run ends like any other."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
+
+from kardlib.data import DataError
+from kardlib.nano import STUDENTS, build_tokenizer
+from kardlib.settings import StudentSettings
+from kardlib.student import Examples, load_student, train_student, write
+
+SETTINGS = StudentSettings(model="random-t5", lr=1e-3, epochs=2, batch=8, max_new_tokens=24, max_source_tokens=64)
+EXAMPLES = [(f"Question: Which remedy will help? A. Bal{i % 7} B. Denfir", f"The answer is {'AB'[i % 2]}.") for i in range(48)]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_nano_students_load_like_any_other_checkpoint():
+    for name in STUDENTS:
+        model, tokenizer = load_student(name)
+        assert isinstance(model, T5ForConditionalGeneration) and len(tokenizer) == model.config.vocab_size
+
+
+def test_text_of_the_world_survives_the_tokenizer():
+    tokenizer = build_tokenizer()
+    text = "Patients with fever, rash and edema have Zorlin. The answer is B."
+    ids = tokenizer(text).input_ids
+    assert tokenizer.decode(ids, skip_special_tokens=True).replace("Zor lin", "Zorlin") == text
+    assert tokenizer.unk_token_id not in tokenizer("Any other wörd: 4,5 (really)!").input_ids
+
+
+def test_sources_and_targets_are_cut_to_their_limits_and_not_padded():
+    _, tokenizer = load_student("random-t5")
+    examples = Examples([("word " * 100, "B"), ("B", "word " * 100)], tokenizer, SETTINGS)
+    assert [len(e["input_ids"]) for e in (examples[0], examples[1])] == [64, 2]
+    assert [len(e["labels"]) for e in (examples[0], examples[1])] == [2, 24]
+
+
+def test_training_lowers_the_loss_and_leaves_an_ordinary_checkpoint(tmp_path):
+    train_student(EXAMPLES * 4, SETTINGS, seed=0, folder=tmp_path)
+    losses = json.loads((tmp_path / "losses.json").read_text())
+    assert losses[-1]["loss"] < losses[0]["loss"]
+    AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+
+
+def test_a_seed_decides_the_weights(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train_student(EXAMPLES, SETTINGS, seed=seed, folder=tmp_path / name)
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def written():
+    model, tokenizer = load_student("t5-nano-base")
+    sources = [f"Question: Which remedy will help? A. Balkul B. Denfir {'Passage: Balkul cures it. ' * (i % 5)}" for i in range(11)]
+    return model, tokenizer, sources
+
+
+def test_greedy_texts_do_not_depend_on_batch_or_order(written):
+    model, tokenizer, sources = written
+    settings = SETTINGS.model_copy(update={"max_source_tokens": 512})
+    alone = write(model, tokenizer, sources, settings.model_copy(update={"generation_batch": 1}), seed=0)
+    together = write(model, tokenizer, sources, settings.model_copy(update={"generation_batch": 11}), seed=0)
+    backwards = write(model, tokenizer, sources[::-1], settings.model_copy(update={"generation_batch": 4}), seed=0)
+    assert alone == together == backwards[::-1]
+
+
+def test_samples_are_as_many_as_asked_and_repeat_with_their_seed(written):
+    model, tokenizer, sources = written
+    settings = SETTINGS.model_copy(update={"samples": 4})
+    once, again, other = (write(model, tokenizer, sources[:3], settings, seed) for seed in (0, 0, 1))
+    assert [len(texts) for texts in once] == [4, 4, 4]
+    assert once == again != other
+
+
+def test_a_missing_model_is_one_sentence():
+    with pytest.raises(DataError, match="no student could be loaded from 'no-such-folder'") as error:
+        load_student("no-such-folder")
+    assert "\n" not in str(error.value)
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from kardlib.student import train_student
+sys.path.insert(0, sys.argv[2])
+from tests.test_student import EXAMPLES, SETTINGS
+train_student(EXAMPLES * 20, SETTINGS.model_copy(update={"epochs": 3}), seed=0, folder=Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path):
+    root = str(Path(__file__).parents[1])
+    command = [sys.executable, "-c", TRAIN]
+    subprocess.run([*command, str(tmp_path / "whole"), root], cwd=root, check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(tmp_path / "killed"), root], cwd=root, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("checkpoints/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint was written before the end"
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    again = subprocess.run([*command, str(tmp_path / "killed"), root], cwd=root, check=True, capture_output=True, text=True)
+    assert "step" in again.stdout
+    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(whole[k], killed[k]) for k in whole)
