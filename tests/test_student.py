@@ -19,7 +19,9 @@ from kardlib.settings import StudentSettings
 from kardlib.student import Examples, load_student, train_student, write
 
 SETTINGS = StudentSettings(model="random-t5", lr=1e-3, epochs=2, batch=8, max_new_tokens=24, max_source_tokens=64)
-EXAMPLES = [(f"Question: Which remedy will help? A. Bal{i % 7} B. Denfir", f"The answer is {'AB'[i % 2]}.") for i in range(48)]
+EXAMPLES = [
+    (f"Question: Which remedy will help? A. Bal{i % 7} B. Denfir", f"The answer is {'AB'[i % 2]}.") for i in range(48)
+]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -65,7 +67,10 @@ def test_a_seed_decides_the_weights(tmp_path):
 @pytest.fixture(scope="module")
 def written():
     model, tokenizer = load_student("t5-nano-base")
-    sources = [f"Question: Which remedy will help? A. Balkul B. Denfir {'Passage: Balkul cures it. ' * (i % 5)}" for i in range(11)]
+    sources = [
+        f"Question: Which remedy will help? A. Balkul B. Denfir {'Passage: Balkul cures it. ' * (i % 5)}"
+        for i in range(11)
+    ]
     return model, tokenizer, sources
 
 
@@ -114,7 +119,9 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    again = subprocess.run([*command, str(tmp_path / "killed"), root], cwd=root, check=True, capture_output=True, text=True)
+    again = subprocess.run(
+        [*command, str(tmp_path / "killed"), root], cwd=root, check=True, capture_output=True, text=True
+    )
     assert "step" in again.stdout
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[k], killed[k]) for k in whole)
