@@ -8,7 +8,7 @@ that need the same student find the same folder. Students and predictions are ma
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -29,6 +29,9 @@ from kardlib.world import World, build_world, judge_statements
 
 DEPTH = 100  # passages kept of every question's search, more where kappa* is larger
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
+
+
+Job = tuple[dict[str, Any], tuple[Any, ...]]  # what names an artifact, and what its builder is given
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ class Experiment:
     def _data_dir(self) -> Path:
         if not self.settings.data_dir:
             raise DataError(
-                f"dataset {self.settings.dataset!r} is read from files: set data_dir to the folder that holds kard/ and kb/"
+                f"dataset {self.settings.dataset!r} is read from files: "
+                "set data_dir to the folder that holds kard/ and kb/"
             )
         return Path(self.settings.data_dir)
 
@@ -119,14 +123,14 @@ class Experiment:
 
     @cached_property
     def written(self) -> dict[str, list[Rationale]]:
-        """All rationales of the teacher by split: `l` for training questions, `SILVER` where they only serve as queries."""
+        """All rationales by split: `l` for training questions, `SILVER` where they only serve as queries."""
         counts = {"train": max(self.settings.teacher.rationales, SILVER)}
         counts |= dict.fromkeys(("dev", "test") if self.world else ("silver",), SILVER)
         return {split: self.teacher(self.data.splits[split], l) for split, l in counts.items()}
 
     @cached_property
     def filtered(self) -> tuple[list[Rationale], FilterYield]:
-        """The training rationales `r_ij`, `j < l`, that the student and the reranker learn from, and the filter's yield."""
+        """The rationales `r_ij`, `j < l`, that the student and the reranker learn from, and the filter's yield."""
         used = [r for r in self.written["train"] if r.number < self.settings.teacher.rationales]
         kept, counts = keep_correct(used, self.data.splits["train"])
         return (kept if self.settings.teacher.correct_only else used), counts
@@ -148,8 +152,13 @@ class Experiment:
         knobs = self.settings.reranker
         depth = max(DEPTH, self.settings.retrieval.candidates)
         kappa_1, kappa_2 = max(knobs.rationale_candidates, self.settings.retrieval.k, SILVER), knobs.question_candidates
-        spec = {"questions": fingerprint(questions), "rationales": fingerprint(rationales), "index": self.index.parent.name,
-                "bm25": self.settings.knowledge.model_dump(exclude={"threads"}), "depths": [depth, kappa_1, kappa_2]}  # fmt: skip
+        spec = {
+            "questions": fingerprint(questions),
+            "rationales": fingerprint(rationales),
+            "index": self.index.parent.name,
+            "bm25": self.settings.knowledge.model_dump(exclude={"threads"}),
+            "depths": [depth, kappa_1, kappa_2],
+        }
 
         def build(folder: Path) -> None:
             with Lucene(self.settings.knowledge) as lucene:
@@ -174,7 +183,7 @@ class Experiment:
         return read_run(self._runs / "rationale.tsv")
 
     def silver(self, split: str) -> dict[str, set[str]]:
-        """Question id -> its silver passages: what the first rationales find, which a question alone should find too."""
+        """Question id -> its silver passages: what the first rationales find, and a question alone should find."""
         silver: dict[str, set[str]] = {q.id: set() for q in self.data.splits[split]}
         for rationale in self.written[split]:
             if rationale.number < SILVER:
@@ -240,7 +249,7 @@ class Experiment:
         return {i: [p for p, _ in run[i][:k]] for i in ids}
 
     def training_examples(self, method: Method) -> list[tuple[str, str]]:
-        """Source and target texts: one for every kept rationale, or for every question where answers alone are learnt."""
+        """Source and target texts: one for every rationale, or for every question where answers alone are learnt."""
         k = self.settings.retrieval.k
         by_id = {q.id: q for q in self.data.splits["train"]}
         examples = []
@@ -279,12 +288,16 @@ class Experiment:
         jobs = {cell: self._student_job(cell) for cell in cells if METHODS[cell.method].learns}
         made = self._make_all("student", list(jobs.values()))
         students = {cell: str(made[fingerprint(spec)]) for cell, (spec, _) in jobs.items()}
-        asked = {}
+        asked: dict[Cell, tuple[list[list[str]], Job]] = {}
         for cell in cells:
             read, sources = self.test_sources(METHODS[cell.method], split, cell.seed)
             settings = self._student_settings(cell).model_copy(update={"model": students.get(cell, cell.student)})
             knobs = settings.model_dump(include={"max_source_tokens", "max_new_tokens", "samples", "top_k", "top_p"})
-            spec = {"student": Path(settings.model).name, "sources": fingerprint(sources), "settings": knobs}
+            spec: dict[str, Any] = {
+                "student": Path(settings.model).name,
+                "sources": fingerprint(sources),
+                "settings": knobs,
+            }
             if settings.samples > 1 or settings.model == "random-t5":
                 spec["seed"] = cell.seed
             asked[cell] = (read, (spec, (sources, settings, cell.seed)))
@@ -294,7 +307,7 @@ class Experiment:
     def _student_settings(self, cell: Cell) -> StudentSettings:
         return self.settings.student.model_copy(update={"model": cell.student})
 
-    def _student_job(self, cell: Cell) -> tuple[dict[str, Any], tuple[Any, ...]]:
+    def _student_job(self, cell: Cell) -> Job:
         examples, settings = self.training_examples(METHODS[cell.method]), self._student_settings(cell)
         knobs = settings.model_dump(exclude={"max_source_tokens", "generation_batch", "samples", "top_k", "top_p"})
         return {"examples": fingerprint(examples), "settings": knobs, "seed": cell.seed}, (
@@ -303,7 +316,7 @@ class Experiment:
             cell.seed,
         )
 
-    def _make_all(self, kind: str, jobs: Sequence[tuple[dict[str, Any], tuple[Any, ...]]]) -> dict[str, Path]:
+    def _make_all(self, kind: str, jobs: Sequence[Job]) -> dict[str, Path]:
         """Artifacts by the fingerprint of their spec; the missing ones are made by `workers` processes."""
         jobs = list({fingerprint(spec): (spec, work) for spec, work in jobs}.values())
         missing = [job for job in jobs if not self.store.has(kind, job[0])]
@@ -333,7 +346,7 @@ def _one_core_each() -> None:
 
 def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:
     """Runs in a worker process: train one student, or let one write."""
-    build = {"student": _train, "predictions": _predict}[kind]
+    build: Callable[..., None] = {"student": _train, "predictions": _predict}[kind]
     return store.make(kind, spec, lambda folder: build(folder, *work))
 
 
@@ -376,7 +389,8 @@ def describe(settings: RunSettings) -> str:
     """One line on a run: scale, dataset, students, seeds, and what is read."""
     s = settings
     return (
-        f"{s.scale} scale, dataset {s.dataset}, students {', '.join(s.students)}, seeds {', '.join(map(str, s.seeds))}, "
+        f"{s.scale} scale, dataset {s.dataset}, students {', '.join(s.students)}, "
+        f"seeds {', '.join(map(str, s.seeds))}, "
         f"l = {s.teacher.rationales}, kappa* = {s.retrieval.candidates}, k = {s.retrieval.k}"
     )
 

@@ -169,8 +169,8 @@ def weighted_loss(logits: torch.Tensor, labels: torch.Tensor, letter_weight: flo
 def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1e-3) -> tuple[Path, float]:
     """Train the backbone to find, among a batch's passages, one that states the question's first hop.
 
-    Late interaction with a softmax over the passages of the batch (InfoNCE), temperature 0.02 on the mean over question tokens: enough to
-    learn which technical term an everyday word stands for, and that names are matched by name.
+    Late interaction with a softmax over the passages of the batch (InfoNCE), temperature 0.02 on the mean over question
+    tokens: enough to learn which technical term an everyday word stands for, and that names are matched by name.
     """
     from kardlib.reranker import Reranker
 
@@ -244,7 +244,7 @@ def score_student(folder: Path, questions: int = 400) -> dict[str, float]:
                 inputs = tokenizer(
                     sources[start : start + 100], padding=True, return_tensors="pt", return_token_type_ids=False
                 )
-                written = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+                written = model.generate(**inputs, max_new_tokens=64, do_sample=False)  # type: ignore[misc]
                 texts = tokenizer.batch_decode(written, skip_special_tokens=True)
                 pairs_here = zip(texts, drawn[start : start + 100], strict=True)
                 right += sum(parse_answer(text, q.options) == q.answer for text, (_, q) in pairs_here)
@@ -264,15 +264,15 @@ def write_card(folder: Path, lines: Sequence[str], seconds: float, seed: int) ->
         f"# {folder.name}",
         "",
     ]
-    tail = ["", f"Made by `kard pretrain-nano --models {folder.name}` with seed {seed} in {seconds / 60:.0f} minutes on "
-            f"{made['device']} (one thread, busy machine); torch {made['versions']['torch']}, "
+    tail = ["", f"Made by `kard pretrain-nano --models {folder.name}` with seed {seed} in {seconds / 60:.0f} minutes "
+            f"on {made['device']} (one thread, busy machine); torch {made['versions']['torch']}, "
             f"transformers {made['versions']['transformers']}."]  # fmt: skip
     with atomic_write(folder / "README.md") as temporary:
         temporary.write_text("\n".join([*head, *lines, *tail]) + "\n", "utf-8")
 
 
 def pretrain_all(work: Path, names: Sequence[str] | None = None, seed: int = 0) -> None:
-    """Train the named models (all, if none is named), write their cards, and put them where the package looks for them."""
+    """Train the named models (default: all), write their cards, and put them where the package looks for them."""
     for name in names or [*RECIPES, RERANKER]:
         if name == RERANKER:
             folder, seconds, card = *pretrain_reranker(work, seed), RERANKER_CARD
@@ -290,12 +290,12 @@ def student_card(name: str, scores: dict[str, float]) -> list[str]:
     recipe, (encoder, decoder) = RECIPES[name], STUDENTS[name]
     start = f"It started from {recipe.starts_from}. " if recipe.starts_from else ""
     return [
-        f"A T5-shaped student ({encoder} encoder and {decoder} decoder layers, width 128) that reads the closed worlds' English:",
-        "it finds a fact in the passages that it is given and names the option; it knows no fact itself. " + start,
-        f"Trained for {recipe.steps} steps of {BATCH} questions, AdamW, peak learning rate {recipe.lr:g}, on worlds drawn from",
-        f"seeds {WORLDS:,} and up; no notebook uses one of them.",
-        "", "Share of right answers on 20 worlds that it was not trained on, greedy, 400 questions a cell: the right passages",
-        "alone, with one look-alike, and without passages (where guessing gives 25 %, 50 % for yes/no).",
+        f"A T5-shaped student ({encoder} encoder and {decoder} decoder layers, width 128) that reads the closed worlds'",
+        "English: it finds a fact in the passages that it is given and names the option; it knows no fact itself. " + start,
+        f"Trained for {recipe.steps} steps of {BATCH} questions, AdamW, peak learning rate {recipe.lr:g}, on worlds drawn",
+        f"from seeds {WORLDS:,} and up; no notebook uses one of them.",
+        "", "Share of right answers on 20 worlds that it was not trained on, greedy, 400 questions a cell: the right",
+        "passages alone, with one look-alike, and without passages (where guessing gives 25 %, 50 % for yes/no).",
         "", "| question | right passages | one look-alike more | no passages |", "|---|---|---|---|",
         *(f"| {kind} | {scores[f'{kind}, right']:.1%} | {scores[f'{kind}, +1']:.1%} | {scores[f'{kind}, none']:.1%} |"
           for kind in ("two-hop", "two-hop yes/no", "one-hop", "one-hop yes/no")),
@@ -303,7 +303,7 @@ def student_card(name: str, scores: dict[str, float]) -> list[str]:
 
 
 RERANKER_CARD = [
-    "A BERT-shaped encoder (2 layers, width 128) for late interaction over the closed worlds' English: it has learnt which",
-    "technical term an everyday word stands for, and to match names; it knows no fact. Trained to find, among the passages of",
-    f"a batch, those that state a question's first hop (InfoNCE), on worlds drawn from seeds {WORLDS:,} and up.",
+    "A BERT-shaped encoder (2 layers, width 128) for late interaction over the closed worlds' English: it has learnt",
+    "which technical term an everyday word stands for, and to match names; it knows no fact. Trained to find, among the",
+    f"passages of a batch, those that state a question's first hop (InfoNCE), on worlds drawn from seeds {WORLDS:,} and up.",
 ]

@@ -70,7 +70,8 @@ class RetrievalSettings(Group):
     def _k_fits(self) -> Self:
         if self.k > self.candidates:
             raise ValueError(
-                f"retrieval.k = {self.k} passages cannot be chosen from retrieval.candidates = {self.candidates} (kappa*): "
+                f"retrieval.k = {self.k} passages cannot be chosen from "
+                f"retrieval.candidates = {self.candidates} (kappa*): "
                 "lower k or raise candidates"
             )
         return self
@@ -166,7 +167,7 @@ def validate(group: type[G], values: Mapping[str, Any]) -> G:
         first = error.errors()[0]
         name, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
         raise SettingsError(
-            f"{name}: {message}" if "loc" in first and not first["type"] == "value_error" else message
+            f"{name}: {message}" if "loc" in first and first["type"] != "value_error" else message
         ) from None
 
 

@@ -45,13 +45,13 @@ def load_student(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model and its tokenizer: a nano model's name, a folder, a Hub id at a pinned revision, or "random-t5".
 
-    "random-t5" has the middle nano size and weights drawn from `seed`: it runs every step on any text and knows nothing.
+    "random-t5" has the middle nano size and weights drawn from `seed`: it runs every step on any text, knowing nothing.
     Raises DataError where there is no such model or it is no encoder-decoder.
     """
     if name == "random-t5":
         torch.manual_seed(seed)
-        tokenizer = build_tokenizer()
-        return build_student("t5-nano-base", len(tokenizer)), tokenizer
+        nano = build_tokenizer()
+        return build_student("t5-nano-base", len(nano)), nano
     place = NANO / name if (NANO / name).is_dir() else name
     try:
         config = AutoConfig.from_pretrained(place, revision=revision)

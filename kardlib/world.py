@@ -89,8 +89,8 @@ VIGNETTES = (
 )
 
 # Names are two syllables, each one token of the nano models' vocabulary.
-FIRST_SYLLABLES = [c + v + e for (c, v), e in zip(product("BDFGKLMNPRSTVZ", "aeiou"), "lnrsmktz" * 9)]
-SECOND_SYLLABLES = [c + v + e for (c, v), e in zip(product("bdfgklmnprstvz", "aeiou"), "xnlrdsthm" * 8)]
+FIRST_SYLLABLES = [c + v + e for (c, v), e in zip(product("BDFGKLMNPRSTVZ", "aeiou"), "lnrsmktz" * 9, strict=False)]
+SECOND_SYLLABLES = [c + v + e for (c, v), e in zip(product("bdfgklmnprstvz", "aeiou"), "xnlrdsthm" * 8, strict=False)]
 
 
 class Fact(NamedTuple):
@@ -179,7 +179,7 @@ def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
     last: tuple[str, ...] = ()
     for i, ailment in enumerate(values["ailment"]):
         while True:
-            drawn = tuple(rng.sample(last, 2) + [rng.choice(technical)]) if i % 2 else tuple(rng.sample(technical, 3))
+            drawn = (*rng.sample(last, 2), rng.choice(technical)) if i % 2 else tuple(rng.sample(technical, 3))
             if len(set(drawn)) == 3 and frozenset(drawn) not in taken:
                 break
         taken.add(frozenset(drawn))
@@ -230,6 +230,10 @@ def ask_question(world: World, id: str, rng: random.Random) -> Question:
     relation = rng.choice(list(RELATIONS))
     two_hop, yes_no = rng.random() < world.settings.two_hop, rng.random() < world.settings.yes_no
     ask_ailment = not two_hop and rng.random() < 0.5
+    which: tuple[str, ...]
+    is_it: tuple[str, ...]
+    options: tuple[str, ...]
+    signs: tuple[str, ...] = ()
     if ask_ailment:
         pool, answer = world.values["ailment"], ailment
         which, is_it = ("Which illness is it?",), ("Is it {v}?",)
@@ -242,7 +246,7 @@ def ask_question(world: World, id: str, rng: random.Random) -> Question:
         details = draw_details(world, rng)
         opening = rng.choice(VIGNETTES).format(x=words[0], y=words[1], z=words[2], **details)
     else:
-        signs, opening = (), f"A {rng.choice(JOBS)} has {ailment}."
+        opening = f"A {rng.choice(JOBS)} has {ailment}."
     wrong = [v for v in pool if v != answer]
     if ask_ailment:  # the near misses come first among the wrong options
         wrong.sort(key=lambda v: -len(set(world.signs[v]) & set(signs)))

@@ -1,0 +1,72 @@
+"""The notebooks: they run at the smoke scale, and what is committed is fit to be read."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from kardlib.figures import COLUMNS
+from kardlib.reproduce import reproduce
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+FIGURES = sorted((ROOT / "figures").glob("*.csv"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+class TestCommitted:
+    def test_every_cell_was_executed_without_error(self, path):
+        cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+        assert all(c.execution_count for c in cells), "publish with: kard reproduce --publish"
+        assert not [o for c in cells for o in c.outputs if o.output_type == "error"]
+
+    def test_it_is_small_and_has_no_widget_state_or_absolute_path(self, path):
+        text = path.read_text("utf-8")
+        assert len(text.encode()) <= 400_000
+        assert "widgets" not in json.loads(text)["metadata"]
+        assert not re.findall(r"(?<![\w/.~])/(?:home|root|Users|tmp|work|opt|usr|var)/[\w.-]+", text)
+
+    def test_cells_are_short_and_introduced(self, path):
+        cells = nbformat.read(path, 4).cells
+        sizes = [len([line for line in c.source.splitlines() if line.strip()]) for c in cells if c.cell_type == "code"]
+        assert max(sizes) <= 15
+        assert 2 * sum(size < 7 for size in sizes) >= len(sizes)
+        headings = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+        assert headings.startswith("# ") and "## What we found" in headings and "## Limits" in headings
+
+    def test_the_parameters_cell_holds_the_common_parameters(self, path):
+        tagged = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
+        assert len(tagged) == 1
+        names = {line.split("=")[0].strip() for line in tagged[0].source.splitlines() if "=" in line}
+        assert {"scale", "dataset", "data_dir", "overrides", "figures_dir"} <= names
+
+
+@pytest.mark.parametrize("path", FIGURES, ids=lambda p: p.stem)
+def test_a_figure_has_its_data_in_the_common_columns(path):
+    table = pd.read_csv(path)
+    assert list(table.columns) == COLUMNS
+    assert path.with_suffix(".png").is_file() and path.with_suffix(".pdf").is_file()
+    summary = table[table.seed.isna() & table.low.notna()]
+    assert len(summary) and (summary.low <= summary.value).all() and (summary.value <= summary.high).all()
+
+
+def test_there_are_notebooks_and_figures():
+    assert len(NOTEBOOKS) >= 3 and len(FIGURES) >= 3
+
+
+def test_every_notebook_runs_at_the_smoke_scale_and_a_second_run_makes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
+    root = tmp_path / "suite"
+    root.mkdir()
+    (root / "notebooks").symlink_to(ROOT / "notebooks")
+    index = reproduce("smoke", "world", None, {}, root=root)
+    assert all(path.stem in index.read_text() for path in NOTEBOOKS)
+    assert {p.stem for p in (root / "runs").rglob("*.csv")} >= {"02_queries", "03_hits", "04_main"}
+    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").glob("*/artifact.json")}
+    kinds = {p.parent.name.split("-")[0] for p in made}
+    assert kinds == {"index", "runs", "reranker", "reranked", "student", "predictions"}
+    reproduce("smoke", "world", None, {}, root=root)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").glob("*/artifact.json")} == made

@@ -1,0 +1,84 @@
+"""One small experiment through real Lucene, a real reranker and real students."""
+
+import pytest
+
+from kardlib.data import DataError
+from kardlib.experiment import Cell, Experiment, statement_shares
+from kardlib.methods import METHODS
+from kardlib.settings import preset
+from kardlib.store import Store
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> Experiment:
+    return Experiment(preset("smoke"), Store(tmp_path_factory.mktemp("store")))
+
+
+def test_candidates_are_the_union_with_the_rationales_scores(experiment):
+    knobs = experiment.settings.reranker
+    by_id = {r.id: r for r in experiment.filtered[0]}
+    ordered = iter(by_id.values())
+    for candidate in experiment.candidates[:50]:
+        rationale = next(ordered)
+        assert rationale.question_id == candidate.question_id
+        assert (
+            list(candidate.from_rationale.items())
+            == experiment.by_rationale[rationale.id][: knobs.rationale_candidates]
+        )
+        asked = experiment.by_question[candidate.question_id][: knobs.question_candidates]
+        assert list(candidate.from_question) == [p for p, _ in asked]
+        found = dict(experiment.by_rationale[rationale.id])
+        for passage, score in candidate.from_question.items():  # of what both found, the scores are one and the same
+            assert score == found[passage] if passage in found else score <= min(found.values())
+
+
+def test_rationales_find_more_gold_than_questions(experiment):
+    gold = experiment.data.gold
+    questions = experiment.data.splits["test"]
+    by_question = sum(bool({p for p, _ in experiment.by_question[q.id][:3]} & gold[q.id]) for q in questions)
+    by_rationale = sum(bool({p for p, _ in experiment.by_rationale[f"{q.id}/0"][:3]} & gold[q.id]) for q in questions)
+    assert by_rationale > by_question
+
+
+def test_what_a_method_reads_is_what_its_row_says(experiment):
+    rd, kard = METHODS["reasoning_distillation"], METHODS["kard_bm25"]
+    for method in (rd, kard):
+        examples = experiment.training_examples(method)
+        assert len(examples) == len(experiment.filtered[0])
+        assert all(("Passage:" in source) == bool(method.reads_in_training) for source, _ in examples)
+    first = experiment.filtered[0][0]
+    passages = [experiment.passages[p] for p, _ in experiment.by_rationale[first.id][: experiment.settings.retrieval.k]]
+    assert all(p in experiment.training_examples(kard)[0][0] for p in passages)
+    answers = experiment.training_examples(METHODS["fine_tuning"])
+    assert len(answers) == experiment.filtered[1].questions_left
+    assert all(target.startswith("The answer is") for _, target in answers)
+
+
+def test_the_teachers_words_stand_in_the_oracles_source_only(experiment):
+    question = experiment.data.splits["test"][0]
+    words = next(r.text for r in experiment.written["test"] if r.question_id == question.id)
+    assert words in experiment.test_sources(METHODS["teacher_cot"], "test", 0)[1][0]
+    for method in METHODS.values():
+        if method.id != "teacher_cot":
+            assert words not in experiment.test_sources(method, "test", 0)[1][0]
+
+
+def test_a_grid_shares_students_and_is_not_made_twice(experiment):
+    student = experiment.settings.students[0]
+    cells = [Cell(m, student, 0) for m in ("kard_bm25", "kard_silver", "reasoning_distillation")]
+    first = experiment.run(cells)
+    made = {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")}
+    assert sum(p.parent.name.startswith("student") for p in made) == 2  # the two KARD rows are one student
+    again = Experiment(experiment.settings, experiment.store).run(cells)
+    assert again == first
+    assert {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")} == made
+    for predictions in first.values():
+        assert len(predictions.correct) == len(experiment.data.splits["test"])
+        true, supported = statement_shares(experiment.world, predictions)
+        assert all(0 <= s <= 1 for s in (*true, *supported))
+    assert not any(statement_shares(experiment.world, first[cells[2]])[1])  # RD reads nothing: nothing is supported
+
+
+def test_a_real_dataset_without_a_folder_says_what_to_set():
+    with pytest.raises(DataError, match="set data_dir"):
+        _ = Experiment(preset("smoke", "obqa")).data
