@@ -6,6 +6,7 @@ A stage's artifact is named by the hash of what goes into it (texts and settings
 that need the same student find the same folder. Students and predictions are made in worker processes, one core each.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,10 +21,11 @@ from kardlib.data import DataError, Dataset, Question, read_kard, read_recorded_
 from kardlib.evaluate import majority_vote, parse_answer
 from kardlib.knowledge import Lucene, Run, read_run, write_run
 from kardlib.methods import METHODS, Method, Reads
+from kardlib.nano import NANO
 from kardlib.prompts import SHOTS, few_shot_text, source_text, target_text
 from kardlib.reranker import Candidates, load_reranker, rank, train_reranker
 from kardlib.settings import RunSettings, StudentSettings, preset
-from kardlib.store import Store
+from kardlib.store import Store, hash_file
 from kardlib.teacher import FilterYield, Rationale, Teacher, keep_correct, recorded_teacher, symbolic_teacher
 from kardlib.world import World, build_world, judge_statements
 
@@ -210,6 +212,7 @@ class Experiment:
     def reranker(self, seed: int) -> Path:
         questions = {q.id: q.prompt for q in self.data.splits["train"]}
         knobs = self.settings.reranker.model_dump(exclude={"rationale_candidates", "question_candidates", "questions"})
+        knobs["model"] = identify(knobs["model"])
         spec = {"candidates": fingerprint([asdict(c) for c in self.candidates]), "passages": fingerprint(self.passages),
                 "questions": fingerprint(questions), "settings": knobs, "seed": seed}  # fmt: skip
 
@@ -225,7 +228,7 @@ class Experiment:
         run = {i: self.by_question[i][:kappa] for i in questions}
         model = self.settings.reranker.model if seed is None else str(self.reranker(seed))
         spec = {
-            "model": Path(model).name,
+            "model": identify(model),
             "run": fingerprint(run),
             "passages": fingerprint(self.passages),
             "questions": fingerprint(questions),
@@ -294,7 +297,7 @@ class Experiment:
             settings = self._student_settings(cell).model_copy(update={"model": students.get(cell, cell.student)})
             knobs = settings.model_dump(include={"max_source_tokens", "max_new_tokens", "samples", "top_k", "top_p"})
             spec: dict[str, Any] = {
-                "student": Path(settings.model).name,
+                "student": identify(settings.model),
                 "sources": fingerprint(sources),
                 "settings": knobs,
             }
@@ -309,12 +312,10 @@ class Experiment:
 
     def _student_job(self, cell: Cell) -> Job:
         examples, settings = self.training_examples(METHODS[cell.method]), self._student_settings(cell)
-        knobs = settings.model_dump(exclude={"max_source_tokens", "generation_batch", "samples", "top_k", "top_p"})
-        return {"examples": fingerprint(examples), "settings": knobs, "seed": cell.seed}, (
-            examples,
-            settings,
-            cell.seed,
-        )
+        knobs = settings.model_dump(exclude={"examples", "generation_batch", "samples", "top_k", "top_p"})
+        knobs["model"] = identify(settings.model)
+        spec = {"examples": fingerprint(examples), "settings": knobs, "seed": cell.seed}
+        return spec, (examples, settings, cell.seed)
 
     def _make_all(self, kind: str, jobs: Sequence[Job]) -> dict[str, Path]:
         """Artifacts by the fingerprint of their spec; the missing ones are made by `workers` processes."""
@@ -346,8 +347,8 @@ def _one_core_each() -> None:
 
 def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:
     """Runs in a worker process: train one student, or let one write."""
-    build: Callable[..., None] = {"student": _train, "predictions": _predict}[kind]
-    return store.make(kind, spec, lambda folder: build(folder, *work))
+    builders: dict[str, Callable[..., None]] = {"student": _train, "predictions": _predict}
+    return store.make(kind, spec, lambda folder: builders[kind](folder, *work))
 
 
 def _train(folder: Path, examples: list[tuple[str, str]], settings: StudentSettings, seed: int) -> None:
@@ -365,6 +366,19 @@ def _predict(folder: Path, sources: list[str], settings: StudentSettings, seed: 
 
 def _refuse(folder: Path) -> None:
     raise AssertionError(f"{folder} should have been made by a worker")
+
+
+def identify(model: str) -> str:
+    """What an artifact's name says of a model: the hash of its weights where they are here, else its name."""
+    for place in (NANO / model, Path(model)):
+        if (place / "model.safetensors").is_file():
+            return _hash_weights(place / "model.safetensors")
+    return model
+
+
+@functools.cache
+def _hash_weights(file: Path) -> str:
+    return hash_file(file)[:16]
 
 
 def fingerprint(value: Any) -> str:

@@ -56,7 +56,8 @@ def build_student(size: str, vocabulary: int) -> T5ForConditionalGeneration:
     return T5ForConditionalGeneration(
         T5Config(  # type: ignore[call-arg]
             vocab_size=vocabulary, d_model=128, d_ff=512, num_layers=encoder, num_decoder_layers=decoder,
-            num_heads=4, d_kv=32, dropout_rate=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, tie_word_embeddings=True,
+            num_heads=4, d_kv=32, dropout_rate=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+            tie_word_embeddings=True,
             relative_attention_num_buckets=32, relative_attention_max_distance=64,
         )
     )  # fmt: skip

@@ -290,12 +290,12 @@ def student_card(name: str, scores: dict[str, float]) -> list[str]:
     recipe, (encoder, decoder) = RECIPES[name], STUDENTS[name]
     start = f"It started from {recipe.starts_from}. " if recipe.starts_from else ""
     return [
-        f"A T5-shaped student ({encoder} encoder and {decoder} decoder layers, width 128) that reads the closed worlds'",
-        "English: it finds a fact in the passages that it is given and names the option; it knows no fact itself. " + start,
-        f"Trained for {recipe.steps} steps of {BATCH} questions, AdamW, peak learning rate {recipe.lr:g}, on worlds drawn",
-        f"from seeds {WORLDS:,} and up; no notebook uses one of them.",
-        "", "Share of right answers on 20 worlds that it was not trained on, greedy, 400 questions a cell: the right",
-        "passages alone, with one look-alike, and without passages (where guessing gives 25 %, 50 % for yes/no).",
+        f"A T5-shaped student ({encoder} encoder and {decoder} decoder layers, width 128). It reads the closed worlds'",
+        "English: it finds a fact in the passages that it is given and names the option; it knows no fact itself.",
+        f"{start}Trained for {recipe.steps} steps of {BATCH} questions with AdamW, peak rate {recipe.lr:g}, on",
+        f"worlds drawn from seeds {WORLDS:,} and up; no notebook uses one of them.",
+        "", "Share of right answers on 20 worlds that it was not trained on, greedy, 400 questions a cell: the",
+        "right passages alone, with one look-alike, and without passages (where guessing gives 25 %, 50 % for yes/no).",
         "", "| question | right passages | one look-alike more | no passages |", "|---|---|---|---|",
         *(f"| {kind} | {scores[f'{kind}, right']:.1%} | {scores[f'{kind}, +1']:.1%} | {scores[f'{kind}, none']:.1%} |"
           for kind in ("two-hop", "two-hop yes/no", "one-hop", "one-hop yes/no")),
@@ -304,6 +304,7 @@ def student_card(name: str, scores: dict[str, float]) -> list[str]:
 
 RERANKER_CARD = [
     "A BERT-shaped encoder (2 layers, width 128) for late interaction over the closed worlds' English: it has learnt",
-    "which technical term an everyday word stands for, and to match names; it knows no fact. Trained to find, among the",
-    f"passages of a batch, those that state a question's first hop (InfoNCE), on worlds drawn from seeds {WORLDS:,} and up.",
+    "which technical term an everyday word stands for, and to match names; it knows no fact. Trained to find, among",
+    "the passages of a batch, those that state a question's first hop (InfoNCE), on worlds drawn from seeds",
+    f"{WORLDS:,} and up; no notebook uses one of them.",
 ]

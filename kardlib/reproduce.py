@@ -29,6 +29,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from kardlib.errors import KardError
+from kardlib.gallery import refresh_readme
 from kardlib.settings import preset
 from kardlib.store import REPOSITORY, Store, atomic_write, now, provenance
 
@@ -106,6 +107,8 @@ def reproduce(
             raise ReproduceError(f"{result.error} (see {os.path.relpath(run / notebook.name)}; finished work is kept)")
     if publish:
         publish_notebooks([run / notebook.name for notebook in notebooks], root / "notebooks", root)
+        if (root / "README.md").is_file():
+            refresh_readme(root / "README.md", root / "figures")
     return index
 
 

@@ -82,10 +82,12 @@ class RerankerSettings(Group):
 
     model: str = "bert-nano"  # a nano model's name, a folder, or a Hub id
     revision: str | None = None  # pins a Hub id
-    dim: int = Field(128, ge=1)  # size of a token's vector after the linear layer; 0 layer weights start as identity
+    dim: int = Field(
+        128, ge=1
+    )  # size of a token's vector; at the encoder's width the linear layer starts as the identity
     rationale_candidates: int = Field(32, ge=1)  # kappa_1
     question_candidates: int = Field(32, ge=0)  # kappa_2
-    questions: int | None = Field(None, ge=1)  # train on the first so many questions; None: all
+    questions: int | None = Field(None, ge=1)  # train on the first so many questions; None: on all
     sampled: int = Field(4, ge=1)  # per step, of each of the two kinds
     tau_1: float = Field(1.0, gt=0)  # temperature of the target Q
     tau_2: float = Field(1.0, gt=0)  # temperature of the model P

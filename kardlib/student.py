@@ -162,7 +162,7 @@ def write(
     texts: list[list[str]] = [[] for _ in sources]
     for batch in _batches(sorted(range(len(ids)), key=lambda i: (len(ids[i]), i)), settings.generation_batch):
         inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(device.type)
-        written = model.generate(
+        written = model.generate(  # type: ignore[operator]
             **inputs, max_new_tokens=settings.max_new_tokens, **sampling,
             stopping_criteria=StoppingCriteriaList([AnswerIsOut(tokenizer)]),
         )  # fmt: skip
