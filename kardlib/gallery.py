@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from kardlib.figures import METHOD_LABEL
+from kardlib.settings import preset
 from kardlib.store import atomic_write
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
@@ -40,7 +41,7 @@ def main_table(figures: Path) -> list[str]:
     """Tables 1 and 2 of the paper beside ours."""
     table = read_summary(figures, "04_main")
     table = table[table.metric == "accuracy"]
-    students = list(table.student.dropna().unique())
+    students = preset().students
     ours = {
         (r.method, r.student): f"{100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]"
         for r in table.itertuples()

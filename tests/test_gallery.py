@@ -14,7 +14,7 @@ def test_the_readme_shows_the_committed_figures_numbers():
 
 def test_refreshing_changes_the_section_alone(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", "utf-8")
+    readme.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n", "utf-8")
     refresh_readme(readme, ROOT / "figures")
     text = readme.read_text("utf-8")
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text and "Figure 4c" in text
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text and "Figure 4c" in text
