@@ -16,8 +16,7 @@ def experiment(tmp_path_factory) -> Experiment:
 
 def test_candidates_are_the_union_with_the_rationales_scores(experiment):
     knobs = experiment.settings.reranker
-    by_id = {r.id: r for r in experiment.filtered[0]}
-    ordered = iter(by_id.values())
+    ordered = iter(r for r in experiment.filtered[0] if experiment.by_rationale[r.id])  # empty words find nothing
     for candidate in experiment.candidates[:50]:
         rationale = next(ordered)
         assert rationale.question_id == candidate.question_id
@@ -45,8 +44,11 @@ def test_what_a_method_reads_is_what_its_row_says(experiment):
     for method in (rd, kard):
         examples = experiment.training_examples(method)
         assert len(examples) == len(experiment.filtered[0])
-        assert all(("Passage:" in source) == bool(method.reads_in_training) for source, _ in examples)
+        for rationale, (source, _) in zip(experiment.filtered[0], examples, strict=True):
+            finds = bool(method.reads_in_training and experiment.by_rationale[rationale.id])
+            assert ("Passage:" in source) == finds
     first = experiment.filtered[0][0]
+    assert experiment.by_rationale[first.id]
     passages = [experiment.passages[p] for p, _ in experiment.by_rationale[first.id][: experiment.settings.retrieval.k]]
     assert all(p in experiment.training_examples(kard)[0][0] for p in passages)
     answers = experiment.training_examples(METHODS["fine_tuning"])

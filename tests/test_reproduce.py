@@ -170,7 +170,14 @@ def start_runner(root: Path) -> subprocess.Popen[str]:
     code = "import sys, pathlib; from kardlib.reproduce import reproduce; reproduce(root=pathlib.Path(sys.argv[1]))"
     environment = os.environ | {"KARD_STORE": str(root / "store")}
     command = [sys.executable, "-c", code, str(root)]
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
+    )
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
