@@ -118,6 +118,10 @@ class Experiment:
     def passages(self) -> dict[str, str]:
         return {p.id: p.text for p in self.data.passages}
 
+    @cached_property
+    def _passages_hash(self) -> str:  # asked for with every ranking
+        return fingerprint(self.passages)
+
     # Rationales
 
     @cached_property
@@ -151,7 +155,7 @@ class Experiment:
             with Lucene(self.settings.knowledge) as lucene:
                 lucene.build(folder / "lucene", self.data.passages)
 
-        return self.store.make("index", {"passages": fingerprint(self.passages)}, build) / "lucene"
+        return self.store.make("index", {"passages": self._passages_hash}, build) / "lucene"
 
     @cached_property
     def _runs(self) -> Path:
@@ -215,11 +219,15 @@ class Experiment:
                 candidates.append(Candidates(r.question_id, found, {p: scores[p] for p in asked}))
         return candidates
 
+    @cached_property
+    def _candidates_hash(self) -> str:  # a second or two, asked for with every ranking
+        return fingerprint([asdict(c) for c in self.candidates])
+
     def reranker(self, seed: int) -> Path:
         questions = {q.id: q.prompt for q in self.data.splits["train"]}
         knobs = self.settings.reranker.model_dump(exclude={"rationale_candidates", "question_candidates", "questions"})
         knobs["model"] = identify(knobs["model"])
-        spec = {"candidates": fingerprint([asdict(c) for c in self.candidates]), "passages": fingerprint(self.passages),
+        spec = {"candidates": self._candidates_hash, "passages": self._passages_hash,
                 "questions": fingerprint(questions), "settings": knobs, "seed": seed}  # fmt: skip
 
         def build(folder: Path) -> None:
@@ -236,7 +244,7 @@ class Experiment:
         spec = {
             "model": identify(model),
             "run": fingerprint(run),
-            "passages": fingerprint(self.passages),
+            "passages": self._passages_hash,
             "questions": fingerprint(questions),
         }
         settings = self.settings.reranker.model_copy(update={"model": model})

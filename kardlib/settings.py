@@ -82,9 +82,7 @@ class RerankerSettings(Group):
 
     model: str = "bert-nano"  # a nano model's name, a folder, or a Hub id
     revision: str | None = None  # pins a Hub id
-    dim: int = Field(
-        128, ge=1
-    )  # size of a token's vector; at the encoder's width the linear layer starts as the identity
+    dim: int = Field(128, ge=1)  # size of a token's vector; the linear layer starts as the identity where it can
     rationale_candidates: int = Field(32, ge=1)  # kappa_1
     question_candidates: int = Field(32, ge=0)  # kappa_2
     questions: int | None = Field(None, ge=1)  # train on the first so many questions; None: on all
