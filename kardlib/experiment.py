@@ -9,6 +9,8 @@ that need the same student find the same folder. Students and predictions are ma
 import functools
 import hashlib
 import json
+import os
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,17 +21,16 @@ from typing import Any
 
 from kardlib.data import DataError, Dataset, Question, read_kard, read_recorded_rationales
 from kardlib.evaluate import majority_vote, parse_answer
-from kardlib.knowledge import Lucene, Run, read_run, write_run
-from kardlib.methods import METHODS, Method, Reads
-from kardlib.nano import NANO
+from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
+from kardlib.methods import MAIN_ROWS, METHODS, Method, Reads
 from kardlib.prompts import SHOTS, few_shot_text, source_text, target_text
-from kardlib.reranker import Candidates, load_reranker, rank, train_reranker
-from kardlib.settings import RunSettings, StudentSettings, preset
+from kardlib.settings import NANO, DaptSettings, RerankerSettings, RunSettings, StudentSettings, preset
 from kardlib.store import Store, hash_file
 from kardlib.teacher import FilterYield, Rationale, Teacher, keep_correct, recorded_teacher, symbolic_teacher
 from kardlib.world import World, build_world, judge_statements
 
 DEPTH = 100  # passages kept of every question's search, more where kappa* is larger
+NEIGHBOUR = 500  # what a neighbouring world's seed is away
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
 
 
@@ -77,9 +78,10 @@ class Experiment:
 
     @property
     def methods(self) -> dict[str, Method]:
-        """The rows that can be run: the oracles need rationales of test questions, which no release has."""
+        """The rows of Tables 1 and 2 that can be run: no release has the oracles' rationales of test questions."""
         oracles = ("bm25_rationale", "rationale")
-        return {name: m for name, m in METHODS.items() if self.world or m.reads_at_test not in oracles}
+        rows = {name: METHODS[name] for name in MAIN_ROWS}
+        return {name: m for name, m in rows.items() if self.world or m.reads_at_test not in oracles}
 
     def chance_row(self, figure: str) -> dict[str, Any]:
         """The row of a figure's data that says how often guessing is right on the test questions."""
@@ -157,42 +159,35 @@ class Experiment:
 
         return self.store.make("index", {"passages": self._passages_hash}, build) / "lucene"
 
-    @cached_property
-    def _runs(self) -> Path:
-        questions = {q.id: q.prompt for qs in self.data.splits.values() for q in qs}
-        rationales = {r.id: r.text[:3000] for rs in self.written.values() for r in rs}
-        knobs = self.settings.reranker
-        depth = max(DEPTH, self.settings.retrieval.candidates)
-        kappa_1, kappa_2 = max(knobs.rationale_candidates, self.settings.retrieval.k, SILVER), knobs.question_candidates
-        spec = {
-            "questions": fingerprint(questions),
-            "rationales": fingerprint(rationales),
-            "index": self.index.parent.name,
-            "bm25": self.settings.knowledge.model_dump(exclude={"threads"}),
-            "depths": [depth, kappa_1, kappa_2],
-        }
+    def _run(self, name: str, queries: Mapping[str, str], search: Callable[[Lucene], Run], **asked: Any) -> Run:
+        """One run table: made by `search` in the knowledge base's process where the store has none."""
+        bm25 = self.settings.knowledge.model_dump(exclude={"threads"})
+        spec = {"queries": fingerprint(queries), "index": self.index.parent.name, "bm25": bm25} | asked
 
         def build(folder: Path) -> None:
             with Lucene(self.settings.knowledge) as lucene:
-                by_question = lucene.search(self.index, questions, depth)
-                by_rationale = lucene.search(self.index, rationales, kappa_1)
-                asked = {r.id: [p for p, _ in by_question[r.question_id][:kappa_2]] for r in self.written["train"]}
-                given = lucene.score(self.index, {i: rationales[i] for i in asked}, asked)
-            write_run(folder / "question.tsv", by_question)
-            write_run(folder / "rationale.tsv", by_rationale)
-            write_run(folder / "rationale_on_question.tsv", given)
+                write_run(folder / "run.tsv", search(lucene))
 
-        return self.store.make("runs", spec, build)
+        return read_run(self.store.make(name, spec, build) / "run.tsv")
+
+    def _search(self, queries: Mapping[str, str], depth: int) -> Run:
+        return self._run("run", queries, lambda lucene: lucene.search(self.index, queries, depth), depth=depth)
 
     @cached_property
     def by_question(self) -> Run:
         """`topk(rho(d | x))` for every question of every split."""
-        return read_run(self._runs / "question.tsv")
+        questions = {q.id: q.prompt for qs in self.data.splits.values() for q in qs}
+        return self._search(questions, max(DEPTH, self.settings.retrieval.candidates))
 
     @cached_property
     def by_rationale(self) -> Run:
-        """`topk(rho(d | r))` for every rationale."""
-        return read_run(self._runs / "rationale.tsv")
+        """`topk(rho(d | r))` for every rationale; the first `SILVER` of a question are searched whatever `l` is."""
+        retrieval = self.settings.retrieval
+        depth = max(self.settings.reranker.rationale_candidates, retrieval.k, retrieval.k_training, SILVER)
+        rationales = [r for rs in self.written.values() for r in rs]
+        first = self._search({r.id: _query(r) for r in rationales if r.number < SILVER}, depth)
+        more = {r.id: _query(r) for r in rationales if r.number >= SILVER}
+        return first | (self._search(more, depth) if more else {})
 
     def silver(self, split: str) -> dict[str, set[str]]:
         """Question id -> its silver passages: what the first rationales find, and a question alone should find."""
@@ -208,15 +203,19 @@ class Experiment:
     def candidates(self) -> list[Candidates]:
         """`D~_ij` with the rationale's own BM25 scores for all of it, also for what the question brought."""
         knobs = self.settings.reranker
-        on_question = read_run(self._runs / "rationale_on_question.tsv")
         asking = {q.id for q in self.data.splits["train"][: knobs.questions]}
+        rationales = {r.id: _query(r) for r in self.filtered[0] if r.question_id in asking}
+        asked = {i: [p for p, _ in self.by_question[i][: knobs.question_candidates]] for i in asking}
+        given = {i: asked[i.rpartition("/")[0]] for i in rationales}
+        on_question = self._run(
+            "scores", rationales, lambda lucene: lucene.score(self.index, rationales, given), given=fingerprint(given)
+        )
         candidates = []
-        for r in (r for r in self.filtered[0] if r.question_id in asking):
-            found = dict(self.by_rationale[r.id][: knobs.rationale_candidates])
-            asked = [p for p, _ in self.by_question[r.question_id][: knobs.question_candidates]]
+        for i in rationales:
+            found = dict(self.by_rationale[i][: knobs.rationale_candidates])
             if found:
-                scores = dict(on_question[r.id]) | found
-                candidates.append(Candidates(r.question_id, found, {p: scores[p] for p in asked}))
+                scores = dict(on_question[i]) | found
+                candidates.append(Candidates(i.rpartition("/")[0], found, {p: scores[p] for p in given[i]}))
         return candidates
 
     @cached_property
@@ -224,16 +223,23 @@ class Experiment:
         return fingerprint([asdict(c) for c in self.candidates])
 
     def reranker(self, seed: int) -> Path:
+        """The reranker trained with `seed`; those of all the settings' seeds are trained side by side."""
+        return self.rerankers.get(seed) or self._train_rerankers([seed])[seed]
+
+    @cached_property
+    def rerankers(self) -> dict[int, Path]:
+        return self._train_rerankers(self.settings.seeds)
+
+    def _train_rerankers(self, seeds: Sequence[int]) -> dict[int, Path]:
         questions = {q.id: q.prompt for q in self.data.splits["train"]}
-        knobs = self.settings.reranker.model_dump(exclude={"rationale_candidates", "question_candidates", "questions"})
-        knobs["model"] = identify(knobs["model"])
+        settings = self.settings.reranker
+        knobs = settings.model_dump(exclude={"rationale_candidates", "question_candidates", "questions"})
+        knobs["model"] = identify(settings.model)
         spec = {"candidates": self._candidates_hash, "passages": self._passages_hash,
-                "questions": fingerprint(questions), "settings": knobs, "seed": seed}  # fmt: skip
-
-        def build(folder: Path) -> None:
-            train_reranker(self.settings.reranker, questions, self.passages, self.candidates, seed=seed, folder=folder)
-
-        return self.store.make("reranker", spec, build)
+                "questions": fingerprint(questions), "settings": knobs}  # fmt: skip
+        jobs = [(spec | {"seed": seed}, (settings, questions, self.passages, self.candidates, seed)) for seed in seeds]
+        made = self._make_all("reranker", jobs)
+        return {seed: made[fingerprint(spec)] for seed, (spec, _) in zip(seeds, jobs, strict=True)}
 
     def reranked(self, split: str, seed: int | None) -> Run:
         """The kappa* BM25 candidates of every question, ordered by the reranker; `seed` None: before any training."""
@@ -248,11 +254,13 @@ class Experiment:
             "questions": fingerprint(questions),
         }
         settings = self.settings.reranker.model_copy(update={"model": model})
-        folder = self.store.make(
-            "reranked", spec,
-            lambda folder: write_run(folder / "run.tsv", rank(load_reranker(settings), questions, run, self.passages)),
-        )  # fmt: skip
-        return read_run(folder / "run.tsv")
+
+        def build(folder: Path) -> None:
+            from kardlib.reranker import load_reranker, rank  # imports torch, which a second run has no use for
+
+            write_run(folder / "run.tsv", rank(load_reranker(settings), questions, run, self.passages))
+
+        return read_run(self.store.make("reranked", spec, build) / "run.tsv")
 
     # What a student reads and learns
 
@@ -265,12 +273,16 @@ class Experiment:
                "bm25_rationale": lambda: {i: self.by_rationale[f"{i}/0"] for i in ids}}[source]()  # fmt: skip
         return {i: [p for p, _ in run[i][:k]] for i in ids}
 
-    def training_examples(self, method: Method) -> list[tuple[str, str]]:
-        """Source and target texts: one for every rationale, or for every question where answers alone are learnt."""
-        k = self.settings.retrieval.k
-        by_id = {q.id: q for q in self.data.splits["train"]}
+    def training_examples(self, method: Method, seed: int = 0) -> list[tuple[str, str]]:
+        """Source and target texts: one for every rationale, or for every question where answers alone are learnt.
+
+        `seed` draws the questions where the student learns from a share of them only.
+        """
+        k, train = self.settings.retrieval.k_training, self.data.splits["train"]
+        drawn = random.Random(seed).sample(train, max(1, round(len(train) * self.settings.student.share)))
+        by_id = {q.id: q for q in drawn}
         examples = []
-        rationales = self.filtered[0]
+        rationales = [r for r in self.filtered[0] if r.question_id in by_id]
         if method.learns == "answer":
             rationales = list({r.question_id: r for r in rationales}.values())
         for r in rationales[: self.settings.student.examples]:
@@ -299,6 +311,27 @@ class Experiment:
 
     # Students
 
+    @cached_property
+    def _adapted(self) -> dict[tuple[str, int], Path]:
+        """The students of every size and seed, trained to restore masked spans of a corpus (DAPT)."""
+        dapt = self.settings.dapt
+        passages = list(self.passages.values())
+        if dapt.corpus == "neighbour":
+            if not self.world:
+                raise DataError("only the closed world has a neighbour: set dapt.corpus to own")
+            seed = self.settings.world.seed + NEIGHBOUR
+            passages = list(build_world(self.settings.world.model_copy(update={"seed": seed})).texts.values())
+        jobs = {}
+        for student in self.settings.students:
+            settings = self.settings.student.model_copy(update={"model": student})
+            knobs = settings.model_dump(include={"batch", "warmup", "max_source_tokens", "max_new_tokens"})
+            spec = {"model": identify(student), "passages": fingerprint(passages), "settings": knobs}
+            for seed in self.settings.seeds:
+                named = spec | {"dapt": dapt.model_dump(exclude={"corpus"}), "seed": seed}
+                jobs[student, seed] = (named, (passages, dapt, settings, seed))
+        made = self._make_all("adapted", list(jobs.values()))
+        return {key: made[fingerprint(spec)] for key, (spec, _) in jobs.items()}
+
     def run(self, cells: Iterable[Cell], split: str = "test") -> dict[Cell, Predictions]:
         """Train what is missing, let it write what is missing, read the answers; two students are made side by side."""
         cells = list(dict.fromkeys(cells))
@@ -325,8 +358,11 @@ class Experiment:
         return self.settings.student.model_copy(update={"model": cell.student})
 
     def _student_job(self, cell: Cell) -> Job:
-        examples, settings = self.training_examples(METHODS[cell.method]), self._student_settings(cell)
-        knobs = settings.model_dump(exclude={"examples", "generation_batch", "samples", "top_k", "top_p"})
+        method, settings = METHODS[cell.method], self._student_settings(cell)
+        if method.adapted:
+            settings = settings.model_copy(update={"model": str(self._adapted[cell.student, cell.seed])})
+        examples = self.training_examples(method, cell.seed)
+        knobs = settings.model_dump(exclude={"share", "examples", "generation_batch", "samples", "top_k", "top_p"})
         knobs["model"] = identify(settings.model)
         spec = {"examples": fingerprint(examples), "settings": knobs, "seed": cell.seed}
         return spec, (examples, settings, cell.seed)
@@ -337,7 +373,10 @@ class Experiment:
         missing = [job for job in jobs if not self.store.has(kind, job[0])]
         if missing:
             print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {self.workers} at a time", flush=True)
-            with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_one_core_each) as pool:
+            threads = max(1, (os.cpu_count() or 1) // min(self.workers, len(jobs)))
+            context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
+            context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
+            with ProcessPoolExecutor(self.workers, context, initializer=_use_threads, initargs=(threads,)) as pool:
                 done = [pool.submit(_make, self.store, kind, *job) for job in missing]
                 for i, future in enumerate(done, 1):
                     print(f"{kind} {i}/{len(done)} {future.result().name}", flush=True)
@@ -353,16 +392,37 @@ class Experiment:
         return Predictions(questions, read, texts, answers)
 
 
-def _one_core_each() -> None:
+def _query(rationale: Rationale) -> str:
+    return rationale.text[:3000]  # an LLM can write without end
+
+
+def _use_threads(number: int) -> None:
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(number)
 
 
 def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:
-    """Runs in a worker process: train one student, or let one write."""
-    builders: dict[str, Callable[..., None]] = {"student": _train, "predictions": _predict}
+    """Runs in a worker process: train one model, or let one write."""
+    builders: dict[str, Callable[..., None]] = {
+        "reranker": _train_reranker, "adapted": _adapt, "student": _train, "predictions": _predict
+    }  # fmt: skip
     return store.make(kind, spec, lambda folder: builders[kind](folder, *work))
+
+
+def _train_reranker(
+    folder: Path, settings: RerankerSettings, questions: Mapping[str, str], passages: Mapping[str, str],
+    candidates: Sequence[Candidates], seed: int,
+) -> None:  # fmt: skip
+    from kardlib.reranker import train_reranker
+
+    train_reranker(settings, questions, passages, candidates, seed=seed, folder=folder)
+
+
+def _adapt(folder: Path, passages: list[str], dapt: DaptSettings, settings: StudentSettings, seed: int) -> None:
+    from kardlib.student import adapt_student
+
+    adapt_student(passages, dapt, settings, seed, folder)
 
 
 def _train(folder: Path, examples: list[tuple[str, str]], settings: StudentSettings, seed: int) -> None:

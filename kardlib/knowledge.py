@@ -25,6 +25,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from itertools import islice
@@ -42,6 +43,18 @@ OLDEST_JAVA = 21  # Lucene 9.9 in Anserini 1.7 is compiled for it
 JAR = "resources/jars/anserini-*-fatjar.jar"  # in the pyserini package
 HEAP = "2g"  # an index is memory-mapped, not loaded: the heap holds little besides one request
 BATCH = 1000  # records in one request: bounds the memory of both processes
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """`D~_ij`, the passages that one rationale `r_ij` of the question `x_i` teaches the reranker to order.
+
+    Both kinds map a passage's id to `rho(d | r_ij; D)`, the *rationale's* score, whoever found the passage.
+    """
+
+    question_id: str
+    from_rationale: Mapping[str, float]  # topk(rho(d | r_ij; D), kappa_1)
+    from_question: Mapping[str, float]  # topk(rho(d | x_i; D), kappa_2)
 
 
 class KnowledgeError(KardError, RuntimeError):

@@ -1,4 +1,4 @@
-"""The methods compared in Tables 1 and 2 of KARD, as data: what each trains on and what it reads, and when.
+"""The methods compared in Tables 1 and 2 and Figure 3 of KARD, as data: what each trains on, what it reads, and when.
 
 A row is its three fields: two rows that agree in what they train on and read in training share one student, and no
 method has code of its own.
@@ -30,6 +30,7 @@ class Method:
     reads_in_training: Reads = ""
     reads_at_test: Reads = ""
     shots: Shots = ""
+    adapted: bool = False  # first trained as a language model on a domain's passages (DAPT)
 
     @property
     def writes(self) -> Learns:
@@ -49,6 +50,10 @@ METHODS = {
         Method("kard_bm25", "KARD (BM25)", "rationale", "bm25_rationale", "bm25_question"),
         Method("kard_reranker", "KARD (reranker)", "rationale", "bm25_rationale", "reranker"),
         Method("kard_silver", "KARD (silver, oracle)", "rationale", "bm25_rationale", "bm25_rationale"),
+        Method("dapt", "DAPT + RD", "rationale", adapted=True),
+        Method("dapt_kard", "DAPT + KARD (reranker)", "rationale", "bm25_rationale", "reranker", adapted=True),
         Method("teacher_cot", "Teacher CoT (oracle)", reads_at_test="rationale"),
     )
 }
+
+MAIN_ROWS = [name for name, m in METHODS.items() if not m.adapted]  # of Tables 1 and 2

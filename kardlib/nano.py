@@ -4,7 +4,6 @@ Their weights lie in `nano_models/`, made by `pretraining.py`.
 """
 
 import re
-from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
@@ -12,8 +11,6 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Confi
 from kardlib import world as language
 from kardlib.data import Question
 from kardlib.prompts import source_text, target_text
-
-NANO = Path(__file__).parent / "nano_models"
 
 STUDENTS = {  # layers of the encoder and of the decoder; width 128, 4 heads of 32, feed-forward width 512
     "t5-nano-small": (2, 1),

@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from kardlib.data import Question
 from kardlib.evaluate import parse_answer
-from kardlib.nano import NANO, RERANKER, STUDENTS, build_backbone, build_student, build_tokenizer
+from kardlib.nano import RERANKER, STUDENTS, build_backbone, build_student, build_tokenizer
 from kardlib.prompts import source_text, target_text
-from kardlib.settings import SettingsError, WorldSettings
+from kardlib.settings import NANO, SettingsError, WorldSettings
 from kardlib.store import atomic_write, provenance
 from kardlib.world import RELATIONS, World, build_world, write_rationale
 

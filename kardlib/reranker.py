@@ -11,7 +11,6 @@ import importlib.metadata
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,9 +34,8 @@ from transformers import (
 
 from kardlib.data import DataError
 from kardlib.device import pick_device
-from kardlib.knowledge import Run
-from kardlib.nano import NANO
-from kardlib.settings import RerankerSettings
+from kardlib.knowledge import Candidates, Run
+from kardlib.settings import NANO, RerankerSettings
 from kardlib.store import write_json
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -49,18 +47,6 @@ LOSSES = "losses.json"  # the KL of every step
 LINEAR = "linear.safetensors"  # the layer on top, beside the encoder's own files
 TOKENS = 4096  # padded tokens that the encoder sees at once; more is not faster on a CPU
 PAIRS = 256  # question-passage pairs compared at once
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """`D~_ij`, the passages that one rationale `r_ij` of the question `x_i` teaches the reranker to order.
-
-    Both kinds map a passage's id to `rho(d | r_ij; D)`, the *rationale's* score, whoever found the passage.
-    """
-
-    question_id: str
-    from_rationale: Mapping[str, float]  # topk(rho(d | r_ij; D), kappa_1)
-    from_question: Mapping[str, float]  # topk(rho(d | x_i; D), kappa_2)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

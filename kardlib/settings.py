@@ -6,11 +6,14 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kardlib.errors import KardError
+
+NANO = Path(__file__).parent / "nano_models"  # the models that ship with the package
 
 G = TypeVar("G", bound="Group")
 Scale = Literal["smoke", "embedded", "paper"]
@@ -64,7 +67,8 @@ class RetrievalSettings(Group):
     """What the student reads."""
 
     candidates: int = Field(100, ge=1)  # kappa*: candidates that the reranker orders
-    k: int = Field(3, ge=1)  # passages given to the student
+    k: int = Field(3, ge=1)  # passages given to the student at test
+    k_training: int = Field(3, ge=1)  # and in training
 
     @model_validator(mode="after")
     def _k_fits(self) -> Self:
@@ -105,7 +109,9 @@ class StudentSettings(Group):
     lr: float = Field(1e-4, gt=0)
     epochs: int = Field(3, ge=1)
     batch: int = Field(32, ge=1)
+    share: float = Field(1.0, gt=0, le=1)  # of the training questions that it learns from, drawn by the seed
     examples: int | None = Field(None, ge=1)  # train on the first so many examples; None: all
+    steps: int | None = Field(None, ge=1)  # train for so many steps instead of so many epochs
     warmup: float = Field(0.05, ge=0, lt=1)
     max_source_tokens: int = Field(512, ge=8)
     max_new_tokens: int = Field(160, ge=2)
@@ -113,6 +119,16 @@ class StudentSettings(Group):
     samples: int = Field(1, ge=1)  # 1: greedy; more: majority vote over samples
     top_k: int = Field(50, ge=1)
     top_p: float = Field(0.95, gt=0, le=1)
+
+
+class DaptSettings(Group):
+    """Domain-adaptive pretraining: the student is first trained on passages alone, to restore masked spans."""
+
+    corpus: Literal["own", "neighbour"] = "own"  # the knowledge base itself, or that of a neighbouring world
+    masked: float = Field(0.15, gt=0, lt=1)  # share of words
+    span: float = Field(3.0, ge=1)  # mean length of a masked span in words
+    lr: float = Field(1e-4, gt=0)
+    epochs: int = Field(3, ge=1)
 
 
 class RunSettings(Group):
@@ -129,6 +145,7 @@ class RunSettings(Group):
     retrieval: RetrievalSettings = RetrievalSettings()
     reranker: RerankerSettings = RerankerSettings()
     student: StudentSettings = StudentSettings()
+    dapt: DaptSettings = DaptSettings()
 
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with single knobs changed, each named by its dotted path: `{"retrieval.k": 1}`.
@@ -173,28 +190,31 @@ def validate(group: type[G], values: Mapping[str, Any]) -> G:
 
 # What differs from the defaults, which are the paper's where it states a value. Learning rates, epochs and temperatures
 # of the small scales were chosen on the development world or on development questions (docs/LOG.md), never on test.
-SMOKE = {
+SMOKE: dict[str, Any] = {
     "seeds": [0],
     "students": ["t5-nano-small"],
     "world": {"ailments": 16, "values": 8, "cases": 40, "notes": 20, "train": 96, "dev": 24, "test": 24},
     "teacher": {"rationales": 2},
-    "retrieval": {"candidates": 20, "k": 2},
+    "retrieval": {"candidates": 20, "k": 2, "k_training": 2},
     "reranker": {"epochs": 1, "rationale_candidates": 8, "question_candidates": 8},
     "student": {"lr": 1e-3, "epochs": 1, "max_new_tokens": 64},
+    "dapt": {"lr": 1e-3, "epochs": 1},
 }
-EMBEDDED_WORLD = {
+EMBEDDED_WORLD: dict[str, Any] = {
+    "teacher": {"rationales": 2},
     "reranker": {"lr": 1e-3, "batch": 32, "epochs": 1, "sampled": 8, "tau_1": 2.0, "tau_2": 0.5},
     "student": {"lr": 1e-3, "epochs": 1, "batch": 64, "max_new_tokens": 64},
+    "dapt": {"lr": 1e-3},
 }
-EMBEDDED_REAL = {
+EMBEDDED_REAL: dict[str, Any] = {
     "seeds": [0],
     "students": ["random-t5"],
     "reranker": {"model": "minilm", "dim": 384, "questions": 1200, "epochs": 1, "tau_1": 2.0, "tau_2": 2.0},
     "student": {"examples": 640, "epochs": 1, "max_source_tokens": 256, "max_new_tokens": 24},
 }
-PAPER = {
+PAPER: dict[str, Any] = {
     "students": ["google/flan-t5-base", "google/flan-t5-large", "google/flan-t5-xl"],
-    "retrieval": {"k": 1},
+    "retrieval": {"k": 1, "k_training": 1},
     "reranker": {"model": "michiyasunaga/LinkBERT-base", "dim": 768, "lora": True},
     "student": {"samples": 5},
 }

@@ -5,6 +5,7 @@ loss on the target text alone, whatever the source holds.
 """
 
 import json
+import random
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -31,8 +32,8 @@ from transformers.utils import logging as transformers_logging
 
 from kardlib.data import DataError
 from kardlib.device import pick_device
-from kardlib.nano import NANO, build_student, build_tokenizer
-from kardlib.settings import StudentSettings
+from kardlib.nano import build_student, build_tokenizer
+from kardlib.settings import NANO, DaptSettings, StudentSettings
 
 transformers_logging.disable_progress_bar()  # of loading and saving, which takes no time
 
@@ -101,10 +102,11 @@ def train_student(examples: Sequence[Example], settings: StudentSettings, seed: 
     set_seed(seed)
     model, tokenizer = load_student(settings.model, settings.revision, seed)
     device = pick_device()
-    steps = -(-len(examples) // settings.batch) * settings.epochs
+    steps = settings.steps or -(-len(examples) // settings.batch) * settings.epochs
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
-        per_device_train_batch_size=settings.batch, num_train_epochs=settings.epochs, learning_rate=settings.lr,
+        per_device_train_batch_size=settings.batch, num_train_epochs=settings.epochs,
+        max_steps=settings.steps or -1, learning_rate=settings.lr,
         warmup_steps=settings.warmup, lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0,
         train_sampling_strategy="group_by_length", save_strategy="steps", save_steps=max(100, steps // 5),
         save_total_limit=1, logging_steps=max(10, steps // 4), report_to=[], disable_tqdm=True,
@@ -120,6 +122,41 @@ def train_student(examples: Sequence[Example], settings: StudentSettings, seed: 
     tokenizer.save_pretrained(folder)
     losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
     (folder / "losses.json").write_text(json.dumps(losses))
+
+
+def mask_spans(text: str, settings: DaptSettings, sentinels: Sequence[str], rng: random.Random) -> Example:
+    """Span corruption (T5, Section 3.1.4): spans of words become sentinels; the target restores them in order.
+
+    A share `settings.masked` of the words, at least one, in spans of `settings.span` words on average; `sentinels` are
+    used in turn, the last of them again and again.
+    """
+    words = text.split()
+    masked = {rng.randrange(len(words))}
+    while len(masked) < settings.masked * len(words):
+        start, length = rng.randrange(len(words)), max(1, round(rng.expovariate(1 / settings.span)))
+        masked |= set(range(start, min(start + length, len(words))))
+    source, target, spans = [], [], 0
+    for i, word in enumerate(words):
+        if i in masked and i - 1 not in masked:
+            sentinel = sentinels[min(spans, len(sentinels) - 1)]
+            source.append(sentinel)
+            target.append(sentinel)
+            spans += 1
+        (target if i in masked else source).append(word)
+    return " ".join(source), " ".join(target)
+
+
+def adapt_student(
+    passages: Sequence[str], dapt: DaptSettings, settings: StudentSettings, seed: int, folder: Path
+) -> None:
+    """Domain-adaptive pretraining (KARD, Figure 3): train on the passages alone, masked anew in every epoch."""
+    tokenizer = load_student(settings.model, settings.revision, seed)[1]
+    known = tokenizer.get_vocab()
+    sentinels = [t for i in range(100) if (t := f"<extra_id_{i}>") in known] or [tokenizer.mask_token]
+    rng = random.Random(seed)
+    examples = [mask_spans(text, dapt, sentinels, rng) for _ in range(dapt.epochs) for text in passages if text.split()]
+    settings = settings.model_copy(update={"lr": dapt.lr, "epochs": 1, "steps": None})
+    train_student(examples, settings, seed, folder)
 
 
 class AnswerIsOut(StoppingCriteria):

@@ -81,6 +81,50 @@ def test_a_grid_shares_students_and_is_not_made_twice(experiment):
     assert not any(statement_shares(experiment.world, first[cells[2]])[1])  # RD reads nothing: nothing is supported
 
 
+def changed(experiment, **overrides) -> Experiment:
+    return Experiment(
+        experiment.settings.override({n.replace("__", "."): v for n, v in overrides.items()}), experiment.store
+    )
+
+
+def test_a_share_of_the_questions_is_drawn_by_the_seed(experiment):
+    quarter, kard = changed(experiment, student__share=0.25), METHODS["kard_bm25"]
+    whole, first, second = (
+        experiment.training_examples(kard),
+        quarter.training_examples(kard, 0),
+        quarter.training_examples(kard, 1),
+    )
+    assert set(first) < set(whole) and set(second) < set(whole) and first != second
+    drawn = {q.prompt for q in experiment.data.splits["train"] if any(q.prompt in source for source, _ in first)}
+    assert 0 < len(drawn) <= round(0.25 * len(experiment.data.splits["train"]))
+    assert experiment.training_examples(kard, 1) == whole  # all of them, whatever the seed
+
+
+def test_k_at_test_changes_what_is_read_and_not_the_student(experiment):
+    one, cell = changed(experiment, retrieval__k=1), Cell("kard_bm25", experiment.settings.students[0], 0)
+    assert one._student_job(cell)[0] == experiment._student_job(cell)[0]
+    assert one.training_examples(METHODS["kard_bm25"]) == experiment.training_examples(METHODS["kard_bm25"])
+    assert {len(ids) for ids in one.reads("bm25_question", "test", 0).values()} == {1}
+
+
+def test_more_rationales_share_the_searches_of_the_first(experiment):
+    more = changed(experiment, teacher__rationales=5)
+    assert {i: more.by_rationale[i] for i in experiment.by_rationale} == experiment.by_rationale
+    assert f"{experiment.data.splits['train'][0].id}/4" in more.by_rationale
+
+
+def test_dapt_starts_rd_from_a_student_adapted_to_the_corpus(experiment):
+    cell = Cell("dapt", experiment.settings.students[0], 0)
+    neighbour = changed(experiment, dapt__corpus="neighbour")
+    assert experiment.run([cell])[cell].texts
+    plain = experiment._student_job(Cell("reasoning_distillation", *(cell.student, 0)))[0]
+    adapted = experiment._student_job(cell)[0]
+    assert adapted["examples"] == plain["examples"] and adapted["settings"]["model"] != plain["settings"]["model"]
+    assert neighbour._student_job(cell)[0]["settings"]["model"] not in {
+        adapted["settings"]["model"], plain["settings"]["model"]
+    }  # fmt: skip
+
+
 def test_a_real_dataset_without_a_folder_says_what_to_set():
     with pytest.raises(DataError, match="set data_dir"):
         _ = Experiment(preset("smoke", "obqa")).data

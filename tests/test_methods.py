@@ -12,6 +12,8 @@ ROWS = {  # trained on, passages in training, passages at test
     "kard_bm25": ("rationale", "bm25_rationale", "bm25_question"),
     "kard_reranker": ("rationale", "bm25_rationale", "reranker"),
     "kard_silver": ("rationale", "bm25_rationale", "bm25_rationale"),
+    "dapt": ("rationale", "", ""),
+    "dapt_kard": ("rationale", "bm25_rationale", "reranker"),
     "teacher_cot": ("", "", "rationale"),
 }
 
@@ -23,3 +25,9 @@ def test_rows():
 def test_the_kard_rows_share_one_student():
     students = {(m.learns, m.reads_in_training) for m in METHODS.values() if m.learns}
     assert len(students) == 4
+
+
+def test_dapt_rows_are_rd_and_kard_from_another_start():
+    for adapted, plain in (("dapt", "reasoning_distillation"), ("dapt_kard", "kard_reranker")):
+        assert METHODS[adapted].adapted and not METHODS[plain].adapted
+        assert ROWS[adapted] == ROWS[plain]

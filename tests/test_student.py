@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -10,13 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
 
 from kardlib.data import DataError
 from kardlib.nano import STUDENTS, build_tokenizer
-from kardlib.settings import StudentSettings
-from kardlib.student import Examples, load_student, train_student, write
+from kardlib.settings import DaptSettings, StudentSettings
+from kardlib.student import Examples, load_student, mask_spans, train_student, write
 
 SETTINGS = StudentSettings(model="random-t5", lr=1e-3, epochs=2, batch=8, max_new_tokens=24, max_source_tokens=64)
 EXAMPLES = [
@@ -125,3 +129,16 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path):
     assert "step" in again.stdout
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[k], killed[k]) for k in whole)
+
+
+@given(
+    words=st.lists(st.sampled_from(["cure", "tower", "lies", "near"]), min_size=1, max_size=30),
+    seed=st.integers(0, 10**6),
+)
+def test_masked_spans_and_what_is_left_make_up_the_text(words, seed):
+    source, target = mask_spans(" ".join(words), DaptSettings(), ["<extra_id_0>", "<extra_id_1>"], random.Random(seed))
+    spans = [part.split() for part in re.split("<extra_id_[01]>", target)[1:]]
+    gaps = [part.split() for part in re.split("<extra_id_[01]>", source)]
+    assert len(spans) == len(gaps) - 1 and all(spans)
+    restored = gaps[0] + [word for span, gap in zip(spans, gaps[1:], strict=True) for word in [*span, *gap]]
+    assert restored == words
