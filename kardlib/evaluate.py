@@ -180,6 +180,16 @@ def summary_rows(values: ArrayLike, seeds: Sequence[int | None], **columns: Any)
     return [*rows, columns | {"seed": None, "value": mean, "low": low, "high": high, "n": table.shape[1]}]
 
 
+def gain_row(a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", **columns: Any) -> dict[str, Any]:
+    """The row of a figure's data that a claim is tested on: how far `a` is above `b`, with its paired interval.
+
+    `columns` say what `a` is, `over` what `b` is; both have shape (seeds, questions).
+    """
+    value, low, high, _ = paired_difference(a, b)
+    n = _as_table(a).shape[1]
+    return columns | {"metric": f"gain in {metric} over {over}", "value": value, "low": low, "high": high, "n": n}
+
+
 def _as_table(values: ArrayLike) -> NDArray[np.float64]:
     """(seeds, questions)."""
     table = np.atleast_2d(np.asarray(values, dtype=float))

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from kardlib.data import LETTERS
-from kardlib.evaluate import accuracy, bootstrap_interval, hits, majority_vote, paired_difference, parse_answer
+from kardlib.evaluate import (
+    accuracy,
+    bootstrap_interval,
+    gain_row,
+    hits,
+    majority_vote,
+    paired_difference,
+    parse_answer,
+)
 
 FOUR = ("w", "x", "y", "z")
 YES_NO = ("yes", "no")
@@ -231,3 +239,13 @@ def test_values_that_are_none(values, message):
 def test_methods_with_different_questions():
     with pytest.raises(ValueError, match=r"\(1, 3\) and \(1, 2\)"):
         paired_difference([1, 0, 1], [1, 0])
+
+
+def test_a_gain_is_the_paired_difference_and_says_over_what():
+    a, b = np.array([[1, 1, 0, 1], [1, 0, 1, 1]]), np.array([[0, 1, 0, 0], [1, 0, 0, 1]])
+    row = gain_row(a, b, "bm25", metric="hits_gold", method="reranker", k=3)
+    difference = paired_difference(a, b)
+    assert row == {
+        "method": "reranker", "k": 3, "metric": "gain in hits_gold over bm25", "n": 4,
+        "value": difference.mean, "low": difference.low, "high": difference.high,
+    }  # fmt: skip
