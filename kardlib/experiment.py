@@ -11,13 +11,17 @@ import hashlib
 import json
 import os
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kardlib.data import DataError, Dataset, Question, read_kard, read_recorded_rationales
 from kardlib.evaluate import majority_vote, parse_answer
@@ -25,7 +29,7 @@ from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
 from kardlib.methods import MAIN_ROWS, METHODS, Method, Reads
 from kardlib.prompts import SHOTS, few_shot_text, source_text, target_text
 from kardlib.settings import NANO, DaptSettings, RerankerSettings, RunSettings, StudentSettings, preset
-from kardlib.store import Store, hash_file
+from kardlib.store import Store, hash_file, write_json
 from kardlib.teacher import FilterYield, Rationale, Teacher, keep_correct, recorded_teacher, symbolic_teacher
 from kardlib.world import World, build_world, judge_statements
 
@@ -34,16 +38,18 @@ NEIGHBOUR = 500  # what a neighbouring world's seed is away
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
 
 
-Job = tuple[dict[str, Any], tuple[Any, ...]]  # what names an artifact, and what its builder is given
+Knobs = tuple[tuple[str, Any], ...]  # settings by their dotted names: (("student.share", 0.25),)
+Job = tuple[dict[str, Any], Callable[[], tuple[Any, ...]]]  # what names an artifact, and what its builder is given
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a grid: a method with a student and a seed."""
+    """One cell of a grid: a method with a student and a seed, and what differs from the experiment's settings."""
 
     method: str
     student: str
     seed: int
+    knobs: Knobs = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,18 @@ class Experiment:
 
     def __init__(self, settings: RunSettings, store: Store | None = None, workers: int = 2):
         self.settings, self.store, self.workers = settings, store or Store(), workers
+        self._variants: dict[Knobs, Experiment] = {(): self}
+
+    def at(self, knobs: Knobs) -> "Experiment":
+        """The same experiment with single settings changed. Raises SettingsError."""
+        if knobs not in self._variants:
+            self._variants[knobs] = Experiment(self.settings.override(dict(knobs)), self.store, self.workers)
+        return self._variants[knobs]
+
+    @property
+    def student(self) -> str:
+        """The middle one of the students: ablations that need only one take it."""
+        return self.settings.students[len(self.settings.students) // 2]
 
     @property
     def suffix(self) -> str:
@@ -95,7 +113,7 @@ class Experiment:
     @cached_property
     def world(self) -> World | None:
         """The closed world; None for a real dataset, whose truth nobody knows."""
-        return build_world(self.settings.world) if self.settings.dataset == "world" else None
+        return _build_world(self.settings.world) if self.settings.dataset == "world" else None
 
     @cached_property
     def data(self) -> Dataset:
@@ -168,7 +186,7 @@ class Experiment:
             with Lucene(self.settings.knowledge) as lucene:
                 write_run(folder / "run.tsv", search(lucene))
 
-        return read_run(self.store.make(name, spec, build) / "run.tsv")
+        return _read_run(self.store.make(name, spec, build) / "run.tsv")
 
     def _search(self, queries: Mapping[str, str], depth: int) -> Run:
         return self._run("run", queries, lambda lucene: lucene.search(self.index, queries, depth), depth=depth)
@@ -218,10 +236,6 @@ class Experiment:
                 candidates.append(Candidates(i.rpartition("/")[0], found, {p: scores[p] for p in given[i]}))
         return candidates
 
-    @cached_property
-    def _candidates_hash(self) -> str:  # a second or two, asked for with every ranking
-        return fingerprint([asdict(c) for c in self.candidates])
-
     def reranker(self, seed: int) -> Path:
         """The reranker trained with `seed`; those of all the settings' seeds are trained side by side."""
         return self.rerankers.get(seed) or self._train_rerankers([seed])[seed]
@@ -235,32 +249,60 @@ class Experiment:
         settings = self.settings.reranker
         knobs = settings.model_dump(exclude={"rationale_candidates", "question_candidates", "questions"})
         knobs["model"] = identify(settings.model)
-        spec = {"candidates": self._candidates_hash, "passages": self._passages_hash,
+        candidates = {  # what they are made of: hashing them takes seconds
+            "rationales": fingerprint([(r.id, r.text) for r in self.filtered[0]]),
+            "index": self.index.parent.name,
+            "bm25": self.settings.knowledge.model_dump(exclude={"threads"}),
+            "depths": [settings.rationale_candidates, settings.question_candidates, settings.questions],
+        }
+        spec = {"candidates": candidates, "passages": self._passages_hash,
                 "questions": fingerprint(questions), "settings": knobs}  # fmt: skip
-        jobs = [(spec | {"seed": seed}, (settings, questions, self.passages, self.candidates, seed)) for seed in seeds]
+        jobs = [
+            (spec | {"seed": seed}, lambda seed=seed: (settings, questions, self.passages, self.candidates, seed))
+            for seed in seeds
+        ]
         made = self._make_all("reranker", jobs)
         return {seed: made[fingerprint(spec)] for seed, (spec, _) in zip(seeds, jobs, strict=True)}
 
     def reranked(self, split: str, seed: int | None) -> Run:
-        """The kappa* BM25 candidates of every question, ordered by the reranker; `seed` None: before any training."""
-        kappa = self.settings.retrieval.candidates
+        """The kappa* BM25 candidates of every question, ordered by the reranker; `seed` None: before any training.
+
+        A passage's score depends on no other candidate, so all that BM25 found is ranked once, whatever kappa* is.
+        """
         questions = {q.id: q.prompt for q in self.data.splits[split]}
-        run = {i: self.by_question[i][:kappa] for i in questions}
-        model = self.settings.reranker.model if seed is None else str(self.reranker(seed))
-        spec = {
-            "model": identify(model),
-            "run": fingerprint(run),
-            "passages": self._passages_hash,
-            "questions": fingerprint(questions),
-        }
-        settings = self.settings.reranker.model_copy(update={"model": model})
+        found = {i: self.by_question[i] for i in questions}
+        settings = self._trained(seed)
+        spec = {"model": identify(settings.model), "run": fingerprint(found), "passages": self._passages_hash,
+                "questions": fingerprint(questions), "max_tokens": settings.max_tokens}  # fmt: skip
 
         def build(folder: Path) -> None:
             from kardlib.reranker import load_reranker, rank  # imports torch, which a second run has no use for
 
-            write_run(folder / "run.tsv", rank(load_reranker(settings), questions, run, self.passages))
+            write_run(folder / "run.tsv", rank(load_reranker(settings), questions, found, self.passages))
 
-        return read_run(self.store.make("reranked", spec, build) / "run.tsv")
+        ranked = _read_run(self.store.make("reranked", spec, build) / "run.tsv")
+        candidates = {i: {p for p, _ in found[i][: self.settings.retrieval.candidates]} for i in questions}
+        return {i: [(p, score) for p, score in ranked[i] if p in candidates[i]] for i in questions}
+
+    def ranking_milliseconds(self, questions: int = 20) -> float:
+        """What ranking the kappa* candidates takes a test question, asked so many at once; kept where it was measured."""
+        first = {q.id: q.prompt for q in self.data.splits["test"][:questions]}
+        run = {i: self.by_question[i][: self.settings.retrieval.candidates] for i in first}
+        settings = self._trained(self.settings.seeds[0])
+
+        def build(folder: Path) -> None:
+            from kardlib.reranker import load_reranker, rank
+
+            reranker, began = load_reranker(settings), time.perf_counter()
+            rank(reranker, first, run, self.passages)
+            write_json(folder / "milliseconds.json", 1000 * (time.perf_counter() - began) / len(first))
+
+        folder = self.store.make("timing", {"model": identify(settings.model), "run": fingerprint(run)}, build)
+        return float(json.loads((folder / "milliseconds.json").read_text()))
+
+    def _trained(self, seed: int | None) -> RerankerSettings:
+        model = self.settings.reranker.model if seed is None else str(self.reranker(seed))
+        return self.settings.reranker.model_copy(update={"model": model})
 
     # What a student reads and learns
 
@@ -311,37 +353,37 @@ class Experiment:
 
     # Students
 
-    @cached_property
-    def _adapted(self) -> dict[tuple[str, int], Path]:
-        """The students of every size and seed, trained to restore masked spans of a corpus (DAPT)."""
+    def adapted(self, student: str) -> dict[int, Path]:
+        """Seed -> the student after training to restore masked spans of a corpus (DAPT)."""
         dapt = self.settings.dapt
         passages = list(self.passages.values())
         if dapt.corpus == "neighbour":
             if not self.world:
                 raise DataError("only the closed world has a neighbour: set dapt.corpus to own")
             seed = self.settings.world.seed + NEIGHBOUR
-            passages = list(build_world(self.settings.world.model_copy(update={"seed": seed})).texts.values())
-        jobs = {}
-        for student in self.settings.students:
-            settings = self.settings.student.model_copy(update={"model": student})
-            knobs = settings.model_dump(include={"batch", "warmup", "max_source_tokens", "max_new_tokens"})
-            spec = {"model": identify(student), "passages": fingerprint(passages), "settings": knobs}
-            for seed in self.settings.seeds:
-                named = spec | {"dapt": dapt.model_dump(exclude={"corpus"}), "seed": seed}
-                jobs[student, seed] = (named, (passages, dapt, settings, seed))
+            passages = list(_build_world(self.settings.world.model_copy(update={"seed": seed})).texts.values())
+        settings = self.settings.student.model_copy(update={"model": student})
+        knobs = settings.model_dump(include={"batch", "warmup", "max_source_tokens", "max_new_tokens"})
+        spec = {"model": identify(student), "passages": fingerprint(passages), "settings": knobs,
+                "dapt": dapt.model_dump(exclude={"corpus"})}  # fmt: skip
+        jobs = {
+            seed: (spec | {"seed": seed}, functools.partial(tuple, (passages, dapt, settings, seed)))
+            for seed in self.settings.seeds
+        }
         made = self._make_all("adapted", list(jobs.values()))
-        return {key: made[fingerprint(spec)] for key, (spec, _) in jobs.items()}
+        return {seed: made[fingerprint(spec)] for seed, (spec, _) in jobs.items()}
 
     def run(self, cells: Iterable[Cell], split: str = "test") -> dict[Cell, Predictions]:
         """Train what is missing, let it write what is missing, read the answers; two students are made side by side."""
         cells = list(dict.fromkeys(cells))
-        jobs = {cell: self._student_job(cell) for cell in cells if METHODS[cell.method].learns}
+        jobs = {cell: self.at(cell.knobs)._student_job(cell) for cell in cells if METHODS[cell.method].learns}
         made = self._make_all("student", list(jobs.values()))
         students = {cell: str(made[fingerprint(spec)]) for cell, (spec, _) in jobs.items()}
         asked: dict[Cell, tuple[list[list[str]], Job]] = {}
         for cell in cells:
-            read, sources = self.test_sources(METHODS[cell.method], split, cell.seed)
-            settings = self._student_settings(cell).model_copy(update={"model": students.get(cell, cell.student)})
+            variant = self.at(cell.knobs)
+            read, sources = variant.test_sources(METHODS[cell.method], split, cell.seed)
+            settings = variant._student_settings(cell).model_copy(update={"model": students.get(cell, cell.student)})
             knobs = settings.model_dump(include={"max_source_tokens", "max_new_tokens", "samples", "top_k", "top_p"})
             spec: dict[str, Any] = {
                 "student": identify(settings.model),
@@ -350,9 +392,19 @@ class Experiment:
             }
             if settings.samples > 1 or settings.model == "random-t5":
                 spec["seed"] = cell.seed
-            asked[cell] = (read, (spec, (sources, settings, cell.seed)))
+            asked[cell] = (read, (spec, functools.partial(tuple, (sources, settings, cell.seed))))
         made = self._make_all("predictions", [job for _, job in asked.values()])
         return {cell: self._read(split, read, made[fingerprint(spec)]) for cell, (read, (spec, _)) in asked.items()}
+
+    def outcomes(self, rows: Iterable[tuple[str, str, Knobs]]) -> dict[tuple[str, str, Knobs], NDArray[np.float64]]:
+        """Right (1) or wrong (0) per seed and test question, (seeds, questions), for methods, students and knobs."""
+        rows = list(rows)
+        seeds = self.settings.seeds
+        answered = self.run(Cell(*row[:2], seed, row[2]) for row in rows for seed in seeds)
+        return {
+            row: np.array([answered[Cell(*row[:2], seed, row[2])].correct for seed in seeds], dtype=float)
+            for row in rows
+        }
 
     def _student_settings(self, cell: Cell) -> StudentSettings:
         return self.settings.student.model_copy(update={"model": cell.student})
@@ -360,12 +412,12 @@ class Experiment:
     def _student_job(self, cell: Cell) -> Job:
         method, settings = METHODS[cell.method], self._student_settings(cell)
         if method.adapted:
-            settings = settings.model_copy(update={"model": str(self._adapted[cell.student, cell.seed])})
+            settings = settings.model_copy(update={"model": str(self.adapted(cell.student)[cell.seed])})
         examples = self.training_examples(method, cell.seed)
         knobs = settings.model_dump(exclude={"share", "examples", "generation_batch", "samples", "top_k", "top_p"})
         knobs["model"] = identify(settings.model)
         spec = {"examples": fingerprint(examples), "settings": knobs, "seed": cell.seed}
-        return spec, (examples, settings, cell.seed)
+        return spec, functools.partial(tuple, (examples, settings, cell.seed))
 
     def _make_all(self, kind: str, jobs: Sequence[Job]) -> dict[str, Path]:
         """Artifacts by the fingerprint of their spec; the missing ones are made by `workers` processes."""
@@ -377,7 +429,7 @@ class Experiment:
             context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
             context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
             with ProcessPoolExecutor(self.workers, context, initializer=_use_threads, initargs=(threads,)) as pool:
-                done = [pool.submit(_make, self.store, kind, *job) for job in missing]
+                done = [pool.submit(_make, self.store, kind, spec, work()) for spec, work in missing]
                 for i, future in enumerate(done, 1):
                     print(f"{kind} {i}/{len(done)} {future.result().name}", flush=True)
         return {fingerprint(spec): self.store.make(kind, spec, _refuse) for spec, _ in jobs}
@@ -390,6 +442,9 @@ class Experiment:
             for q, samples in zip(questions, texts, strict=True)
         ]
         return Predictions(questions, read, texts, answers)
+
+
+_build_world, _read_run = functools.cache(build_world), functools.cache(read_run)  # what variants share
 
 
 def _query(rationale: Rationale) -> str:

@@ -93,7 +93,7 @@ METHOD_LABEL = {  # in the papers' order of rows
     "ka_fine_tuning": "Knowledge-augmented FT",
     "rag": "RAG + RD",
     "dapt": "DAPT + RD",
-    "dapt_kard": "DAPT + KARD",
+    "dapt_kard": "DAPT + KARD (reranker)",
     "reasoning_distillation": "Reasoning distillation (RD)",
     "kard_bm25": "KARD (BM25)",
     "kard_reranker": "KARD (reranker)",
@@ -236,11 +236,107 @@ def plot_hits(table: pd.DataFrame) -> Figure:
         ax.grid(axis="y")
     axes[0, 0].set_ylabel("Hits@k (%)")
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    shown = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    fig.legend(
-        [shown[METHOD_LABEL[method]] for method in methods], [METHOD_LABEL[method] for method in methods],
-        loc="outside lower center", ncols=2 * len(panels), handlelength=2.6, columnspacing=1.2, handletextpad=0.5,
-    )  # fmt: skip
+    _legend_below(fig, columns=2 * len(panels))
+    return fig
+
+
+KNOB = re.compile(r"(?P<measure>.+) at (?P<knob>.+) = (?P<x>[\d.]+)")
+MEASURES = {  # titles of panels, in their order
+    "accuracy": "Accuracy (%)",
+    "accuracy, equal steps": "Accuracy, equal steps (%)",
+    "hits_gold": "Hits, gold (%)",
+    "hits_silver": "Hits, silver (%)",
+    "gold among read": "Gold among passages read (%)",
+    "milliseconds": "Milliseconds a question",
+}
+
+
+@mpl.rc_context(LOOK)
+def plot_knob(table: pd.DataFrame, label: str) -> Figure:
+    """Measures against a knob: one panel for each of `MEASURES`, one line per method, `label` below.
+
+    Rows whose metric reads like "accuracy at l = 3" and whose seed is empty. Raises FigureError if there are none.
+    """
+    table = table[table["seed"].isna()]
+    table = table.join(table["metric"].str.extract(f"^{KNOB.pattern}$"))
+    table = table[table["measure"].isin(MEASURES)].assign(x=lambda t: t["x"].astype(float))
+    if table.empty:
+        raise FigureError('nothing to draw: no row has a metric like "accuracy at l = 3" and an empty seed')
+    panels = [measure for measure in MEASURES if (table["measure"] == measure).any()]
+    fig, axes = plt.subplots(1, len(panels), figsize=(COLUMN if len(panels) == 1 else PAGE, 2.4), squeeze=False)
+    ticks = sorted(table["x"].unique())
+    for ax, measure in zip(axes[0], panels, strict=True):
+        part = table[table["measure"] == measure]
+        methods = _methods(part)
+        for i, method in enumerate(methods):
+            rows = part[part["method"] == method].sort_values("x")
+            aside = 1.03 ** (i - (len(methods) - 1) / 2)  # whiskers side by side
+            _draw(ax, method, rows["x"] * aside, rows["value"], yerr=_whiskers(rows))
+        ax.set_xscale("log")
+        ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        ax.xaxis.minorticks_off()
+        ax.set(title=MEASURES[measure], xlabel=label)
+        ax.grid(axis="y")
+        if MEASURES[measure].endswith("(%)"):
+            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        else:
+            ax.set_ylim(bottom=0)
+    _legend_below(fig, columns=2 if len(panels) == 1 else 4)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_corpora(table: pd.DataFrame) -> Figure:
+    """Accuracy after training on a corpus (DAPT), a group for each corpus; the method "chance" is a dashed line.
+
+    Rows whose metric reads like "accuracy, corpus own" and whose seed is empty.
+    """
+    chance = table.loc[table["method"] == "chance", "value"]
+    table = table[table["seed"].isna() & table["metric"].str.startswith("accuracy, corpus ")]
+    table = table.assign(corpus=table["metric"].str.removeprefix("accuracy, corpus "))
+    corpora = list(dict.fromkeys(table["corpus"]))
+    fig, ax = plt.subplots(figsize=(COLUMN, 2.4))
+    for method in _methods(table):
+        rows = table[table["method"] == method]
+        places = [corpora.index(c) + (0.08 if "kard" in method else -0.08) for c in rows["corpus"]]
+        _draw(ax, method, places, rows["value"], yerr=_whiskers(rows), linestyle="none")
+    for value in chance:
+        ax.axhline(value, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
+    ax.set_xticks(range(len(corpora)), corpora)
+    ax.set(xlabel="Corpus of the first stage", ylabel="Accuracy (%)", xlim=(-0.5, len(corpora) - 0.5))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    ax.grid(axis="y")
+    _legend_below(fig, columns=2)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_students(table: pd.DataFrame) -> Figure:
+    """Accuracy of methods against the student's size, and the gains that a row's metric names, a panel each.
+
+    Rows whose seed is empty and whose metric is "accuracy" or "gain in accuracy over ..."; students as they come.
+    """
+    table = table[table["seed"].isna()]
+    students = list(dict.fromkeys(table["student"]))
+    gains = [m for m in dict.fromkeys(table["metric"]) if str(m).startswith("gain in accuracy over")]
+    fig, axes = plt.subplots(1, 2, figsize=(PAGE, 2.5))
+    panels = [("accuracy", method, axes[0], METHOD_LABEL[method]) for method in _methods(table)]
+    for metric in gains:
+        rival = metric.removeprefix("gain in accuracy over ")
+        panels.append((metric, rival, axes[1], f"over {METHOD_LABEL[rival]}"))
+    for i, (metric, method, ax, label) in enumerate(panels):
+        rows = table[(table["metric"] == metric) & ((table["method"] == method) | (ax is axes[1]))]
+        places = [students.index(s) + 0.04 * (i % 4 - 1.5) for s in rows["student"]]
+        _draw(ax, method, places, rows["value"], yerr=_whiskers(rows))
+        ax.containers[-1].set_label(label)
+    axes[0].set(title="Accuracy (%)")
+    axes[1].set(title="Gain of KARD (reranker), points")
+    axes[1].axhline(0, color="0.45", linewidth=0.9)
+    for ax in axes:
+        ax.set_xticks(range(len(students)), students)
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        ax.grid(axis="y")
+        ax.legend(fontsize=7)
     return fig
 
 
@@ -306,6 +402,16 @@ def _draw(ax: Axes, method: str, x: Any, y: Any, **options: Any) -> None:
         x, y, **{"linestyle": style.line} | options, color=style.color, marker=style.marker, label=METHOD_LABEL[method],
         markerfacecolor="white" if style.hollow else style.color, markersize=6.5 if style.marker == "*" else 4.2,
         elinewidth=1.0, capsize=2.2, capthick=1.0, zorder=3,
+    )  # fmt: skip
+
+
+def _legend_below(fig: Figure, columns: int) -> None:
+    """One legend for all panels, methods in the papers' order."""
+    shown = {label: handle for ax in fig.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    labels = [label for label in METHOD_LABEL.values() if label in shown]
+    fig.legend(
+        [shown[label] for label in labels], labels, loc="outside lower center", ncols=min(columns, len(labels)),
+        handlelength=2.6, columnspacing=1.2, handletextpad=0.5,
     )  # fmt: skip
 
 

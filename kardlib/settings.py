@@ -212,6 +212,10 @@ EMBEDDED_REAL: dict[str, Any] = {
     "reranker": {"model": "minilm", "dim": 384, "questions": 1200, "epochs": 1, "tau_1": 2.0, "tau_2": 2.0},
     "student": {"examples": 640, "epochs": 1, "max_source_tokens": 256, "max_new_tokens": 24},
 }
+EMBEDDED_STRATEGYQA: dict[str, Any] = EMBEDDED_REAL | {  # its passages are ten times as long
+    "teacher": {"rationales": 2},
+    "reranker": EMBEDDED_REAL["reranker"] | {"questions": 400, "tau_1": 4.0, "tau_2": 1.0, "max_tokens": 128},
+}
 PAPER: dict[str, Any] = {
     "students": ["google/flan-t5-base", "google/flan-t5-large", "google/flan-t5-xl"],
     "retrieval": {"k": 1, "k_training": 1},
@@ -222,5 +226,6 @@ PAPER: dict[str, Any] = {
 
 def preset(scale: str = "embedded", dataset: str = "world", data_dir: str | None = None) -> RunSettings:
     """The settings of one scale for one dataset. Raises SettingsError."""
-    changes = {"smoke": SMOKE, "embedded": EMBEDDED_WORLD if dataset == "world" else EMBEDDED_REAL, "paper": PAPER}
-    return validate(RunSettings, {"scale": scale, "dataset": dataset, "data_dir": data_dir} | changes.get(scale, {}))
+    embedded = {"world": EMBEDDED_WORLD, "strategyqa": EMBEDDED_STRATEGYQA}.get(dataset, EMBEDDED_REAL)
+    changes = {"smoke": SMOKE, "embedded": embedded, "paper": PAPER}.get(scale, {})
+    return validate(RunSettings, {"scale": scale, "dataset": dataset, "data_dir": data_dir} | changes)
