@@ -285,7 +285,7 @@ class Experiment:
         return {i: [(p, score) for p, score in ranked[i] if p in candidates[i]] for i in questions}
 
     def ranking_milliseconds(self, questions: int = 20) -> float:
-        """What ranking the kappa* candidates takes a test question, asked so many at once; kept where it was measured."""
+        """What ranking the kappa* candidates takes a test question, asked so many at once; measured once."""
         first = {q.id: q.prompt for q in self.data.splits["test"][:questions]}
         run = {i: self.by_question[i][: self.settings.retrieval.candidates] for i in first}
         settings = self._trained(self.settings.seeds[0])
