@@ -266,16 +266,27 @@ def retrieve(draw: Draw, key: int) -> Array:
 # A network of fixed size
 
 
-def train_networks(task: Task, settings: MemorizationSettings) -> tuple[Array, Array, int]:
+class Trained(NamedTuple):
+    """What trained networks get wrong; the first row is the network without the retrieved string."""
+
+    on_shown: Array  # (2, draws): errors on the bits that the samples showed, where no error is needed
+    on_all: Array  # (2, draws): errors on all test points
+    shown: Array  # (draws,): how many bits the samples showed
+    parameters: int  # weights of one network
+
+
+def train_networks(task: Task, settings: MemorizationSettings) -> Trained:
     """Two networks a draw, alike but for their input: one is also given the retrieved string, the other zeros.
 
     Input: a random 32-bit name of the reference, the position, the prefix, the string that Theorem 2's key retrieves;
-    one layer of `hidden` units; the next bit. So the number of weights, which is returned last, does not depend on `N`.
-    Both train on every bit that the samples show. Returns two arrays (2, draws), first without the retrieved string:
-    errors on the bits that were shown, where no error is needed, and on all test points.
+    one layer of `hidden` units; the next bit. So the number of weights does not depend on `N`. Both train on every bit
+    that the samples show, on one CPU thread.
     """
     import torch  # late: it takes seconds
 
+    torch.set_num_threads(
+        1
+    )  # for tensors as small as these, threads that wait for a busy core cost more than they give
     d, inputs, labels, shown = task.bits, [], [], []
     for number in range(settings.network_draws):
         rng = np.random.default_rng([settings.seed, 5, task.strings, number])
@@ -318,8 +329,12 @@ def train_networks(task: Task, settings: MemorizationSettings) -> tuple[Array, A
     with torch.no_grad():
         wrong = ((predict(x) > 0) != (y > 0)).float()
     on_shown = np.array([w[s].mean().item() for w, s in zip(wrong, shown * 2, strict=True)])
-    parameters = sum(w[0].numel() for w in weights)
-    return on_shown.reshape(2, -1), wrong.mean(dim=1).numpy().reshape(2, -1).astype(float), parameters
+    return Trained(
+        on_shown.reshape(2, -1),
+        wrong.mean(dim=1).double().numpy().reshape(2, -1),
+        np.array([len(s) for s in shown]),
+        sum(w[0].numel() for w in weights),
+    )
 
 
 # Tables: rows for `figures.long_form`, without the columns that all of a figure's rows share
@@ -371,6 +386,7 @@ def budget_rows(settings: MemorizationSettings) -> Rows:
                 owners, lengths = remember(draw, visible)
                 errors.append(recall(draw, owners, cut(lengths, budget, rng), visible))
             rows.append(summarize(errors, method=method, k=budget, **where))
+    for budget in [round(rate * share / 100) for share in range(61)]:
         rows.append(where | {"method": "floor", "k": budget, "value": least_error(task, known, budget)})
     for order in range(2, 7):
         stored, errors = np.array([recall_lossy(draw, order) for draw, _ in draws]).T
@@ -465,17 +481,25 @@ def shortest_key(draw: Draw, method: str, eps: float) -> int:
 
 
 def network_rows(settings: MemorizationSettings) -> Rows:
-    """(e) Networks of one size as `n d` (`k`) grows, `n = N = R`: errors on shown bits and on all."""
+    """(e) Networks of one size as `n d` (`k`) grows, `n = N = R`: errors on shown bits and on all, and the bits held.
+
+    A network that gets a share `e` of `K` shown bits wrong holds at least `K (1 - h(e))` bits about them (see
+    `least_error`).
+    """
     rows: Rows = []
-    d = settings.network_bits
     for strings in settings.network_strings:
-        on_shown, on_all, parameters = train_networks(Task(strings, d, strings, strings), settings)
-        where = {"student": f"{parameters:,} weights", "k": strings * d}
-        for method, shown, everywhere in zip(("network", "network_kb"), on_shown, on_all, strict=True):
+        task = Task(strings, settings.network_bits, strings, strings)
+        trained = train_networks(task, settings)
+        where = {"student": f"{trained.parameters:,} weights", "k": strings * task.bits}
+        for method, shown, everywhere in zip(("network", "network_kb"), trained.on_shown, trained.on_all, strict=True):
             rows.append(summarize(shown, method=method, metric="error_shown", **where))
             rows.append(summarize(everywhere, method=method, metric="error_all", **where))
             for seed, value in enumerate(shown):
                 rows.append(where | {"method": method, "metric": "error_shown", "seed": seed, "value": float(value)})
+        wrong = np.minimum(trained.on_shown[0], 0.5)
+        held = trained.shown * (1 - stats.entropy([wrong, 1 - wrong], base=2))
+        rows.append(summarize(held, method="network", metric="bits_held", **where))
+        rows.append(summarize(trained.shown, method="network", metric="bits_shown", **where))
     return rows
 
 

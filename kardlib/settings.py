@@ -127,7 +127,7 @@ class MemorizationSettings(Group):
     growth_strings: int = Field(128, ge=2, le=1024)  # N = R where d grows
     growth_bits: tuple[int, ...] = Field((16, 32, 64, 128, 256, 512, 1024, 2048, 4096), min_length=2)  # d
     growth_draws: int = Field(5, ge=2)
-    network_strings: tuple[int, ...] = Field((16, 64, 128, 256, 512, 1024, 2048), min_length=2)  # N = n = R
+    network_strings: tuple[int, ...] = Field((16, 64, 256, 512, 1024, 2048), min_length=2)  # N = n = R
     network_bits: int = Field(16, ge=4, le=64)  # d
     network_draws: int = Field(5, ge=2)
     hidden: int = Field(32, ge=1)  # hidden units
