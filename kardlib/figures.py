@@ -407,14 +407,14 @@ def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
         _draw(excess, method, rows["k"], rows["value"], yerr=_whiskers(rows), markevery=3, errorevery=3)
     for eps, m in _thresholds(table, middle).items():
         excess.plot([0, m, m], [eps, eps, 1e-6], color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
-        excess.annotate(f"$\\epsilon$ = {eps:g}", (m, eps), (3, 0), textcoords="offset points", va="center", fontsize=7)
+        excess.annotate(f"$\\epsilon$ = {eps:g}", (m, eps), (6, 0), textcoords="offset points", va="center", fontsize=7)
         excess.plot([m], [eps], color=BLACK, marker="x", markersize=5)
     excess.set_yscale("log")
     lowest = part.loc[(part["metric"] == "excess_keys") & (part["value"] > 0), "value"].min()
     excess.set(
         title="Error above that with whole strings",
         ylabel="Excess error (%)",
-        ylim=(lowest / 2, 1),
+        ylim=(np.fmin(lowest, eps) / 2, 1),
         xlim=(-1, 7 + max(_thresholds(table, middle).values())),
     )
     errors.set_title("Readers" + "".join(f", {n} = {v}" for n, v in zip("NdR", at, strict=True)))

@@ -343,12 +343,13 @@ Rows = list[dict[str, Any]]
 
 
 def summarize(values: ArrayLike, **columns: Any) -> dict[str, Any]:
-    """A row with the mean over draws and its 95 % t-interval, which ends at 0 where nothing below is possible."""
+    """A row with the mean over draws and its 95 % t-interval, cut to what is possible: errors and bits, not excesses."""
     values = np.asarray(values, dtype=float)
     mean, spread = values.mean(), values.std(ddof=1) / len(values) ** 0.5
     reach = stats.t.ppf(0.975, len(values) - 1) * spread
-    low = mean - reach if values.min() < 0 else max(0.0, mean - reach)
-    return columns | {"value": float(mean), "low": float(low), "high": float(mean + reach), "n": len(values)}
+    least, most = (0 if values.min() >= 0 else -1, 1 if columns["metric"].startswith("error") else np.inf)
+    low, high = np.clip([mean - reach, mean + reach], least, most)
+    return columns | {"value": float(mean), "low": float(low), "high": float(high), "n": len(values)}
 
 
 def draws_of(task: Task, count: int, seed: int) -> list[tuple[Draw, np.random.Generator]]:
