@@ -343,7 +343,7 @@ Rows = list[dict[str, Any]]
 
 
 def summarize(values: ArrayLike, **columns: Any) -> dict[str, Any]:
-    """A row with the mean over draws and its 95 % t-interval, cut to what is possible: errors and bits, not excesses."""
+    """A row with the mean over draws and its 95 % t-interval, cut to what is possible: an excess may be negative."""
     values = np.asarray(values, dtype=float)
     mean, spread = values.mean(), values.std(ddof=1) / len(values) ** 0.5
     reach = stats.t.ppf(0.975, len(values) - 1) * spread

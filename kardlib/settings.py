@@ -129,9 +129,9 @@ class MemorizationSettings(Group):
     growth_draws: int = Field(5, ge=2)
     network_strings: tuple[int, ...] = Field((16, 64, 256, 512, 1024, 2048), min_length=2)  # N = n = R
     network_bits: int = Field(16, ge=4, le=64)  # d
-    network_draws: int = Field(5, ge=2)
+    network_draws: int = Field(4, ge=2)
     hidden: int = Field(32, ge=1)  # hidden units
-    steps: int = Field(1000, ge=1)
+    steps: int = Field(800, ge=1)
     batch: int = Field(256, ge=1)
     lr: float = Field(0.01, gt=0)
 
