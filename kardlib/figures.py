@@ -84,6 +84,14 @@ METHOD_STYLE = {
     "untrained": Style(ORANGE, "s", "-.", "///"),
     "reranker": Style(BLUE, "D", "-", ""),
     "silver": Style(GREEN, "p", ":", "|||", hollow=True),
+    "recall_visible": Style(ORANGE, "s", "-.", "///"),
+    "recall_hidden": Style(RED, "v", ":", "\\\\"),
+    "recall_lossy": Style(PINK, "P", "--", "xxx"),
+    "read_key": Style(BLUE, "D", "-", ""),
+    "read_prefix": Style(GREEN, "p", "--", "|||"),
+    "read_hidden": Style(SKY, "o", ":", "---"),
+    "network": Style(ORANGE, "s", "-.", "///"),
+    "network_kb": Style(BLUE, "D", "-", ""),
 }
 METHOD_LABEL = {  # in the papers' order of rows
     "few_shot": "Few-shot ICL",
@@ -103,6 +111,14 @@ METHOD_LABEL = {  # in the papers' order of rows
     "untrained": "Reranker, untrained",
     "reranker": "Reranker, trained",
     "silver": "Silver (rationale query)",
+    "recall_visible": "No KB, identity visible",
+    "recall_hidden": "No KB, identity hidden",
+    "recall_lossy": "No KB, visible, stored lossily",
+    "read_key": "KB, key",
+    "read_prefix": "KB, key and prefix",
+    "read_hidden": "KB, identity hidden",
+    "network": "Network alone",
+    "network_kb": "Network with retrieved string",
     "chance": "Chance",
 }
 BLOCKS = (  # rows that belong together, kept apart by a line
@@ -117,7 +133,13 @@ BLOCKS = (  # rows that belong together, kept apart by a line
 COLUMNS = ["figure", "dataset", "scale", "method", "student", "seed", "k", "metric", "value", "low", "high", "n"]
 KEYS = COLUMNS[: COLUMNS.index("value")]
 NEEDED = ("figure", "dataset", "scale", "method", "metric", "value")
-FRACTIONS = ("accuracy", "hits", "true", "supported")  # a metric whose name starts like this lies between 0 and 1
+FRACTIONS = (
+    "accuracy",
+    "error",
+    "hits",
+    "true",
+    "supported",
+)  # a metric whose name starts like this lies between 0 and 1
 
 
 class FigureError(KardError, ValueError):
@@ -205,6 +227,14 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 # Drawing
+
+
+def is_watched() -> bool:
+    """Whether a person looks at this kernel in Jupyter, whose server names its sessions; papermill's kernels have none.
+
+    Only then are widgets worth showing: a committed notebook cannot move them.
+    """
+    return "JPY_SESSION_NAME" in os.environ
 
 
 @mpl.rc_context(LOOK)
@@ -376,6 +406,203 @@ def plot_main(table: pd.DataFrame) -> Figure:
     ax.set_yticks(list(places.values()), [METHOD_LABEL[method] for method in places])
     ax.set_ylim(max(places.values()) + 0.6, -0.6)
     return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_learners(table: pd.DataFrame) -> Figure:
+    """Learners without a knowledge base: error and bits stored against samples, and error against a budget of bits.
+
+    Metrics "error_samples" and "bits_samples" (`k`: samples), "error_budget" (`k`: bits). The methods "theorem_1"
+    (the rate n d) and "floor" (the least error at a budget) are drawn as plain lines. Raises FigureError for no rows.
+    """
+    _need(table, "error_samples", "bits_samples", "error_budget")
+    fig, (error, bits, budget) = plt.subplots(1, 3, figsize=(PAGE, 2.7))
+    rate = table[table["metric"] == "rate"]["value"].item()
+    for ax, metric in ((error, "error_samples"), (bits, "bits_samples"), (budget, "error_budget")):
+        part = table[table["metric"] == metric]
+        for method in _methods(part[part["method"].isin(METHOD_STYLE)]):
+            rows = part[part["method"] == method].sort_values("k")
+            x = rows["k"].astype(float) / (rate if ax is budget else 1)
+            _draw(ax, method, x, rows["value"], yerr=_whiskers(rows))
+    line = table[(table["method"] == "theorem_1") & (table["metric"] == "bits_samples")].sort_values("k")
+    bits.plot(line["k"].astype(float), line["value"], color=BLACK, linewidth=1, linestyle=(0, (5, 2)))
+    middle = line.iloc[len(line) // 2]
+    bits.annotate("n d", (middle["k"], middle["value"]), (-3, 2), textcoords="offset points", ha="right")
+    floor = table[table["method"] == "floor"].sort_values("k")
+    x = floor["k"].astype(float) / rate
+    budget.plot(x, floor["value"], color=BLACK, linewidth=1, linestyle=(0, (1, 1)), label="Least error for any learner")
+    budget.axvline(1, color=BLACK, linewidth=1, linestyle=(0, (5, 2)), label="Theorem 1's rate, n d")
+    for ax in (error, bits):
+        ax.set_xscale("log", base=2)
+        ticks = sorted(table.loc[table["metric"] == "error_samples", "k"].unique())
+        ax.set_xticks(ticks, [str(k) if i % 2 else "" for i, k in enumerate(ticks)])
+        ax.set_xlabel("Samples, n")
+    bits.set_yscale("log")
+    error.set(title="(a) Error of the optimal learner")
+    bits.set(title="(a) Bits that it stores", ylabel="Bits")
+    budget.set(title="(b) Error against budget", xlabel="Budget / (n d)", xlim=(-0.03, 1.06))
+    for ax in (error, budget):
+        ax.set_ylabel("Error (%)")
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    for ax in (error, bits, budget):
+        ax.grid(axis="y")
+    _legend_below(fig, 3)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
+    """Readers of a knowledge base against the key's length, one panel a question; `middle` is the task of all sweeps.
+
+    Metrics "error_keys" and "excess_keys" (`k`: bits of the key, `student`: the task as "N=.. d=.. R=.."), and
+    "m_eps..": Theorem 2's m (dashed). A table of one task is drawn as two panels. Raises FigureError for no rows.
+    """
+    _need(table, "error_keys", "excess_keys")
+    tasks = list(dict.fromkeys(table.loc[table["metric"] == "error_keys", "student"]))
+    sizes = {task: [part.split("=")[1] for part in task.split()] for task in tasks}  # N, d, R
+    at = sizes[middle]
+    sweeps = {  # what varies -> tasks in which nothing else does
+        "N": sorted((t for t in tasks if sizes[t][2] == at[2]), key=lambda t: int(sizes[t][0])),
+        "R": sorted((t for t in tasks if sizes[t][0] == at[0]), key=lambda t: int(sizes[t][2])),
+    }
+    panels = len(sweeps) + 2 if len(tasks) > 1 else 2
+    fig, axes = plt.subplots(panels // 2, 2, figsize=(PAGE, 2.4 * (panels // 2) + 0.3), squeeze=False)
+    errors, excess = axes[-1]
+    eps = min(set.intersection(*(set(_thresholds(table, task)) for task in tasks)))
+    shades = [(SKY, "o", ":"), (GREEN, "p", "--"), (BLUE, "D", "-"), (RED, "s", "-.")]
+    for ax, (name, swept) in zip(axes[0] if panels > 2 else (), sweeps.items(), strict=False):
+        for (color, marker, line), task in zip(shades, swept, strict=False):
+            rows = table[(table["student"] == task) & (table["method"] == "read_key")]
+            rows = rows[rows["metric"] == "error_keys"].sort_values("k")
+            label = f"{name} = {int(sizes[task]['NdR'.index(name)]):,}"
+            ax.plot(
+                rows["k"],
+                rows["value"],
+                color=color,
+                marker=marker,
+                linestyle=line,
+                markevery=3,
+                markersize=3.6,
+                label=label,
+            )
+            ax.fill_between(rows["k"].astype(float), rows["low"], rows["high"], color=color, alpha=0.25, linewidth=0)
+            ax.axvline(_thresholds(table, task)[eps], color=color, linestyle=line, linewidth=1)
+        other = "R" if name == "N" else "N"
+        ax.set_title(f"Key reader, several {name} ({other} = {at['NdR'.index(other)]})")
+        ax.legend(loc="lower left", handlelength=2.6)
+    part = table[table["student"] == middle]
+    for method in _methods(part[part["method"].isin(METHOD_STYLE)]):
+        rows = part[(part["method"] == method) & (part["metric"] == "error_keys")].sort_values("k")
+        style = METHOD_STYLE[method]
+        if rows["k"].isna().all():
+            errors.axhline(rows["value"].item(), color=style.color, linestyle=style.line, label=METHOD_LABEL[method])
+            continue
+        _draw(errors, method, rows["k"], rows["value"], yerr=_whiskers(rows), markevery=3, errorevery=3)
+        rows = part[(part["method"] == method) & (part["metric"] == "excess_keys")].sort_values("k")
+        rows = rows[rows["value"] > 0]
+        _draw(excess, method, rows["k"], rows["value"], yerr=_whiskers(rows), markevery=3, errorevery=3)
+    for eps, m in _thresholds(table, middle).items():
+        excess.plot([0, m, m], [eps, eps, 1e-6], color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
+        excess.annotate(f"$\\epsilon$ = {eps:g}", (m, eps), (6, 0), textcoords="offset points", va="center", fontsize=7)
+        excess.plot([m], [eps], color=BLACK, marker="x", markersize=5)
+    excess.set_yscale("log")
+    lowest = part.loc[(part["metric"] == "excess_keys") & (part["value"] > 0), "value"].min()
+    excess.set(
+        title="Error above that with whole strings",
+        ylabel="Excess error (%)",
+        ylim=(np.fmin(lowest, eps) / 2, 1),
+        xlim=(-1, 7 + max(_thresholds(table, middle).values())),
+    )
+    errors.set_title("Readers" + "".join(f", {n} = {v}" for n, v in zip("NdR", at, strict=True)))
+    for ax in axes.flat:
+        ax.set_xlabel("Key length, m (bits)")
+        ax.grid(axis="y")
+        if ax is not excess:
+            ax.set(ylabel="Error (%)", ylim=(0, 0.52))
+            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    excess.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+    _legend_below(fig, 4, [errors])
+    return fig
+
+
+def _thresholds(table: pd.DataFrame, task: str) -> dict[float, float]:
+    """eps -> Theorem 2's m, of one task."""
+    rows = table[(table["student"] == task) & table["metric"].str.startswith("m_eps")]
+    return {float(metric.removeprefix("m_eps")): m for metric, m in zip(rows["metric"], rows["value"], strict=True)}
+
+
+@mpl.rc_context(LOOK)
+def plot_growth(table: pd.DataFrame) -> Figure:
+    """Bits that each learner needs against the length of a string (`k`), both logarithmic; the metric is "bits".
+
+    The methods "theorem_1" and "theorem_2" are plain lines. Raises FigureError for no rows.
+    """
+    _need(table, "bits")
+    part = table[table["metric"] == "bits"]
+    fig, ax = plt.subplots(figsize=(COLUMN, 3.3))
+    for method in _methods(part[part["method"].isin(METHOD_STYLE)]):
+        rows = part[part["method"] == method].sort_values("k")
+        _draw(ax, method, rows["k"], rows["value"], yerr=_whiskers(rows))
+    for method, label, line in (
+        ("theorem_1", "Theorem 1, n d", (0, (5, 2))),
+        ("theorem_2", "Theorem 2, n m", (0, (1, 1))),
+    ):
+        rows = part[part["method"] == method].sort_values("k")
+        ax.plot(rows["k"], rows["value"], color=BLACK, linewidth=1, linestyle=line, label=label)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("symlog", linthresh=100, linscale=0.4)  # a reader may need no bit at all
+    ks = sorted(part["k"].unique())
+    ax.set_xticks(ks, [str(k) if i % 2 == 0 else "" for i, k in enumerate(ks)])
+    ax.set(xlabel="Length of a string, d (bits)", ylabel="Bits needed")
+    ax.set_ylim(bottom=-15)
+    ax.grid(axis="y")
+    _legend_below(fig, 2)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_networks(table: pd.DataFrame) -> Figure:
+    """Errors of networks on the bits that they were shown ("error_shown") against n d (`k`).
+
+    The line is where the samples show as many bits as the network alone held at best ("bits_shown", "bits_held").
+    Raises FigureError for no rows.
+    """
+    _need(table, "error_shown")
+    part = table[(table["metric"] == "error_shown") & table["seed"].isna()]
+    fig, ax = plt.subplots(figsize=(COLUMN, 2.6))
+    for method in _methods(part):
+        rows = part[part["method"] == method].sort_values("k")
+        _draw(ax, method, rows["k"], rows["value"], yerr=_whiskers(rows))
+    held = table[(table["method"] == "network") & (table["metric"] == "bits_held")]
+    best = held.loc[held["value"].idxmax()]
+    shown = table[(table["metric"] == "bits_shown") & (table["k"] == best["k"])]["value"].item()
+    ax.axvline(
+        best["value"] / shown * best["k"], color=BLACK, linewidth=1, linestyle=(0, (4, 3)), label="What it can hold"
+    )
+    ax.set_xscale("log", base=2)
+    ks = sorted(part["k"].unique())
+    ax.set_xticks(ks, [f"{k:,}" for k in ks], rotation=30)
+    ax.set(xlabel="n d (bits)", ylabel="Error on shown bits (%)")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    ax.grid(axis="y")
+    _legend_below(fig, 1)
+    return fig
+
+
+def _need(table: pd.DataFrame, *metrics: str) -> None:
+    if missing := [metric for metric in metrics if not (table["metric"] == metric).any()]:
+        raise FigureError(f"nothing to draw: no row has the metric {missing[0]}")
+
+
+def _legend_below(fig: Figure, columns: int, axes: Iterable[Axes] = ()) -> None:
+    """One legend for all panels, each label once."""
+    shown: dict[str, Any] = {}
+    for ax in axes or fig.axes:
+        shown |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(
+        list(shown.values()), list(shown), loc="outside lower center",
+        ncols=columns, handlelength=2.6, columnspacing=1.2, handletextpad=0.5,
+    )  # fmt: skip
 
 
 def _methods(table: pd.DataFrame) -> list[str]:

@@ -131,6 +131,27 @@ class DaptSettings(Group):
     epochs: int = Field(3, ge=1)
 
 
+class MemorizationSettings(Group):
+    """The next-symbol task of KARD's Section 3: the middle of every sweep, and the network of fixed size."""
+
+    seed: int = Field(0, ge=0)
+    draws: int = Field(20, ge=2)  # of strings and samples; every interval is over them
+    strings: int = Field(256, ge=16, le=1024)  # N
+    bits: int = Field(64, ge=8, le=1024)  # d
+    irrelevant: int = Field(256, ge=0, le=1024)  # R
+    eps: float = Field(0.01, gt=0, le=0.25)  # how far from optimal a learner may be
+    growth_strings: int = Field(128, ge=2, le=1024)  # N = R where d grows
+    growth_bits: tuple[int, ...] = Field((16, 32, 64, 128, 256, 512, 1024, 2048, 4096), min_length=2)  # d
+    growth_draws: int = Field(5, ge=2)
+    network_strings: tuple[int, ...] = Field((16, 64, 256, 512, 1024, 2048), min_length=2)  # N = n = R
+    network_bits: int = Field(16, ge=4, le=64)  # d
+    network_draws: int = Field(4, ge=2)
+    hidden: int = Field(32, ge=1)  # hidden units
+    steps: int = Field(800, ge=1)
+    batch: int = Field(256, ge=1)
+    lr: float = Field(0.01, gt=0)
+
+
 class RunSettings(Group):
     """All of a run. `seeds` and `students` span the grid of the main table."""
 
@@ -146,6 +167,7 @@ class RunSettings(Group):
     reranker: RerankerSettings = RerankerSettings()
     student: StudentSettings = StudentSettings()
     dapt: DaptSettings = DaptSettings()
+    memorization: MemorizationSettings = MemorizationSettings()
 
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with single knobs changed, each named by its dotted path: `{"retrieval.k": 1}`.
@@ -199,7 +221,11 @@ SMOKE: dict[str, Any] = {
     "reranker": {"epochs": 1, "rationale_candidates": 8, "question_candidates": 8},
     "student": {"lr": 1e-3, "epochs": 1, "max_new_tokens": 64},
     "dapt": {"lr": 1e-3, "epochs": 1},
-}
+    "memorization": {
+        "draws": 3, "strings": 32, "bits": 32, "irrelevant": 32, "growth_strings": 16, "growth_bits": [16, 64, 256],
+        "growth_draws": 2, "network_strings": [8, 32], "network_draws": 2, "steps": 20, "batch": 32,
+    },
+}  # fmt: skip
 EMBEDDED_WORLD: dict[str, Any] = {
     "teacher": {"rationales": 2},
     "reranker": {"lr": 1e-3, "batch": 32, "epochs": 1, "sampled": 8, "tau_1": 2.0, "tau_2": 0.5},

@@ -28,6 +28,8 @@ from kardlib.methods import METHODS
 
 WHERE = {"figure": "03_hits", "dataset": "world", "scale": "smoke"}
 RETRIEVERS = ("bm25", "untrained", "reranker")
+LEARNERS = ("recall_visible", "recall_hidden", "recall_lossy", "read_key", "read_prefix", "read_hidden")
+NETWORKS = ("network", "network_kb")
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +104,9 @@ def test_two_rows_for_one_cell():
 def test_every_method_has_a_look_of_its_own():
     assert set(METHODS) <= set(METHOD_STYLE)
     assert set(METHOD_STYLE) == set(METHOD_LABEL) - {"chance"}
-    assert sorted(m for block in BLOCKS for m in block) == sorted(set(METHOD_STYLE) - {*RETRIEVERS, "silver"})
-    for names in ([m for block in BLOCKS for m in block], [*RETRIEVERS, "silver"]):
+    rows = [method for block in BLOCKS for method in block]
+    assert sorted(rows) == sorted(set(METHOD_STYLE) - {*RETRIEVERS, "silver", *LEARNERS, *NETWORKS})
+    for names in (rows, [*RETRIEVERS, "silver"], LEARNERS, NETWORKS):
         for a, b in combinations(names, 2):
             one, other = METHOD_STYLE[a], METHOD_STYLE[b]
             assert (one.color, one.marker) != (other.color, other.marker), (a, b)
