@@ -595,13 +595,15 @@ def _need(table: pd.DataFrame, *metrics: str) -> None:
 
 
 def _legend_below(fig: Figure, columns: int, axes: Iterable[Axes] = ()) -> None:
-    """One legend for all panels, each label once."""
+    """One legend for all panels, each label once, methods in the papers' order."""
     shown: dict[str, Any] = {}
     for ax in axes or fig.axes:
         shown |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    ranks = {label: i for i, label in enumerate(METHOD_LABEL.values())}
+    labels = sorted(shown, key=lambda label: ranks.get(label, len(ranks)))
     fig.legend(
-        list(shown.values()), list(shown), loc="outside lower center",
-        ncols=columns, handlelength=2.6, columnspacing=1.2, handletextpad=0.5,
+        [shown[label] for label in labels], labels, loc="outside lower center",
+        ncols=min(columns, len(labels)), handlelength=2.6, columnspacing=1.2, handletextpad=0.5,
     )  # fmt: skip
 
 
@@ -629,16 +631,6 @@ def _draw(ax: Axes, method: str, x: Any, y: Any, **options: Any) -> None:
         x, y, **{"linestyle": style.line} | options, color=style.color, marker=style.marker, label=METHOD_LABEL[method],
         markerfacecolor="white" if style.hollow else style.color, markersize=6.5 if style.marker == "*" else 4.2,
         elinewidth=1.0, capsize=2.2, capthick=1.0, zorder=3,
-    )  # fmt: skip
-
-
-def _legend_below(fig: Figure, columns: int) -> None:
-    """One legend for all panels, methods in the papers' order."""
-    shown = {label: handle for ax in fig.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    labels = [label for label in METHOD_LABEL.values() if label in shown]
-    fig.legend(
-        [shown[label] for label in labels], labels, loc="outside lower center", ncols=min(columns, len(labels)),
-        handlelength=2.6, columnspacing=1.2, handletextpad=0.5,
     )  # fmt: skip
 
 
