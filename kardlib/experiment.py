@@ -20,6 +20,7 @@ from typing import Any
 from kardlib.data import DataError, Dataset, Question, read_kard, read_recorded_rationales
 from kardlib.evaluate import majority_vote, parse_answer
 from kardlib.knowledge import Lucene, Run, read_run, write_run
+from kardlib.llm import server_teacher
 from kardlib.methods import METHODS, Method, Reads
 from kardlib.nano import NANO
 from kardlib.prompts import SHOTS, few_shot_text, source_text, target_text
@@ -126,6 +127,9 @@ class Experiment:
 
     @cached_property
     def teacher(self) -> Teacher:
+        """A server if one is set, else who wrote the dataset's rationales."""
+        if self.settings.teacher.base_url:
+            return server_teacher(self.settings.teacher, self.store.root)
         if self.world:
             return symbolic_teacher(self.world, self.settings.teacher.flawed, self.settings.teacher.seed)
         file = self._data_dir / "kard" / self.settings.dataset / "rationales_train.jsonl.gz"
@@ -262,7 +266,7 @@ class Experiment:
         if source in ("", "rationale"):
             return {i: [] for i in ids}
         run = {"bm25_question": lambda: self.by_question, "reranker": lambda: self.reranked(split, seed),
-               "bm25_rationale": lambda: {i: self.by_rationale[f"{i}/0"] for i in ids}}[source]()  # fmt: skip
+               "bm25_rationale": lambda: {i: self.by_rationale.get(f"{i}/0", []) for i in ids}}[source]()  # fmt: skip
         return {i: [p for p, _ in run[i][:k]] for i in ids}
 
     def training_examples(self, method: Method) -> list[tuple[str, str]]:
@@ -293,7 +297,7 @@ class Experiment:
         sources = []
         for question in self.data.splits[split]:
             texts = [self.passages[p] for p in read[question.id]]
-            texts += [explained[question.id]] if method.reads_at_test == "rationale" else []
+            texts += [explained.get(question.id, "")] if method.reads_at_test == "rationale" else []
             sources.append(few_shot_text(shown, source_text(question, texts)))
         return [read[q.id] for q in self.data.splits[split]], sources
 
