@@ -148,8 +148,18 @@ class Experiment:
     def filtered(self) -> tuple[list[Rationale], FilterYield]:
         """The rationales `r_ij`, `j < l`, that the student and the reranker learn from, and the filter's yield."""
         used = [r for r in self.written["train"] if r.number < self.settings.teacher.rationales]
-        kept, counts = keep_correct(used, self.data.splits["train"])
+        picked = self._verify(used, self.settings.teacher.verifier) if self.settings.teacher.verifier else None
+        kept, counts = keep_correct(used, self.data.splits["train"], picked)
         return (kept if self.settings.teacher.correct_only else used), counts
+
+    def _verify(self, rationales: Sequence[Rationale], verifier: str) -> list[int | None]:
+        """The option that the LM `verifier` concludes when it reads each question with the rationale for a passage."""
+        by_id = {q.id: q for q in self.data.splits["train"]}
+        sources = [source_text(by_id[r.question_id], [r.text]) for r in rationales]
+        settings = self.settings.student.model_copy(update={"model": verifier, "revision": None, "samples": 1})
+        job = self._predictions_job(sources, settings, seed=0)
+        texts = json.loads((self._make_all("predictions", [job])[fingerprint(job[0])] / "texts.json").read_text())
+        return [parse_answer(text, by_id[r.question_id].options) for r, (text,) in zip(rationales, texts, strict=True)]
 
     # Retrieval: every search is done once, in the knowledge base's own process, and kept as run tables
 
@@ -313,15 +323,7 @@ class Experiment:
         for cell in cells:
             read, sources = self.test_sources(METHODS[cell.method], split, cell.seed)
             settings = self._student_settings(cell).model_copy(update={"model": students.get(cell, cell.student)})
-            knobs = settings.model_dump(include={"max_source_tokens", "max_new_tokens", "samples", "top_k", "top_p"})
-            spec: dict[str, Any] = {
-                "student": identify(settings.model),
-                "sources": fingerprint(sources),
-                "settings": knobs,
-            }
-            if settings.samples > 1 or settings.model == "random-t5":
-                spec["seed"] = cell.seed
-            asked[cell] = (read, (spec, (sources, settings, cell.seed)))
+            asked[cell] = (read, self._predictions_job(sources, settings, cell.seed))
         made = self._make_all("predictions", [job for _, job in asked.values()])
         return {cell: self._read(split, read, made[fingerprint(spec)]) for cell, (read, (spec, _)) in asked.items()}
 
@@ -334,6 +336,17 @@ class Experiment:
         knobs["model"] = identify(settings.model)
         spec = {"examples": fingerprint(examples), "settings": knobs, "seed": cell.seed}
         return spec, (examples, settings, cell.seed)
+
+    def _predictions_job(self, sources: list[str], settings: StudentSettings, seed: int) -> Job:
+        knobs = settings.model_dump(include={"max_source_tokens", "max_new_tokens", "samples", "top_k", "top_p"})
+        spec: dict[str, Any] = {
+            "student": identify(settings.model),
+            "sources": fingerprint(sources),
+            "settings": knobs,
+        }
+        if settings.samples > 1 or settings.model == "random-t5":
+            spec["seed"] = seed
+        return spec, (sources, settings, seed)
 
     def _make_all(self, kind: str, jobs: Sequence[Job]) -> dict[str, Path]:
         """Artifacts by the fingerprint of their spec; the missing ones are made by `workers` processes."""

@@ -61,6 +61,7 @@ class TeacherSettings(Group):
     rationales: int = Field(3, ge=1, le=20)  # l
     flawed: float = Field(0.15, ge=0, le=1)  # share of flawed ones that the symbolic teacher writes
     correct_only: bool = True  # the filter: drop rationales that conclude another option than the gold one
+    verifier: str | None = None  # an LM, named as a student is, that must pick the gold option from the rationale
     seed: int = Field(0, ge=0)
     base_url: str | None = None  # of an OpenAI-compatible server, e.g. "http://localhost:8000/v1"; None: no server
     model: str | None = None  # as the server calls it
