@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from kardlib.data import DataError, Dataset, Question, read_kard, read_recorded_rationales
 from kardlib.evaluate import majority_vote, parse_answer
 from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
+from kardlib.llm import server_teacher
 from kardlib.methods import MAIN_ROWS, METHODS, Method, Reads
 from kardlib.prompts import SHOTS, few_shot_text, source_text, target_text
 from kardlib.settings import NANO, DaptSettings, RerankerSettings, RunSettings, StudentSettings, preset
@@ -39,7 +40,7 @@ SILVER = 3  # silver passages: the union of the top 3 of each of a question's fi
 
 
 Knobs = tuple[tuple[str, Any], ...]  # settings by their dotted names: (("student.share", 0.25),)
-Job = tuple[dict[str, Any], Callable[[], tuple[Any, ...]]]  # what names an artifact, and what its builder is given
+Job = tuple[dict[str, Any], tuple[Any, ...]]  # what names an artifact, and what its builder is given
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,9 @@ class Experiment:
 
     @cached_property
     def teacher(self) -> Teacher:
+        """A server if one is set, else who wrote the dataset's rationales."""
+        if self.settings.teacher.base_url:
+            return server_teacher(self.settings.teacher, self.store.root)
         if self.world:
             return symbolic_teacher(self.world, self.settings.teacher.flawed, self.settings.teacher.seed)
         file = self._data_dir / "kard" / self.settings.dataset / "rationales_train.jsonl.gz"
@@ -164,8 +168,18 @@ class Experiment:
     def filtered(self) -> tuple[list[Rationale], FilterYield]:
         """The rationales `r_ij`, `j < l`, that the student and the reranker learn from, and the filter's yield."""
         used = [r for r in self.written["train"] if r.number < self.settings.teacher.rationales]
-        kept, counts = keep_correct(used, self.data.splits["train"])
+        picked = self._verify(used, self.settings.teacher.verifier) if self.settings.teacher.verifier else None
+        kept, counts = keep_correct(used, self.data.splits["train"], picked)
         return (kept if self.settings.teacher.correct_only else used), counts
+
+    def _verify(self, rationales: Sequence[Rationale], verifier: str) -> list[int | None]:
+        """The option that the LM `verifier` concludes when it reads each question with the rationale for a passage."""
+        by_id = {q.id: q for q in self.data.splits["train"]}
+        sources = [source_text(by_id[r.question_id], [r.text]) for r in rationales]
+        settings = self.settings.student.model_copy(update={"model": verifier, "revision": None, "samples": 1})
+        job = self._predictions_job(sources, settings, seed=0)
+        texts = json.loads((self._make_all("predictions", [job])[fingerprint(job[0])] / "texts.json").read_text())
+        return [parse_answer(text, by_id[r.question_id].options) for r, (text,) in zip(rationales, texts, strict=True)]
 
     # Retrieval: every search is done once, in the knowledge base's own process, and kept as run tables
 
@@ -257,9 +271,10 @@ class Experiment:
         }
         spec = {"candidates": candidates, "passages": self._passages_hash,
                 "questions": fingerprint(questions), "settings": knobs}  # fmt: skip
+        specs = [spec | {"seed": seed} for seed in seeds]
+        needed = [] if all(self.store.has("reranker", spec) for spec in specs) else self.candidates
         jobs = [
-            (spec | {"seed": seed}, lambda seed=seed: (settings, questions, self.passages, self.candidates, seed))
-            for seed in seeds
+            (spec, (settings, questions, self.passages, needed, seed)) for spec, seed in zip(specs, seeds, strict=True)
         ]
         made = self._make_all("reranker", jobs)
         return {seed: made[fingerprint(spec)] for seed, (spec, _) in zip(seeds, jobs, strict=True)}
@@ -312,7 +327,7 @@ class Experiment:
         if source in ("", "rationale"):
             return {i: [] for i in ids}
         run = {"bm25_question": lambda: self.by_question, "reranker": lambda: self.reranked(split, seed),
-               "bm25_rationale": lambda: {i: self.by_rationale[f"{i}/0"] for i in ids}}[source]()  # fmt: skip
+               "bm25_rationale": lambda: {i: self.by_rationale.get(f"{i}/0", []) for i in ids}}[source]()  # fmt: skip
         return {i: [p for p, _ in run[i][:k]] for i in ids}
 
     def training_examples(self, method: Method, seed: int = 0) -> list[tuple[str, str]]:
@@ -347,7 +362,7 @@ class Experiment:
         sources = []
         for question in self.data.splits[split]:
             texts = [self.passages[p] for p in read[question.id]]
-            texts += [explained[question.id]] if method.reads_at_test == "rationale" else []
+            texts += [explained.get(question.id, "")] if method.reads_at_test == "rationale" else []
             sources.append(few_shot_text(shown, source_text(question, texts)))
         return [read[q.id] for q in self.data.splits[split]], sources
 
@@ -366,10 +381,7 @@ class Experiment:
         knobs = settings.model_dump(include={"batch", "warmup", "max_source_tokens", "max_new_tokens"})
         spec = {"model": identify(student), "passages": fingerprint(passages), "settings": knobs,
                 "dapt": dapt.model_dump(exclude={"corpus"})}  # fmt: skip
-        jobs = {
-            seed: (spec | {"seed": seed}, functools.partial(tuple, (passages, dapt, settings, seed)))
-            for seed in self.settings.seeds
-        }
+        jobs = {seed: (spec | {"seed": seed}, (passages, dapt, settings, seed)) for seed in self.settings.seeds}
         made = self._make_all("adapted", list(jobs.values()))
         return {seed: made[fingerprint(spec)] for seed, (spec, _) in jobs.items()}
 
@@ -384,15 +396,7 @@ class Experiment:
             variant = self.at(cell.knobs)
             read, sources = variant.test_sources(METHODS[cell.method], split, cell.seed)
             settings = variant._student_settings(cell).model_copy(update={"model": students.get(cell, cell.student)})
-            knobs = settings.model_dump(include={"max_source_tokens", "max_new_tokens", "samples", "top_k", "top_p"})
-            spec: dict[str, Any] = {
-                "student": identify(settings.model),
-                "sources": fingerprint(sources),
-                "settings": knobs,
-            }
-            if settings.samples > 1 or settings.model == "random-t5":
-                spec["seed"] = cell.seed
-            asked[cell] = (read, (spec, functools.partial(tuple, (sources, settings, cell.seed))))
+            asked[cell] = (read, self._predictions_job(sources, settings, cell.seed))
         made = self._make_all("predictions", [job for _, job in asked.values()])
         return {cell: self._read(split, read, made[fingerprint(spec)]) for cell, (read, (spec, _)) in asked.items()}
 
@@ -417,7 +421,18 @@ class Experiment:
         knobs = settings.model_dump(exclude={"share", "examples", "generation_batch", "samples", "top_k", "top_p"})
         knobs["model"] = identify(settings.model)
         spec = {"examples": fingerprint(examples), "settings": knobs, "seed": cell.seed}
-        return spec, functools.partial(tuple, (examples, settings, cell.seed))
+        return spec, (examples, settings, cell.seed)
+
+    def _predictions_job(self, sources: list[str], settings: StudentSettings, seed: int) -> Job:
+        knobs = settings.model_dump(include={"max_source_tokens", "max_new_tokens", "samples", "top_k", "top_p"})
+        spec: dict[str, Any] = {
+            "student": identify(settings.model),
+            "sources": fingerprint(sources),
+            "settings": knobs,
+        }
+        if settings.samples > 1 or settings.model == "random-t5":
+            spec["seed"] = seed
+        return spec, (sources, settings, seed)
 
     def _make_all(self, kind: str, jobs: Sequence[Job]) -> dict[str, Path]:
         """Artifacts by the fingerprint of their spec; the missing ones are made by `workers` processes."""
@@ -429,7 +444,7 @@ class Experiment:
             context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
             context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
             with ProcessPoolExecutor(self.workers, context, initializer=_use_threads, initargs=(threads,)) as pool:
-                done = [pool.submit(_make, self.store, kind, spec, work()) for spec, work in missing]
+                done = [pool.submit(_make, self.store, kind, *job) for job in missing]
                 for i, future in enumerate(done, 1):
                     print(f"{kind} {i}/{len(done)} {future.result().name}", flush=True)
         return {fingerprint(spec): self.store.make(kind, spec, _refuse) for spec, _ in jobs}

@@ -5,6 +5,12 @@ from collections.abc import Sequence
 from kardlib.data import LETTERS, Question
 
 SHOTS = 3  # examples in a few-shot prompt
+TEACHER_PROMPT = (
+    "Here is a multiple-choice question with its right option. Explain in two to five sentences why that option is "
+    "right: state the facts that are needed, then draw the conclusion from them step by step. Write as one who finds "
+    "the answer by reasoning, and do not mention that it was given. "
+    'End with the sentence "Therefore, the answer is (X).", where X is the letter of the right option.'
+)
 
 
 def source_text(question: Question, passages: Sequence[str] = ()) -> str:
@@ -21,3 +27,10 @@ def few_shot_text(examples: Sequence[tuple[Question, str]], source: str) -> str:
     """Questions with their rationales (or none) and answers, then the question that is asked."""
     shown = [f"{source_text(question)} {target_text(rationale, question.answer)}" for question, rationale in examples]
     return " ".join([*shown, source])
+
+
+def teacher_text(question: Question) -> str:
+    """The prompt `p` with the question `x` and its gold answer `y`: what an LLM teacher is asked."""
+    options = [f"{LETTERS[i]}. {option}" for i, option in enumerate(question.options)]
+    right = f"Right option: ({LETTERS[question.answer]}) {question.options[question.answer]}"
+    return "\n".join([TEACHER_PROMPT, "", f"Question: {question.text}", *options, right])

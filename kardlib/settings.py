@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -55,12 +56,53 @@ class KnowledgeSettings(Group):
 
 
 class TeacherSettings(Group):
-    """Rationales: how many per question are used (`l`), and which are kept."""
+    """Rationales: how many per question are used (`l`), which are kept, and the chat server that writes them, if any.
+
+    The server's key is no setting: it stands in the environment variable that `key_variable` names.
+    """
 
     rationales: int = Field(3, ge=1, le=20)  # l
     flawed: float = Field(0.15, ge=0, le=1)  # share of flawed ones that the symbolic teacher writes
     correct_only: bool = True  # the filter: drop rationales that conclude another option than the gold one
+    verifier: str | None = None  # an LM, named as a student is, that must pick the gold option from the rationale
     seed: int = Field(0, ge=0)
+    base_url: str | None = None  # of an OpenAI-compatible server, e.g. "http://localhost:8000/v1"; None: no server
+    model: str | None = None  # as the server calls it
+    key_variable: str = Field("OPENAI_API_KEY", pattern="^[A-Z][A-Z0-9_]*$")
+    temperature: float = Field(0.7, gt=0, le=2)  # above 0: `l` rationales of a question should differ
+    max_tokens: int = Field(512, ge=1)  # of one rationale
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # some models know the second one only
+    concurrency: int = Field(8, ge=1, le=256)  # requests under way at once
+    timeout: float = Field(120, gt=0)  # seconds without an answer
+    retries: int = Field(6, ge=0, le=20)  # of one request; the last of 6 comes about 20 s after the first try
+    price_in: float = Field(0, ge=0)  # dollars for a million tokens read
+    price_out: float = Field(0, ge=0)  # dollars for a million tokens written
+    spending_limit: float | None = Field(None, gt=0)  # dollars, for all that this model has written here
+
+    @model_validator(mode="after")
+    def _server_is_complete(self) -> Self:
+        if self.base_url is not None:
+            if not is_plain_url(self.base_url):
+                raise ValueError(
+                    "teacher.base_url must be a plain address such as http://localhost:8000/v1, without user, "
+                    "password or key: a key belongs in the environment"
+                )
+            if not self.model:
+                raise ValueError("teacher.model is missing: set it to what the server at teacher.base_url calls it")
+        if self.spending_limit and not (self.price_in or self.price_out):
+            raise ValueError("teacher.spending_limit needs prices: set teacher.price_in and teacher.price_out")
+        return self
+
+
+def is_plain_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        _ = url.port  # read late, and wrong ports with it
+    except ValueError:
+        return False
+    return (
+        url.scheme in ("http", "https") and bool(url.hostname) and not ("@" in url.netloc or url.query or url.fragment)
+    )
 
 
 class RetrievalSettings(Group):

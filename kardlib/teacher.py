@@ -113,9 +113,9 @@ class FilterYield:
     """What the correctness filter let through."""
 
     written: int
-    correct: int  # concluded the gold option
-    wrong: int  # concluded another option: dropped
-    silent: int  # concluded no option: kept, since nothing contradicts the gold answer
+    correct: int  # concluded the gold option, or let the verifier pick it
+    wrong: int  # did not: dropped
+    silent: int  # concluded no option: kept where no verifier is asked, since nothing contradicts the gold answer
     questions: int
     questions_left: int  # with at least one rationale
 
@@ -124,15 +124,22 @@ class FilterYield:
         return self.correct + self.silent
 
 
-def keep_correct(rationales: Sequence[Rationale], questions: Sequence[Question]) -> tuple[list[Rationale], FilterYield]:
+def keep_correct(
+    rationales: Sequence[Rationale], questions: Sequence[Question], picked: Sequence[int | None] | None = None
+) -> tuple[list[Rationale], FilterYield]:
     """Drop the rationales that conclude another option than the gold one.
 
-    The released code keeps a rationale only if a verifier LM, given question and rationale, picks the gold option;
-    this plain filter needs no verifier and cannot see a false chain under a right conclusion.
+    This plain filter needs no verifier and cannot see a false chain under a right conclusion. The released code keeps
+    a rationale only if a verifier LM, given question and rationale, picks the gold option: `picked` holds what it
+    picked for every rationale, and None is then not enough.
     """
     gold = {q.id: q.answer for q in questions}
-    kept = [r for r in rationales if r.answer in (None, gold[r.question_id])]
-    silent = sum(r.answer is None for r in kept)
+    if picked is None:
+        kept = [r for r in rationales if r.answer in (None, gold[r.question_id])]
+        silent = sum(r.answer is None for r in kept)
+    else:
+        kept = [r for r, option in zip(rationales, picked, strict=True) if option == gold[r.question_id]]
+        silent = 0
     counts = FilterYield(
         len(rationales),
         len(kept) - silent,

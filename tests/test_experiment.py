@@ -7,6 +7,7 @@ from kardlib.experiment import Cell, Experiment, statement_shares
 from kardlib.methods import METHODS
 from kardlib.settings import preset
 from kardlib.store import Store
+from kardlib.world import judge_statements
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,22 @@ def test_rationales_find_more_gold_than_questions(experiment):
     by_question = sum(bool({p for p, _ in experiment.by_question[q.id][:3]} & gold[q.id]) for q in questions)
     by_rationale = sum(bool({p for p, _ in experiment.by_rationale[f"{q.id}/0"][:3]} & gold[q.id]) for q in questions)
     assert by_rationale > by_question
+
+
+def test_a_verifier_finds_flaws_that_the_plain_filter_cannot_see(experiment):
+    knobs = {"teacher.verifier": "t5-nano-base", "teacher.flawed": 0.5, "world.train": 40}
+    plain, verified = (
+        Experiment(experiment.settings.override(changes), experiment.store)
+        for changes in (knobs | {"teacher.verifier": None}, knobs)
+    )
+    assert set(verified.filtered[0]) < set(plain.written["train"])
+
+    def flawed(e):
+        judged = [[true for true, _ in judge_statements(e.world, r.text, [])] for r in e.filtered[0]]
+        return sum(not truths or not all(truths) for truths in judged) / len(judged)
+
+    assert flawed(verified) < 0.8 * flawed(plain)
+    assert verified.filtered[1].correct == len(verified.filtered[0]) and verified.filtered[1].silent == 0
 
 
 def test_what_a_method_reads_is_what_its_row_says(experiment):

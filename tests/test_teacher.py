@@ -46,6 +46,16 @@ def test_the_filter_drops_wrong_conclusions_only_and_counts_them():
     assert counts.wrong == sum(r.answer != gold[r.question_id] for r in written) > 0
 
 
+def test_a_verifier_must_pick_the_gold_option():
+    question = Question("q", "Is it so?", ("yes", "no"), 0)
+    written = recorded_teacher({"q": ["It is.", "The answer is (A).", "The answer is (B).", "Who knows?"]})(
+        [question], 4
+    )
+    kept, counts = keep_correct(written, [question], picked=[0, 1, 0, None])
+    assert [r.number for r in kept] == [0, 2]
+    assert (counts.written, counts.kept, counts.wrong, counts.silent, counts.questions_left) == (4, 2, 2, 0, 1)
+
+
 def test_recorded_rationales_are_read_for_their_conclusion():
     question = Question("q", "Is it so?", ("yes", "no"), 0)
     teacher = recorded_teacher(
