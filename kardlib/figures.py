@@ -319,11 +319,11 @@ def plot_knob(table: pd.DataFrame, label: str) -> Figure:
 def plot_corpora(table: pd.DataFrame) -> Figure:
     """Accuracy after training on a corpus (DAPT), a group for each corpus; the method "chance" is a dashed line.
 
-    Rows whose metric reads like "accuracy, corpus own" and whose seed is empty.
+    Rows whose metric reads like "accuracy at corpus = own" and whose seed is empty.
     """
     chance = table.loc[table["method"] == "chance", "value"]
-    table = table[table["seed"].isna() & table["metric"].str.startswith("accuracy, corpus ")]
-    table = table.assign(corpus=table["metric"].str.removeprefix("accuracy, corpus "))
+    table = table[table["seed"].isna() & table["metric"].str.startswith("accuracy at corpus = ")]
+    table = table.assign(corpus=table["metric"].str.removeprefix("accuracy at corpus = "))
     corpora = list(dict.fromkeys(table["corpus"]))
     fig, ax = plt.subplots(figsize=(COLUMN, 2.4))
     for method in _methods(table):
