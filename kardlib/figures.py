@@ -118,6 +118,7 @@ COLUMNS = ["figure", "dataset", "scale", "method", "student", "seed", "k", "metr
 KEYS = COLUMNS[: COLUMNS.index("value")]
 NEEDED = ("figure", "dataset", "scale", "method", "metric", "value")
 FRACTIONS = ("accuracy", "hits", "true", "supported")  # a metric whose name starts like this lies between 0 and 1
+SHARE = "share of failures: "  # what the metrics of a split by cause begin with
 
 
 class FigureError(KardError, ValueError):
@@ -207,6 +208,14 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
 # Drawing
 
 
+def is_watched() -> bool:
+    """Whether a person looks at this kernel in Jupyter, whose server names its sessions; papermill's kernels have none.
+
+    Only then are widgets worth showing: a committed notebook cannot move them.
+    """
+    return "JPY_SESSION_NAME" in os.environ
+
+
 @mpl.rc_context(LOOK)
 def plot_hits(table: pd.DataFrame) -> Figure:
     """Hits@k of retrievers (`method`) against `k`, one panel for each kind of relevant passages.
@@ -279,6 +288,37 @@ def plot_main(table: pd.DataFrame) -> Figure:
     ax = axes[0, 0]
     ax.set_yticks(list(places.values()), [METHOD_LABEL[method] for method in places])
     ax.set_ylim(max(places.values()) + 0.6, -0.6)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_shares(table: pd.DataFrame) -> Figure:
+    """What failures are due to: metrics "share of failures: ...", a dot with its interval each, one panel a student.
+
+    Causes and students come in the order of the table; `n` is how many failures there were. Raises FigureError if
+    there are none.
+    """
+    table = table[table["metric"].str.startswith(SHARE)]
+    if table.empty:
+        raise FigureError(f"nothing to draw: no row has a metric that starts with {SHARE!r}")
+    causes, students = list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["student"]))
+    size = (COLUMN if len(students) == 1 else PAGE, 1.5)
+    fig, axes = plt.subplots(1, len(students), figsize=size, sharey=True, sharex=True, squeeze=False)
+    for ax, student in zip(axes[0], students, strict=True):
+        ax.grid(axis="x")
+        rows = table[table["student"] == student]
+        places = [causes.index(metric) for metric in rows["metric"]]
+        for method in _methods(rows):
+            _draw(ax, method, rows["value"], places, xerr=_whiskers(rows), linestyle="none")
+        for place, value in zip(places, rows["value"], strict=True):
+            at = (1.02, place)
+            ax.annotate(f"{100 * value:.1f}", at, xycoords=("axes fraction", "data"), va="center", fontsize=7)
+        ax.set(title=student, xlabel=f"Share of {_sizes(rows)} failures (%)", xlim=(-0.03, 1.03))
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        ax.tick_params(axis="y", length=0)
+    names = [metric.removeprefix(SHARE).capitalize().replace(" with", "\nwith") for metric in causes]
+    axes[0, 0].set_yticks(range(len(causes)), names)
+    axes[0, 0].set_ylim(len(causes) - 0.4, -0.6)
     return fig
 
 
