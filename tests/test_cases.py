@@ -26,8 +26,9 @@ from kardlib.experiment import Experiment, Predictions
 from kardlib.figures import COLUMNS, FigureError, long_form, plot_shares
 from kardlib.settings import preset
 from kardlib.store import Store
-from kardlib.world import DIAGNOSES, RELATIONS, World, fill_diagnosis, judge_statements
+from kardlib.world import DIAGNOSES, RELATIONS, World, build_world, fill_diagnosis, judge_statements
 
+WORLD = build_world(preset("smoke").world)
 ATTACK = "<script>alert('x')</script> & <b onclick=\"go()\">."
 
 
@@ -138,18 +139,14 @@ def test_statements_are_marked_as_the_world_says(world):
 
 @given(st.text(), st.integers(0, 5))
 def test_marking_keeps_every_character_and_every_judgement(extra, at):
-    world = Experiment(preset("smoke")).world if not WORLDS else WORLDS[0]
-    WORLDS[:] = [world]
-    written = " ".join(p.text for p in world.passages[:6])
-    text, read = written[: at * 20] + extra + written[at * 20 :], [p.id for p in world.passages[:3]]
-    page = Tags(mark_statements(world, text, read))
-    judged = judge_statements(world, text, read)
+    stating = [p for p in WORLD.passages if WORLD.stated[p.id]]
+    written = " ".join(p.text for p in stating[:6])
+    text, read = written[: at * 20] + extra + written[at * 20 :], [p.id for p in stating[:3]]
+    page = Tags(mark_statements(WORLD, text, read))
+    judged = judge_statements(WORLD, text, read)
     assert set(page.tags) <= {"span"} and len(page.tags) == len(judged)
     signs = [" " + ("✓" if true else "✗") + ("▣" if supported else "") for true, supported in judged]
     assert len(page.text.replace("\r", "")) == len(text.replace("\r", "")) + sum(map(len, signs))
-
-
-WORLDS: list[World] = []  # built once for all examples
 
 
 # Escaping
@@ -176,9 +173,8 @@ def test_a_gold_passage_bears_a_star_and_what_it_states(experiment, world):
 
 def test_the_gold_option_is_bold_and_verdicts_are_in_words(experiment, world):
     question = two_hop(world)
-    assert show_question(question).count("<b>") == 1 and f"{question.options[question.answer]}</b>" in show_question(
-        question
-    )
+    shown = show_question(question)
+    assert shown.count("<b>") == 1 and f"{question.options[question.answer]}</b>" in shown
     wrong = (question.answer + 1) % 4
     for said, word in ((question.answer, "right]"), (wrong, "wrong]"), (None, "[no answer]")):
         page = show_side_by_side(experiment, {"RD": answer(question, [], said)}, 0)
