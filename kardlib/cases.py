@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from kardlib.data import LETTERS, Question
 from kardlib.evaluate import share_interval
@@ -45,10 +46,9 @@ def find_causes(experiment: Experiment, predictions: Predictions) -> list[str]:
     Retrieval comes before writing: an answer that names no option after passages that lack something counts as missed.
     Empty where the answer is right, and where no gold passage is known.
     """
-    known = {i for i, gold in experiment.data.gold.items() if gold}
     causes = []
     for question, read, answer in zip(predictions.questions, predictions.passages, predictions.answers, strict=True):
-        if answer == question.answer or question.id not in known:
+        if answer == question.answer or not experiment.data.gold.get(question.id):
             causes.append("")
         elif not has_read_all(experiment, question, read):
             causes.append(MISSED)
@@ -57,10 +57,27 @@ def find_causes(experiment: Experiment, predictions: Predictions) -> list[str]:
     return causes
 
 
+def count_outcomes(experiment: Experiment, predictions: Iterable[Predictions]) -> pd.DataFrame:
+    """How many answers are right, wrong or none, by whether all that the answer takes was read; known gold only."""
+    counted = [
+        ("all it takes" if has_read_all(experiment, question, read) else "less", _judge(question, answer))
+        for p in predictions
+        for question, read, answer in zip(p.questions, p.passages, p.answers, strict=True)
+        if experiment.data.gold.get(question.id)
+    ]
+    table = pd.DataFrame(counted, columns=["read", "answer"])
+    return pd.crosstab(table["read"], table["answer"], margins=True, margins_name="all")
+
+
+def _judge(question: Question, answer: int | None) -> str:
+    return "none" if answer is None else "right" if answer == question.answer else "wrong"
+
+
 def share_rows(causes: Sequence[Sequence[str]], **columns: Any) -> list[dict[str, Any]]:
     """Rows of a figure's data: the share of each cause among the failures of all seeds together, whose number is `n`.
 
-    `causes` has shape (seeds, questions). No rows where nothing failed.
+    `causes` has shape (seeds, questions). No rows where nothing failed. The interval of a cause that no failure or every
+    one has is of no width: a bootstrap knows nothing of what was never seen.
     """
     table = np.array(causes)
     failed = table != ""
@@ -116,9 +133,9 @@ def show_reading(experiment: Experiment, predictions: Predictions, i: int) -> st
 
 def show_writing(experiment: Experiment, predictions: Predictions, i: int) -> str:
     """What was written for question `i` (the first sample), marked, and whether the answer is right."""
-    answer = predictions.answers[i]
-    said = "no answer" if answer is None else f"{LETTERS[answer]}, {'right' if predictions.correct[i] else 'wrong'}"
-    return f"{mark_statements(experiment.world, predictions.texts[i][0], predictions.passages[i])} <b>[{said}]</b>"
+    answer, text = predictions.answers[i], predictions.texts[i][0]
+    said = "no answer" if answer is None else f"{LETTERS[answer]}, {_judge(predictions.questions[i], answer)}"
+    return f"{mark_statements(experiment.world, text, predictions.passages[i])} <b>[{said}]</b>"
 
 
 def show_side_by_side(experiment: Experiment, written: Mapping[str, Predictions], i: int) -> str:

@@ -13,6 +13,7 @@ from kardlib.cases import (
     MISSED,
     UNPARSABLE,
     as_table,
+    count_outcomes,
     find_causes,
     has_read_all,
     mark_statements,
@@ -97,6 +98,10 @@ def test_the_cause_is_the_first_step_that_went_wrong(experiment, world):
     }  # fmt: skip
     for (read_all, said), cause in expected.items():
         assert find_causes(experiment, answer(question, complete if read_all else lacking, said)) == [cause]
+    every = [answer(question, complete if read_all else lacking, said) for read_all, said in expected]
+    counted = count_outcomes(experiment, [*every, every[1]])
+    assert counted.loc["all it takes"].to_dict() == {"right": 1, "wrong": 2, "none": 1, "all": 4}
+    assert counted.loc["less"].to_dict() == {"right": 1, "wrong": 1, "none": 1, "all": 3}
 
 
 def test_of_real_data_annotators_say_what_is_missed(tmp_path):
