@@ -76,8 +76,8 @@ def _judge(question: Question, answer: int | None) -> str:
 def share_rows(causes: Sequence[Sequence[str]], **columns: Any) -> list[dict[str, Any]]:
     """Rows of a figure's data: the share of each cause among the failures of all seeds together, whose number is `n`.
 
-    `causes` has shape (seeds, questions). No rows where nothing failed. The interval of a cause that no failure or every
-    one has is of no width: a bootstrap knows nothing of what was never seen.
+    `causes` has shape (seeds, questions). No rows where nothing failed. The interval of a cause that no failure or
+    every one has is of no width: a bootstrap knows nothing of what was never seen.
     """
     table = np.array(causes)
     failed = table != ""
