@@ -124,14 +124,26 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, resamples: int = 
     Raises ValueError for no values, NaN, or another shape.
     """
     table = _as_table(values)
-    seeds, questions = table.shape
-    rng = np.random.default_rng(seed)
-    drawn = _count_draws(rng, resamples, questions) @ table.T  # (resamples, seeds): sums over the drawn questions
-    if seeds > 1:
-        drawn *= _count_draws(rng, resamples, seeds)
-    means = drawn.sum(axis=1) / table.size
+    means = _resample_sums(table, resamples, seed) / table.size
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(table.mean()), float(low), float(high))
+
+
+def share_interval(
+    part: ArrayLike, whole: ArrayLike, level: float = 0.95, resamples: int = 5000, seed: int = 0
+) -> Interval:
+    """The share `sum(part) / sum(whole)`, e.g. of the failures that have one cause, and its bootstrap interval.
+
+    Both are (questions,) or (seeds, questions) and drawn together as in `bootstrap_interval`, so that how many failures
+    there are varies too; a resample without any says nothing of the share and is left out. Raises ValueError for shapes
+    that differ and an empty whole.
+    """
+    table, of = _as_table(part), _as_table(whole)
+    if table.shape != of.shape or not of.sum():
+        raise ValueError(f"a share needs a part and a whole, not empty, of one shape: {table.shape} and {of.shape}")
+    parts, wholes = _resample_sums(table, resamples, seed), _resample_sums(of, resamples, seed)  # the same draws
+    low, high = np.quantile(parts[wholes > 0] / wholes[wholes > 0], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(table.sum() / of.sum()), float(low), float(high))
 
 
 def paired_difference(
@@ -198,6 +210,16 @@ def _as_table(values: ArrayLike) -> NDArray[np.float64]:
     if np.isnan(table).any():
         raise ValueError("a value is missing (NaN): every seed must have answered every question")
     return table
+
+
+def _resample_sums(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Sums over drawn seeds and questions: (seeds, questions) -> (resamples,)."""
+    seeds, questions = table.shape
+    rng = np.random.default_rng(seed)
+    drawn = _count_draws(rng, resamples, questions) @ table.T  # (resamples, seeds): sums over the drawn questions
+    if seeds > 1:
+        drawn *= _count_draws(rng, resamples, seeds)
+    return drawn.sum(axis=1)
 
 
 def _count_draws(rng: np.random.Generator, resamples: int, n: int) -> NDArray[np.float64]:

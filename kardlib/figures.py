@@ -133,13 +133,8 @@ BLOCKS = (  # rows that belong together, kept apart by a line
 COLUMNS = ["figure", "dataset", "scale", "method", "student", "seed", "k", "metric", "value", "low", "high", "n"]
 KEYS = COLUMNS[: COLUMNS.index("value")]
 NEEDED = ("figure", "dataset", "scale", "method", "metric", "value")
-FRACTIONS = (
-    "accuracy",
-    "error",
-    "hits",
-    "true",
-    "supported",
-)  # a metric whose name starts like this lies between 0 and 1
+FRACTIONS = ("accuracy", "error", "hits", "true", "supported")  # metrics so named lie between 0 and 1
+SHARE = "share of failures: "  # what the metrics of a split by cause begin with
 
 
 class FigureError(KardError, ValueError):
@@ -605,6 +600,36 @@ def _legend_below(fig: Figure, columns: int, axes: Iterable[Axes] = ()) -> None:
         [shown[label] for label in labels], labels, loc="outside lower center",
         ncols=min(columns, len(labels)), handlelength=2.6, columnspacing=1.2, handletextpad=0.5,
     )  # fmt: skip
+
+
+def plot_shares(table: pd.DataFrame) -> Figure:
+    """What failures are due to: metrics "share of failures: ...", a dot with its interval each, one panel a student.
+
+    Causes and students come in the order of the table; `n` is how many failures there were. Raises FigureError if
+    there are none.
+    """
+    table = table[table["metric"].str.startswith(SHARE)]
+    if table.empty:
+        raise FigureError(f"nothing to draw: no row has a metric that starts with {SHARE!r}")
+    causes, students = list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["student"]))
+    size = (COLUMN if len(students) == 1 else PAGE, 1.5)
+    fig, axes = plt.subplots(1, len(students), figsize=size, sharey=True, sharex=True, squeeze=False)
+    for ax, student in zip(axes[0], students, strict=True):
+        ax.grid(axis="x")
+        rows = table[table["student"] == student]
+        places = [causes.index(metric) for metric in rows["metric"]]
+        for method in _methods(rows):
+            _draw(ax, method, rows["value"], places, xerr=_whiskers(rows), linestyle="none")
+        for place, value in zip(places, rows["value"], strict=True):
+            at = (1.02, place)
+            ax.annotate(f"{100 * value:.1f}", at, xycoords=("axes fraction", "data"), va="center", fontsize=7)
+        ax.set(title=student, xlabel=f"Share of {_sizes(rows)} failures (%)", xlim=(-0.03, 1.03))
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        ax.tick_params(axis="y", length=0)
+    names = [metric.removeprefix(SHARE).capitalize().replace(" with", "\nwith") for metric in causes]
+    axes[0, 0].set_yticks(range(len(causes)), names)
+    axes[0, 0].set_ylim(len(causes) - 0.4, -0.6)
+    return fig
 
 
 def _methods(table: pd.DataFrame) -> list[str]:

@@ -20,6 +20,7 @@ from kardlib.evaluate import (
     majority_vote,
     paired_difference,
     parse_answer,
+    share_interval,
 )
 
 FOUR = ("w", "x", "y", "z")
@@ -239,6 +240,27 @@ def test_values_that_are_none(values, message):
 def test_methods_with_different_questions():
     with pytest.raises(ValueError, match=r"\(1, 3\) and \(1, 2\)"):
         paired_difference([1, 0, 1], [1, 0])
+
+
+def test_a_share_has_the_interval_of_a_mean_where_the_whole_is_all():
+    part = np.random.default_rng(0).integers(2, size=(3, 80))
+    assert share_interval(part, np.ones((3, 80))) == pytest.approx(bootstrap_interval(part))
+
+
+def test_a_share_of_few_is_less_certain_than_one_of_many():
+    whole = np.zeros((2, 400))
+    whole[:, :40] = 1
+    part = whole * (np.arange(400) % 4 == 0)
+    few, many = share_interval(part, whole), share_interval(np.tile(part[:, :40], 10), np.ones((2, 400)))
+    assert few.mean == many.mean == 0.25
+    assert few.low < many.low < 0.25 < many.high < few.high
+
+
+def test_a_share_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="not empty"):
+        share_interval([0, 0], [0, 0])
+    with pytest.raises(ValueError, match="one shape"):
+        share_interval([0, 1], [1, 1, 1])
 
 
 def test_a_gain_is_the_paired_difference_and_says_over_what():
