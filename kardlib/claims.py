@@ -13,12 +13,12 @@ from typing import Literal, Self, get_args
 
 import pandas as pd
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from kardlib.errors import KardError
 from kardlib.evaluate import Interval, verdict
-from kardlib.figures import KEYS, long_form
-from kardlib.settings import Group, Scale, preset
+from kardlib.figures import COLUMNS, KEYS, long_form
+from kardlib.settings import Group, Scale, SettingsError, preset, validate
 
 CLAIMS = Path(__file__).with_name("claims.yml")
 NOT_RUN = "not run at this scale"
@@ -125,19 +125,20 @@ class Claim(Group):
 def read_claims(path: Path = CLAIMS) -> list[Claim]:
     """The claims of a YAML file. Raises ClaimError."""
     try:
-        claims = TypeAdapter(list[Claim]).validate_python(values := yaml.safe_load(path.read_text("utf-8")))
+        values = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ClaimError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ClaimError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        number, *field = first["loc"] or ("",)
-        name = f"claim {number + 1}: " if isinstance(number, int) else ""
-        if name and isinstance(values[number], dict):  # type: ignore[index]
-            name = f"claim {values[number].get('id', number + 1)!r}: "  # type: ignore[index]
-        place = ".".join(map(str, field))
-        raise ClaimError(f"{path}, {name}{place + ': ' if place else ''}{first['msg']}") from None
+    if not isinstance(values, list):
+        raise ClaimError(f"{path} must be a list of claims, not {type(values).__name__}")
+    claims = []
+    for number, value in enumerate(values, 1):
+        name = value.get("id", number) if isinstance(value, dict) else number
+        try:
+            claims.append(validate(Claim, value))
+        except SettingsError as error:
+            raise ClaimError(f"{path}, claim {name!r}: {str(error).removeprefix(': ')}") from None
     names = [claim.id for claim in claims]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ClaimError(f"{path}: there are two claims {twice[0]!r}; a claim's id is its own")
@@ -216,6 +217,24 @@ def tally(scorecard: pd.DataFrame) -> str:
     """How many verdicts of each kind, as a sentence."""
     counts = scorecard["verdict"].value_counts()
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in SIGNS if verdict in counts) or "no claims"
+
+
+def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale: str) -> pd.DataFrame:
+    """What `figures.plot_claims` draws: the gains of one dataset at one scale, and the papers' (scale "reported").
+
+    A figure's data with two more columns: "where" in the paper, and "verdict", empty for a paper's own gain.
+    """
+    ours = scorecard[(scorecard["dataset"] == dataset) & (scorecard["scale"] == scale)]
+    lines = []
+    for claim in [claim for claim in claims if claim.row.metric.startswith("gain")]:
+        about = {"figure": "14_scorecard", "method": claim.id, "where": claim.where, "verdict": ""}
+        for reported in claim.reported:
+            place = {"dataset": reported.dataset, "scale": "reported", "metric": "gain"}
+            lines += [about | place | {"student": s, "value": gain / 100} for s, gain in reported.numbers.items()]
+        for case in ours[ours["id"] == claim.id].to_dict("records"):
+            numbers = {name: case[name] / 100 for name in ("value", "low", "high")}
+            lines.append({**case, **about, **numbers, "verdict": case["verdict"]})
+    return pd.DataFrame(lines, columns=[*COLUMNS, "where", "verdict"])
 
 
 # The scorecard as text
