@@ -1,8 +1,9 @@
-"""The command line `kard`: reproduce, doctor, pretrain-nano."""
+"""The command line `kard`: reproduce, claims, doctor, pretrain-nano."""
 
 import argparse
 import importlib.metadata
 import json
+import os
 import shutil
 import sys
 import tomllib
@@ -55,6 +56,14 @@ def build_parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--force", action="store_true", help="build again every artifact that these notebooks need")
     reproduce.add_argument("--publish", action="store_true", help="copy the executed notebooks back to notebooks/")
 
+    claims = commands.add_parser("claims", help="print every claim of the papers with its verdict here")
+    claims.set_defaults(command=run_claims)
+    claims.add_argument(
+        "--figures", type=Path, nargs="+", metavar="DIR",
+        help="folders of the figures' CSV files (default: figures and runs/*/figures); the first one counts",
+    )  # fmt: skip
+    claims.add_argument("--json", action="store_true", help="print a list of objects, one per verdict")
+
     doctor = commands.add_parser("doctor", help="say what is installed, what would not work here, and how to mend it")
     doctor.set_defaults(command=run_doctor)
 
@@ -76,6 +85,16 @@ def run_reproduce(options: argparse.Namespace) -> int:
         force=options.force, publish=options.publish,
     )  # fmt: skip
     print(f"done: {index.relative_to(REPOSITORY)}")
+    return 0
+
+
+def run_claims(options: argparse.Namespace) -> int:
+    from kardlib.claims import describe, judge, read_claims, read_rows  # imported late: seaborn takes seconds
+
+    root = Path(os.path.relpath(REPOSITORY))
+    folders = options.figures or [root / "figures", *sorted(root.glob("runs/*/figures"))]
+    scorecard = judge(read_claims(), read_rows(folders))
+    print(scorecard.to_json(orient="records", indent=2, force_ascii=False) if options.json else describe(scorecard))
     return 0
 
 

@@ -1,5 +1,6 @@
 """From generated text to numbers: answers are parsed, and every mean comes with an interval and a paired test."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -172,9 +173,11 @@ def paired_difference(
     return Difference(*interval, p)
 
 
-def verdict(difference: Difference) -> str:
-    """Of a claim that the difference is positive: its whole interval decides, never its mean."""
-    return "reproduced" if difference.low > 0 else "not reproduced" if difference.high < 0 else "undecided"
+def verdict(found: Interval | Difference, above: float = 0.0, below: float = math.inf) -> str:
+    """Of a claim that a number lies between `above` and `below`: its whole interval decides, never its mean."""
+    if above < found.low and found.high < below:
+        return "reproduced"
+    return "not reproduced" if found.high < above or found.low > below else "undecided"
 
 
 def summary_rows(values: ArrayLike, seeds: Sequence[int | None], **columns: Any) -> list[dict[str, Any]]:

@@ -602,6 +602,7 @@ def _legend_below(fig: Figure, columns: int, axes: Iterable[Axes] = ()) -> None:
     )  # fmt: skip
 
 
+@mpl.rc_context(LOOK)
 def plot_shares(table: pd.DataFrame) -> Figure:
     """What failures are due to: metrics "share of failures: ...", a dot with its interval each, one panel a student.
 
@@ -629,6 +630,54 @@ def plot_shares(table: pd.DataFrame) -> Figure:
     names = [metric.removeprefix(SHARE).capitalize().replace(" with", "\nwith") for metric in causes]
     axes[0, 0].set_yticks(range(len(causes)), names)
     axes[0, 0].set_ylim(len(causes) - 0.4, -0.6)
+    return fig
+
+
+VERDICTS = {  # marker and colour; the same markers in greyscale
+    "reproduced": ("o", BLUE),
+    "undecided": ("s", GREY),
+    "not reproduced": ("X", RED),
+}
+
+
+@mpl.rc_context(LOOK)
+def plot_claims(table: pd.DataFrame) -> Figure:
+    """Gains that claims are tested on, in points: one line a claim (`method`), its cases below each other.
+
+    Beside the house's columns there is "where", the place in the paper, and "verdict", empty for a paper's own gain.
+    Raises FigureError if there are no rows.
+    """
+    if table.empty:
+        raise FigureError("nothing to draw: no claim has a gain, neither ours nor the paper's")
+    claims = table.drop_duplicates("method")
+    cases = [(table["method"] == claim) & (table["verdict"] != "") for claim in claims["method"]]
+    ends = np.cumsum([max(1.0, 0.45 * (1 + case.sum())) for case in cases])
+    starts = np.concatenate([[0.0], ends[:-1]])
+    fig, ax = plt.subplots(figsize=(PAGE, 0.8 + 0.18 * ends[-1]))
+    ax.axvline(0, color="0.45", linewidth=0.9, zorder=1)
+    for i, (claim, start, end) in enumerate(zip(claims["method"], starts, ends, strict=True)):
+        if i % 2 == 0:
+            ax.axhspan(start, end, color="0.96", zorder=0)
+        paper, ours = table[(table["method"] == claim) & (table["verdict"] == "")], table[cases[i]]
+        lines = np.linspace(start, end, 2 * (1 + len(ours)) + 1)[1::2]  # the paper's, then one for each case
+        ax.plot(
+            100 * paper["value"], lines[:1].repeat(len(paper)), linestyle="none", marker="D", markersize=3.8,
+            markerfacecolor="none", markeredgecolor=BLACK, markeredgewidth=0.8, label="The paper's", zorder=2,
+        )  # fmt: skip
+        for number, verdict in enumerate(ours["verdict"]):
+            row, (marker, color) = ours.iloc[[number]], VERDICTS[verdict]
+            ax.errorbar(
+                100 * row["value"], lines[[1 + number]], xerr=100 * _whiskers(row), linestyle="none", marker=marker,
+                color=color, markersize=3.6, elinewidth=1.0, capsize=1.6, label=f"Ours: {verdict}", zorder=3,
+            )  # fmt: skip
+    labels = [f"{claim} ({where})" for claim, where in zip(claims["method"], claims["where"], strict=True)]
+    ax.set_yticks((starts + ends) / 2, labels)
+    ax.tick_params(axis="y", length=0, labelsize=7)
+    ax.set(ylim=(ends[-1], 0), xlabel="Gain (points)")
+    ax.grid(axis="x")
+    shown = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    order = [label for label in ("The paper's", *(f"Ours: {verdict}" for verdict in VERDICTS)) if label in shown]
+    fig.legend([shown[label] for label in order], order, loc="outside lower center", ncols=4, handletextpad=0.5)
     return fig
 
 

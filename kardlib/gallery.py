@@ -1,4 +1,4 @@
-"""The README's results: the figures, and the papers' numbers beside those that the figures' data hold.
+"""The README's results: the papers' numbers beside those that the figures' data hold, the verdicts, and all figures.
 
 `kard reproduce --publish` writes them between the two markers, so that no number there is typed.
 """
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from kardlib.claims import judge, read_claims, read_rows, summarize, tally
 from kardlib.figures import METHOD_LABEL
 from kardlib.settings import preset
 from kardlib.store import atomic_write
@@ -29,6 +30,22 @@ TABLES_1_AND_2 = {
 # KARD, Figure 4c, MedQA against silver passages, read off the figure: Hits@1, 3, 5, 10.
 FIGURE_4C = {"bm25": (14.3, 25.5, 30.7, 40.0), "reranker": (23.2, 39.6, 46.3, 53.1)}
 DATASETS = {"": "closed world", "_obqa": "OpenbookQA", "_strategyqa": "StrategyQA"}
+COVERS = {  # notebook -> what the figures that it draws stand beside in the papers
+    "01": "KARD, Section 3",
+    "02": "KARD, Section 4",
+    "03": "KARD, Figure 4c",
+    "04": "KARD, Tables 1 and 2",
+    "05": "KARD, Figure 4a",
+    "06": "KARD, Figure 4b",
+    "07": "KARD, Table 3",
+    "08": "KARD, Table 4",
+    "09": "KARD, Table 5",
+    "10": "KARD, Figure 3",
+    "11": "KARD, Table 7",
+    "12": "KARD, Table 6",
+    "13": "ReAugKD",
+    "14": "Both papers: all gains",
+}
 
 
 def read_summary(figures: Path, name: str) -> pd.DataFrame:
@@ -66,15 +83,37 @@ def hits_table(figures: Path) -> list[str]:
     for suffix, dataset in DATASETS.items():
         if (figures / f"03_hits{suffix}.csv").is_file():
             table = read_summary(figures, f"03_hits{suffix}")
+            table = table[table.metric.str.startswith("hits_")]
             for (metric, method), rows in table.groupby(["metric", "method"], sort=False):
                 cells = " | ".join(f"{100 * value:.1f}" for value in rows.sort_values("k").value)
                 lines.append(f"| {metric.removeprefix('hits_')} | {dataset} | {METHOD_LABEL[method]} | {cells} |")
     return lines
 
 
+def scorecard_table(figures: Path) -> list[str]:
+    """Every claim with its verdict, and how many there are of each kind."""
+    scorecard = judge(read_claims(), read_rows([figures]))
+    table = summarize(scorecard)
+    lines = [f"| {' | '.join(table)} |", "|---" * len(table.columns) + "|"]
+    for cells in table.itertuples(index=False):
+        escaped = (cell.replace("*", r"\*").replace("|", r"\|").replace("\n", "<br>") for cell in cells)
+        lines.append(f"| {' | '.join(escaped)} |")
+    return [*lines, "", f"Together: {tally(scorecard)}."]
+
+
+def figures_table(figures: Path) -> list[str]:
+    """Every figure beside the paper's table or figure that it stands for."""
+    lines = ["| paper | here |", "|---|---|"]
+    for path in sorted(figures.glob("*.png")):
+        name = path.stem
+        dataset = next((data for suffix, data in DATASETS.items() if suffix and name.endswith(suffix)), "")
+        paper = f"{COVERS.get(name[:2], 'ours')}{dataset and f', on {dataset}'}"
+        lines.append(f"| {paper} | ![{name}](figures/{name}.png) |")
+    return lines
+
+
 def gallery(figures: Path) -> str:
     """The README's section, markers included."""
-    hits = [f"03_hits{suffix}" for suffix in DATASETS if (figures / f"03_hits{suffix}.png").is_file()]
     parts = [
         "**Tables 1 and 2**: accuracy in per cent; the paper's base student on three datasets, our students on the",
         "closed world with 95 % intervals over questions and seeds. Tasks differ: compare the order, not the level.",
@@ -82,7 +121,12 @@ def gallery(figures: Path) -> str:
         "**Figure 4c**: share of questions with a right passage among the first *k*, in per cent. Silver",
         "passages are the top 3 that the teacher's rationales retrieve, gold ones the annotators' (or the world's).",
         "", *hits_table(figures), "",
-        *(f"![{name}](figures/{name}.png)" for name in [*hits, "02_queries"]),
+        "**Scorecard**: what the papers claim, with a verdict for every dataset, scale and student that was run. The",
+        "whole 95 % interval decides: inside what the test asks for ✓ reproduced, outside ✗ not reproduced, else",
+        "? undecided. Gains are in points, shares in per cent, the papers' numbers in theirs.",
+        "", *scorecard_table(figures), "",
+        "**Figures**, each with its data as CSV and as PDF beside it in `figures/`:",
+        "", *figures_table(figures),
     ]  # fmt: skip
     return "\n".join([BEGIN, "", *parts, "", END])
 

@@ -28,6 +28,7 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+from kardlib.claims import judge, read_claims, read_rows, summarize, tally
 from kardlib.errors import KardError
 from kardlib.gallery import refresh_readme
 from kardlib.settings import preset
@@ -102,7 +103,7 @@ def reproduce(
     } | ({"KARD_FORCE": now()} if force else {})
     for notebook in notebooks:
         result = run_notebook(notebook, parameters, run, figures, environment)
-        index = write_index(run, root / "notebooks")
+        index = write_index(run, root / "notebooks", figures)
         if result.status == "failed":
             raise ReproduceError(f"{result.error} (see {os.path.relpath(run / notebook.name)}; finished work is kept)")
     if publish:
@@ -272,13 +273,15 @@ img {{ max-width: 100% }}
 <tr><th>notebook<th>status<th>time<th>peak memory<th>finished<th>
 {rows}
 </table>
+<h2>Scorecard</h2>
+{scorecard}
 {figures}
 </html>
 """
 
 
-def write_index(run: Path, notebooks: Path) -> Path:
-    """Write `run/index.html` from what the executed copies in `run` say about themselves."""
+def write_index(run: Path, notebooks: Path, figures: Path) -> Path:
+    """Write `run/index.html` from what the executed copies in `run` say about themselves and the figures' data."""
     results = [read_result(run / path.name) for path in choose_notebooks(notebooks)]
     origin = provenance()
     facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
@@ -287,6 +290,7 @@ def write_index(run: Path, notebooks: Path) -> Path:
         title=html.escape(f"kard reproduce: {run.name}"),
         origin=html.escape(" · ".join(facts)),
         rows="\n".join(format_row(result) for result in results),
+        scorecard=format_scorecard(figures),
         figures="\n".join(format_figure(path) for path in dict.fromkeys(f for r in results for f in r.figures)),
     )
     with atomic_write(run / "index.html") as temporary:
@@ -316,6 +320,19 @@ def format_row(result: Result) -> str:
         f'<a href="{link}.ipynb">executed notebook</a><br>{html.escape(result.error)}',
     ]
     return "<tr>" + "".join(f"<td>{cell}" for cell in cells)
+
+
+def format_scorecard(figures: Path) -> str:
+    """The claims with their verdicts; a sentence where they cannot be read, for a report is written all the same."""
+    try:
+        scorecard = judge(read_claims(), read_rows([figures] if figures.is_dir() else []))
+    except KardError as error:
+        return f"<p>{html.escape(str(error))}</p>"
+    table = summarize(scorecard)
+    lines = ["<tr>" + "".join(f"<th>{html.escape(name)}" for name in table)]
+    for cells in table.itertuples(index=False):
+        lines.append("<tr>" + "".join("<td>" + html.escape(cell).replace("\n", "<br>") for cell in cells))
+    return "\n".join([f"<p>{html.escape(tally(scorecard))}</p>", "<table>", *lines, "</table>"])
 
 
 def format_figure(path: str) -> str:
