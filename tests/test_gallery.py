@@ -31,7 +31,8 @@ def test_every_figure_stands_beside_its_place_in_the_paper(tmp_path):
         "| ours | ![99_new](figures/99_new.png) |",
     ]
     drawn = {path.stem for path in (ROOT / "figures").glob("*.png")}
-    assert all(f"](figures/{name}.png)" in gallery(ROOT / "figures") for name in drawn)
+    section = gallery(ROOT / "figures")
+    assert all(f"](figures/{name}.png)" in section for name in drawn)
     assert {name[:2] for name in drawn} <= set(COVERS)
 
 
