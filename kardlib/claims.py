@@ -201,9 +201,11 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
                 )
             if cases.empty:
                 lines.append(about | {"scale": scale, "verdict": NOT_RUN})
-    scorecard = pd.DataFrame(lines, columns=SCORECARD).astype({"k": "Int64", "n": "Int64"})
+    scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
     texts = ["dataset", "student", "metric", "file"]
-    return scorecard.fillna(dict.fromkeys(texts, "")).astype(dict.fromkeys(("value", "low", "high"), "float64"))
+    scorecard[texts] = scorecard[texts].fillna("")
+    kinds = dict.fromkeys(("k", "n"), "Int64") | dict.fromkeys(("value", "low", "high"), "float64")
+    return scorecard.astype(kinds)
 
 
 def _rank(column: pd.Series) -> pd.Series:

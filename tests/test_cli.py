@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kardlib.__main__ import main, parse_setting
+from kardlib.figures import COLUMNS
 from kardlib.settings import SettingsError
 from kardlib.store import REPOSITORY
 
@@ -47,6 +49,26 @@ def test_a_mistake_is_one_sentence(arguments: list[str], said: str, capsys: pyte
     assert main(["reproduce", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("kard: ") and said in err and err.count("\n") == 1
+
+
+def test_claims_are_printed_with_their_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = (
+        "04_main,world,embedded,kard_reranker,t5-nano-base,,3,gain in accuracy over reasoning_distillation,0.2,0.1,0.3,"
+    )
+    (tmp_path / "04_main.csv").write_text(f"{','.join(COLUMNS)}\n{row}\n")
+    assert main(["claims", "--figures", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "✓ reproduced: world, embedded, t5-nano-base" in out and "1 reproduced, " in out.splitlines()[-1]
+    assert main(["claims", "--figures", str(tmp_path), "--json"]) == 0
+    verdicts = [line["verdict"] for line in json.loads(capsys.readouterr().out)]
+    assert verdicts.count("reproduced") == 1 and len(verdicts) > 20
+    assert main(["claims"]) == 0  # what is committed under figures/
+
+
+def test_claims_of_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["claims", "--figures", "nowhere"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("kard: there is no folder nowhere") and err.count("\n") == 1
 
 
 def test_the_exit_code_reaches_the_shell_without_a_traceback() -> None:
