@@ -337,11 +337,11 @@ class Experiment:
         missing = [job for job in jobs if not self.store.has(kind, job[0])]
         if missing:
             print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {self.workers} at a time", flush=True)
-            with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_one_core_each) as pool:
+            with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=one_core_each) as pool:
                 done = [pool.submit(_make, self.store, kind, *job) for job in missing]
                 for i, future in enumerate(done, 1):
                     print(f"{kind} {i}/{len(done)} {future.result().name}", flush=True)
-        return {fingerprint(spec): self.store.make(kind, spec, _refuse) for spec, _ in jobs}
+        return {fingerprint(spec): self.store.make(kind, spec, refuse) for spec, _ in jobs}
 
     def _read(self, split: str, read: list[list[str]], folder: Path) -> Predictions:
         questions = self.data.splits[split]
@@ -353,7 +353,7 @@ class Experiment:
         return Predictions(questions, read, texts, answers)
 
 
-def _one_core_each() -> None:
+def one_core_each() -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -378,7 +378,7 @@ def _predict(folder: Path, sources: list[str], settings: StudentSettings, seed: 
     (folder / "texts.json").write_text(json.dumps(texts))
 
 
-def _refuse(folder: Path) -> None:
+def refuse(folder: Path) -> None:
     raise AssertionError(f"{folder} should have been made by a worker")
 
 
