@@ -124,9 +124,10 @@ def compress(keys: Array, soft_labels: Array, gold: NDArray[np.int64], kind: str
         return KnowledgeBase(build_index(keys, "exact"), soft_labels)
     if kind.startswith("prototypes_"):
         keys, soft_labels = find_prototypes(keys, soft_labels, gold, int(kind.removeprefix("prototypes_")) / 100)
-    factory = f"PQ{keys.shape[1] // 8}" if kind == "pq" else "SQfp16"
-    index: Any = faiss.index_factory(keys.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    dim = keys.shape[1]
+    index: Any = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     if kind == "pq":
+        index = faiss.IndexPQ(dim, dim // 8, 8, faiss.METRIC_INNER_PRODUCT)
         index.pq.cp.min_points_per_centroid = 1  # without its warning where entries are few
     index.train(keys)
     index.add(keys)
