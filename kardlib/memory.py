@@ -144,7 +144,8 @@ def find_prototypes(keys: Array, soft_labels: Array, gold: NDArray[np.int64], sh
             centres.append(own)
             means.append(soft)
             continue
-        kmeans: Any = faiss.Kmeans(keys.shape[1], count, niter=20, spherical=True, seed=0, min_points_per_centroid=1)
+        limits = {"min_points_per_centroid": 1, "max_points_per_centroid": len(own)}  # no warning, no subset
+        kmeans: Any = faiss.Kmeans(keys.shape[1], count, niter=20, spherical=True, seed=0, **limits)
         kmeans.train(own)
         member = kmeans.index.search(own, 1)[1][:, 0]
         used = np.unique(member)
@@ -194,7 +195,8 @@ class Mixing(NamedTuple):
 
 def neighbour_prediction(similarities: Array, soft_labels: Array, tau: float) -> Array:
     """`sum_j w_j y_j`, `w = softmax(s . z_j / tau)` over the neighbours: (Q, k), (Q, k, C) -> (Q, C); reconstructed."""
-    scores = similarities / tau
+    with np.errstate(over="ignore"):  # the similarity of an entry that was not found
+        scores = similarities / tau
     weights = np.exp(scores - scores.max(1, keepdims=True))
     weights /= weights.sum(1, keepdims=True)
     return np.einsum("qk,qkc->qc", weights, soft_labels)

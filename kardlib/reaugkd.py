@@ -499,10 +499,14 @@ class ReAugKD:
         if missing:
             print(f"{len(missing)} of {len(jobs)} students to train, {self.workers} at a time", flush=True)
             shared = (self.task, self.knobs, self.teacher, self.base_folder)
-            with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=one_core_each) as pool:
-                made = [pool.submit(make_student, self.store, spec, *shared, *cell) for cell, spec in missing.items()]
-                for i, future in enumerate(made, 1):
-                    print(f"student {i}/{len(made)} {future.result().name}", flush=True)
+            if self.workers == 1:
+                for cell, spec in missing.items():
+                    make_student(self.store, spec, *shared, *cell)
+            else:
+                with ProcessPoolExecutor(self.workers, get_context("spawn"), one_core_each) as pool:
+                    made = [pool.submit(make_student, self.store, jobs[cell], *shared, *cell) for cell in missing]
+                    for i, future in enumerate(made, 1):
+                        print(f"student {i}/{len(made)} {future.result().name}", flush=True)
         return {cell: self.store.make("reaugkd_student", spec, refuse) for cell, spec in jobs.items()}
 
     @cached_property

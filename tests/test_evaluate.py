@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from kardlib.data import LETTERS
-from kardlib.evaluate import accuracy, bootstrap_interval, hits, majority_vote, paired_difference, parse_answer
+from kardlib.evaluate import (
+    accuracy,
+    bootstrap_interval,
+    f1_interval,
+    hits,
+    majority_vote,
+    paired_difference,
+    parse_answer,
+)
 
 FOUR = ("w", "x", "y", "z")
 YES_NO = ("yes", "no")
@@ -231,3 +239,20 @@ def test_values_that_are_none(values, message):
 def test_methods_with_different_questions():
     with pytest.raises(ValueError, match=r"\(1, 3\) and \(1, 2\)"):
         paired_difference([1, 0, 1], [1, 0])
+
+
+def test_f1_and_its_interval():
+    rng = np.random.default_rng(0)
+    gold = rng.random(200) < 0.6
+    said = np.stack([np.where(rng.random(200) < 0.8, gold, ~gold) for _ in range(3)])
+    plain = []
+    for row in said:
+        hit, wrong, missed = (row & gold).sum(), (row & ~gold).sum(), (~row & gold).sum()
+        plain.append(2 * hit / (2 * hit + wrong + missed))
+    interval = f1_interval(said, gold)
+    assert interval.mean == pytest.approx(np.mean(plain))
+    assert interval.low < interval.mean < interval.high < interval.low + 0.2
+    assert f1_interval(gold, gold) == (1, 1, 1)
+    assert f1_interval(np.zeros(200), gold).mean == 0
+    with pytest.raises(ValueError, match="do not belong together"):
+        f1_interval(said, gold[:5])

@@ -64,9 +64,11 @@ def test_every_notebook_runs_at_the_smoke_scale_and_a_second_run_makes_nothing(t
     shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
     index = reproduce("smoke", "world", None, {}, root=root)
     assert all(path.stem in index.read_text() for path in NOTEBOOKS)
-    assert {p.stem for p in (root / "runs").rglob("*.csv")} >= {"02_queries", "03_hits", "04_main"}
+    drawn = {"02_queries", "03_hits", "04_main", "13_reaugkd", "13_where", "13_compression"}
+    assert {p.stem for p in (root / "runs").rglob("*.csv")} >= drawn
     made = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").glob("*/artifact.json")}
     kinds = {p.parent.name.split("-")[0] for p in made}
-    assert kinds == {"index", "runs", "reranker", "reranked", "student", "predictions"}
+    kard = {"index", "runs", "reranker", "reranked", "student", "predictions"}
+    assert kinds == kard | {"reaugkd_teacher", "reaugkd_base", "reaugkd_student"}
     reproduce("smoke", "world", None, {}, root=root)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").glob("*/artifact.json")} == made
