@@ -173,6 +173,30 @@ def paired_difference(
     return Difference(*interval, p)
 
 
+def f1_interval(
+    predicted: ArrayLike, gold: ArrayLike, level: float = 0.95, resamples: int = 5000, seed: int = 0
+) -> Interval:
+    """F1 of the positive class, mean over seeds, and its bootstrap interval; `predicted` (seeds, questions) and `gold`
+    (questions,) are True where an answer is the positive class.
+
+    F1 is no mean over questions, so that each resample (drawn as in `bootstrap_interval`) counts anew. Without a
+    positive prediction or answer F1 is 0. Raises ValueError for shapes that differ.
+    """
+    guess, truth = np.atleast_2d(np.asarray(predicted, dtype=float)), np.asarray(gold, dtype=float)
+    if guess.ndim != 2 or guess.shape[1:] != truth.shape or not guess.size:
+        raise ValueError(f"predictions {guess.shape} and answers {truth.shape} do not belong together")
+    seeds, questions = guess.shape
+    rng = np.random.default_rng(seed)
+    draws = np.vstack([np.ones(questions), _count_draws(rng, resamples, questions)])
+    hits, said, true = draws @ (guess * truth).T, draws @ guess.T, (draws @ truth)[:, None]
+    f1 = 2 * hits / np.maximum(said + true, 1)  # (1 + resamples, seeds); first what was measured
+    if seeds > 1:
+        f1[1:] *= _count_draws(rng, resamples, seeds)
+    means = f1.mean(axis=1)
+    low, high = np.quantile(means[1:], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(means[0]), float(low), float(high))
+
+
 def verdict(found: Interval | Difference, above: float = 0.0, below: float = math.inf) -> str:
     """Of a claim that a number lies between `above` and `below`: its whole interval decides, never its mean."""
     if above < found.low and found.high < below:

@@ -443,11 +443,11 @@ class Experiment:
             threads = max(1, (os.cpu_count() or 1) // min(self.workers, len(jobs)))
             context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
             context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
-            with ProcessPoolExecutor(self.workers, context, initializer=_use_threads, initargs=(threads,)) as pool:
+            with ProcessPoolExecutor(self.workers, context, initializer=use_threads, initargs=(threads,)) as pool:
                 done = [pool.submit(_make, self.store, kind, *job) for job in missing]
                 for i, future in enumerate(done, 1):
                     print(f"{kind} {i}/{len(done)} {future.result().name}", flush=True)
-        return {fingerprint(spec): self.store.make(kind, spec, _refuse) for spec, _ in jobs}
+        return {fingerprint(spec): self.store.make(kind, spec, refuse) for spec, _ in jobs}
 
     def _read(self, split: str, read: list[list[str]], folder: Path) -> Predictions:
         questions = self.data.splits[split]
@@ -466,7 +466,7 @@ def _query(rationale: Rationale) -> str:
     return rationale.text[:3000]  # an LLM can write without end
 
 
-def _use_threads(number: int) -> None:
+def use_threads(number: int) -> None:
     import torch
 
     torch.set_num_threads(number)
@@ -508,7 +508,7 @@ def _predict(folder: Path, sources: list[str], settings: StudentSettings, seed: 
     (folder / "texts.json").write_text(json.dumps(texts))
 
 
-def _refuse(folder: Path) -> None:
+def refuse(folder: Path) -> None:
     raise AssertionError(f"{folder} should have been made by a worker")
 
 

@@ -80,6 +80,13 @@ METHOD_STYLE = {
     "rag": Style(RED, "X", "-.", "\\\\"),
     "dapt": Style(RED, "d", ":", "//"),
     "dapt_kard": Style(RED, "h", "--", "||"),
+    "student_alone": Style(GREY, "v", ":", "..."),
+    "soft_labels": Style(PINK, "P", "--", "xxx"),
+    "rkd": Style(ORANGE, "s", "-.", "///"),
+    "reaugkd_no_retrieval": Style(SKY, "o", "--", "---"),
+    "reaugkd": Style(BLUE, "D", "-", ""),
+    "neighbours": Style(RED, "X", "-.", "\\\\"),
+    "reaugkd_teacher": Style(BLACK, "*", ":", "***", hollow=True),
     "bm25": Style(SKY, "o", "--", "---"),
     "untrained": Style(ORANGE, "s", "-.", "///"),
     "reranker": Style(BLUE, "D", "-", ""),
@@ -107,6 +114,13 @@ METHOD_LABEL = {  # in the papers' order of rows
     "kard_reranker": "KARD (reranker)",
     "kard_silver": "KARD (silver, oracle)",
     "teacher_cot": "Teacher CoT (oracle)",
+    "student_alone": "Student, fine-tuned alone",
+    "soft_labels": "Soft-label distillation",
+    "rkd": "RKD",
+    "reaugkd_no_retrieval": "ReAugKD without retrieval",
+    "reaugkd": "ReAugKD",
+    "neighbours": "Nearest neighbours alone",
+    "reaugkd_teacher": "Teacher",
     "bm25": "BM25",
     "untrained": "Reranker, untrained",
     "reranker": "Reranker, trained",
@@ -126,7 +140,19 @@ BLOCKS = (  # rows that belong together, kept apart by a line
     ("fine_tuning", "ka_fine_tuning"),
     ("rag", "dapt", "dapt_kard", "reasoning_distillation", "kard_bm25", "kard_reranker"),
     ("kard_silver", "teacher_cot"),
+    ("student_alone", "soft_labels", "rkd", "reaugkd_no_retrieval", "reaugkd", "neighbours"),
+    ("reaugkd_teacher",),
 )
+COMPRESSIONS = {  # of ReAugKD's knowledge base
+    "full": ("everything, fp32", "D"),
+    "half": ("everything, fp16", "s"),
+    "pq": ("product-quantised keys", "P"),
+    "prototypes_100": ("100 %", "o"),
+    "prototypes_20": ("20 %", "o"),
+    "prototypes_5": ("5 %", "o"),
+    "prototypes_1": ("1 %", "o"),
+}
+QUARTERS = 4  # groups of questions in `plot_where`
 
 # Tables
 
@@ -678,6 +704,73 @@ def plot_claims(table: pd.DataFrame) -> Figure:
     shown = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     order = [label for label in ("The paper's", *(f"Ours: {verdict}" for verdict in VERDICTS)) if label in shown]
     fig.legend([shown[label] for label in order], order, loc="outside lower center", ncols=4, handletextpad=0.5)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_compression(table: pd.DataFrame) -> Figure:
+    """Accuracy of ReAugKD against the size of its knowledge base, one point for each of `COMPRESSIONS`.
+
+    `method` is a kind of compression with rows "accuracy" and "bytes"; a row "accuracy" of "reaugkd_no_retrieval" is a
+    dashed line. Single seeds are left out. Raises FigureError if no kind has both rows.
+    """
+    table = table[table["seed"].isna()].set_index(["method", "metric"])
+    kinds = [kind for kind in COMPRESSIONS if {(kind, "accuracy"), (kind, "bytes")} <= set(table.index)]
+    if not kinds:
+        raise FigureError("nothing to draw: no kind of knowledge base has rows accuracy and bytes")
+    fig, ax = plt.subplots(figsize=(COLUMN, 2.7))
+    size = {kind: table.loc[(kind, "bytes"), "value"] / 1024 for kind in kinds}
+    rows = {kind: table.loc[[(kind, "accuracy")]] for kind in kinds}
+    prototypes = [kind for kind in kinds if kind.startswith("prototypes")]
+    ax.plot([size[k] for k in prototypes], [rows[k]["value"].item() for k in prototypes], color=GREEN, zorder=2)
+    for kind in kinds:
+        text, marker = COMPRESSIONS[kind]
+        own: dict[str, Any] = {"label": text, "color": BLUE} if kind not in prototypes else {"color": GREEN}
+        own |= {"label": "class prototypes"} if kind == "prototypes_100" else {}
+        ax.errorbar(
+            [size[kind]], rows[kind]["value"], yerr=_whiskers(rows[kind]), marker=marker, linestyle="none",
+            markersize=4.2, elinewidth=1.0, capsize=2.2, zorder=3, **own,
+        )  # fmt: skip
+        if kind in prototypes:
+            at = (size[kind], rows[kind]["low"].item())
+            ax.annotate(text, at, (0, -4), textcoords="offset points", ha="center", va="top", fontsize=7)
+    if ("reaugkd_no_retrieval", "accuracy") in table.index:
+        without = table.loc[("reaugkd_no_retrieval", "accuracy"), "value"]
+        ax.axhline(without, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, label="without retrieval", zorder=1)
+    ax.set_xscale("log")
+    ax.margins(y=0.15)
+    ax.set(xlabel="Size of the knowledge base (KiB)", ylabel="Accuracy (%)")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    ax.grid(axis="y")
+    fig.legend(loc="outside lower center", ncols=2, columnspacing=1.2, handletextpad=0.5)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_where(table: pd.DataFrame) -> Figure:
+    """What retrieval gains in each quarter of the questions: by the student's confidence, by its neighbours' distance.
+
+    Rows "gain_confidence_1" (least sure) to "_4" and "gain_distance_1" (nearest) to "_4", differences of accuracy with
+    intervals. Raises FigureError if one is missing.
+    """
+    panels = {
+        "confidence": ("How sure the student is", "least", "most"),
+        "distance": ("Distance of the nearest entry", "near", "far"),
+    }
+    table = table[table["seed"].isna()].set_index("metric")
+    wanted = [f"gain_{panel}_{i}" for panel in panels for i in range(1, QUARTERS + 1)]
+    if missing := [metric for metric in wanted if metric not in table.index]:
+        raise FigureError(f"nothing to draw: no row has the metric {missing[0]}")
+    fig, axes = plt.subplots(1, 2, figsize=(PAGE, 2.2), sharey=True)
+    ticks = range(1, QUARTERS + 1)
+    for ax, (panel, (title, first, last)) in zip(axes, panels.items(), strict=True):
+        rows = table.loc[[f"gain_{panel}_{i}" for i in ticks]]
+        _draw(ax, "reaugkd", ticks, 100 * rows["value"], yerr=100 * _whiskers(rows), linestyle="none")
+        ax.axhline(0, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
+        ax.set(title=title, xlabel=f"Quarter of the questions (n = {_sizes(rows)})", xlim=(0.5, QUARTERS + 0.5))
+        ax.set_xticks(ticks, [f"1 ({first})", *map(str, ticks[1:-1]), f"{QUARTERS} ({last})"])
+        ax.grid(axis="y")
+    axes[0].set_ylabel("Gain from retrieval (points)")
     return fig
 
 

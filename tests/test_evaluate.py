@@ -15,6 +15,7 @@ from kardlib.data import LETTERS
 from kardlib.evaluate import (
     accuracy,
     bootstrap_interval,
+    f1_interval,
     gain_row,
     hits,
     majority_vote,
@@ -271,3 +272,20 @@ def test_a_gain_is_the_paired_difference_and_says_over_what():
         "method": "reranker", "k": 3, "metric": "gain in hits_gold over bm25", "n": 4,
         "value": difference.mean, "low": difference.low, "high": difference.high,
     }  # fmt: skip
+
+
+def test_f1_and_its_interval():
+    rng = np.random.default_rng(0)
+    gold = rng.random(200) < 0.6
+    said = np.stack([np.where(rng.random(200) < 0.8, gold, ~gold) for _ in range(3)])
+    plain = []
+    for row in said:
+        hit, wrong, missed = (row & gold).sum(), (row & ~gold).sum(), (~row & gold).sum()
+        plain.append(2 * hit / (2 * hit + wrong + missed))
+    interval = f1_interval(said, gold)
+    assert interval.mean == pytest.approx(np.mean(plain))
+    assert interval.low < interval.mean < interval.high < interval.low + 0.2
+    assert f1_interval(gold, gold) == (1, 1, 1)
+    assert f1_interval(np.zeros(200), gold).mean == 0
+    with pytest.raises(ValueError, match="do not belong together"):
+        f1_interval(said, gold[:5])

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from kardlib import reaugkd
 from kardlib.figures import (
     BLOCKS,
     COLUMNS,
@@ -20,11 +21,13 @@ from kardlib.figures import (
     METHOD_STYLE,
     FigureError,
     long_form,
+    plot_compression,
     plot_hits,
     plot_main,
+    plot_where,
     save_figure,
 )
-from kardlib.methods import METHODS
+from kardlib.methods import MAIN_ROWS, METHODS
 
 WHERE = {"figure": "03_hits", "dataset": "world", "scale": "smoke"}
 RETRIEVERS = ("bm25", "untrained", "reranker")
@@ -60,7 +63,7 @@ def main_table():
         + [
             accuracy_row(method=m, student=s, seed=seed, value=0.3 + i / 20, low=0.28 + i / 20, high=0.33 + i / 20)
             for s in ("small", "base", "large")
-            for i, m in enumerate(METHODS)
+            for i, m in enumerate(MAIN_ROWS)
             for seed in (None, 0, 1)
         ]
     )
@@ -102,11 +105,13 @@ def test_two_rows_for_one_cell():
 
 
 def test_every_method_has_a_look_of_its_own():
-    assert set(METHODS) <= set(METHOD_STYLE)
+    assert set(METHODS) | set(reaugkd.METHODS) <= set(METHOD_STYLE)
+    assert {name: method.label for name, method in reaugkd.METHODS.items()}.items() <= METHOD_LABEL.items()
     assert set(METHOD_STYLE) == set(METHOD_LABEL) - {"chance"}
     rows = [method for block in BLOCKS for method in block]
     assert sorted(rows) == sorted(set(METHOD_STYLE) - {*RETRIEVERS, "silver", *LEARNERS, *NETWORKS})
-    for names in (rows, [*RETRIEVERS, "silver"], LEARNERS, NETWORKS):
+    kard = [m for m in rows if m not in reaugkd.METHODS]
+    for names in (kard, list(reaugkd.METHODS), [*RETRIEVERS, "silver"], LEARNERS, NETWORKS):
         for a, b in combinations(names, 2):
             one, other = METHOD_STYLE[a], METHOD_STYLE[b]
             assert (one.color, one.marker) != (other.color, other.marker), (a, b)
@@ -138,13 +143,34 @@ def test_plot_main(main_table):
     fig = plot_main(main_table)
     assert [ax.get_title() for ax in fig.axes] == ["small", "base", "large"]
     ax = fig.axes[0]
-    assert [t.get_text() for t in ax.get_yticklabels()] == [METHOD_LABEL[m] for m in METHODS]
+    assert [t.get_text() for t in ax.get_yticklabels()] == [METHOD_LABEL[m] for m in MAIN_ROWS]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
-    assert len(ax.containers) == len(METHODS)  # summaries over seeds, not single seeds
+    assert len(ax.containers) == len(MAIN_ROWS)  # summaries over seeds, not single seeds
     assert {"30.0", "75.0", " chance"} <= {t.get_text() for t in ax.texts}
 
 
-@pytest.mark.parametrize("plot", [plot_hits, plot_main])
+def test_plot_compression():
+    row = WHERE | {"value": 0.8, "low": 0.7, "high": 0.9}
+    rows = [row | {"method": m, "metric": "accuracy"} for m in ("full", "prototypes_5", "reaugkd_no_retrieval")]
+    rows += [WHERE | {"method": m, "metric": "bytes", "value": v} for m, v in (("full", 4096), ("prototypes_5", 2048))]
+    (ax,) = plot_compression(long_form(rows)).axes
+    assert [c.lines[0].get_xdata().tolist() for c in ax.containers] == [[4.0], [2.0]]
+    assert [t.get_text() for t in ax.texts] == ["5 %"]
+
+
+def test_plot_where():
+    rows = [
+        WHERE | {"method": "reaugkd", "metric": f"gain_{by}_{i}", "value": i / 100, "low": -0.01, "high": 0.05, "n": 10}
+        for by in ("confidence", "distance")
+        for i in (1, 2, 3, 4)
+    ]
+    for ax in plot_where(long_form(rows)).axes:
+        assert ax.containers[0].lines[0].get_ydata() == pytest.approx([1, 2, 3, 4])
+    with pytest.raises(FigureError, match="gain_distance_4"):
+        plot_where(long_form(rows[:-1]))
+
+
+@pytest.mark.parametrize("plot", [plot_hits, plot_main, plot_compression, plot_where])
 def test_nothing_to_draw(plot):
     with pytest.raises(FigureError, match="nothing to draw"):
         plot(long_form([accuracy_row(metric="bits")]))

@@ -1,0 +1,599 @@
+"""ReAugKD: a student that looks up what its teacher thought of similar training examples.
+
+    teacher -> embeddings, logits -> projection -> knowledge base (z_i, y_i) -> students -> retrieval, mixing
+
+Zhang et al., *ReAugKD: Retrieval-Augmented Knowledge Distillation for Pre-trained Language Models*, ACL 2023. The steps
+are those of the abstract and the authors' public summary. **Reconstructed** here, from the description alone, are the
+exact form of the relational loss, of the weights in retrieval and of the mixing, the pooling, and every number.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, huber_loss, kl_div, normalize
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from kardlib.data import DataError
+from kardlib.device import pick_device
+from kardlib.experiment import fingerprint, identify, refuse, use_threads
+from kardlib.memory import (
+    Array,
+    KnowledgeBase,
+    Mixing,
+    Outputs,
+    build_index,
+    choose_mixing,
+    compress,
+    load_knowledge_base,
+    predict,
+    read_outputs,
+    save_knowledge_base,
+    write_outputs,
+)
+from kardlib.reranker import length_batches, load_encoder
+from kardlib.settings import ReAugKDSettings, RunSettings, preset
+from kardlib.store import Store, write_json
+from kardlib.student import PlainProgress
+from kardlib.tasks import Example, Task, open_task
+
+HEAD, HEAD_FACTS = "head.safetensors", "classifier.json"
+TOKENS = 4096  # padded tokens that an encoder reads at once
+
+Losses = tuple[Literal["label", "soft", "relational", "rkd"], ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: the losses its student learns from, and whose prediction counts."""
+
+    label: str
+    losses: Losses
+    predicts: Literal["student", "mixed", "neighbours", "teacher"]
+
+
+METHODS = {
+    "student_alone": Method("Student, fine-tuned alone", ("label",), "student"),
+    "soft_labels": Method("Soft-label distillation", ("label", "soft"), "student"),
+    "rkd": Method("RKD", ("label", "soft", "rkd"), "student"),
+    "reaugkd_no_retrieval": Method("ReAugKD without retrieval", ("label", "soft", "relational"), "student"),
+    "reaugkd": Method("ReAugKD", ("label", "soft", "relational"), "mixed"),
+    "neighbours": Method("Nearest neighbours alone", ("label", "soft", "relational"), "neighbours"),
+    "reaugkd_teacher": Method("Teacher", (), "teacher"),
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The equations; B texts in a batch, C labels, d the student's embedding size
+
+
+def contrastive_loss(z: Tensor, labels: Tensor, tau: float) -> Tensor:
+    """Supervised contrastive loss of the projection: z (B, d) of length 1, labels (B,).
+
+    `-1/|P(i)| sum_{p in P(i)} log softmax_{a != i}(z_i . z_a / tau)_p`, `P(i)` the others with the label of `i`; mean
+    over those that have others (Khosla et al. 2020, L_out; that ReAugKD uses this loss is sourced, its form is not).
+    Raises DataError where no two examples share a label.
+    """
+    same = labels[:, None] == labels[None, :]
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    positive = same & ~itself
+    counts = positive.sum(1)
+    if not counts.any():
+        raise DataError("the contrastive loss needs two examples with the same label in a batch: enlarge the batch")
+    log_softmax = (z @ z.T / tau).masked_fill(itself, -torch.inf).log_softmax(1)
+    per_anchor = -log_softmax.masked_fill(~positive, 0.0).sum(1) / counts.clamp(min=1)
+    return per_anchor[counts > 0].mean()
+
+
+def soft_label_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """`T^2 KL(softmax(teacher / T) || softmax(student / T))`, mean over the batch; both (B, C) (Hinton et al. 2015)."""
+    target, own = ((logits / temperature).log_softmax(1) for logits in (teacher_logits, student_logits))
+    return temperature**2 * kl_div(own, target, reduction="batchmean", log_target=True)
+
+
+def relational_loss(s: Tensor, z: Tensor, tau: float) -> Tensor:
+    """`KL(q_i || p_i)`, mean over the batch (formula **reconstructed**); s and z are (B, d) of length 1.
+
+    `q_ij = softmax_{j != i}(z_i . z_j / tau)` between teacher embeddings, `p_ij = softmax_{j != i}(s_i . z_j / tau)`
+    from the student's to the teacher's: a student's text should stand to the memory as its teacher's embedding does.
+    """
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    log_q, log_p = ((x @ z.T / tau).masked_fill(itself, -torch.inf).log_softmax(1) for x in (z, s))
+    return (log_q.exp() * (log_q - log_p)).masked_fill(itself, 0.0).sum(1).mean()
+
+
+def rkd_loss(s: Tensor, t: Tensor, angle_weight: float = 2.0) -> Tensor:
+    """Relational knowledge distillation (Park et al., CVPR 2019): distances plus `angle_weight` times angles.
+
+    s (B, d) and t (B, d_t) are embeddings of any length. Huber loss between the distances of all pairs, each side
+    divided by its mean, and between the cosines of the angles at the middle of all triplets.
+    """
+    distances_s, distances_t = (_distances(x) / _mean_distance(x) for x in (s, t))
+    return huber_loss(distances_s, distances_t) + angle_weight * huber_loss(_angles(s), _angles(t))
+
+
+def _distances(x: Tensor) -> Tensor:
+    """(B, B), 0 on the diagonal; the root of 0 has no gradient, so it is taken of the others alone."""
+    squares = (x[:, None] - x[None, :]).square().sum(2)
+    return torch.where(squares > 0, squares.where(squares > 0, 1.0).sqrt(), 0.0)
+
+
+def _mean_distance(x: Tensor) -> Tensor:
+    distances = _distances(x)
+    return distances.sum() / (distances > 0).sum().clamp(min=1)
+
+
+def _angles(x: Tensor) -> Tensor:
+    """(B, B, B): the cosine at `j` between the directions to `i` and to `k`."""
+    directions = normalize(x[None, :] - x[:, None], dim=2)  # (j, i, d)
+    return directions @ directions.transpose(1, 2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Encoders that classify
+
+
+class Classifier(nn.Module):
+    """An encoder and a linear head: tokens to an embedding (B, d) and logits (B, C)."""
+
+    def __init__(
+        self, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, labels: int, pooling: str, seed: int = 0
+    ):
+        super().__init__()
+        self.encoder: Any = encoder
+        self.tokenizer, self.pooling = tokenizer, pooling
+        self.head = nn.Linear(encoder.config.hidden_size, labels)
+        nn.init.normal_(self.head.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.encoder(**inputs).last_hidden_state  # (B, T, d)
+        mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
+        embedding = hidden[:, 0] if self.pooling == "cls" else (hidden * mask).sum(1) / mask.sum(1)
+        return embedding, self.head(embedding)
+
+    def tokenize(self, examples: Sequence[Example], max_tokens: int) -> list[dict[str, list[int]]]:
+        """What the encoder is given for every example; the longer text of a pair is cut first."""
+        texts, pairs = [e.text for e in examples], [e.pair for e in examples]
+        config = self.encoder.config
+        tokens = self.tokenizer(
+            texts, pairs if any(pairs) else None, truncation=True,
+            max_length=min(max_tokens, getattr(config, "max_position_embeddings", max_tokens)),
+            return_token_type_ids=getattr(config, "type_vocab_size", 0) > 1,
+        )  # fmt: skip
+        return [dict(zip(tokens, values, strict=True)) for values in zip(*tokens.values(), strict=True)]
+
+    def save(self, folder: Path) -> None:
+        """Encoder and tokenizer as an ordinary `transformers` checkpoint, the head beside them."""
+        self.encoder.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        save_file(
+            {name: weight.detach().contiguous() for name, weight in self.head.state_dict().items()}, folder / HEAD
+        )
+        write_json(folder / HEAD_FACTS, {"pooling": self.pooling})
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """What `Classifier.save` wrote. Raises DataError."""
+    encoder, tokenizer, _ = load_encoder(str(folder), None, "classifier")
+    head = load_file(folder / HEAD)
+    pooling = json.loads((folder / HEAD_FACTS).read_text())["pooling"]
+    classifier = Classifier(encoder, tokenizer, len(head["weight"]), pooling)
+    classifier.head.load_state_dict(head)
+    return classifier.eval()
+
+
+def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """The encoder with the given ones of its layers alone, counted from 0. Raises DataError."""
+    count = encoder.config.num_hidden_layers
+    stacks = [(n, m) for n, m in encoder.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if not stacks:
+        raise DataError(f"a {encoder.config.model_type!r} encoder has no list of {count} layers to choose from")
+    if not layers or not all(0 <= i < count for i in layers):
+        raise DataError(f"layers {list(layers)} cannot be kept of {count}: give numbers from 0 to {count - 1}")
+    name, stack = stacks[0]
+    parent, _, attribute = name.rpartition(".")
+    setattr(encoder.get_submodule(parent), attribute, nn.ModuleList(copy.deepcopy(stack[i]) for i in layers))
+    encoder.config.num_hidden_layers = len(layers)
+    return encoder
+
+
+def build_teacher(settings: ReAugKDSettings, labels: int, seed: int) -> Classifier:
+    """The teacher before fine-tuning. Raises DataError."""
+    encoder, tokenizer, _ = load_encoder(settings.teacher, settings.revision, "teacher")
+    if settings.teacher_layers is not None:
+        encoder = keep_layers(encoder, settings.teacher_layers)
+    return Classifier(encoder, tokenizer, labels, settings.pooling, seed)
+
+
+def build_student(settings: ReAugKDSettings, labels: int, seed: int) -> Classifier:
+    """The student before training: its own backbone, or layers of the teacher's, every second one unless said.
+
+    They are the teacher's as it was before fine-tuning: a student that is trained alone must not know the task.
+    """
+    if settings.student is None:
+        student = build_teacher(settings, labels, seed)
+        layers = settings.student_layers or range(0, student.encoder.config.num_hidden_layers, 2)
+        student.encoder = keep_layers(student.encoder, list(layers))
+        return student
+    encoder, tokenizer, _ = load_encoder(settings.student, settings.student_revision, "student")
+    if settings.student_layers is not None:
+        encoder = keep_layers(encoder, settings.student_layers)
+    return Classifier(encoder, tokenizer, labels, settings.pooling, seed)
+
+
+@torch.inference_mode()
+def encode(classifier: Classifier, examples: Sequence[Example], max_tokens: int) -> Outputs:
+    """Outputs for every example, in order; batches of nearly one length."""
+    device = pick_device()
+    classifier = classifier.to(device.type).eval()
+    tokens = classifier.tokenize(examples, max_tokens)
+    rows: dict[int, tuple[Tensor, Tensor]] = {}
+    for batch in length_batches({str(i): t["input_ids"] for i, t in enumerate(tokens)}, TOKENS):
+        padded = classifier.tokenizer.pad([tokens[int(i)] for i in batch], return_tensors="pt").to(device.type)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.bf16):
+            embeddings, logits = classifier(**padded)
+        rows |= {int(i): (e.float().cpu(), l.float().cpu()) for i, e, l in zip(batch, embeddings, logits, strict=True)}
+    columns = zip(*(rows[i] for i in range(len(examples))), strict=True)
+    return Outputs(*(torch.stack(column).numpy() for column in columns))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # embeddings, logits and numbers of a batch's examples -> loss
+
+
+class Numbered(torch.utils.data.Dataset):
+    """Tokens of every example with its number, by which the objective finds its label and what its teacher says."""
+
+    def __init__(self, tokens: Sequence[dict[str, list[int]]]):
+        self.tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {**self.tokens[i], "number": i}
+
+
+class Distiller(Trainer):
+    """A `Trainer` that minimises an objective."""
+
+    objective: Objective
+
+    def __init__(self, *arguments: Any, objective: Objective, **options: Any):
+        super().__init__(*arguments, **options)
+        self.objective = objective
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
+        number = inputs.pop("number")
+        embeddings, logits = model(**inputs)
+        loss = self.objective(embeddings.float(), logits.float(), number)
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+
+def train_classifier(
+    classifier: Classifier,
+    examples: Sequence[Example],
+    objective: Objective,
+    settings: ReAugKDSettings,
+    lr: float,
+    epochs: int,
+    seed: int,
+    folder: Path,
+) -> None:
+    """Train in place. A run that was killed goes on from `folder/checkpoints` and ends with the same weights."""
+    set_seed(seed)
+    device = pick_device()
+    classifier.encoder.get_input_embeddings().requires_grad_(settings.train_words)
+    steps = -(-len(examples) // settings.batch) * epochs
+    arguments = TrainingArguments(
+        output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
+        per_device_train_batch_size=settings.batch, num_train_epochs=epochs, learning_rate=lr,
+        warmup_steps=settings.warmup, lr_scheduler_type="linear", weight_decay=0.01, max_grad_norm=1.0,
+        train_sampling_strategy="group_by_length", save_strategy="steps", save_steps=max(100, steps // 5),
+        save_total_limit=1, logging_steps=max(10, steps // 4), report_to=[], disable_tqdm=True,
+        remove_unused_columns=False,
+    )  # fmt: skip
+    trainer = Distiller(
+        classifier, arguments, objective=objective, callbacks=[PlainProgress()],
+        train_dataset=Numbered(classifier.tokenize(examples, settings.max_tokens)),
+        data_collator=DataCollatorWithPadding(classifier.tokenizer),
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
+    checkpoints = folder / "checkpoints"
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None)
+
+
+def label_objective(labels: Tensor) -> Objective:
+    """Cross-entropy with the gold labels (N,)."""
+    return lambda embeddings, logits, number: cross_entropy(logits, labels.to(logits.device)[number])
+
+
+def student_objective(
+    losses: Losses, labels: Tensor, teacher: Outputs, keys: Array, settings: ReAugKDSettings
+) -> Objective:
+    """The weighted sum of a method's losses; `teacher` and `keys` (N, d) hold what the teacher says of training texts.
+
+    Label + soft-label + relational loss is ReAugKD's sum (sourced); the weights are not public.
+    """
+    device = pick_device().type
+    labels, logits_t, embeddings_t, z = (
+        torch.as_tensor(x, device=device) for x in (labels, teacher.logits, teacher.embeddings, keys)
+    )
+
+    def objective(s: Tensor, logits: Tensor, number: Tensor) -> Tensor:
+        loss = cross_entropy(logits, labels[number])
+        if "soft" in losses:
+            loss = loss + settings.soft_weight * soft_label_loss(logits, logits_t[number], settings.temperature)
+        if "relational" in losses:
+            loss = loss + settings.relational_weight * relational_loss(normalize(s, dim=1), z[number], settings.tau)
+        if "rkd" in losses:
+            loss = loss + settings.rkd_weight * rkd_loss(s, embeddings_t[number])
+        return loss
+
+    return objective
+
+
+def train_projection(
+    embeddings: Array, labels: NDArray[np.int64], dim: int, count: int, settings: ReAugKDSettings, seed: int
+) -> Callable[[Array], Array]:
+    """A linear layer from the teacher's embedding to `dim`, trained alone; maps (N, d_t) to unit vectors (N, dim).
+
+    It learns from the teacher's outputs, so the teacher cannot change. `count` is the number of labels. Raises
+    DataError for a label without training examples.
+    """
+    present = np.bincount(labels, minlength=count)
+    if not present.all():
+        raise DataError(
+            f"{(present == 0).sum()} of {count} labels have no training example, so that the contrastive loss has an "
+            "empty class: train on more examples (reaugkd.train) or remove the label"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.from_numpy(embeddings), torch.from_numpy(labels)
+    projection = nn.Linear(x.shape[1], dim)
+    nn.init.zeros_(projection.bias)
+    if dim == x.shape[1]:
+        nn.init.eye_(projection.weight)
+    else:
+        nn.init.orthogonal_(projection.weight, generator=generator)
+    optimizer = torch.optim.AdamW(projection.parameters(), lr=settings.projection_lr)
+    for _ in range(settings.projection_steps):
+        drawn = torch.randperm(len(x), generator=generator)[: settings.projection_batch]
+        loss = contrastive_loss(normalize(projection(x[drawn]), dim=1), y[drawn], settings.tau)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    projection.requires_grad_(False)
+    return lambda array: normalize(projection(torch.from_numpy(array)), dim=1).numpy()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From settings to predictions
+
+
+class ReAugKD:
+    """All rows of the table for one task; every stage is an artifact of the store, made on first use.
+
+    There is one teacher (of the first seed), as in the paper; seeds are those of the students.
+    """
+
+    def __init__(self, settings: RunSettings, store: Store | None = None, workers: int = 2):
+        self.settings, self.knobs = settings, settings.reaugkd
+        self.store, self.workers = store or Store(), workers
+
+    @property
+    def suffix(self) -> str:
+        """What figures of a real dataset add to their name."""
+        return "" if self.settings.dataset == "world" else f"_{self.settings.dataset}"
+
+    @cached_property
+    def task(self) -> Task:
+        return open_task(self.settings)
+
+    @cached_property
+    def _task_hash(self) -> str:
+        return fingerprint([self.task.labels, self.task.splits])
+
+    @cached_property
+    def student_config(self) -> Any:
+        return build_student(self.knobs, len(self.task.labels), 0).encoder.config
+
+    @property
+    def student(self) -> str:
+        """The student's name in tables: its backbone and its number of layers."""
+        layers = self.student_config.num_hidden_layers
+        return f"{Path(self.knobs.student or self.knobs.teacher).name}, {layers} layer{'s' * (layers > 1)}"
+
+    def _spec(self, *names: str) -> dict[str, Any]:
+        models = {"teacher": identify(self.knobs.teacher), "student": identify(self.knobs.student or "")}
+        common = {"revision", "student_revision", "teacher_layers", "pooling", "train_words", "max_tokens", "batch"}
+        return {
+            "task": self._task_hash,
+            **models,
+            **self.knobs.model_dump(mode="json", include=common | {*names, "warmup"}),
+        }
+
+    @cached_property
+    def teacher(self) -> Path:
+        """The fine-tuned teacher, with its outputs on all splits."""
+        seed = self.settings.seeds[0]
+        spec = self._spec("teacher_lr", "teacher_epochs") | {"seed": seed}
+
+        def build(folder: Path) -> None:
+            examples, labels = self.task.splits["train"], torch.from_numpy(self.task.gold("train"))
+            teacher = build_teacher(self.knobs, len(self.task.labels), seed)
+            lr, epochs = self.knobs.teacher_lr, self.knobs.teacher_epochs
+            train_classifier(teacher, examples, label_objective(labels), self.knobs, lr, epochs, seed, folder)
+            finish(teacher, self.task, self.knobs, folder)
+
+        return self.store.make("reaugkd_teacher", spec, build)
+
+    @cached_property
+    def teacher_outputs(self) -> dict[str, Outputs]:
+        return read_outputs(self.teacher)
+
+    @cached_property
+    def base_folder(self) -> Path:
+        """The knowledge base of the training split: projected embeddings, soft labels, HNSW graph."""
+        seed, dim = self.settings.seeds[0], self.student_config.hidden_size
+        spec = {"teacher": self.teacher.name, "dim": dim, "seed": seed, "tau": self.knobs.tau}
+        spec |= self.knobs.model_dump(include={"projection_steps", "projection_batch", "projection_lr"})
+
+        def build(folder: Path) -> None:
+            outputs = self.teacher_outputs["train"]
+            count = len(self.task.labels)
+            project = train_projection(outputs.embeddings, self.task.gold("train"), dim, count, self.knobs, seed)
+            keys = project(outputs.embeddings)
+            base = KnowledgeBase(build_index(keys), outputs.probabilities)
+            save_knowledge_base(folder, base, keys, self.teacher.name)
+
+        return self.store.make("reaugkd_base", spec, build)
+
+    @cached_property
+    def base(self) -> KnowledgeBase:
+        return self._loaded_base[0]
+
+    @cached_property
+    def keys(self) -> Array:
+        """`z_j` of the training examples, (N, d)."""
+        return self._loaded_base[1]
+
+    @cached_property
+    def _loaded_base(self) -> tuple[KnowledgeBase, Array]:
+        return load_knowledge_base(self.base_folder, self.teacher.name, self.student_config.hidden_size)
+
+    @cached_property
+    def students(self) -> dict[tuple[Losses, int], Path]:
+        """Students by losses and seed; those that two rows share are trained once, `workers` at a time."""
+        kinds = dict.fromkeys(m.losses for m in METHODS.values() if m.losses)
+        knobs = {"soft": ["soft_weight", "temperature"], "relational": ["relational_weight", "tau"]}
+        knobs["rkd"] = ["rkd_weight"]
+        jobs: dict[tuple[Losses, int], dict[str, Any]] = {}
+        for losses in kinds:
+            spec = self._spec("lr", "epochs", "student_layers", *(w for l in losses for w in knobs.get(l, [])))
+            if losses != ("label",):
+                spec |= {"losses": losses, "base": self.base_folder.name}
+            jobs |= {(losses, seed): spec | {"seed": seed} for seed in self.settings.seeds}
+        missing = {cell: spec for cell, spec in jobs.items() if not self.store.has("reaugkd_student", spec)}
+        if missing:
+            print(f"{len(missing)} of {len(jobs)} students to train, {self.workers} at a time", flush=True)
+            shared = (self.task, self.knobs, self.teacher, self.base_folder)
+            if self.workers == 1:
+                for cell, spec in missing.items():
+                    make_student(self.store, spec, *shared, *cell)
+            else:
+                with ProcessPoolExecutor(self.workers, get_context("spawn"), use_threads, (1,)) as pool:
+                    made = [pool.submit(make_student, self.store, jobs[cell], *shared, *cell) for cell in missing]
+                    for i, future in enumerate(made, 1):
+                        print(f"student {i}/{len(made)} {future.result().name}", flush=True)
+        return {cell: self.store.make("reaugkd_student", spec, refuse) for cell, spec in jobs.items()}
+
+    @cached_property
+    def _student_outputs(self) -> dict[tuple[Losses, int], dict[str, Outputs]]:
+        return {cell: read_outputs(folder) for cell, folder in self.students.items()}
+
+    def outputs(self, method: str, split: str = "test") -> list[Outputs]:
+        """What the students of a method say, one per seed; of the teacher's row the teacher, once."""
+        losses = METHODS[method].losses
+        if not losses:
+            return [self.teacher_outputs[split]]
+        return [self._student_outputs[losses, seed][split] for seed in self.settings.seeds]
+
+    @cached_property
+    def mixing(self) -> dict[str, Mixing]:
+        """`k`, `tau` and `beta` of the two methods that retrieve, chosen on the development split."""
+        return {"reaugkd": self.choose(self.base), "neighbours": self.choose(self.base, betas=(0.0,))}
+
+    def choose(self, base: KnowledgeBase, betas: Sequence[float] | None = None) -> Mixing:
+        return choose_mixing(base, self.outputs("reaugkd", "dev"), self.task.gold("dev"), self.knobs, betas)
+
+    def probabilities(self, method: str, split: str = "test") -> Array:
+        """Predictions of a method, (seeds, N, C)."""
+        if METHODS[method].predicts in ("mixed", "neighbours"):
+            return predict(self.base, self.outputs(method, split), self.mixing[method])
+        return np.stack([o.probabilities for o in self.outputs(method, split)])
+
+    def correct(self, method: str, split: str = "test") -> NDArray[np.float64]:
+        """Right (1) or wrong (0), (seeds, N); the teacher's one row is repeated."""
+        right = (self.probabilities(method, split).argmax(2) == self.task.gold(split)).astype(float)
+        return np.broadcast_to(right, (len(self.settings.seeds), right.shape[1]))
+
+    # Past the paper
+
+    def compressed(self, kind: str) -> KnowledgeBase:
+        """The knowledge base in one of the kinds of `memory.compress`."""
+        return compress(self.keys, self.base.soft_labels, self.task.gold("train"), kind)
+
+    def correct_with(self, base: KnowledgeBase) -> NDArray[np.float64]:
+        """Right or wrong on the reported split with another knowledge base; its mixing is chosen on the other."""
+        p = predict(base, self.outputs("reaugkd"), self.choose(base))
+        return (p.argmax(2) == self.task.gold("test")).astype(float)
+
+    def confidence(self) -> Array:
+        """How sure the students are without retrieval: their highest probability, (seeds, N)."""
+        return self.probabilities("reaugkd_no_retrieval").max(2)
+
+    def distance(self) -> Array:
+        """From a student's embedding to the nearest entry: 1 - cosine, (seeds, N)."""
+        return np.stack([1 - self.base.search(s.unit, 1)[0][:, 0] for s in self.outputs("reaugkd")])
+
+
+def finish(classifier: Classifier, task: Task, settings: ReAugKDSettings, folder: Path) -> None:
+    """Save a trained classifier and what it says of every split."""
+    classifier.save(folder)
+    write_outputs(folder, {split: encode(classifier, task.splits[split], settings.max_tokens) for split in task.splits})
+
+
+def make_student(
+    store: Store,
+    spec: Mapping[str, Any],
+    task: Task,
+    settings: ReAugKDSettings,
+    teacher: Path,
+    base: Path,
+    losses: Losses,
+    seed: int,
+) -> Path:
+    """Runs in a worker process: one student."""
+
+    def build(folder: Path) -> None:
+        student = build_student(settings, len(task.labels), seed)
+        labels = torch.from_numpy(task.gold("train"))
+        keys = load_knowledge_base(base, teacher.name, student.encoder.config.hidden_size)[1]
+        objective = student_objective(losses, labels, read_outputs(teacher)["train"], keys, settings)
+        examples = task.splits["train"]
+        train_classifier(student, examples, objective, settings, settings.lr, settings.epochs, seed, folder)
+        finish(student, task, settings, folder)
+
+    return store.make("reaugkd_student", spec, build)
+
+
+def open_reaugkd(
+    scale: str = "embedded",
+    dataset: str = "world",
+    data_dir: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> ReAugKD:
+    """The experiment of a scale's preset with single knobs changed. Raises SettingsError."""
+    return ReAugKD(preset(scale, dataset, data_dir).override(overrides or {}))
