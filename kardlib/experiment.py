@@ -202,7 +202,7 @@ class Experiment:
 
     @cached_property
     def teacher(self) -> Teacher | None:
-        """A server if one is set, else who wrote the dataset's rationales; None where your own or the Hub's have none."""
+        """A server if one is set, else who wrote the dataset's rationales; None where there are none."""
         if self.settings.teacher.base_url:
             return server_teacher(self.settings.teacher, self.store.root)
         if self.world:
