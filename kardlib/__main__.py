@@ -44,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     reproduce = commands.add_parser("reproduce", help="run the notebooks in order; figures and a report appear")
     reproduce.set_defaults(command=run_reproduce)
     reproduce.add_argument("--scale", choices=["smoke", "embedded", "paper"], default="embedded")
-    reproduce.add_argument("--dataset", default="world", help="world (default), obqa, strategyqa, ...")
-    reproduce.add_argument("--data-dir", help="the folder with the files of a real dataset")
+    reproduce.add_argument("--dataset", default="world", help="world (default), own, obqa, strategyqa, medqa_usmle_hf")
+    reproduce.add_argument("--data-dir", help="the folder with KARD's release or your own files")
     reproduce.add_argument("--only", default="", metavar="03,04", help="run these notebooks alone")
     reproduce.add_argument(
         "--from", default="", dest="start", metavar="03", help="run this notebook and those after it"

@@ -1,24 +1,36 @@
-"""Questions and passages, the two records that every other file passes around, and readers of KARD's release layout.
+"""Questions and passages, the two records that every other file passes around, and their readers.
 
-`read_kard(data_dir, name)` reads
+`read_kard(data_dir, name)` reads KARD's release:
 
     data_dir/kard/<name>/{train,dev,test}.json     JSON lines: id, sent1, sent2, ending0..3, label
     data_dir/kb/<name>/passages.jsonl.gz           JSON lines: id, contents
     data_dir/kb/<name>/gold.jsonl.gz               JSON lines: split, question_id, passage_ids
 
+`read_own(data_dir)` reads your own data, of which only the first two files must be there:
+
+    data_dir/questions.jsonl     JSON lines: id, question, options (a list), answer (a letter: A is the first option);
+                                 split (train, dev or test) in every row or in none: then 7 of 10 are for training
+    data_dir/questions.csv       the same as a table: options in columns A, B, ...
+    data_dir/passages.jsonl      JSON lines: id, contents; also .jsonl.gz
+    data_dir/gold.jsonl          JSON lines: question_id, passage_ids
+    data_dir/rationales.jsonl    JSON lines: question_id, rationales (a list)
+
 Whatever is wrong with a file raises DataError: one sentence that names the file and the line and says what to do.
 """
 
+import csv
 import gzip
+import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kardlib.errors import KardError
+from kardlib.store import atomic_write
 
 LETTERS = "ABCDEFGHIJ"
 SPLITS = ("train", "dev", "test")
@@ -53,6 +65,19 @@ class Passage:
 
 
 @dataclass(frozen=True)
+class PassageFile:
+    """Passages that stay on disk: whoever iterates reads the file anew, line by line, so that memory holds one.
+
+    Unlike `read_passages` it does not find ids that come twice: the index does when it is built.
+    """
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Passage]:
+        return (_passage(row, {}) for row in _read_rows(self.path))
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Splits of questions, the knowledge base, and the passages that annotators (or the world) call gold.
 
@@ -62,7 +87,7 @@ class Dataset:
 
     name: str
     splits: dict[str, list[Question]]  # "train", "dev", "test"
-    passages: list[Passage]
+    passages: list[Passage] | PassageFile
     gold: dict[str, frozenset[str]]  # question id -> ids of its gold passages
 
     def questions(self, ids: Sequence[str]) -> list[Question]:
@@ -105,14 +130,8 @@ def read_questions(path: str | Path) -> list[Question]:
     """
     questions: dict[str, Question] = {}
     for row in _read_rows(path):
-        endings = [row.text(name) for name in takewhile(row.fields.__contains__, map("ending{}".format, count()))]
-        options = tuple(ending for ending in endings if ending.strip())
-        if len(options) < 2:
-            raise row.error("the question has fewer than two options", "fill in ending0, ending1, ...")
-        if options != tuple(endings[: len(options)]):
-            raise row.error("an option is missing before another one", "fill in the endings without a gap")
-        if len(options) > len(LETTERS):
-            raise row.error(f"the question has {len(options)} options", f"leave at most {len(LETTERS)}")
+        endings = map("ending{}".format, count())
+        options = row.options([row.text(name) for name in takewhile(row.fields.__contains__, endings)], "ending0, ...")
         label = row.whole_number("label")
         if label >= len(options):
             raise row.error(f"label {label} names none of the {len(options)} options", "count the options from 0")
@@ -130,13 +149,18 @@ def read_passages(path: str | Path) -> list[Passage]:
     """Passages with the fields `id, contents`, ids unique. Raises DataError, also for a file without passages."""
     passages: dict[str, Passage] = {}
     for row in _read_rows(path):
-        id, text = row.new_id(passages), row.text("contents")
-        if not text.strip():
-            raise row.error("the passage has no text", "fill in contents or remove the line")
-        passages[id] = Passage(id, text)
+        passage = _passage(row, passages)
+        passages[passage.id] = passage
     if not passages:
         raise DataError(f"{path}: the file holds no passages; a knowledge base needs at least one")
     return list(passages.values())
+
+
+def _passage(row: "Row", taken: Mapping[str, Any]) -> Passage:
+    id, text = row.new_id(taken), row.text("contents")
+    if not text.strip():
+        raise row.error("the passage has no text", "fill in contents or remove the line")
+    return Passage(id, text)
 
 
 def read_gold(path: str | Path) -> dict[str, frozenset[str]]:
@@ -166,7 +190,127 @@ def read_recorded_rationales(path: str | Path) -> dict[int, list[str]]:
     return recorded
 
 
-class _Row(NamedTuple):
+# Your own data
+
+
+def read_own(data_dir: str | Path) -> Dataset:
+    """The dataset "own" from the files that the head of this module names.
+
+    Passages stay on disk; without passages.jsonl there are none, and an index must be given (`knowledge.index`).
+    Raises DataError, also where no question is for training or none for testing.
+    """
+    folder = Path(data_dir)
+    file = _find(folder, "questions.jsonl", "questions.csv")
+    if file is None:
+        raise DataError(f"there is no questions.jsonl or questions.csv in {folder}: put one there or correct data_dir")
+    splits = read_own_questions(file)
+    for split in ("train", "test"):
+        if not splits[split]:
+            raise DataError(f"{file}: no question is in the split {split!r}; add questions or set the field split")
+    kb = _find(folder, "passages.jsonl", "passages.jsonl.gz")
+    gold = read_gold(folder / "gold.jsonl") if (folder / "gold.jsonl").exists() else {}
+    if unknown := set(gold) - {q.id for questions in splits.values() for q in questions}:
+        raise DataError(f"{folder / 'gold.jsonl'}: there is no question {min(unknown)!r}; remove its gold passages")
+    if kb and gold:
+        missing = set().union(*gold.values())
+        for passage in PassageFile(kb):
+            missing.discard(passage.id)
+        if missing:
+            raise DataError(f"{folder / 'gold.jsonl'}: there is no passage {min(missing)!r}; add it to {kb.name}")
+    return Dataset("own", splits, PassageFile(kb) if kb else [], gold)
+
+
+def _find(folder: Path, *names: str) -> Path | None:
+    found = [folder / name for name in names if (folder / name).exists()]
+    if len(found) > 1:
+        raise DataError(f"{folder} has both {' and '.join(names)}: remove the one that you do not mean")
+    return found[0] if found else None
+
+
+def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
+    """Split -> questions, of `questions.jsonl` or `questions.csv` (a name that ends so).
+
+    Without the field `split` the text of a question draws one, so that the same text is never in two of them and a
+    question stays where it is when others are added. Raises DataError.
+    """
+    splits: dict[str, list[Question]] = {split: [] for split in SPLITS}
+    taken: dict[str, str] = {}  # id -> the split named for it
+    for row in _read_table(path) if str(path).endswith(".csv") else _read_rows(path):
+        id, text = row.new_id(taken), row.text("question")
+        if not text.strip():
+            raise row.error("the question has no text", "fill in question")
+        given = row.texts("options") if "options" in row.fields else [
+            row.text(letter, "") for letter in takewhile(row.fields.__contains__, LETTERS)
+        ]  # fmt: skip
+        options = row.options(given, "options" if "options" in row.fields else "the columns A, B, ...")
+        letters, answer = LETTERS[: len(options)], row.text("answer").strip().upper()
+        if len(answer) != 1 or answer not in letters:
+            raise row.error(f"the answer {_show(row.text('answer'))} is none of {', '.join(letters)}", "write a letter")
+        question = Question(id, text, options, letters.index(answer))
+        split = row.text("split", "").strip()
+        if split not in ("", *SPLITS):
+            raise row.error(f"the split {_show(split)} is none of {', '.join(SPLITS)}", "write one of them")
+        if bool(split) != bool(next(iter(taken.values()), split)):
+            raise row.error("not all questions name a split", "fill in split in every row or in none")
+        taken[id] = split
+        splits[split or _draw_split(question)].append(question)
+    if not taken:
+        raise DataError(f"{path}: the file holds no questions; put one on each line")
+    return splits
+
+
+def _draw_split(question: Question) -> str:
+    """Of ten texts seven are for training, one for development, two for the test."""
+    drawn = int(hashlib.sha256(question.text.encode()).hexdigest(), 16) % 10
+    return "train" if drawn < 7 else "dev" if drawn < 8 else "test"
+
+
+def read_own_rationales(path: str | Path, questions: Collection[str]) -> dict[str, list[str]]:
+    """Question id -> its recorded rationales, from the fields `question_id, rationales`; `questions` are the ids known.
+
+    Raises DataError.
+    """
+    recorded: dict[str, list[str]] = {}
+    for row in _read_rows(path):
+        id = row.text("question_id")
+        if id not in questions:
+            raise row.error(f"there is no question {_show(id)}", "correct question_id or remove the line")
+        if id in recorded:
+            raise row.error(f"question {_show(id)} comes twice", "put all rationales of a question on one line")
+        recorded[id] = row.texts("rationales")
+    return recorded
+
+
+def write_own(data_dir: str | Path, data: Dataset, rationales: Mapping[str, Sequence[str]]) -> None:
+    """Write a dataset in the layout that `read_own` reads, every file whole or not at all."""
+    rows: dict[str, Iterable[dict[str, Any]]] = {
+        "questions": (
+            {"id": q.id, "question": q.text, "options": q.options, "answer": LETTERS[q.answer], "split": split}
+            for split, questions in data.splits.items()
+            for q in questions
+        ),
+        "gold": ({"question_id": id, "passage_ids": sorted(gold)} for id, gold in data.gold.items()),
+        "rationales": ({"question_id": id, "rationales": texts} for id, texts in rationales.items()),
+    }
+    write_passages(Path(data_dir, "passages.jsonl"), data.passages)
+    for name, records in rows.items():
+        _write_rows(Path(data_dir, f"{name}.jsonl"), records)
+
+
+def write_passages(path: Path, passages: Iterable[Passage]) -> None:
+    """Write passages as `read_passages` reads them, one at a time, the file whole or not at all."""
+    _write_rows(path, ({"id": p.id, "contents": p.text} for p in passages))
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+# Rows
+
+
+class Row(NamedTuple):
     """One line of a file; its readers know where it stands, so that every error can say so."""
 
     path: str | Path
@@ -190,7 +334,18 @@ class _Row(NamedTuple):
             raise self.error(f"{name!r} is {_show(value)}", "a whole number from 0 is needed")
         return value
 
-    def new_id(self, taken: dict[str, Any]) -> str:
+    def options(self, given: list[str], where: str) -> tuple[str, ...]:
+        """The options that are not empty; empty ones may only follow them."""
+        options = tuple(option for option in given if option.strip())
+        if len(options) < 2:
+            raise self.error("the question has fewer than two options", f"fill in {where}")
+        if options != tuple(given[: len(options)]):
+            raise self.error("an option is missing before another one", "fill in the options without a gap")
+        if len(options) > len(LETTERS):
+            raise self.error(f"the question has {len(options)} options", f"leave at most {len(LETTERS)}")
+        return options
+
+    def new_id(self, taken: Mapping[str, Any]) -> str:
         id = self.text("id")
         if not id.strip() or not id.isprintable():  # ids stand in tables: no tabs, no line breaks
             raise self.error(f"the id {_show(id)} is not printable text", "give every line an id of its own")
@@ -213,7 +368,7 @@ def _show(value: object) -> str:
     return shown if len(shown) <= 40 else shown[:40] + "..."
 
 
-def _read_rows(path: str | Path) -> Iterator[_Row]:
+def _read_rows(path: str | Path) -> Iterator[Row]:
     """The JSON objects of a file, one a line, gzipped where its name ends in .gz; empty lines are skipped."""
     number = 0
     try:
@@ -227,7 +382,7 @@ def _read_rows(path: str | Path) -> Iterator[_Row]:
                     raise DataError(
                         f'{path}, line {number}: {_show(fields)} is no record; write {{"name": value, ...}}'
                     )
-                yield _Row(path, number, fields)
+                yield Row(path, number, fields)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}; correct the path or put the file there") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -240,3 +395,24 @@ def _read_rows(path: str | Path) -> Iterator[_Row]:
         raise
     except (ValueError, RecursionError):
         raise DataError(f"{path}, line {number}: the line is not JSON; write one JSON object on each line") from None
+
+
+def _read_table(path: str | Path) -> Iterator[Row]:
+    """The rows of a CSV file with a header line, as comma-separated UTF-8; a cell may hold line breaks."""
+    table = None
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, strict=True)
+            for fields in table:
+                if None in fields or None in fields.values():  # where DictReader puts what is too much or missing
+                    problem = "more" if None in fields else "fewer"
+                    raise DataError(f"{path}, line {table.line_num}: the row has {problem} cells than the header; "
+                                    "put texts with commas into quotation marks")  # fmt: skip
+                yield Row(path, table.line_num, dict(fields))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); correct the path or its permissions") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: the text is not UTF-8; save the table as CSV in UTF-8") from None
+    except csv.Error as error:
+        line = table.line_num + 1 if table else 1  # where the row begins that could not be read
+        raise DataError(f"{path}, line {line}: the row is not CSV ({error}); correct its quotation marks") from None

@@ -23,13 +23,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kardlib.data import DataError, Dataset, Question, read_kard, read_recorded_rationales
+from kardlib.data import (
+    DataError,
+    Dataset,
+    PassageFile,
+    Question,
+    read_kard,
+    read_own,
+    read_own_rationales,
+    read_passages,
+    read_recorded_rationales,
+    write_own,
+    write_passages,
+)
 from kardlib.evaluate import majority_vote, parse_answer
+from kardlib.hub import HUB, read_hub
 from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
 from kardlib.llm import server_teacher
 from kardlib.methods import MAIN_ROWS, METHODS, Method, Reads
+from kardlib.prebuilt import find_index, identify_index
 from kardlib.prompts import SHOTS, few_shot_text, source_text, target_text
-from kardlib.settings import NANO, DaptSettings, RerankerSettings, RunSettings, StudentSettings, preset
+from kardlib.settings import (
+    NANO,
+    DaptSettings,
+    RerankerSettings,
+    RunSettings,
+    StudentSettings,
+    TeacherSettings,
+    WorldSettings,
+    preset,
+)
 from kardlib.store import Store, hash_file, write_json
 from kardlib.teacher import FilterYield, Rationale, Teacher, keep_correct, recorded_teacher, symbolic_teacher
 from kardlib.world import World, build_world, judge_statements
@@ -37,6 +60,12 @@ from kardlib.world import World, build_world, judge_statements
 DEPTH = 100  # passages kept of every question's search, more where kappa* is larger
 NEIGHBOUR = 500  # what a neighbouring world's seed is away
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
+
+
+EXAMPLES = {  # of your own data, by scale; of a seed that no other notebook uses
+    "smoke": WorldSettings(seed=2, ailments=16, values=8, cases=40, notes=20, train=96, dev=24, test=24),
+    "embedded": WorldSettings(seed=2, ailments=30, values=30, cases=150, notes=800, train=600, dev=50, test=200),
+}
 
 
 Knobs = tuple[tuple[str, Any], ...]  # settings by their dotted names: (("student.share", 0.25),)
@@ -97,10 +126,14 @@ class Experiment:
 
     @property
     def methods(self) -> dict[str, Method]:
-        """The rows of Tables 1 and 2 that can be run: no release has the oracles' rationales of test questions."""
+        """The rows of Tables 1 and 2 that can be run.
+
+        No release has the oracles' rationales of test questions; without a teacher there are only answers to learn.
+        """
         oracles = ("bm25_rationale", "rationale")
         rows = {name: METHODS[name] for name in MAIN_ROWS}
-        return {name: m for name, m in rows.items() if self.world or m.reads_at_test not in oracles}
+        rows = {name: m for name, m in rows.items() if self.world or m.reads_at_test not in oracles}
+        return {name: m for name, m in rows.items() if self.teacher or m.writes == "answer"}
 
     def chance_row(self, figure: str) -> dict[str, Any]:
         """The row of a figure's data that says how often guessing is right on the test questions."""
@@ -121,45 +154,81 @@ class Experiment:
         """The dataset. Of a real one the last 5 % of the training questions are set aside as the split "silver"."""
         if self.world:
             return self.world.dataset()
-        data = read_kard(self._data_dir, self.settings.dataset)
+        data = self._opened
         train = data.splits["train"]
         cut = int(len(train) * 0.95)
         return Dataset(data.name, data.splits | {"train": train[:cut], "silver": train[cut:]}, data.passages, data.gold)
 
+    @cached_property
+    def _opened(self) -> Dataset:
+        if self.settings.dataset == "own":
+            return read_own(self._data_dir)
+        if self.settings.data_dir is None and self.settings.dataset in HUB:
+            return read_hub(self.settings.dataset)
+        return read_kard(self._data_dir, self.settings.dataset)
+
     @property
     def _data_dir(self) -> Path:
         if not self.settings.data_dir:
+            files = "questions.jsonl and passages.jsonl" if self.settings.dataset == "own" else "kard/ and kb/"
             raise DataError(
-                f"dataset {self.settings.dataset!r} is read from files: "
-                "set data_dir to the folder that holds kard/ and kb/"
+                f"dataset {self.settings.dataset!r} is read from files: set data_dir to the folder that holds {files}"
             )
         return Path(self.settings.data_dir)
 
     @cached_property
     def passages(self) -> dict[str, str]:
-        return {p.id: p.text for p in self.data.passages}
+        """Texts by id: of all passages or, where these stay on disk, of those in the run tables and the gold ones."""
+        if not self.settings.knowledge.index and not isinstance(self.data.passages, PassageFile):
+            return {p.id: p.text for p in self.data.passages}
+        found = {p for run in self._runs for ranked in run.values() for p, _ in ranked}
+        needed = sorted(found.union(*self.data.gold.values()))
+
+        def build(folder: Path) -> None:
+            with Lucene(self.settings.knowledge) as lucene:
+                write_passages(folder / "passages.jsonl", lucene.texts(self.index, needed))
+
+        spec = {"index": self._index_name, "passages": fingerprint(needed)}
+        return {p.id: p.text for p in read_passages(self.store.make("texts", spec, build) / "passages.jsonl")}
 
     @cached_property
     def _passages_hash(self) -> str:  # asked for with every ranking
-        return fingerprint(self.passages)
+        if self.settings.knowledge.index:
+            return identify_index(self.settings.knowledge.index)
+        passages = self.data.passages
+        return hash_file(passages.path) if isinstance(passages, PassageFile) else fingerprint(self.passages)
 
     # Rationales
 
     @cached_property
-    def teacher(self) -> Teacher:
-        """A server if one is set, else who wrote the dataset's rationales."""
+    def teacher(self) -> Teacher | None:
+        """A server if one is set, else who wrote the dataset's rationales; None where there are none."""
         if self.settings.teacher.base_url:
             return server_teacher(self.settings.teacher, self.store.root)
         if self.world:
             return symbolic_teacher(self.world, self.settings.teacher.flawed, self.settings.teacher.seed)
+        if self.settings.dataset == "own":
+            own = self._data_dir / "rationales.jsonl"
+            known = {q.id for questions in self._opened.splits.values() for q in questions}
+            return recorded_teacher(read_own_rationales(own, known), few=True) if own.exists() else None
+        if self.settings.data_dir is None:
+            return None
         file = self._data_dir / "kard" / self.settings.dataset / "rationales_train.jsonl.gz"
-        questions = read_kard(self._data_dir, self.settings.dataset).splits["train"]
+        questions = self._opened.splits["train"]
         recorded = read_recorded_rationales(file)
         return recorded_teacher({q.id: recorded.get(i, []) for i, q in enumerate(questions)})
 
     @cached_property
     def written(self) -> dict[str, list[Rationale]]:
-        """All rationales by split: `l` for training questions, `SILVER` where they only serve as queries."""
+        """All rationales by split: `l` for training questions, `SILVER` where they only serve as queries.
+
+        Raises DataError where there is no teacher.
+        """
+        if not self.teacher:
+            raise DataError(
+                "nobody has written rationales for these questions: put rationales.jsonl beside your own, set "
+                "data_dir to KARD's release or teacher.base_url to a server; without them only answers can be learnt"
+            )
         counts = {"train": max(self.settings.teacher.rationales, SILVER)}
         counts |= dict.fromkeys(("dev", "test") if self.world else ("silver",), SILVER)
         return {split: self.teacher(self.data.splits[split], l) for split, l in counts.items()}
@@ -181,20 +250,41 @@ class Experiment:
         texts = json.loads((self._make_all("predictions", [job])[fingerprint(job[0])] / "texts.json").read_text())
         return [parse_answer(text, by_id[r.question_id].options) for r, (text,) in zip(rationales, texts, strict=True)]
 
+    @property
+    def _learnt(self) -> list[Rationale]:
+        """What training and few-shot examples are made from; without a teacher an empty rationale for each question."""
+        return self.filtered[0] if self.teacher else [Rationale(q.id, 0, "", None) for q in self.data.splits["train"]]
+
     # Retrieval: every search is done once, in the knowledge base's own process, and kept as run tables
 
     @cached_property
     def index(self) -> Path:
+        if self.settings.knowledge.index:
+            return find_index(self.settings.knowledge.index)
+        if not self.data.passages:
+            raise DataError(
+                f"dataset {self.settings.dataset!r} comes without passages: put passages.jsonl beside your own "
+                'questions, or set knowledge.index to an index, e.g. "enwiki-paragraphs"'
+            )
+
         def build(folder: Path) -> None:
             with Lucene(self.settings.knowledge) as lucene:
                 lucene.build(folder / "lucene", self.data.passages)
 
         return self.store.make("index", {"passages": self._passages_hash}, build) / "lucene"
 
+    @property
+    def _index_name(self) -> str:
+        return self._passages_hash if self.settings.knowledge.index else self.index.parent.name
+
+    @property
+    def _runs(self) -> list[Run]:
+        return [self.by_question, self.by_rationale] if self.teacher else [self.by_question]
+
     def _run(self, name: str, queries: Mapping[str, str], search: Callable[[Lucene], Run], **asked: Any) -> Run:
         """One run table: made by `search` in the knowledge base's process where the store has none."""
-        bm25 = self.settings.knowledge.model_dump(exclude={"threads"})
-        spec = {"queries": fingerprint(queries), "index": self.index.parent.name, "bm25": bm25} | asked
+        bm25 = self.settings.knowledge.model_dump(exclude={"threads", "index"})
+        spec = {"queries": fingerprint(queries), "index": self._index_name, "bm25": bm25} | asked
 
         def build(folder: Path) -> None:
             with Lucene(self.settings.knowledge) as lucene:
@@ -339,12 +429,13 @@ class Experiment:
         drawn = random.Random(seed).sample(train, max(1, round(len(train) * self.settings.student.share)))
         by_id = {q.id: q for q in drawn}
         examples = []
-        rationales = [r for r in self.filtered[0] if r.question_id in by_id]
+        rationales = [r for r in self._learnt if r.question_id in by_id]
         if method.learns == "answer":
             rationales = list({r.question_id: r for r in rationales}.values())
         for r in rationales[: self.settings.student.examples]:
             question = by_id[r.question_id]
-            ranked = {"": [], "bm25_question": self.by_question[question.id], "bm25_rationale": self.by_rationale[r.id]}
+            by_rationale = self.by_rationale[r.id] if self.teacher else []
+            ranked = {"": [], "bm25_question": self.by_question[question.id], "bm25_rationale": by_rationale}
             passages = [self.passages[p] for p, _ in ranked[method.reads_in_training][:k]]
             target = target_text(r.text if method.learns == "rationale" else "", question.answer)
             examples.append((source_text(question, passages), target))
@@ -353,10 +444,11 @@ class Experiment:
     def test_sources(self, method: Method, split: str, seed: int) -> tuple[list[list[str]], list[str]]:
         """Ids of the passages read and the source text, for every question of a split."""
         read = self.reads(method.reads_at_test, split, seed)
-        explained = {r.question_id: r.text for r in self.written.get(split, []) if r.number == 0}
+        written = self.written.get(split, []) if self.teacher else []
+        explained = {r.question_id: r.text for r in written if r.number == 0}
         shown = []
         if method.shots:
-            first = {r.question_id: r.text for r in reversed(self.filtered[0])}
+            first = {r.question_id: r.text for r in reversed(self._learnt)}
             examples = [q for q in self.data.splits["train"] if q.id in first][:SHOTS]
             shown = [(q, first[q.id] if method.shots == "rationale" else "") for q in examples]
         sources = []
@@ -541,6 +633,17 @@ def open_experiment(
 ) -> Experiment:
     """The experiment of a scale's preset with single knobs changed. Raises SettingsError."""
     return Experiment(preset(scale, dataset, data_dir).override(overrides or {}))
+
+
+def write_example(folder: Path, scale: str = "embedded") -> Path:
+    """A small closed world in the layout of your own data, with the symbolic teacher's rationales as recorded ones."""
+    world = build_world(EXAMPLES["smoke" if scale == "smoke" else "embedded"])
+    teacher = symbolic_teacher(world, TeacherSettings().flawed, TeacherSettings().seed)
+    rationales: dict[str, list[str]] = {}
+    for rationale in teacher(world.splits["train"], SILVER):
+        rationales.setdefault(rationale.question_id, []).append(rationale.text)
+    write_own(folder, world.dataset(), rationales)
+    return folder
 
 
 def describe(settings: RunSettings) -> str:

@@ -4,6 +4,7 @@
         lucene.build(folder, passages)
         run = lucene.search(folder, {"q1": "which remedy ..."}, k=100)
         scores = lucene.score(folder, {"q1": "which remedy ..."}, {"q1": ["p7", "p9"]})
+        texts = lucene.texts(folder, ["p7", "p9"])
 
 A JVM and forked workers in one process crash, so the caller never holds one: `Lucene` starts `python -m
 kardlib.knowledge`, which holds it, and speaks JSON lines with it over pipes. That process loads Anserini's classes
@@ -16,6 +17,7 @@ where they tie).
 import base64
 import contextlib
 import csv
+import difflib
 import json
 import math
 import os
@@ -31,7 +33,7 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from kardlib.data import DataError, Passage
 from kardlib.errors import KardError
@@ -41,7 +43,8 @@ Run = dict[str, list[tuple[str, float]]]  # query id -> (passage id, score), bes
 
 OLDEST_JAVA = 21  # Lucene 9.9 in Anserini 1.7 is compiled for it
 JAR = "resources/jars/anserini-*-fatjar.jar"  # in the pyserini package
-HEAP = "2g"  # an index is memory-mapped, not loaded: the heap holds little besides one request
+HEAP = "2g"  # an index is memory-mapped, not loaded: the heap holds little besides one request and BUFFER
+BUFFER = 512  # MiB of postings that the indexer collects before it writes a segment
 BATCH = 1000  # records in one request: bounds the memory of both processes
 
 
@@ -59,6 +62,17 @@ class Candidates:
 
 class KnowledgeError(KardError, RuntimeError):
     """The knowledge base cannot do what was asked; the message is one sentence that says why and what to do."""
+
+
+class Prebuilt(NamedTuple):
+    """What pyserini says of one of its prebuilt indexes."""
+
+    name: str
+    filename: str  # of the archive, a .tar.gz
+    urls: list[str]
+    md5: str
+    bytes: int  # size of the archive
+    documents: int
 
 
 # Run tables
@@ -174,7 +188,7 @@ class Lucene:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment,
         )  # fmt: skip
         try:
-            self._ask("start", **self.settings.model_dump())
+            self._ask("start", **self.settings.model_dump(exclude={"index"}))
         except BaseException:
             self._stop()
             raise
@@ -186,19 +200,21 @@ class Lucene:
         self._stop()
 
     def build(self, folder: str | Path, passages: Iterable[Passage]) -> None:
-        """Index passages, texts as they stand, into a folder of its own; at the end they replace an older index."""
-        ids: set[str] = set()
+        """Index passages, texts as they stand, into a folder of its own; at the end they replace an older index.
+
+        They are read once, a batch at a time: memory does not grow with the corpus.
+        """
+        given = 0
         self._ask("open", index=_place(folder))
         for batch in _batches(passages):
-            self._ask("add", passages=[(p.id, p.text) for p in batch])
-            ids |= {p.id for p in batch}
-        indexed, given = self._ask("close")
+            self._ask("add", documents=[json.dumps({"id": p.id, "contents": _clean(p.text)}) for p in batch])
+            given += len(batch)
+        indexed = self._ask("close")
         if not given:
             raise KnowledgeError("the knowledge base is empty: give at least one passage")
-        if not len(ids) == indexed == given:
-            problem = (
-                f"{given - len(ids)} ids come twice" if len(ids) < given else f"{given - indexed} passages have no text"
-            )
+        id, times = self._ask("most_frequent_id", index=_place(folder)) if indexed else ("", 1)
+        if indexed < given or times > 1:
+            problem = f"{given - indexed} have no text" if indexed < given else f"{times} have the id {id!r}"
             raise KnowledgeError(f"of {given} passages {problem}: mend or remove them, then build the index again")
 
     def search(self, index: str | Path, queries: Mapping[str, str], k: int) -> Run:
@@ -229,6 +245,19 @@ class Lucene:
                 scores = dict.fromkeys(ids, 0.0) | dict(top)
                 run[id] = sorted(scores.items(), key=lambda passage: (-passage[1], passage[0]))
         return run
+
+    def texts(self, index: str | Path, ids: Iterable[str]) -> Iterator[Passage]:
+        """The passages as the index stores them, a batch at a time.
+
+        An id that the index does not have means an index of another corpus than the one that the ids came from.
+        """
+        for batch in _batches(ids):
+            for id, text in zip(batch, self._ask("texts", index=_place(index), ids=batch), strict=True):
+                yield Passage(id, text)
+
+    def prebuilt(self, name: str) -> Prebuilt:
+        """pyserini's entry for one of its BM25 indexes; the names are those of `pyserini.prebuilt_index_info`."""
+        return Prebuilt(*self._ask("prebuilt", name=name))
 
     def _ask(self, do: str, **arguments: Any) -> Any:
         """One request, one reply, a line each. What goes wrong in between ends the process, lest it answer the next."""
@@ -317,9 +346,6 @@ class _Engine:
             )
         jnius_config.set_classpath(str(max(jars)))
         jnius_config.set_options(f"-Xmx{HEAP}")
-        field = _java("org.apache.lucene.search.SortField")
-        by_id = field("id", _java("org.apache.lucene.search.SortField$Type").STRING_VAL)
-        self.order = _java("org.apache.lucene.search.Sort")(field.FIELD_SCORE, by_id)
         self.bm25 = _java("org.apache.lucene.search.similarities.BM25Similarity")(k1, b)
         self.analyzer = _java("io.anserini.analysis.DefaultEnglishAnalyzer").newDefaultInstance()
         self.bag_of_words = _java("io.anserini.search.query.BagOfWordsQueryGenerator")()
@@ -327,30 +353,40 @@ class _Engine:
         _java("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(2**31 - 1)  # rationales may be long
         self.threads = threads
         self.pool = ThreadPoolExecutor(threads)
-        self.searchers: dict[str, Any] = {}
+        self.searchers: dict[str, tuple[Any, Any]] = {}  # with the order of their hits
 
     def open(self, index: str) -> None:
         self.searchers.pop(index, None)
-        self.indexer = _java("io.anserini.index.SimpleIndexer")(index, False, self.threads)
-        self.indexed = self.given = 0
+        threads, buffer = str(self.threads), str(BUFFER)
+        arguments = ["-collection", "JsonCollection", "-input", "", "-index", index, "-storeContents"]
+        self.indexer = _java("io.anserini.index.SimpleIndexer")(
+            [*arguments, "-threads", threads, "-memoryBuffer", buffer]
+        )
+        self.indexed = 0
 
-    def add(self, passages: Sequence[tuple[str, str]]) -> None:
-        document = _java("io.anserini.collection.JsonCollection$Document").fromFields
-        self.indexed += self.indexer.addJsonDocuments([document(id, _clean(text)) for id, text in passages])
-        self.given += len(passages)
+    def add(self, documents: Sequence[str]) -> None:
+        self.indexed += self.indexer.addRawDocuments(documents)
 
-    def close(self) -> tuple[int, int]:
+    def close(self) -> int:
         self.indexer.close()
-        return self.indexed, self.given
+        return self.indexed
+
+    def most_frequent_id(self, index: str) -> tuple[str, int]:
+        """The id that most passages bear, and how many: Anserini counts without holding the ids in memory."""
+        with tempfile.NamedTemporaryFile() as file:
+            arguments = ["-index", index, "-field", "id", "-k", "1", "-output", file.name]
+            _java("io.anserini.util.ExtractTopDfTerms").main(arguments)
+            id, times, _, _ = file.read().decode().removesuffix("\n").rsplit("\t", 3)
+        return id, int(times)
 
     def search(self, index: str, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
-        return self._tops(self._searcher(index), [self._query(text) for text in queries], k)
+        return self._tops(*self._searcher(index), [self._query(text) for text in queries], k)
 
     def score(
         self, index: str, queries: Sequence[str], candidates: Sequence[Sequence[str]]
     ) -> list[list[tuple[str, float]]]:
         """Those of the candidates that share a term with their query."""
-        searcher = self._searcher(index)
+        searcher, order = self._searcher(index)
         must, filter = (
             getattr(_java("org.apache.lucene.search.BooleanClause$Occur"), name) for name in ("MUST", "FILTER")
         )
@@ -375,21 +411,60 @@ class _Engine:
             .build()
             for text, ids in zip(queries, candidates, strict=True)
         ]
-        return self._tops(searcher, filtered, max(map(len, candidates)))
+        return self._tops(searcher, order, filtered, max(map(len, candidates)))
 
-    def _searcher(self, index: str) -> Any:
+    def texts(self, index: str, ids: Sequence[str]) -> list[str]:
+        reader, find = self._searcher(index)[0].getIndexReader(), _java("io.anserini.index.IndexReaderUtils").document
+        return [self._text_of(index, id, find(reader, id)) for id in ids]
+
+    def _text_of(self, index: str, id: str, document: Any) -> str:
+        """Stored is the text itself, or the record that it came from: Anserini's own, BEIR's, or once more the text."""
+        if document is None:
+            raise KnowledgeError(
+                f"the index {index} has no passage {id!r}: it is of another corpus than the run tables or gold passages"
+            )
+        text, raw = document.get("contents"), document.get("raw")
+        if text is None and raw is None:
+            raise KnowledgeError(f"the index {index} stores no texts: build it with -storeContents or -storeRaw")
+        if text is None:
+            with contextlib.suppress(ValueError):
+                fields = json.loads(raw)
+                if isinstance(fields, dict):
+                    parts = (
+                        [fields.get("contents")] if "contents" in fields else [fields.get("title"), fields.get("text")]
+                    )
+                    text = " ".join(filter(None, parts))
+        return text or raw
+
+    def prebuilt(self, name: str) -> Prebuilt:
+        from pyserini.prebuilt_index_info import TF_INDEX_INFO  # takes the JVM that runs
+
+        if name not in TF_INDEX_INFO:
+            near = "".join(f"; did you mean {n!r}?" for n in difflib.get_close_matches(name, TF_INDEX_INFO, n=1))
+            raise KnowledgeError(f"{name!r} is neither a folder nor one of pyserini's prebuilt indexes{near}")
+        entry = TF_INDEX_INFO[name]
+        values = [entry[key] for key in ("filename", "urls", "md5", "size compressed (bytes)", "documents")]
+        return Prebuilt(name, *values)
+
+    def _searcher(self, index: str) -> tuple[Any, Any]:
+        """A searcher, and the order by score and then by id; indexes of Lucene 8 keep ids in another kind of column."""
         if index not in self.searchers:
             if not any(Path(index).glob("segments_*")):
                 raise KnowledgeError(f"there is no Lucene index in {index}: build it first")
             reader = _java("io.anserini.index.IndexReaderUtils").getReader(index)
-            self.searchers[index] = _java("org.apache.lucene.search.IndexSearcher")(reader)
-            self.searchers[index].setSimilarity(self.bm25)
+            searcher = _java("org.apache.lucene.search.IndexSearcher")(reader)
+            searcher.setSimilarity(self.bm25)
+            column = _java("org.apache.lucene.index.FieldInfos").getMergedFieldInfos(reader).fieldInfo("id")
+            field, kinds = _java("org.apache.lucene.search.SortField"), _java("org.apache.lucene.search.SortField$Type")
+            kind = kinds.STRING if column.getDocValuesType().toString() == "SORTED" else kinds.STRING_VAL
+            order = _java("org.apache.lucene.search.Sort")(field.FIELD_SCORE, field("id", kind))
+            self.searchers[index] = searcher, order
         return self.searchers[index]
 
     def _query(self, text: str) -> Any:
         return self.bag_of_words.buildQuery("contents", self.analyzer, _clean(text))
 
-    def _tops(self, searcher: Any, queries: Sequence[Any], k: int) -> list[list[tuple[str, float]]]:
+    def _tops(self, searcher: Any, order: Any, queries: Sequence[Any], k: int) -> list[list[tuple[str, float]]]:
         """The `k` best hits of every query.
 
         pyjnius keeps the object that a method is called on in a place which all threads share, so that threads may only
@@ -400,7 +475,7 @@ class _Engine:
         k = max(1, min(k, searcher.getIndexReader().maxDoc()))
 
         def top(query: Any) -> list[tuple[str, float]]:
-            hits = json.loads(self.to_json(searcher.search(query, k, self.order, True)))["scoreDocs"]
+            hits = json.loads(self.to_json(searcher.search(query, k, order, True)))["scoreDocs"]
             return [(_text(hit["fields"][1]), hit["score"]) for hit in hits]
 
         return [top(query) for query in queries[:1]] + list(self.pool.map(top, queries[1:]))  # the first loads classes

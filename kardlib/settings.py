@@ -54,6 +54,7 @@ class KnowledgeSettings(Group):
     k1: float = Field(0.9, ge=0)
     b: float = Field(0.4, ge=0, le=1)
     threads: int = Field(2, ge=1)
+    index: str | None = None  # a prebuilt index's name or a Lucene index's folder; None: built from the passages
 
 
 class TeacherSettings(Group):
@@ -245,8 +246,8 @@ class RunSettings(Group):
     """All of a run. `seeds` and `students` span the grid of the main table."""
 
     scale: Scale = "embedded"
-    dataset: str = "world"  # "world", a dataset of KARD's release ("obqa", "strategyqa", "medqa_usmle_hf"), a GLUE task
-    data_dir: str | None = None  # where `kard/<dataset>/` and `kb/<dataset>/` are, or `glue/<TASK>/`
+    dataset: str = "world"  # "world", "own", of KARD's release "obqa", "strategyqa", "medqa_usmle_hf", or a GLUE task
+    data_dir: str | None = None  # holds `kard/` and `kb/`, your own files, or `glue/`; None: the world, or the Hub
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     students: tuple[str, ...] = Field(("t5-nano-small", "t5-nano-base", "t5-nano-large"), min_length=1)
     world: WorldSettings = WorldSettings()
@@ -338,6 +339,7 @@ EMBEDDED_STRATEGYQA: dict[str, Any] = EMBEDDED_REAL | {  # its passages are ten 
     "teacher": {"rationales": 2},
     "reranker": EMBEDDED_REAL["reranker"] | {"questions": 400, "tau_1": 4.0, "tau_2": 1.0, "max_tokens": 128},
 }
+EMBEDDED_OWN = EMBEDDED_WORLD | {"seeds": [0], "students": ["t5-nano-base"]}  # one sitting; nothing to download
 EMBEDDED_GLUE: dict[str, Any] = {
     "seeds": [0, 1, 2, 3, 4],
     "reaugkd": {
@@ -356,7 +358,7 @@ PAPER: dict[str, Any] = {
 
 def preset(scale: str = "embedded", dataset: str = "world", data_dir: str | None = None) -> RunSettings:
     """The settings of one scale for one dataset. Raises SettingsError."""
-    known = {"world": EMBEDDED_WORLD, "strategyqa": EMBEDDED_STRATEGYQA} | dict.fromkeys(GLUE_TASKS, EMBEDDED_GLUE)
-    embedded = known.get(dataset, EMBEDDED_REAL)
+    known = {"world": EMBEDDED_WORLD, "own": EMBEDDED_OWN, "strategyqa": EMBEDDED_STRATEGYQA}
+    embedded = (known | dict.fromkeys(GLUE_TASKS, EMBEDDED_GLUE)).get(dataset, EMBEDDED_REAL)
     changes = {"smoke": SMOKE, "embedded": embedded, "paper": PAPER}.get(scale, {})
     return validate(RunSettings, {"scale": scale, "dataset": dataset, "data_dir": data_dir} | changes)

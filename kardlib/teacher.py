@@ -89,14 +89,17 @@ def _err(world: World, question: Question, rng: random.Random) -> tuple[str, int
     return text, rng.choice(options) if concluded is None else concluded
 
 
-def recorded_teacher(recorded: Mapping[str, Sequence[str]]) -> Teacher:
-    """Rationales that were written earlier, by question id. Raises DataError where a question has fewer than `l`."""
+def recorded_teacher(recorded: Mapping[str, Sequence[str]], few: bool = False) -> Teacher:
+    """Rationales that were written earlier, by question id.
+
+    Raises DataError where a question has fewer than `l`; with `few` it may have fewer, or none.
+    """
 
     def write(questions: Sequence[Question], l: int) -> list[Rationale]:
         written = []
         for question in questions:
             texts = recorded.get(question.id, ())
-            if len(texts) < l:
+            if len(texts) < l and not few:
                 raise DataError(
                     f"question {question.id!r} has {len(texts)} recorded rationales, {l} were asked for: "
                     "lower teacher.rationales"

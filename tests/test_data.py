@@ -9,13 +9,19 @@ from hypothesis import strategies as st
 
 from kardlib.data import (
     DataError,
+    Dataset,
     Passage,
+    PassageFile,
     Question,
     read_gold,
     read_kard,
+    read_own,
+    read_own_questions,
+    read_own_rationales,
     read_passages,
     read_questions,
     read_recorded_rationales,
+    write_own,
 )
 
 REAL = Path(os.environ.get("KARD_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -170,6 +176,149 @@ def test_a_wrong_name_lists_the_datasets(tmp_path, name):
 def test_a_wrong_data_dir(tmp_path):
     with pytest.raises(DataError, match=r"there is no kard/<dataset>/test\.json there"):
         read_kard(tmp_path / "absent", "toy")
+
+
+# Your own data
+
+OWN = {"id": "q1", "question": "Why?", "options": ["a", "b"], "answer": "B"}
+
+
+def own(root: Path, *questions: object, **files: list[object]) -> Path:
+    """Your own data's layout, with a question for training and one for the test where none are given."""
+    splits = [OWN | {"split": "train"}, OWN | {"id": "q2", "question": "How?", "split": "test"}]
+    write(root / "questions.jsonl", *(questions or splits))
+    for stem, rows in files.items():
+        write(root / f"{stem}.jsonl", *rows)
+    return root
+
+
+def test_your_own_data_from_two_files(tmp_path):
+    data = read_own(own(tmp_path, passages=[{"id": "p", "contents": "One."}]))
+    assert data.splits == {"train": [Question("q1", "Why?", ("a", "b"), 1)], "dev": [],
+                           "test": [Question("q2", "How?", ("a", "b"), 1)]}  # fmt: skip
+    assert data.passages == PassageFile(tmp_path / "passages.jsonl") and data.gold == {}
+    assert list(data.passages) == list(data.passages) == [Passage("p", "One.")]  # read anew
+    (tmp_path / "passages.jsonl").unlink()
+    assert read_own(tmp_path).passages == []
+
+
+def test_what_is_written_is_read(tmp_path):
+    splits = {
+        "train": [Question("q1", 'Why, "so"?', ("a", "b;", "c\n"), 2)],
+        "dev": [],
+        "test": [Question("é", "x", ("yes", "no"), 0)],
+    }
+    data = Dataset("own", splits, [Passage("p1", "Öne.\n"), Passage("p2", "Two.")], {"q1": frozenset({"p1", "p2"})})
+    write_own(tmp_path, data, {"q1": ["because", "so"]})
+    read = read_own(tmp_path)
+    assert (read.splits, list(read.passages), read.gold) == (data.splits, data.passages, data.gold)
+    assert read_own_rationales(tmp_path / "rationales.jsonl", {"q1"}) == {"q1": ["because", "so"]}
+
+
+def test_a_table_is_read_like_lines(tmp_path):
+    table = 'id,question,A,B,C,answer,split\r\nq1,"Why, so?",a,"b\r\nc",, b ,train\r\n\r\nq2,How?,a,b,c,C,test\r\n'
+    (tmp_path / "q.csv").write_text("\ufeff" + table, newline="")
+    splits = read_own_questions(tmp_path / "q.csv")
+    assert splits["train"] == [Question("q1", "Why, so?", ("a", "b\r\nc"), 1)]
+    assert splits["test"] == [Question("q2", "How?", ("a", "b", "c"), 2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,question,A,B,answer\nq1,Why?,a,b,A,more\n", "line 2: the row has more cells than the header"),
+        ("id,question,A,B,answer\nq1,Why?,a\n", "line 2: the row has fewer cells than the header"),
+        ('id,question,A,B,answer\nq1,"Why?,a,b,A\n', "line 2: the row is not CSV"),
+        ('id,question,A,B,answer\nq1,"Why"?,a,b,A\n', "line 2: the row is not CSV"),
+        ("id;question;A;B;answer\nq1;Why?;a;b;A\n", "line 2: 'id' is missing"),
+        ("id,question,A,B,answer\nq1,Why?,a,b,C\n", "line 2: the answer 'C' is none of A, B"),
+        ("id,question,A,B,answer\n", "the file holds no questions"),
+        ("", "the file holds no questions"),
+    ],
+)
+def test_a_malformed_table_names_its_line(tmp_path, text, message):
+    (tmp_path / "q.csv").write_text(text)
+    with pytest.raises(DataError) as error:
+        read_own_questions(tmp_path / "q.csv")
+    assert message in str(error.value) and str(error.value).startswith(str(tmp_path / "q.csv"))
+    (tmp_path / "q.csv").write_bytes(b"id,question\nq1,caf\xe9\n")
+    with pytest.raises(DataError, match=r"q\.csv: the text is not UTF-8"):
+        read_own_questions(tmp_path / "q.csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (OWN, "the id 'q1' comes twice"),
+        (OWN | {"id": "q", "answer": "C"}, "the answer 'C' is none of A, B; write a letter"),
+        (OWN | {"id": "q", "answer": 1}, "'answer' is 1"),
+        (OWN | {"id": "q", "answer": ""}, "the answer '' is none of A, B"),
+        (OWN | {"id": "q", "answer": "AB"}, "the answer 'AB' is none of A, B"),
+        (OWN | {"id": "q", "options": ["a"]}, "the question has fewer than two options; fill in options"),
+        (OWN | {"id": "q", "options": "ab"}, "'options' is 'ab'; a list of texts is needed"),
+        (OWN | {"id": "q", "options": ["a", "", "b"]}, "an option is missing before another one"),
+        (OWN | {"id": "q", "options": [*"abcdefghijk"]}, "the question has 11 options"),
+        (
+            {"id": "q", "question": "Why?", "answer": "A"},
+            "the question has fewer than two options; fill in the columns",
+        ),
+        (OWN | {"id": "q", "question": " "}, "the question has no text"),
+        (OWN | {"id": "q", "split": "validation"}, "the split 'validation' is none of train, dev, test"),
+        (OWN | {"id": "q", "split": "dev"}, "not all questions name a split"),
+        (["q"], "['q'] is no record"),
+    ],
+)
+def test_a_malformed_question_of_your_own_names_its_line(tmp_path, row, message):
+    file = own(tmp_path, OWN, row) / "questions.jsonl"
+    with pytest.raises(DataError) as error:
+        read_own_questions(file)
+    assert str(error.value).startswith(f"{file}, line 2: {message}") and "\n" not in str(error.value)
+
+
+def test_a_split_is_drawn_by_the_text(tmp_path):
+    rows = [OWN | {"id": str(i), "question": f"Why {i // 2}?", "options": [str(i), "b"]} for i in range(1000)]
+    splits = read_own_questions(write(tmp_path / "q.jsonl", *rows))
+    assert [round(len(splits[split]) / 100) for split in ("train", "dev", "test")] == [7, 1, 2]
+    texts = [{q.text for q in questions} for questions in splits.values()]
+    assert (
+        not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
+    )  # though every text comes twice
+    fewer = read_own_questions(write(tmp_path / "q.jsonl", *rows[::3]))
+    assert all(set(fewer[split]) <= set(splits[split]) for split in splits)
+
+
+def test_what_your_own_data_lack(tmp_path):
+    with pytest.raises(
+        DataError, match=r"there is no questions\.jsonl or questions\.csv in .*; put one|: put one there"
+    ):
+        read_own(tmp_path)
+    with pytest.raises(DataError, match="no question is in the split 'test'; add questions or set the field split"):
+        read_own(own(tmp_path, OWN | {"split": "train"}))
+    (tmp_path / "questions.csv").write_text("id\n")
+    with pytest.raises(DataError, match=r"has both questions\.jsonl and questions\.csv: remove the one"):
+        read_own(tmp_path)
+    (tmp_path / "questions.csv").unlink()
+    passages = [{"id": "p", "contents": "One."}]
+    with pytest.raises(DataError, match=r"gold\.jsonl: there is no question 'q9'; remove its gold passages"):
+        read_own(own(tmp_path, passages=passages, gold=[{"question_id": "q9", "passage_ids": ["p"]}]))
+    with pytest.raises(DataError, match=r"gold\.jsonl: there is no passage 'p9'; add it to passages\.jsonl"):
+        read_own(own(tmp_path, passages=passages, gold=[{"question_id": "q1", "passage_ids": ["p", "p9"]}]))
+    rationales = write(tmp_path / "r.jsonl", *2 * [{"question_id": "q1", "rationales": ["a"]}])
+    with pytest.raises(DataError, match="line 2: question 'q1' comes twice; put all rationales of a question on one"):
+        read_own_rationales(rationales, {"q1"})
+    with pytest.raises(DataError, match="line 1: there is no question 'q1'; correct question_id"):
+        read_own_rationales(rationales, {"q2"})
+
+
+@given(text=st.text())
+def test_any_table_is_read_or_refused_in_one_sentence(tmp_path_factory, text):
+    file = tmp_path_factory.getbasetemp() / "any.csv"
+    for content in (text, f"id,question,A,B,answer\n{text}", f"id,question,A,B,answer\nq,{text},b,c,A"):
+        file.write_text(content, "utf-8", "replace", newline="")
+        try:
+            read_own_questions(file)
+        except DataError as error:
+            assert str(error).startswith(str(file)) and "\n" not in str(error)
 
 
 @given(contents=st.lists(st.text().filter(str.strip), min_size=1))

@@ -1,9 +1,13 @@
 """One small experiment through real Lucene, a real reranker and real students."""
 
+import json
+import shutil
+
 import pytest
 
-from kardlib.data import DataError
-from kardlib.experiment import Cell, Experiment, statement_shares
+from kardlib.data import DataError, PassageFile
+from kardlib.experiment import Cell, Experiment, open_experiment, statement_shares, write_example
+from kardlib.knowledge import KnowledgeError, Lucene
 from kardlib.methods import METHODS
 from kardlib.settings import preset
 from kardlib.store import Store
@@ -142,6 +146,70 @@ def test_dapt_starts_rd_from_a_student_adapted_to_the_corpus(experiment):
     }  # fmt: skip
 
 
+def test_a_dataset_of_the_hub_comes_without_rationales():
+    experiment = Experiment(preset("smoke", "obqa"))  # without data_dir
+    assert experiment.teacher is None and list(experiment.methods) == ["few_shot", "fine_tuning", "ka_fine_tuning"]
+
+
 def test_a_real_dataset_without_a_folder_says_what_to_set():
     with pytest.raises(DataError, match="set data_dir"):
-        _ = Experiment(preset("smoke", "obqa")).data
+        _ = Experiment(preset("smoke", "unknown")).data
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    return write_example(tmp_path_factory.mktemp("example"), "smoke")
+
+
+def test_your_own_data_go_the_way_of_the_world(example, experiment):
+    own = Experiment(preset("smoke", "own", str(example)), experiment.store)
+    assert isinstance(own.data.passages, PassageFile)
+    assert [len(own.data.splits[s]) for s in ("train", "silver", "dev", "test")] == [91, 5, 24, 24]
+    texts = {p.id: p.text for p in own.data.passages}
+    needed = {p for run in (own.by_question, own.by_rationale) for ranked in run.values() for p, _ in ranked}
+    needed |= set().union(*own.data.gold.values())
+    assert own.passages == {i: texts[i] for i in needed}
+    assert {m.reads_at_test for m in own.methods.values()} == {"", "bm25_question", "reranker"}
+    assert len(own.candidates) > 100  # which the reranker is trained on
+    source, target = own.training_examples(METHODS["kard_bm25"])[0]
+    assert "Passage:" in source and "The answer is" in target
+
+
+def test_an_index_that_is_there_takes_the_place_of_the_passages(example, experiment, tmp_path):
+    own = Experiment(preset("smoke", "own", str(example)), experiment.store)
+    bare = shutil.copytree(example, tmp_path / "bare")
+    (bare / "passages.jsonl").unlink()
+    with pytest.raises(DataError, match=r"comes without passages: put passages\.jsonl .* or set knowledge"):
+        _ = Experiment(preset("smoke", "own", str(bare)), experiment.store).by_question
+    given = preset("smoke", "own", str(bare)).override({"knowledge.index": str(own.index)})
+    assert Experiment(given, experiment.store).by_question == own.by_question
+    assert Experiment(given, experiment.store).passages == own.passages
+    with Lucene(given.knowledge) as lucene:
+        lucene.build(tmp_path / "other", list(own.data.passages)[:50])
+    other = given.override({"knowledge.index": str(tmp_path / "other")})
+    with pytest.raises(
+        KnowledgeError, match=r"has no passage 'p.*: it is of another corpus than the run tables or gold"
+    ):
+        _ = Experiment(other, experiment.store).passages
+
+
+def test_without_rationales_only_answers_are_learnt(example, experiment, tmp_path):
+    quiet = shutil.copytree(example, tmp_path / "quiet")
+    (quiet / "rationales.jsonl").unlink()
+    own = Experiment(preset("smoke", "own", str(quiet)), experiment.store)
+    assert list(own.methods) == ["few_shot", "fine_tuning", "ka_fine_tuning"]
+    examples = own.training_examples(METHODS["ka_fine_tuning"])
+    assert len(examples) == len(own.data.splits["train"]) and all("Passage:" in source for source, _ in examples)
+    assert own.test_sources(METHODS["few_shot"], "test", 0)[1][0].count("Question:") == 4
+    with pytest.raises(DataError, match=r"nobody has written rationales .*: put rationales\.jsonl beside"):
+        _ = own.written
+    rows = [{"question_id": q.id, "rationales": ["One only."]} for q in own.data.splits["train"][:7]]
+    (quiet / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    few = Experiment(own.settings, experiment.store)
+    assert len(few.training_examples(METHODS["reasoning_distillation"])) == 7
+
+
+def test_your_own_data_are_opened_by_parameters_alone(example):
+    assert open_experiment("embedded", "own", str(example)).settings.students == ("t5-nano-base",)
+    with pytest.raises(DataError, match=r"set data_dir to the folder that holds questions\.jsonl and passages\.jsonl"):
+        _ = open_experiment("embedded", "own").data

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kardlib.data import DataError, Passage
+from kardlib.data import DataError, Passage, PassageFile, write_passages
 from kardlib.knowledge import KnowledgeError, Lucene, find_java, read_run, write_run
 from kardlib.settings import KnowledgeSettings, WorldSettings
 from kardlib.world import build_world
@@ -147,13 +147,65 @@ def test_an_index_is_replaced(lucene, tmp_path):
     ("passages", "message"),
     [
         ([], "the knowledge base is empty: give at least one passage"),
-        ([Passage("a", "yak"), Passage("a", "gnu")], "of 2 passages 1 ids come twice"),
-        ([Passage("a", "yak"), Passage("b", " \n")], "of 2 passages 1 passages have no text"),
+        ([Passage("a", "yak"), Passage("a", "gnu")], "of 2 passages 2 have the id 'a'"),
+        ([Passage("a", "yak"), Passage("b", " \n")], "of 2 passages 1 have no text"),
     ],
 )
 def test_a_knowledge_base_that_cannot_be_built(lucene, tmp_path, passages, message):
     with pytest.raises(KnowledgeError, match=message):
         lucene.build(tmp_path, passages)
+
+
+def test_the_index_gives_the_texts_back(lucene, index, tmp_path):
+    asked = [p.id for p in WORLD.passages[1500::-1]]  # more than a batch, in an order of their own
+    assert list(lucene.texts(index, asked)) == [*reversed(WORLD.passages[:1501])]
+    lucene.build(tmp_path, [Passage('"odd\\id', 'line\nbreak "quoted" é😀 \ud800')])
+    assert list(lucene.texts(tmp_path, ['"odd\\id'])) == [Passage('"odd\\id', 'line\nbreak "quoted" é😀 ?')]
+
+
+def test_an_index_of_another_corpus_is_refused(lucene, index, tmp_path):
+    lucene.build(tmp_path, [Passage("other", "yak")])
+    with pytest.raises(KnowledgeError, match="has no passage 'p00001': it is of another corpus than the run tables"):
+        list(lucene.texts(tmp_path, ["other", "p00001"]))
+
+
+OLD_INDEX = """
+import sys
+from kardlib.knowledge import _Engine, _java
+engine = _Engine(0.9, 0.4, 1)
+L = lambda name: _java("org.apache.lucene." + name)
+directory = L("store.FSDirectory").open(_java("java.io.File")(sys.argv[1]).toPath())
+writer = L("index.IndexWriter")(directory, L("index.IndexWriterConfig")(engine.analyzer))
+YES = getattr(L("document.Field$Store"), "YES")
+NO = getattr(L("document.Field$Store"), "NO")
+for id, raw, contents in [("b", "A yak.", "A yak."), ("a", '{"_id": "a", "title": "Yak", "text": "It is big."}', "yak"),
+                          ("c", '{"id": "c", "contents": "One yak."}', "yak"), ("d", "5", "5")]:
+    document = L("document.Document")()
+    document.add(L("document.StringField")("id", id, YES))
+    document.add(L("document.SortedDocValuesField")("id", L("util.BytesRef")(id.encode())))
+    document.add(L("document.TextField")("contents", contents, NO))
+    document.add(L("document.StoredField")("raw", raw))
+    writer.addDocument(document)
+writer.close()
+"""
+
+
+def test_an_index_of_lucene_8_keeps_ids_in_another_column_and_texts_raw(lucene, tmp_path):
+    folder = str(tmp_path / "old")
+    environment = os.environ | {"JAVA_HOME": str(find_java()[0]), "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-P", "-c", OLD_INDEX, folder], env=environment, check=True, capture_output=True)
+    assert [p for p, _ in lucene.search(folder, {"q": "yak"}, 2)["q"]] == ["a", "b"]  # a tie, broken by id and cut
+    assert lucene.score(folder, {"q": "yak"}, {"q": ["c", "b"]})["q"][0][0] == "b"
+    assert [p.text for p in lucene.texts(folder, "abcd")] == ["Yak It is big.", "A yak.", "One yak.", "5"]
+
+
+def test_passages_may_stay_on_disk(lucene, index, tmp_path):
+    write_passages(tmp_path / "p.jsonl", WORLD.passages)
+    lucene.build(tmp_path / "index", PassageFile(tmp_path / "p.jsonl"))
+    assert lucene.search(tmp_path / "index", QUERIES, 20) == lucene.search(index, QUERIES, 20)
+    (tmp_path / "p.jsonl").write_text('{"id": "a", "contents": "yak"}\n{"id": "b"}\n')
+    with pytest.raises(DataError, match=r"p\.jsonl, line 2: 'contents' is missing"):
+        lucene.build(tmp_path / "index", PassageFile(tmp_path / "p.jsonl"))
 
 
 def test_what_is_not_there(lucene, index, tmp_path):

@@ -1,0 +1,114 @@
+"""Readers of the Hub's files on small files of the same formats, and a pinned download from a server on loopback."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pandas as pd
+import pytest
+
+from kardlib.data import DataError, Question
+from kardlib.hub import HUB, read_openbookqa, read_strategyqa
+
+ROOT = Path(__file__).parents[1]
+OBQA = {"id": "7-980", "question_stem": "The sun is responsible for", "answerKey": "D"}
+OBQA |= {"choices": {"text": ["puppies", "children", "flowers", "plants"], "label": ["A", "B", "C", "D"]}}
+STRATEGY = {"qid": "b8677742616fef051f00", "term": "T", "question": "Is it so?", "answer": False, "facts": "It is not."}
+MEDQA = {"id": "train-00000", "sent1": "What is it?", "sent2": "", "label": 1}
+MEDQA |= {f"ending{i}": f"option {i}" for i in range(4)}
+
+
+def parquet(path: Path, *rows: dict) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(list(rows)).to_parquet(path)
+    return path
+
+
+def test_openbookqa_and_strategyqa(tmp_path):
+    options = ("puppies", "children", "flowers", "plants")
+    assert read_openbookqa(parquet(tmp_path / "o", OBQA)) == [Question("7-980", OBQA["question_stem"], options, 3)]
+    rows = [STRATEGY, STRATEGY | {"qid": "2", "answer": True}]
+    assert [q.answer for q in read_strategyqa(parquet(tmp_path / "s", *rows))] == [1, 0]
+    assert read_strategyqa(tmp_path / "s")[0] == Question(STRATEGY["qid"], "Is it so?", ("yes", "no"), 1)
+
+
+def test_files_of_another_kind(tmp_path):
+    with pytest.raises(DataError, match="no parquet file with the columns qid, question, answer"):
+        read_strategyqa(parquet(tmp_path / "o", OBQA))
+    (tmp_path / "text").write_text("no parquet")
+    with pytest.raises(DataError, match="no parquet file with the columns id, question_stem") as error:
+        read_openbookqa(tmp_path / "text")
+    assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match="line 2: the answer 'E' is none of the choices"):
+        read_openbookqa(parquet(tmp_path / "o", OBQA, OBQA | {"answerKey": "E"}))
+
+
+def test_every_source_is_pinned_by_a_commit():
+    assert all(len(bytes.fromhex(source.revision)) == 20 for source in HUB.values())
+    assert all({"train", "test"} <= set(source.files) for source in HUB.values())
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers what `huggingface_hub` asks for a file: size, commit and checksum first, then the bytes."""
+
+    folder: Path
+
+    def do_HEAD(self) -> None:
+        file = self.folder / self.path.lstrip("/")
+        self.send_response(200 if file.is_file() else 404)
+        if file.is_file():
+            self.send_header("Content-Length", str(file.stat().st_size))
+            self.send_header("ETag", f'"{file.name}"')
+            self.send_header("X-Repo-Commit", self.path.split("/resolve/")[1].split("/")[0])
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write((self.folder / self.path.lstrip("/")).read_bytes())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path) -> Iterator[str]:
+    Hub.folder = tmp_path / "hub"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def fetch(name: str, endpoint: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Read the dataset in a process of its own: the Hub's address is read when it starts."""
+    code = f"from kardlib.hub import read_hub; data = read_hub('{name}'); "
+    code += "print({split: [q.id for q in questions] for split, questions in data.splits.items()}, data.passages)"
+    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_name_without_a_folder_is_fetched_at_its_revision(hub, tmp_path):
+    for name, row in (("medqa_usmle_hf", MEDQA), ("obqa", OBQA)):
+        source = HUB[name]
+        for split, file in source.files.items():
+            path = tmp_path / "hub" / "datasets" / source.repository / "resolve" / source.revision / file
+            if name == "obqa":
+                parquet(path, row | {"id": f"{split}0"}, row | {"id": f"{split}1"})
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("".join(json.dumps(row | {"id": f"{split}{i}"}) + "\n" for i in range(2)))
+        done = fetch(name, hub, tmp_path)
+        ids = {split: [f"{split}0", f"{split}1"] for split in ("train", "dev", "test")}
+        assert done.stdout.strip() == f"{ids} []", done.stderr
+
+
+def test_a_hub_that_does_not_answer_or_has_no_such_file(hub, tmp_path):
+    for endpoint in (hub, "http://127.0.0.1:9"):
+        said = fetch("obqa", endpoint, tmp_path).stderr.strip().splitlines()[-1]
+        assert "main/train-00000-of-00001.parquet of allenai/openbookqa could not be fetched" in said
+        assert said.endswith("check the network, or set data_dir to the folder that holds KARD's release")
