@@ -356,7 +356,7 @@ class Experiment:
         candidates = {  # what they are made of: hashing them takes seconds
             "rationales": fingerprint([(r.id, r.text) for r in self.filtered[0]]),
             "index": self.index.parent.name,
-            "bm25": self.settings.knowledge.model_dump(exclude={"threads"}),
+            "bm25": self.settings.knowledge.model_dump(exclude={"threads", "index"}),
             "depths": [settings.rationale_candidates, settings.question_candidates, settings.questions],
         }
         spec = {"candidates": candidates, "passages": self._passages_hash,
