@@ -32,7 +32,7 @@ from kardlib.errors import KardError
 REPOSITORY = Path(__file__).resolve().parents[1]
 MANIFEST = "artifact.json"
 UNFINISHED = ".unfinished-"  # how the name of a file begins while it is written
-PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "pyserini", "numpy")
+PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "pyserini", "faiss-cpu", "numpy")
 
 
 class StoreError(KardError, RuntimeError):

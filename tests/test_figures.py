@@ -22,6 +22,7 @@ from kardlib.figures import (
     long_form,
     plot_hits,
     plot_main,
+    plot_rag,
     save_figure,
 )
 from kardlib.methods import METHODS
@@ -30,6 +31,7 @@ WHERE = {"figure": "03_hits", "dataset": "world", "scale": "smoke"}
 RETRIEVERS = ("bm25", "untrained", "reranker")
 LEARNERS = ("recall_visible", "recall_hidden", "recall_lossy", "read_key", "read_prefix", "read_hidden")
 NETWORKS = ("network", "network_kb")
+DENSE = ("dense", "dense_warm")
 
 
 @pytest.fixture(autouse=True)
@@ -105,8 +107,8 @@ def test_every_method_has_a_look_of_its_own():
     assert set(METHODS) <= set(METHOD_STYLE)
     assert set(METHOD_STYLE) == set(METHOD_LABEL) - {"chance"}
     rows = [method for block in BLOCKS for method in block]
-    assert sorted(rows) == sorted(set(METHOD_STYLE) - {*RETRIEVERS, "silver", *LEARNERS, *NETWORKS})
-    for names in (rows, [*RETRIEVERS, "silver"], LEARNERS, NETWORKS):
+    assert sorted(rows) == sorted(set(METHOD_STYLE) - {*RETRIEVERS, *DENSE, "silver", *LEARNERS, *NETWORKS})
+    for names in (rows, [*RETRIEVERS, *DENSE, "silver", "rag", "rag_warm"], LEARNERS, NETWORKS):
         for a, b in combinations(names, 2):
             one, other = METHOD_STYLE[a], METHOD_STYLE[b]
             assert (one.color, one.marker) != (other.color, other.marker), (a, b)
@@ -142,6 +144,23 @@ def test_plot_main(main_table):
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
     assert len(ax.containers) == len(METHODS)  # summaries over seeds, not single seeds
     assert {"30.0", "75.0", " chance"} <= {t.get_text() for t in ax.texts}
+
+
+@pytest.fixture
+def rag_table(hits_table, main_table):
+    accuracy = main_table[main_table["student"].isin(["base"]) | (main_table["method"] == "chance")]
+    return pd.concat([accuracy[~accuracy["method"].str.startswith("few")], hits_table], ignore_index=True)
+
+
+def test_plot_rag(rag_table):
+    fig = plot_rag(rag_table)
+    answers, gold, silver = fig.axes
+    assert METHOD_LABEL["rag_warm"] in [t.get_text() for t in answers.get_yticklabels()]
+    assert gold.get_title() == "Gold passages (n = 600)" and silver.get_title().startswith("Silver")
+    assert gold.get_ylim() == silver.get_ylim()
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [METHOD_LABEL[m] for m in RETRIEVERS]
+    with pytest.raises(FigureError, match="nothing to draw"):
+        plot_rag(rag_table[rag_table["metric"] == "accuracy"])
 
 
 @pytest.mark.parametrize("plot", [plot_hits, plot_main])
