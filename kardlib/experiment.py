@@ -599,13 +599,13 @@ def _predict(folder: Path, sources: list[str], settings: StudentSettings, seed: 
 def _train_retriever(folder: Path, *work: Any) -> None:
     from kardlib.rag import train_retriever
 
-    train_retriever(*work, folder)
+    train_retriever(*work, folder=folder)
 
 
 def _train_rag(folder: Path, *work: Any) -> None:
     from kardlib.rag import train_rag
 
-    train_rag(*work, folder)
+    train_rag(*work, folder=folder)
 
 
 def _retrieve(folder: Path, settings: RagSettings, *work: Any) -> None:
