@@ -40,12 +40,13 @@ from kardlib.evaluate import majority_vote, parse_answer
 from kardlib.hub import HUB, read_hub
 from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
 from kardlib.llm import server_teacher
-from kardlib.methods import MAIN_ROWS, METHODS, Method, Reads
+from kardlib.methods import DENSE, MAIN_ROWS, METHODS, Method, Reads
 from kardlib.prebuilt import find_index, identify_index
 from kardlib.prompts import SHOTS, few_shot_text, source_text, target_text
 from kardlib.settings import (
     NANO,
     DaptSettings,
+    RagSettings,
     RerankerSettings,
     RunSettings,
     StudentSettings,
@@ -58,6 +59,7 @@ from kardlib.teacher import FilterYield, Rationale, Teacher, keep_correct, recor
 from kardlib.world import World, build_world, judge_statements
 
 DEPTH = 100  # passages kept of every question's search, more where kappa* is larger
+HARD = 10  # of a question's first BM25 passages, those that no rationale finds are a dense retriever's hard negatives
 NEIGHBOUR = 500  # what a neighbouring world's seed is away
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
 
@@ -409,13 +411,93 @@ class Experiment:
         model = self.settings.reranker.model if seed is None else str(self.reranker(seed))
         return self.settings.reranker.model_copy(update={"model": model})
 
+    # RAG: a dense retriever and a student, trained together
+
+    def retriever(self, seed: int) -> Path:
+        """The dual encoder that RAG's warm variant starts from, trained on what the rationales retrieve."""
+        return self.retrievers.get(seed) or self._train_retrievers([seed])[seed]
+
+    @cached_property
+    def retrievers(self) -> dict[int, Path]:
+        return self._train_retrievers(self.settings.seeds)
+
+    def _train_retrievers(self, seeds: Sequence[int]) -> dict[int, Path]:
+        by_id = {q.id: q for q in self.data.splits["train"]}
+        positives: dict[str, dict[str, None]] = {}
+        for r in self.filtered[0]:
+            positives.setdefault(r.question_id, {}).update(dict.fromkeys(p for p, _ in self.by_rationale[r.id][:3]))
+        found = {q: list(p) for q, p in list(positives.items())[: self.settings.rag.contrastive_questions]}
+        negatives = {q: [p for p, _ in self.by_question[q][:HARD]] for q in found}
+        questions = {q: by_id[q].prompt for q in found}
+        joint = {"lr", "epochs", "batch", "questions", "passages", "refresh", "contrastive_questions"}
+        knobs = self.settings.rag.model_dump(exclude=joint) | {"model": identify(self.settings.rag.model)}
+        texts = fingerprint([questions, found, negatives])
+        spec = {"texts": texts, "passages": self._passages_hash, "settings": knobs}
+        work = (self.settings.rag, questions, self.passages, found, negatives)
+        jobs: dict[int, Job] = {seed: (spec | {"seed": seed}, (*work, seed)) for seed in seeds}
+        made = self._make_all("retriever", list(jobs.values()))
+        return {seed: made[fingerprint(spec)] for seed, (spec, _) in jobs.items()}
+
+    def rag(self, cells: Iterable[Cell]) -> dict[Cell, Path]:
+        """By cell the folder of the retriever (`question`, `passage`) and the `student` that were trained together."""
+        jobs = {cell: self.at(cell.knobs)._rag_job(cell) for cell in cells}
+        made = self._make_all("rag", list(jobs.values()))
+        return {cell: made[fingerprint(spec)] for cell, (spec, _) in jobs.items()}
+
+    def _rag_job(self, cell: Cell) -> Job:
+        warm = METHODS[cell.method].reads_in_training == "rag_warm"
+        start = self.retriever(cell.seed) if warm else self.settings.rag.model
+        settings, student = self.settings.rag.model_copy(update={"model": str(start)}), self._student_settings(cell)
+        knobs = {n: v for n, v in settings.model_dump(exclude={"questions"}).items() if "contrastive" not in n}
+        of_student = student.model_dump(include={"revision", "lr", "max_source_tokens", "max_new_tokens"})
+        questions, targets = self._rag_targets
+        texts = fingerprint([targets, {q: question.prompt for q, question in questions.items()}])
+        spec = {"texts": texts, "passages": self._passages_hash, "seed": cell.seed,
+                "settings": knobs | {"model": identify_retriever(start)},
+                "student": of_student | {"model": identify(student.model)}}  # fmt: skip
+        return spec, (settings, student, questions, targets, self.passages, cell.seed)
+
+    @cached_property
+    def _rag_targets(self) -> tuple[dict[str, Question], dict[str, list[str]]]:
+        """The first `rag.questions` questions with a rationale, and the texts that may be written for each."""
+        by_id = {q.id: q for q in self.data.splits["train"]}
+        targets: dict[str, list[str]] = {}
+        for r in self.filtered[0]:
+            targets.setdefault(r.question_id, []).append(target_text(r.text, by_id[r.question_id].answer))
+        targets = dict(list(targets.items())[: self.settings.rag.questions])
+        return {q: by_id[q] for q in targets}, targets
+
+    def dense(self, models: Iterable[str | Path], split: str) -> dict[str | Path, tuple[Run, dict[str, float]]]:
+        """By retriever (folder or name of an encoder) its run table and its loss per question with silver passages."""
+        questions = {q.id: q.prompt for q in self.data.splits[split]}
+        silver = {q: sorted(p) for q, p in self.silver(split).items()} if split in self.written else {}
+        depth = max(DEPTH, self.settings.retrieval.k)
+        jobs: dict[str | Path, Job] = {}
+        for model in dict.fromkeys(models):
+            settings = self.settings.rag.model_copy(update={"model": str(model)})
+            knobs = settings.model_dump(include={"revision", "pooling", "tau", "max_tokens"})
+            spec = {"settings": knobs | {"model": identify_retriever(model)}, "passages": self._passages_hash,
+                    "questions": fingerprint([questions, silver]), "depth": depth}  # fmt: skip
+            jobs[model] = spec, (settings, questions, self.passages, depth, silver)
+        made = self._make_all("dense", list(jobs.values()))
+        folders = {model: made[fingerprint(spec)] for model, (spec, _) in jobs.items()}
+        return {m: (_read_run(f / "run.tsv"), json.loads((f / "losses.json").read_text())) for m, f in folders.items()}
+
     # What a student reads and learns
 
-    def reads(self, source: Reads, split: str, seed: int) -> dict[str, list[str]]:
-        """Question id -> ids of the passages that a student reads at test; of rationale queries the first one's."""
+    def reads(self, source: Reads, split: str, seed: int, student: str = "") -> dict[str, list[str]]:
+        """Question id -> ids of the passages that a student reads at test; of rationale queries the first one's.
+
+        Only what RAG finds depends on the student.
+        """
         ids, k = [q.id for q in self.data.splits[split]], self.settings.retrieval.k
         if source in ("", "rationale"):
             return {i: [] for i in ids}
+        if source in DENSE:
+            cell = Cell(source, student, seed)
+            folder = self.retriever(seed) if source == "dense" else self.rag([cell])[cell]
+            run = self.dense([folder], split)[folder][0]
+            return {i: [p for p, _ in run[i][:k]] for i in ids}
         run = {"bm25_question": lambda: self.by_question, "reranker": lambda: self.reranked(split, seed),
                "bm25_rationale": lambda: {i: self.by_rationale.get(f"{i}/0", []) for i in ids}}[source]()  # fmt: skip
         return {i: [p for p, _ in run[i][:k]] for i in ids}
@@ -441,9 +523,11 @@ class Experiment:
             examples.append((source_text(question, passages), target))
         return examples
 
-    def test_sources(self, method: Method, split: str, seed: int) -> tuple[list[list[str]], list[str]]:
+    def test_sources(
+        self, method: Method, split: str, seed: int, student: str = ""
+    ) -> tuple[list[list[str]], list[str]]:
         """Ids of the passages read and the source text, for every question of a split."""
-        read = self.reads(method.reads_at_test, split, seed)
+        read = self.reads(method.reads_at_test, split, seed, student)
         written = self.written.get(split, []) if self.teacher else []
         explained = {r.question_id: r.text for r in written if r.number == 0}
         shown = []
@@ -480,13 +564,17 @@ class Experiment:
     def run(self, cells: Iterable[Cell], split: str = "test") -> dict[Cell, Predictions]:
         """Train what is missing, let it write what is missing, read the answers; two students are made side by side."""
         cells = list(dict.fromkeys(cells))
-        jobs = {cell: self.at(cell.knobs)._student_job(cell) for cell in cells if METHODS[cell.method].learns}
+        learners = [cell for cell in cells if METHODS[cell.method].learns]
+        jobs = {c: self.at(c.knobs)._student_job(c) for c in learners if not METHODS[c.method].rag}
         made = self._make_all("student", list(jobs.values()))
         students = {cell: str(made[fingerprint(spec)]) for cell, (spec, _) in jobs.items()}
+        rags = self.rag(cell for cell in learners if METHODS[cell.method].rag)
+        self.dense(rags.values(), split)  # side by side; below one after the other
+        students |= {cell: str(folder / "student") for cell, folder in rags.items()}
         asked: dict[Cell, tuple[list[list[str]], Job]] = {}
         for cell in cells:
             variant = self.at(cell.knobs)
-            read, sources = variant.test_sources(METHODS[cell.method], split, cell.seed)
+            read, sources = variant.test_sources(METHODS[cell.method], split, cell.seed, cell.student)
             settings = variant._student_settings(cell).model_copy(update={"model": students.get(cell, cell.student)})
             asked[cell] = (read, self._predictions_job(sources, settings, cell.seed))
         made = self._make_all("predictions", [job for _, job in asked.values()])
@@ -567,7 +655,8 @@ def use_threads(number: int) -> None:
 def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:
     """Runs in a worker process: train one model, or let one write."""
     builders: dict[str, Callable[..., None]] = {
-        "reranker": _train_reranker, "adapted": _adapt, "student": _train, "predictions": _predict
+        "reranker": _train_reranker, "adapted": _adapt, "student": _train, "predictions": _predict,
+        "retriever": _train_retriever, "rag": _train_rag, "dense": _retrieve,
     }  # fmt: skip
     return store.make(kind, spec, lambda folder: builders[kind](folder, *work))
 
@@ -600,6 +689,26 @@ def _predict(folder: Path, sources: list[str], settings: StudentSettings, seed: 
     (folder / "texts.json").write_text(json.dumps(texts))
 
 
+def _train_retriever(folder: Path, *work: Any) -> None:
+    from kardlib.rag import train_retriever
+
+    train_retriever(*work, folder)
+
+
+def _train_rag(folder: Path, *work: Any) -> None:
+    from kardlib.rag import train_rag
+
+    train_rag(*work, folder)
+
+
+def _retrieve(folder: Path, settings: RagSettings, *work: Any) -> None:
+    from kardlib.rag import load_retriever, retrieve
+
+    run, losses = retrieve(load_retriever(settings), *work)
+    write_run(folder / "run.tsv", run)
+    (folder / "losses.json").write_text(json.dumps(losses))
+
+
 def refuse(folder: Path) -> None:
     raise AssertionError(f"{folder} should have been made by a worker")
 
@@ -610,6 +719,13 @@ def identify(model: str) -> str:
         if (place / "model.safetensors").is_file():
             return _hash_weights(place / "model.safetensors")
     return model
+
+
+def identify_retriever(model: str | Path) -> str:
+    """As `identify`, for a dual encoder's folder or the encoder that it starts from."""
+    if (Path(model) / "question").is_dir():
+        return fingerprint([identify(str(Path(model) / side)) for side in ("question", "passage")])
+    return identify(str(model))
 
 
 @functools.cache

@@ -75,9 +75,11 @@ METHOD_STYLE = {
     "reasoning_distillation": Style(ORANGE, "s", "-.", "///"),
     "kard_bm25": Style(SKY, "o", "--", "---"),
     "kard_reranker": Style(BLUE, "D", "-", ""),
+    "kard_dense": Style(BLUE, "<", "-.", "ooo"),
     "kard_silver": Style(GREEN, "p", ":", "|||", hollow=True),
     "teacher_cot": Style(BLACK, "*", ":", "***", hollow=True),
     "rag": Style(RED, "X", "-.", "\\\\"),
+    "rag_warm": Style(RED, "<", "-", "OO"),
     "dapt": Style(RED, "d", ":", "//"),
     "dapt_kard": Style(RED, "h", "--", "||"),
     "student_alone": Style(GREY, "v", ":", "..."),
@@ -99,6 +101,8 @@ METHOD_STYLE = {
     "read_hidden": Style(SKY, "o", ":", "---"),
     "network": Style(ORANGE, "s", "-.", "///"),
     "network_kb": Style(BLUE, "D", "-", ""),
+    "dense": Style(GREY, "X", ":", "\\\\"),  # RAG's retrievers before the student joins in: RAG's markers in grey
+    "dense_warm": Style(GREY, "<", "--", "OO"),
 }
 METHOD_LABEL = {  # in the papers' order of rows
     "few_shot": "Few-shot ICL",
@@ -107,11 +111,13 @@ METHOD_LABEL = {  # in the papers' order of rows
     "fine_tuning": "Fine-tuning (FT)",
     "ka_fine_tuning": "Knowledge-augmented FT",
     "rag": "RAG + RD",
+    "rag_warm": "RAG + RD, warm start",
     "dapt": "DAPT + RD",
     "dapt_kard": "DAPT + KARD (reranker)",
     "reasoning_distillation": "Reasoning distillation (RD)",
     "kard_bm25": "KARD (BM25)",
     "kard_reranker": "KARD (reranker)",
+    "kard_dense": "KARD (dense retriever)",
     "kard_silver": "KARD (silver, oracle)",
     "teacher_cot": "Teacher CoT (oracle)",
     "student_alone": "Student, fine-tuned alone",
@@ -133,12 +139,14 @@ METHOD_LABEL = {  # in the papers' order of rows
     "read_hidden": "KB, identity hidden",
     "network": "Network alone",
     "network_kb": "Network with retrieved string",
+    "dense": "Dense, untrained",
+    "dense_warm": "Dense, contrastive",
     "chance": "Chance",
 }
 BLOCKS = (  # rows that belong together, kept apart by a line
     ("few_shot", "few_shot_cot", "ka_few_shot_cot"),
     ("fine_tuning", "ka_fine_tuning"),
-    ("rag", "dapt", "dapt_kard", "reasoning_distillation", "kard_bm25", "kard_reranker"),
+    ("rag", "rag_warm", "dapt", "dapt_kard", "reasoning_distillation", "kard_bm25", "kard_reranker", "kard_dense"),
     ("kard_silver", "teacher_cot"),
     ("student_alone", "soft_labels", "rkd", "reaugkd_no_retrieval", "reaugkd", "neighbours"),
     ("reaugkd_teacher",),
@@ -249,6 +257,8 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 # Drawing
 
+HITS_TITLES = {"hits_gold": "Gold passages", "hits_silver": "Silver passages"}
+
 
 def is_watched() -> bool:
     """Whether a person looks at this kernel in Jupyter, whose server names its sessions; papermill's kernels have none.
@@ -265,26 +275,15 @@ def plot_hits(table: pd.DataFrame) -> Figure:
     Rows whose metric is "hits_gold" or "hits_silver"; `low` and `high` are drawn as whiskers. Raises FigureError if
     there are none.
     """
-    titles = {"hits_gold": "Gold passages", "hits_silver": "Silver passages"}
     table = table[table["seed"].isna()]
-    panels = [metric for metric in titles if (table["metric"] == metric).any()]
+    panels = [metric for metric in HITS_TITLES if (table["metric"] == metric).any()]
     if not panels:
-        raise FigureError(f"nothing to draw: no row has the metric {' or '.join(titles)}")
+        raise FigureError(f"nothing to draw: no row has the metric {' or '.join(HITS_TITLES)}")
     size = (COLUMN if len(panels) == 1 else PAGE, 2.5)
     fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     methods = _methods(table)
     for ax, metric in zip(axes[0], panels, strict=True):
-        part = table[table["metric"] == metric]
-        ks = sorted(part["k"].unique())
-        for i, method in enumerate(methods):
-            rows = part[part["method"] == method].sort_values("k")
-            aside = 1.05 ** (i - (len(methods) - 1) / 2)  # whiskers side by side
-            _draw(ax, method, rows["k"].astype(float) * aside, rows["value"], yerr=_whiskers(rows))
-        ax.set_xscale("log")
-        ax.set_xticks(ks, [str(k) for k in ks])
-        ax.xaxis.minorticks_off()
-        ax.set(title=f"{titles[metric]} (n = {_sizes(part)})", xlabel="Passages looked at, k")
-        ax.grid(axis="y")
+        _hits_panel(ax, table[table["metric"] == metric], methods)
     axes[0, 0].set_ylabel("Hits@k (%)")
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     _legend_below(fig, columns=2 * len(panels))
@@ -409,24 +408,72 @@ def plot_main(table: pd.DataFrame) -> Figure:
     size = (COLUMN if len(students) == 1 else PAGE, height)
     fig, axes = plt.subplots(1, len(students), figsize=size, sharey=True, sharex=True, squeeze=False)
     for ax, student in zip(axes[0], students, strict=True):
-        ax.grid(axis="x")
-        for value in chance:
-            ax.axvline(value, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
-            below = ("data", "axes fraction")
-            ax.annotate(" chance", (value, 0.01), xycoords=below, va="bottom", fontsize=7, color="0.35")
-        for method, place in places.items():
-            rows = table[(table["method"] == method) & (table["student"] == student)]
-            _draw(ax, method, rows["value"], [place] * len(rows), xerr=_whiskers(rows), linestyle="none")
-            for value in rows["value"]:
-                at = (1.02, place)
-                ax.annotate(f"{100 * value:.1f}", at, xycoords=("axes fraction", "data"), va="center", fontsize=7)
-        ax.set(title=student, xlabel="Accuracy (%)")
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-        ax.tick_params(axis="y", length=0)
-    ax = axes[0, 0]
+        _accuracy_panel(ax, table[table["student"] == student], places, chance)
+        ax.set(title=student)
+    _name_rows(axes[0, 0], places)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_rag(table: pd.DataFrame) -> Figure:
+    """Accuracy of methods beside the Hits@k of the retrievers they read from: what the student makes of what is found.
+
+    Rows as for `plot_main` (one student) and `plot_hits`. Raises FigureError if either is missing.
+    """
+    table = table[table["seed"].isna()]
+    accuracy, chance = table[table["metric"] == "accuracy"], table.loc[table["method"] == "chance", "value"]
+    accuracy = accuracy[accuracy["method"] != "chance"]
+    found = table[table["metric"].isin(HITS_TITLES)]
+    if accuracy.empty or found.empty:
+        raise FigureError("nothing to draw: rows with the metric accuracy and with hits_gold or hits_silver are needed")
+    places, methods = _places(_methods(accuracy)), _methods(found)
+    fig, (left, *right) = plt.subplots(1, 3, figsize=(PAGE, 2.9), width_ratios=(1.0, 1.1, 1.1))
+    _accuracy_panel(left, accuracy, places, chance)
+    left.set(title="Answers")
+    _name_rows(left, places)
+    right[1].sharey(right[0])
+    for ax, metric in zip(right, HITS_TITLES, strict=True):
+        _hits_panel(ax, found[found["metric"] == metric], methods)
+    right[0].set_ylabel("Hits@k (%)")
+    right[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    _legend_below(fig, 3, right)
+    return fig
+
+
+def _hits_panel(ax: Axes, table: pd.DataFrame, methods: list[str]) -> None:
+    ks = sorted(table["k"].unique())
+    for i, method in enumerate(methods):
+        rows = table[table["method"] == method].sort_values("k")
+        aside = 1.05 ** (i - (len(methods) - 1) / 2)  # whiskers side by side
+        _draw(ax, method, rows["k"].astype(float) * aside, rows["value"], yerr=_whiskers(rows))
+    ax.set_xscale("log")
+    ax.set_xticks(ks, [str(k) for k in ks])
+    ax.xaxis.minorticks_off()
+    title = "".join(HITS_TITLES[metric] for metric in table["metric"].unique())
+    ax.set(title=f"{title} (n = {_sizes(table)})", xlabel="Passages looked at, k")
+    ax.grid(axis="y")
+
+
+def _accuracy_panel(ax: Axes, table: pd.DataFrame, places: Mapping[str, float], chance: pd.Series) -> None:
+    ax.grid(axis="x")
+    for value in chance:
+        ax.axvline(value, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
+        below = ("data", "axes fraction")
+        ax.annotate(" chance", (value, 0.01), xycoords=below, va="bottom", fontsize=7, color="0.35")
+    for method, place in places.items():
+        rows = table[table["method"] == method]
+        _draw(ax, method, rows["value"], [place] * len(rows), xerr=_whiskers(rows), linestyle="none")
+        for value in rows["value"]:
+            at = (1.02, place)
+            ax.annotate(f"{100 * value:.1f}", at, xycoords=("axes fraction", "data"), va="center", fontsize=7)
+    ax.set(xlabel="Accuracy (%)")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    ax.tick_params(axis="y", length=0)
+
+
+def _name_rows(ax: Axes, places: Mapping[str, float]) -> None:
     ax.set_yticks(list(places.values()), [METHOD_LABEL[method] for method in places])
     ax.set_ylim(max(places.values()) + 0.6, -0.6)
-    return fig
 
 
 @mpl.rc_context(LOOK)

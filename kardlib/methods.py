@@ -1,4 +1,4 @@
-"""The methods compared in Tables 1 and 2 and Figure 3 of KARD, as data: what each trains on, what it reads, and when.
+"""The methods compared in the tables and in Figure 3 of KARD, as data: what each trains on and what it reads, and when.
 
 A row is its three fields: two rows that agree in what they train on and read in training share one student, and no
 method has code of its own.
@@ -16,6 +16,9 @@ Reads = Literal[
     "bm25_rationale",  # topk(rho(d | r)): training always, at test the oracle that the paper calls silver knowledge
     "reranker",  # topk(f_phi(d, x)) among the kappa* candidates of BM25
     "rationale",  # the teacher's rationale itself, an oracle
+    "rag",  # topk(q(x) . d) of a dual encoder that is trained together with the student, for training and at test
+    "rag_warm",  # the same, trained before that on what rationales retrieve
+    "dense",  # topk(q(x) . d) of that start, at test only
 ]
 Shots = Literal["", "answer", "rationale"]  # what the examples of a few-shot prompt show
 
@@ -33,6 +36,11 @@ class Method:
     adapted: bool = False  # first trained as a language model on a domain's passages (DAPT)
 
     @property
+    def rag(self) -> bool:
+        """Whether student and retriever are trained together, as one artifact."""
+        return self.reads_in_training in ("rag", "rag_warm")
+
+    @property
     def writes(self) -> Learns:
         """What the student is expected to write at test: an answer alone, or a rationale first."""
         return self.learns or self.shots or "rationale"
@@ -46,14 +54,18 @@ METHODS = {
         Method("ka_few_shot_cot", "KA few-shot + CoT", reads_at_test="bm25_question", shots="rationale"),
         Method("fine_tuning", "Fine-tuning (FT)", "answer"),
         Method("ka_fine_tuning", "KA fine-tuning", "answer", "bm25_question", "bm25_question"),
+        Method("rag", "RAG + RD", "rationale", "rag", "rag"),
+        Method("rag_warm", "RAG + RD, warm start", "rationale", "rag_warm", "rag_warm"),
+        Method("dapt", "DAPT + RD", "rationale", adapted=True),
+        Method("dapt_kard", "DAPT + KARD (reranker)", "rationale", "bm25_rationale", "reranker", adapted=True),
         Method("reasoning_distillation", "Reasoning distillation (RD)", "rationale"),
         Method("kard_bm25", "KARD (BM25)", "rationale", "bm25_rationale", "bm25_question"),
         Method("kard_reranker", "KARD (reranker)", "rationale", "bm25_rationale", "reranker"),
+        Method("kard_dense", "KARD (dense retriever)", "rationale", "bm25_rationale", "dense"),
         Method("kard_silver", "KARD (silver, oracle)", "rationale", "bm25_rationale", "bm25_rationale"),
-        Method("dapt", "DAPT + RD", "rationale", adapted=True),
-        Method("dapt_kard", "DAPT + KARD (reranker)", "rationale", "bm25_rationale", "reranker", adapted=True),
         Method("teacher_cot", "Teacher CoT (oracle)", reads_at_test="rationale"),
     )
 }
 
-MAIN_ROWS = [name for name, m in METHODS.items() if not m.adapted]  # of Tables 1 and 2
+DENSE: tuple[Reads, ...] = ("rag", "rag_warm", "dense")
+MAIN_ROWS = [name for name, m in METHODS.items() if not m.adapted and m.reads_at_test not in DENSE]  # Tables 1 and 2

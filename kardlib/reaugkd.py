@@ -194,7 +194,7 @@ class Classifier(nn.Module):
 
 def load_classifier(folder: Path) -> Classifier:
     """What `Classifier.save` wrote. Raises DataError."""
-    encoder, tokenizer, _ = load_encoder(str(folder), None, "classifier")
+    encoder, tokenizer = load_encoder(str(folder), None, "classifier")
     head = load_file(folder / HEAD)
     pooling = json.loads((folder / HEAD_FACTS).read_text())["pooling"]
     classifier = Classifier(encoder, tokenizer, len(head["weight"]), pooling)
@@ -219,7 +219,7 @@ def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
 
 def build_teacher(settings: ReAugKDSettings, labels: int, seed: int) -> Classifier:
     """The teacher before fine-tuning. Raises DataError."""
-    encoder, tokenizer, _ = load_encoder(settings.teacher, settings.revision, "teacher")
+    encoder, tokenizer = load_encoder(settings.teacher, settings.revision, "teacher")
     if settings.teacher_layers is not None:
         encoder = keep_layers(encoder, settings.teacher_layers)
     return Classifier(encoder, tokenizer, labels, settings.pooling, seed)
@@ -235,7 +235,7 @@ def build_student(settings: ReAugKDSettings, labels: int, seed: int) -> Classifi
         layers = settings.student_layers or range(0, student.encoder.config.num_hidden_layers, 2)
         student.encoder = keep_layers(student.encoder, list(layers))
         return student
-    encoder, tokenizer, _ = load_encoder(settings.student, settings.student_revision, "student")
+    encoder, tokenizer = load_encoder(settings.student, settings.student_revision, "student")
     if settings.student_layers is not None:
         encoder = keep_layers(encoder, settings.student_layers)
     return Classifier(encoder, tokenizer, labels, settings.pooling, seed)

@@ -117,16 +117,36 @@ class Reranker(nn.Module):
         save_file({"weight": self.linear.weight.detach().contiguous()}, folder / LINEAR)
 
 
+def load_encoder(
+    name: str, revision: str | None = None, role: str = "encoder"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An encoder in fp32 and its tokenizer: a nano model's name, "minilm", a folder, or a Hub id.
+
+    `role` names it in the error. Raises DataError.
+    """
+    place = find_minilm() if name == "minilm" else NANO / name if (NANO / name).is_dir() else Path(name)
+    source, revision = (str(place), None) if place.is_dir() else (name, revision)
+    try:
+        encoder = AutoModel.from_pretrained(source, revision=revision, use_safetensors=True, dtype=torch.float32)
+        return encoder, AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(
+            f"no {role} could be loaded from {name!r} (a nano model, 'minilm', a folder with config.json and "
+            f"model.safetensors, or a Hub id): {str(error).splitlines()[0]}"
+        ) from error
+
+
 def load_reranker(settings: RerankerSettings) -> Reranker:
-    """A trained reranker's folder, or an encoder to start from: a nano model's name, "minilm", a folder, or a Hub id.
+    """A trained reranker's folder, or an encoder to start from, named as for `load_encoder`.
 
     The linear layer of an untrained one keeps the encoder's dot products: the identity where `dim` is at least the
     encoder's width, else rows that are orthogonal to each other (drawn from a fixed seed), which keep them roughly.
     Raises DataError where there is no such model.
     """
-    encoder, tokenizer, place = load_encoder(settings.model, settings.revision, "reranker")
-    if (place / LINEAR).is_file():
-        weight = load_file(place / LINEAR)["weight"]
+    encoder, tokenizer = load_encoder(settings.model, settings.revision, "reranker")
+    trained = Path(settings.model) / LINEAR
+    if trained.is_file():
+        weight = load_file(trained)["weight"]
     else:
         weight = torch.empty(settings.dim, encoder.config.hidden_size)
         if settings.dim >= encoder.config.hidden_size:
@@ -136,23 +156,6 @@ def load_reranker(settings: RerankerSettings) -> Reranker:
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     linear.weight = nn.Parameter(weight)
     return Reranker(encoder, linear, tokenizer, settings.max_tokens).to(pick_device().type).eval()
-
-
-def load_encoder(name: str, revision: str | None, role: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Path]:
-    """An encoder in fp32, its tokenizer, and the folder (or what would be one) where `name` is looked for first.
-
-    `name` is a nano model's name, "minilm", a folder, or a Hub id; `role` names it in the error. Raises DataError.
-    """
-    place = find_minilm() if name == "minilm" else NANO / name if (NANO / name).is_dir() else Path(name)
-    source, revision = (str(place), None) if place.is_dir() else (name, revision)
-    try:
-        encoder = AutoModel.from_pretrained(source, revision=revision, use_safetensors=True, dtype=torch.float32)
-        return encoder, AutoTokenizer.from_pretrained(source, revision=revision), place
-    except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(
-            f"no {role} could be loaded from {name!r} (a nano model, 'minilm', a folder with config.json and "
-            f"model.safetensors, or a Hub id): {str(error).splitlines()[0]}"
-        ) from error
 
 
 def find_minilm() -> Path:

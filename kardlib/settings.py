@@ -242,6 +242,27 @@ class ReAugKDSettings(Group):
         return self
 
 
+class RagSettings(Group):
+    """A dual encoder trained with the student. Defaults are those of RAG and DPR (Lewis, Karpukhin et al. 2020)."""
+
+    model: str = "bert-nano"  # both encoders start from it: named as the reranker's, or a trained retriever's folder
+    revision: str | None = None  # pins a Hub id
+    pooling: Literal["cls", "mean"] = "cls"  # how tokens become one vector: the first one, or the mean
+    tau: float = Field(1.0, gt=0)  # temperature of p(z | x)
+    passages: int = Field(5, ge=1)  # passages z marginalised over, each read alone
+    refresh: int = Field(200, ge=1)  # steps between two encodings of all passages
+    lr: float = Field(1e-5, gt=0)  # of the retriever; the student's is student.lr
+    epochs: int = Field(3, ge=1)  # each takes every question once, with one of its rationales
+    batch: int = Field(16, ge=1)  # questions
+    questions: int | None = Field(None, ge=1)  # train on the first so many questions; None: on all
+    warmup: float = Field(0.05, ge=0, lt=1)
+    max_tokens: int = Field(256, ge=8)
+    contrastive_lr: float = Field(1e-5, gt=0)  # these four: of the training that starts the warm variant
+    contrastive_questions: int | None = Field(None, ge=1)
+    contrastive_epochs: int = Field(40, ge=1)
+    contrastive_batch: int = Field(128, ge=2)
+
+
 class RunSettings(Group):
     """All of a run. `seeds` and `students` span the grid of the main table."""
 
@@ -259,6 +280,7 @@ class RunSettings(Group):
     dapt: DaptSettings = DaptSettings()
     memorization: MemorizationSettings = MemorizationSettings()
     reaugkd: ReAugKDSettings = ReAugKDSettings()
+    rag: RagSettings = RagSettings()
 
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with single knobs changed, each named by its dotted path: `{"retrieval.k": 1}`.
@@ -321,6 +343,8 @@ SMOKE: dict[str, Any] = {
         "growth_draws": 2, "network_strings": [8, 32], "network_draws": 2, "steps": 20, "batch": 32,
     },
     "reaugkd": REAUGKD_WORLD | {"train": 640, "dev": 64, "teacher_epochs": 2, "epochs": 1, "projection_steps": 20},
+    "rag": {"pooling": "mean", "tau": 4.0, "passages": 2, "refresh": 4, "lr": 1e-4, "epochs": 1, "questions": 64,
+            "contrastive_lr": 1e-3, "contrastive_epochs": 1, "contrastive_batch": 32},
 }  # fmt: skip
 EMBEDDED_WORLD: dict[str, Any] = {
     "teacher": {"rationales": 2},
@@ -328,13 +352,18 @@ EMBEDDED_WORLD: dict[str, Any] = {
     "student": {"lr": 1e-3, "epochs": 1, "batch": 64, "max_new_tokens": 64},
     "dapt": {"lr": 1e-3},
     "reaugkd": REAUGKD_WORLD,
-}
+    "rag": {"pooling": "mean", "tau": 4.0, "passages": 4, "refresh": 16, "lr": 1e-4, "epochs": 1, "questions": 512,
+            "contrastive_lr": 1e-3, "contrastive_epochs": 3, "contrastive_batch": 64},
+}  # fmt: skip
 EMBEDDED_REAL: dict[str, Any] = {
     "seeds": [0],
     "students": ["random-t5"],
     "reranker": {"model": "minilm", "dim": 384, "questions": 1200, "epochs": 1, "tau_1": 2.0, "tau_2": 2.0},
     "student": {"examples": 640, "epochs": 1, "max_source_tokens": 256, "max_new_tokens": 24},
-}
+    "rag": {"model": "minilm", "pooling": "mean", "passages": 2, "refresh": 20, "lr": 1e-5, "epochs": 1,
+            "questions": 320, "contrastive_questions": 640, "contrastive_lr": 1e-4, "contrastive_epochs": 1,
+            "contrastive_batch": 32},
+}  # fmt: skip
 EMBEDDED_STRATEGYQA: dict[str, Any] = EMBEDDED_REAL | {  # its passages are ten times as long
     "teacher": {"rationales": 2},
     "reranker": EMBEDDED_REAL["reranker"] | {"questions": 400, "tau_1": 4.0, "tau_2": 1.0, "max_tokens": 128},
@@ -353,6 +382,7 @@ PAPER: dict[str, Any] = {
     "reranker": {"model": "michiyasunaga/LinkBERT-base", "dim": 768, "lora": True},
     "student": {"samples": 5},
     "reaugkd": {"teacher": "bert-base-uncased", "revision": "86b5e0934494bd15c9632b12f734a8a67f723594"},
+    "rag": {"model": "google-bert/bert-base-uncased"},
 }
 
 

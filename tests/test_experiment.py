@@ -81,7 +81,7 @@ def test_the_teachers_words_stand_in_the_oracles_source_only(experiment):
     question = experiment.data.splits["test"][0]
     words = next(r.text for r in experiment.written["test"] if r.question_id == question.id)
     assert words in experiment.test_sources(METHODS["teacher_cot"], "test", 0)[1][0]
-    for method in METHODS.values():
+    for method in experiment.methods.values():
         if method.id != "teacher_cot":
             assert words not in experiment.test_sources(method, "test", 0)[1][0]
 
@@ -149,6 +149,21 @@ def test_dapt_starts_rd_from_a_student_adapted_to_the_corpus(experiment):
 def test_a_dataset_of_the_hub_comes_without_rationales():
     experiment = Experiment(preset("smoke", "obqa"))  # without data_dir
     assert experiment.teacher is None and list(experiment.methods) == ["few_shot", "fine_tuning", "ka_fine_tuning"]
+
+
+def test_rag_reads_what_its_own_retriever_finds(experiment):
+    cell = Cell("rag_warm", experiment.settings.students[0], 0)
+    predictions = experiment.run([cell])[cell]
+    folder = experiment.rag([cell])[cell]
+    run, losses = experiment.dense([folder], "test")[folder]
+    questions, k = experiment.data.splits["test"], experiment.settings.retrieval.k
+    assert predictions.passages == [[p for p, _ in run[q.id][:k]] for q in questions]
+    assert losses.keys() == {q for q, found in experiment.silver("test").items() if found}
+    made = {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")}
+    kinds = [p.parent.name.split("-")[0] for p in made]
+    assert [kinds.count(kind) for kind in ("retriever", "rag", "dense")] == [1, 1, 1]
+    assert Experiment(experiment.settings, experiment.store).run([cell])[cell] == predictions
+    assert {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")} == made
 
 
 def test_a_real_dataset_without_a_folder_says_what_to_set():

@@ -24,6 +24,7 @@ from kardlib.figures import (
     plot_compression,
     plot_hits,
     plot_main,
+    plot_rag,
     plot_where,
     save_figure,
 )
@@ -33,6 +34,7 @@ WHERE = {"figure": "03_hits", "dataset": "world", "scale": "smoke"}
 RETRIEVERS = ("bm25", "untrained", "reranker")
 LEARNERS = ("recall_visible", "recall_hidden", "recall_lossy", "read_key", "read_prefix", "read_hidden")
 NETWORKS = ("network", "network_kb")
+DENSE = ("dense", "dense_warm")
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +63,7 @@ def main_table():
     return long_form(
         [accuracy_row(method="chance", student=None, value=0.25)]
         + [
-            accuracy_row(method=m, student=s, seed=seed, value=0.3 + i / 20, low=0.28 + i / 20, high=0.33 + i / 20)
+            accuracy_row(method=m, student=s, seed=seed, value=0.3 + i / 25, low=0.28 + i / 25, high=0.33 + i / 25)
             for s in ("small", "base", "large")
             for i, m in enumerate(MAIN_ROWS)
             for seed in (None, 0, 1)
@@ -109,9 +111,10 @@ def test_every_method_has_a_look_of_its_own():
     assert {name: method.label for name, method in reaugkd.METHODS.items()}.items() <= METHOD_LABEL.items()
     assert set(METHOD_STYLE) == set(METHOD_LABEL) - {"chance"}
     rows = [method for block in BLOCKS for method in block]
-    assert sorted(rows) == sorted(set(METHOD_STYLE) - {*RETRIEVERS, "silver", *LEARNERS, *NETWORKS})
+    assert sorted(rows) == sorted(set(METHOD_STYLE) - {*RETRIEVERS, *DENSE, "silver", *LEARNERS, *NETWORKS})
     kard = [m for m in rows if m not in reaugkd.METHODS]
-    for names in (kard, list(reaugkd.METHODS), [*RETRIEVERS, "silver"], LEARNERS, NETWORKS):
+    dense = [*RETRIEVERS, *DENSE, "silver", "rag", "rag_warm"]
+    for names in (kard, list(reaugkd.METHODS), dense, LEARNERS, NETWORKS):
         for a, b in combinations(names, 2):
             one, other = METHOD_STYLE[a], METHOD_STYLE[b]
             assert (one.color, one.marker) != (other.color, other.marker), (a, b)
@@ -146,7 +149,24 @@ def test_plot_main(main_table):
     assert [t.get_text() for t in ax.get_yticklabels()] == [METHOD_LABEL[m] for m in MAIN_ROWS]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
     assert len(ax.containers) == len(MAIN_ROWS)  # summaries over seeds, not single seeds
-    assert {"30.0", "75.0", " chance"} <= {t.get_text() for t in ax.texts}
+    assert {"30.0", "66.0", " chance"} <= {t.get_text() for t in ax.texts}
+
+
+@pytest.fixture
+def rag_table(hits_table, main_table):
+    accuracy = main_table[main_table["student"].isin(["base"]) | (main_table["method"] == "chance")]
+    return pd.concat([accuracy[~accuracy["method"].str.startswith("few")], hits_table], ignore_index=True)
+
+
+def test_plot_rag(rag_table):
+    fig = plot_rag(rag_table)
+    answers, gold, silver = fig.axes
+    assert METHOD_LABEL["rag_warm"] in [t.get_text() for t in answers.get_yticklabels()]
+    assert gold.get_title() == "Gold passages (n = 600)" and silver.get_title().startswith("Silver")
+    assert gold.get_ylim() == silver.get_ylim()
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [METHOD_LABEL[m] for m in RETRIEVERS]
+    with pytest.raises(FigureError, match="nothing to draw"):
+        plot_rag(rag_table[rag_table["metric"] == "accuracy"])
 
 
 def test_plot_compression():
