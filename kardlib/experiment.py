@@ -689,16 +689,22 @@ def _predict(folder: Path, sources: list[str], settings: StudentSettings, seed: 
     (folder / "texts.json").write_text(json.dumps(texts))
 
 
-def _train_retriever(folder: Path, *work: Any) -> None:
+def _train_retriever(
+    folder: Path, settings: RagSettings, questions: Mapping[str, str], passages: Mapping[str, str],
+    positives: Mapping[str, Sequence[str]], negatives: Mapping[str, Sequence[str]], seed: int,
+) -> None:  # fmt: skip
     from kardlib.rag import train_retriever
 
-    train_retriever(*work, folder)
+    train_retriever(settings, questions, passages, positives, negatives, seed, folder)
 
 
-def _train_rag(folder: Path, *work: Any) -> None:
+def _train_rag(
+    folder: Path, settings: RagSettings, student: StudentSettings, questions: Mapping[str, Question],
+    targets: Mapping[str, Sequence[str]], passages: Mapping[str, str], seed: int,
+) -> None:  # fmt: skip
     from kardlib.rag import train_rag
 
-    train_rag(*work, folder)
+    train_rag(settings, student, questions, targets, passages, seed, folder)
 
 
 def _retrieve(folder: Path, settings: RagSettings, *work: Any) -> None:

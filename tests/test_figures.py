@@ -155,7 +155,8 @@ def test_plot_main(main_table):
 @pytest.fixture
 def rag_table(hits_table, main_table):
     accuracy = main_table[main_table["student"].isin(["base"]) | (main_table["method"] == "chance")]
-    return pd.concat([accuracy[~accuracy["method"].str.startswith("few")], hits_table], ignore_index=True)
+    rag = long_form(accuracy_row(method=m, student="base", low=0.4, high=0.6) for m in ("rag", "rag_warm"))
+    return pd.concat([accuracy[~accuracy["method"].str.startswith("few")], rag, hits_table], ignore_index=True)
 
 
 def test_plot_rag(rag_table):
