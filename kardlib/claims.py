@@ -196,9 +196,7 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
             for case in cases.to_dict("records"):
                 decided = verdict(Interval(case["value"], case["low"], case["high"]), *claim.test.ends)
                 numbers = {name: unit * case[name] for name in ("value", "low", "high")}
-                lines.append(
-                    {str(name): value for name, value in case.items()} | about | numbers | {"verdict": decided}
-                )
+                lines.append({**case, **about, **numbers, "verdict": decided})
             if cases.empty:
                 lines.append(about | {"scale": scale, "verdict": NOT_RUN})
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
