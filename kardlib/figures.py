@@ -265,7 +265,7 @@ def is_watched() -> bool:
 
     Only then are widgets worth showing: a committed notebook cannot move them.
     """
-    return "JPY_SESSION_NAME" in os.environ
+    return bool(os.environ.get("JPY_SESSION_NAME"))
 
 
 @mpl.rc_context(LOOK)

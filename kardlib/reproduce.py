@@ -100,6 +100,7 @@ def reproduce(
     environment = {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
         "KARD_STORE": str(Store().root.resolve()),  # as it is from here, not from the notebooks' folder
+        "JPY_SESSION_NAME": "",  # nobody watches, also where this was started from a notebook
     } | ({"KARD_FORCE": now()} if force else {})
     for notebook in notebooks:
         result = run_notebook(notebook, parameters, run, figures, environment)
