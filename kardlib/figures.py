@@ -22,6 +22,10 @@ from matplotlib.ticker import LogLocator, PercentFormatter, StrMethodFormatter
 
 from kardlib.errors import KardError
 
+# Jupyter's backend turns interactive drawing on when it is loaded. Were that first inside an `rc_context`, leaving the
+# context would turn it off again, and a notebook would show its first figure only.
+plt.switch_backend(mpl.get_backend())
+
 COLUMN, PAGE = 3.4, 7.0  # widths in inches: one column, two columns
 
 LOOK: dict[Any, Any] = sns.axes_style("ticks") | {

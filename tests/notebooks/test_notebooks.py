@@ -24,6 +24,10 @@ class TestCommitted:
         assert all(c.execution_count for c in cells), "publish with: kard reproduce --publish"
         assert not [o for c in cells for o in c.outputs if o.output_type == "error"]
 
+    def test_every_figure_is_shown(self, path):
+        cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code" and "save_figure(" in c.source]
+        assert cells and all(any("image/png" in o.get("data", {}) for o in c.outputs) for c in cells)
+
     def test_it_is_small_and_has_no_widget_state_or_absolute_path(self, path):
         text = path.read_text("utf-8")
         assert len(text.encode()) <= 400_000
