@@ -7,7 +7,7 @@ knowledge base, the learner may read the references at test time, among `R` irre
 
 **Reconstruction.** The paper's appendix was not available. Whether a learner is told *which* reference it sees is not
 in the main text: both are computed ("visible", "hidden"). Theorem 1 is read with `P` as the task and not the strings
-themselves: who knows the strings has at most `n log2(N d)` bits left to learn from the samples. The reader of keys
+themselves: who knows the strings has at most `n math.log2(N d)` bits left to learn from the samples. The reader of keys
 follows the only argument that gives Theorem 2's formula (see `key_bits`). Theorem 2 says that a pair of learner and
 reader *exists*; it is no lower bound, and `read` with `prefix=True` indeed needs less.
 
@@ -68,7 +68,7 @@ def draw_task(task: Task, rng: np.random.Generator) -> Draw:
 
 
 def key_bits(task: Task, eps: float) -> float:
-    """Theorem 2's `m = log2((1 - ((N-1)/N)^n) ((N+R)^2 - (N+R)) / (2 eps))`, at least 0.
+    """Theorem 2's `m = math.log2((1 - ((N-1)/N)^n) ((N+R)^2 - (N+R)) / (2 eps))`, at least 0.
 
     Reconstruction of why: two fair strings share an `m`-bit key with probability `2^-m`; the bound sums this over the
     pairs of the knowledge base, times the chance that the test point's reference was seen, and sets it to `eps`.
@@ -521,3 +521,16 @@ def measure(part: str, settings: MemorizationSettings, store: Store | None = Non
         "memorization", spec, lambda folder: write_json(folder / "rows.json", build(settings))
     )
     return [columns | row for row in json.loads((folder / "rows.json").read_text("utf-8"))]
+
+
+def growth_row(rows: Rows, method: str) -> dict[str, Any]:
+    """How the bits that a learner needs grow with the length of a string: their slope on logarithmic axes.
+
+    Between the ends of the sweep "growth"; the interval takes their intervals at their worst.
+    """
+    bits = sorted((r for r in rows if r["method"] == method and r["metric"] == "bits"), key=lambda r: int(r["k"]))
+    first, last = bits[0], bits[-1]
+    span = math.log2(last["k"] / first["k"])
+    slope = {at: math.log2(last[at] / first[of]) / span for at, of in (("value", "value"), ("low", "high"), ("high", "low"))}
+    about = {name: value for name, value in last.items() if name not in ("k", "metric")}
+    return about | {"metric": "growth of bits with d"} | slope

@@ -17,6 +17,7 @@ from kardlib.memorization import (
     count_votes,
     cut,
     draw_task,
+    growth_row,
     encode,
     fewest_bits,
     find,
@@ -241,3 +242,16 @@ def test_measured_once(rows, tmp_path, monkeypatch):
 def test_settings_out_of_range():
     with pytest.raises(SettingsError, match=r"memorization\.eps"):
         preset().override({"memorization.eps": 0})
+
+
+def test_growth_is_the_slope_on_logarithmic_axes():
+    bits = [(16, 30.0, 28.0, 33.0), (64, 50.0, 40.0, 60.0), (256, 120.0, 110.0, 130.0)]
+    rows = [
+        {"method": "read_key", "metric": "bits", "k": k, "value": value, "low": low, "high": high, "n": 5}
+        for k, value, low, high in bits
+    ]
+    row = growth_row(rows, "read_key")
+    assert row["metric"] == "growth of bits with d" and "k" not in row
+    assert row["value"] == pytest.approx(0.5)  # 4 times the bits for 16 times the length
+    assert row["low"] < row["value"] < row["high"]
+    assert row["low"] == pytest.approx(math.log2(110 / 33) / 4)
