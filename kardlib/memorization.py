@@ -531,6 +531,7 @@ def growth_row(rows: Rows, method: str) -> dict[str, Any]:
     bits = sorted((r for r in rows if r["method"] == method and r["metric"] == "bits"), key=lambda r: int(r["k"]))
     first, last = bits[0], bits[-1]
     span = math.log2(last["k"] / first["k"])
-    slope = {at: math.log2(last[at] / first[of]) / span for at, of in (("value", "value"), ("low", "high"), ("high", "low"))}
+    ends = (("value", "value"), ("low", "high"), ("high", "low"))
+    slope = {at: math.log2(last[at] / first[of]) / span for at, of in ends}
     about = {name: value for name, value in last.items() if name not in ("k", "metric")}
     return about | {"metric": "growth of bits with d"} | slope

@@ -17,10 +17,10 @@ from kardlib.memorization import (
     count_votes,
     cut,
     draw_task,
-    growth_row,
     encode,
     fewest_bits,
     find,
+    growth_row,
     key_bits,
     key_rows,
     least_error,
@@ -220,7 +220,7 @@ def test_all_parts_are_drawn(rows):
     assert len(plot_keys(long_form(rows["keys"]), str(Task(32, 32, 32, 32))).axes) == 4
     assert plot_growth(long_form(rows["growth"])).axes[0].get_xscale() == "log"
     labels = [text.get_text() for text in plot_networks(long_form(rows["network"])).legends[0].get_texts()]
-    assert labels == ["What it can hold", "Network alone", "Network with retrieved string"]
+    assert labels == ["Network alone", "Network with retrieved string", "What it can hold"]
     with pytest.raises(FigureError, match="no row has the metric error_shown"):
         plot_networks(long_form(rows["growth"]))
 
