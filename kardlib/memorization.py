@@ -526,12 +526,13 @@ def measure(part: str, settings: MemorizationSettings, store: Store | None = Non
 def growth_row(rows: Rows, method: str) -> dict[str, Any]:
     """How the bits that a learner needs grow with the length of a string: their slope on logarithmic axes.
 
-    Between the ends of the sweep "growth"; the interval takes their intervals at their worst.
+    Between the ends of the sweep "growth"; the interval takes their intervals at their worst. One bit is added to both
+    ends, since a reader may need none.
     """
     bits = sorted((r for r in rows if r["method"] == method and r["metric"] == "bits"), key=lambda r: int(r["k"]))
     first, last = bits[0], bits[-1]
     span = math.log2(last["k"] / first["k"])
     ends = (("value", "value"), ("low", "high"), ("high", "low"))
-    slope = {at: math.log2(last[at] / first[of]) / span for at, of in ends}
+    slope = {at: math.log2((1 + max(0, last[at])) / (1 + max(0, first[of]))) / span for at, of in ends}
     about = {name: value for name, value in last.items() if name not in ("k", "metric")}
     return about | {"metric": "growth of bits with d"} | slope
