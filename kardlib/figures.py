@@ -309,9 +309,11 @@ MEASURES = {  # titles of panels, in their order
 def plot_knob(table: pd.DataFrame, label: str) -> Figure:
     """Measures against a knob: one panel for each of `MEASURES`, one line per method, `label` below.
 
-    Rows whose metric reads like "accuracy at l = 3" and whose seed is empty. Raises FigureError if there are none.
+    Rows whose metric reads like "accuracy at l = 3" and whose seed is empty; the method "chance" is a dashed line.
+    Raises FigureError if there are none.
     """
     table = table[table["seed"].isna()]
+    chance = table.loc[table["method"] == "chance", "value"]
     table = table.join(table["metric"].str.extract(f"^{KNOB.pattern}$"))
     table = table[table["measure"].isin(MEASURES)].assign(x=lambda t: t["x"].astype(float))
     if table.empty:
@@ -326,6 +328,10 @@ def plot_knob(table: pd.DataFrame, label: str) -> Figure:
             rows = part[part["method"] == method].sort_values("x")
             aside = 1.03 ** (i - (len(methods) - 1) / 2)  # whiskers side by side
             _draw(ax, method, rows["x"] * aside, rows["value"], yerr=_whiskers(rows))
+        for value in chance if measure == "accuracy" else ():
+            ax.axhline(
+                value, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1, label=METHOD_LABEL["chance"]
+            )
         ax.set_xscale("log")
         ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
         ax.xaxis.minorticks_off()
@@ -388,6 +394,7 @@ def plot_students(table: pd.DataFrame) -> Figure:
     axes[1].axhline(0, color="0.45", linewidth=0.9)
     for ax in axes:
         ax.set_xticks(range(len(students)), students)
+        ax.set_xlim(-0.35, len(students) - 0.65)
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
         ax.grid(axis="y")
         ax.legend(fontsize=7)
