@@ -107,15 +107,15 @@ def main() -> None:
     students, test = build_students(), task.splits["test"]
     keys = encode(students["minilm"], task.splits["train"], 128).unit
     queries = encode(students["minilm"], test, 128).unit
+    facts = {"device": describe_device(), "k": K, "embedded_sentences": len(keys)}
     rows: list[dict[str, object]] = []
     for name, sizes in BUILT.items():
         for size in (s for s in sizes if options.sizes is None or s in options.sizes):
             rows += measure(name, students[name], size, keys, queries, test)
-            print(json.dumps(rows[-4:]), flush=True)
-    line = json.dumps({"device": describe_device(), "k": K, "embedded_sentences": len(keys), "rows": rows})
-    if options.output:
-        with atomic_write(options.output) as temporary:
-            temporary.write_text(line + "\n", "utf-8")
+            line = json.dumps(facts | {"rows": rows})
+            if options.output:  # after every size: the largest take long
+                with atomic_write(options.output) as temporary:
+                    temporary.write_text(line + "\n", "utf-8")
     print(line)
 
 
