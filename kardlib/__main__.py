@@ -92,7 +92,8 @@ def run_claims(options: argparse.Namespace) -> int:
     from kardlib.claims import describe, judge, read_claims, read_rows  # imported late: seaborn takes seconds
 
     root = Path(os.path.relpath(REPOSITORY))
-    folders = options.figures or [root / "figures", *sorted(root.glob("runs/*/figures"))]
+    runs = [folder for folder in sorted(root.glob("runs/*/figures")) if not folder.parent.name.startswith("smoke")]
+    folders = options.figures or [root / "figures", *runs]
     scorecard = judge(read_claims(), read_rows(folders))
     print(scorecard.to_json(orient="records", indent=2, force_ascii=False) if options.json else describe(scorecard))
     return 0

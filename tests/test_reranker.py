@@ -321,7 +321,7 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence(encoder, knobs, tmp_path)
     for weights in (None, b"not safetensors"):
         if weights:
             (tmp_path / "model.safetensors").write_bytes(weights)
-        with pytest.raises(DataError, match=r"no encoder could be loaded from .* \(a nano model, 'minilm', a folder"):
+        with pytest.raises(DataError, match=r"no reranker could be loaded from .* \(a nano model, 'minilm', a folder"):
             load_reranker(knobs.model_copy(update={"model": str(tmp_path)}))
 
 
