@@ -45,6 +45,7 @@ COVERS = {  # notebook -> what the figures that it draws stand beside in the pap
     "12": "KARD, Table 6",
     "13": "ReAugKD",
     "14": "Both papers: all gains",
+    "15": "Your own data: an example",
 }
 
 
