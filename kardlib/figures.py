@@ -355,7 +355,7 @@ def plot_corpora(table: pd.DataFrame) -> Figure:
     table = table[table["seed"].isna() & table["metric"].str.startswith("accuracy at corpus = ")]
     table = table.assign(corpus=table["metric"].str.removeprefix("accuracy at corpus = "))
     corpora = list(dict.fromkeys(table["corpus"]))
-    fig, ax = plt.subplots(figsize=(COLUMN, 2.4))
+    fig, ax = plt.subplots(figsize=(COLUMN, 2.8))
     for method in _methods(table):
         rows = table[table["method"] == method]
         places = [corpora.index(c) + (0.08 if "kard" in method else -0.08) for c in rows["corpus"]]
@@ -366,7 +366,7 @@ def plot_corpora(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="Corpus of the first stage", ylabel="Accuracy (%)", xlim=(-0.5, len(corpora) - 0.5))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     ax.grid(axis="y")
-    _legend_below(fig, columns=2)
+    _legend_below(fig, columns=1)
     return fig
 
 
