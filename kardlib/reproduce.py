@@ -31,7 +31,7 @@ from papermill.exceptions import PapermillExecutionError
 from kardlib.claims import judge, read_claims, read_rows, summarize, tally
 from kardlib.errors import KardError
 from kardlib.gallery import refresh_readme
-from kardlib.settings import preset
+from kardlib.settings import GLUE_TASKS, preset
 from kardlib.store import REPOSITORY, Store, atomic_write, now, provenance
 
 LARGEST = 400_000  # bytes of a published notebook
@@ -71,9 +71,9 @@ def reproduce(
 ) -> Path:
     """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{scale}-{dataset}/index.html`.
 
-    `only` and `start` are notebook numbers ("03"). `force` builds every artifact that these notebooks need once more;
-    what they do not need stays. `publish` copies the executed notebooks back to `root/notebooks`, cleaned, once all
-    have run. Figures go to `root/figures` at the embedded scale with settings as they are, else into the run's folder.
+    `only` and `start` are notebook numbers ("03"); without `only` a real dataset runs those notebooks that apply to
+    it. `force` builds every artifact that these notebooks need once more; what they do not need stays. `publish` copies
+    the executed notebooks back to `root/notebooks`, cleaned, once all have run. Figures go to `root/figures` at the embedded scale with settings as they are, else into the run's folder.
     Stops at the first notebook that fails. Raises ReproduceError, SettingsError, StoreError.
     """
     overrides = dict(overrides or {})
@@ -86,6 +86,7 @@ def reproduce(
     if data_dir is not None and not Path(data_dir).is_dir():
         raise ReproduceError(f"there is no folder {data_dir}: correct --data-dir")
     notebooks = choose_notebooks(root / "notebooks", only, start)
+    notebooks = [path for path in notebooks if only or applies(path.name[:2], dataset)]
     run = root / "runs" / re.sub(r"[^\w.-]+", "_", f"{scale}-{dataset}")
     figures = root / "figures" if scale == "embedded" and not overrides else run / "figures"
     parameters = {  # paths as seen from the notebooks' folder, where kernels run
@@ -128,6 +129,13 @@ def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") ->
     if not chosen:
         raise ReproduceError(f"no notebook of {', '.join(sorted(kept))} comes from {start} on: drop --only or --from")
     return chosen
+
+
+def applies(number: str, dataset: str) -> bool:
+    """Whether a notebook has something to say on a dataset: 13 sorts texts into classes, 15 is about your own data."""
+    if dataset in GLUE_TASKS:
+        return number in ("13", "14")
+    return dataset == "world" or number not in ("13", "15") or (number, dataset) == ("15", "own")
 
 
 def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:

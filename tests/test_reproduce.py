@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kardlib import reproduce as runner
-from kardlib.reproduce import ReproduceError, choose_notebooks, clean_notebook, publish_notebooks, reproduce
+from kardlib.reproduce import ReproduceError, applies, choose_notebooks, clean_notebook, publish_notebooks, reproduce
 from kardlib.settings import SettingsError
 from kardlib.store import REPOSITORY, artifact_name
 
@@ -363,3 +363,11 @@ def test_the_index_shows_the_scorecard(tmp_path: Path) -> None:
     (figures / "04_main.csv").write_text("<b>,no data\n1,2\n")
     page = runner.write_index(tmp_path / "run", tmp_path / "notebooks", figures).read_text()
     assert "is not a figure&#x27;s data" in page and "<b>" not in page and page.endswith("</html>\n")
+
+
+def test_a_real_dataset_runs_the_notebooks_that_apply_to_it():
+    numbers = [f"{n:02}" for n in range(1, 16)]
+    assert all(applies(n, "world") for n in numbers)
+    assert [n for n in numbers if not applies(n, "obqa")] == ["13", "15"]
+    assert [n for n in numbers if applies(n, "rte")] == ["13", "14"]
+    assert applies("15", "own") and not applies("13", "own")
