@@ -71,9 +71,10 @@ def reproduce(
 ) -> Path:
     """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{scale}-{dataset}/index.html`.
 
-    `only` and `start` are notebook numbers ("03"); without `only` a real dataset runs those notebooks that apply to
-    it. `force` builds every artifact that these notebooks need once more; what they do not need stays. `publish` copies
-    the executed notebooks back to `root/notebooks`, cleaned, once all have run. Figures go to `root/figures` at the embedded scale with settings as they are, else into the run's folder.
+    `only` and `start` are notebook numbers ("03"); without `only` a real dataset runs those notebooks that apply to it.
+    `force` builds every artifact that these notebooks need once more; what they do not need stays. `publish` copies the
+    executed notebooks back to `root/notebooks`, cleaned, once all have run. Figures go to `root/figures` at the
+    embedded scale with settings as they are, else into the run's folder.
     Stops at the first notebook that fails. Raises ReproduceError, SettingsError, StoreError.
     """
     overrides = dict(overrides or {})
