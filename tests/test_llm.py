@@ -187,7 +187,7 @@ def test_the_prompt_holds_question_options_and_gold_answer():
 
 
 def test_requests_under_way_are_bounded(proxy, settings, tmp_path):
-    proxy.delay = 0.05
+    proxy.delay = 0.25
     server_teacher(settings, tmp_path)(QUESTIONS, 3)
     assert proxy.busiest == settings.concurrency == 3
 
@@ -338,7 +338,7 @@ server_teacher(TeacherSettings.model_validate_json(sys.argv[1]), Path(sys.argv[2
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_stopped_loses_no_rationale_and_pays_none_twice(how, proxy, settings, tmp_path):
-    proxy.delay = 0.05
+    proxy.delay = 0.25
     child = subprocess.Popen([sys.executable, "-c", RUN, settings.model_dump_json(), str(tmp_path)], cwd=REPOSITORY,
                              stdout=subprocess.PIPE, text=True)  # fmt: skip
     while not list(tmp_path.glob("teacher-*/responses.jsonl")) or len(read_lines(tmp_path)) < 10:
@@ -424,11 +424,11 @@ def test_the_rationales_of_any_data_come_from_the_server_if_one_is_set(proxy, se
     rows = [{"id": q.id, "sent1": q.text, "sent2": "", "ending0": "yes", "ending1": "no", "label": q.answer}
             for q in QUESTIONS]  # fmt: skip
     for file, lines in {"train": rows[:4], "test": rows[4:]}.items():
-        path = tmp_path / "data" / "kard" / "own" / f"{file}.json"
+        path = tmp_path / "data" / "kard" / "mine" / f"{file}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(map(json.dumps, lines)))
     changes = {f"teacher.{name}": getattr(settings, name) for name in ("base_url", "model", "max_tokens")}
-    own = preset("smoke", "own", str(tmp_path / "data")).override(changes)
+    own = preset("smoke", "mine", str(tmp_path / "data")).override(changes)
     experiment = Experiment(own, Store(tmp_path / "store"))
     written = experiment.written
     assert [r.id for r in written["train"]] == [f"q{i}/{j}" for i in range(3) for j in range(3)]
