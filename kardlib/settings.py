@@ -366,7 +366,8 @@ EMBEDDED_REAL: dict[str, Any] = {
 }  # fmt: skip
 EMBEDDED_STRATEGYQA: dict[str, Any] = EMBEDDED_REAL | {  # its passages are ten times as long
     "teacher": {"rationales": 2},
-    "reranker": EMBEDDED_REAL["reranker"] | {"questions": 400, "tau_1": 4.0, "tau_2": 1.0, "max_tokens": 128},
+    "reranker": EMBEDDED_REAL["reranker"]
+    | {"questions": 400, "lr": 2e-5, "tau_1": 4.0, "tau_2": 1.0, "max_tokens": 128},
 }
 EMBEDDED_OWN = EMBEDDED_WORLD | {"seeds": [0], "students": ["t5-nano-base"]}  # one sitting; nothing to download
 EMBEDDED_GLUE: dict[str, Any] = {
