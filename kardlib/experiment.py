@@ -280,13 +280,17 @@ class Experiment:
         return self._passages_hash if self.settings.knowledge.index else self.index.parent.name
 
     @property
+    def _bm25(self) -> dict[str, Any]:
+        """What a search's result depends on besides its query and its index."""
+        return self.settings.knowledge.model_dump(exclude={"threads", "index"})
+
+    @property
     def _runs(self) -> list[Run]:
         return [self.by_question, self.by_rationale] if self.teacher else [self.by_question]
 
     def _run(self, name: str, queries: Mapping[str, str], search: Callable[[Lucene], Run], **asked: Any) -> Run:
         """One run table: made by `search` in the knowledge base's process where the store has none."""
-        bm25 = self.settings.knowledge.model_dump(exclude={"threads", "index"})
-        spec = {"queries": fingerprint(queries), "index": self._index_name, "bm25": bm25} | asked
+        spec = {"queries": fingerprint(queries), "index": self._index_name, "bm25": self._bm25} | asked
 
         def build(folder: Path) -> None:
             with Lucene(self.settings.knowledge) as lucene:
@@ -357,8 +361,8 @@ class Experiment:
         knobs["model"] = identify(settings.model)
         candidates = {  # what they are made of: hashing them takes seconds
             "rationales": fingerprint([(r.id, r.text) for r in self.filtered[0]]),
-            "index": self.index.parent.name,
-            "bm25": self.settings.knowledge.model_dump(exclude={"threads", "index"}),
+            "index": self._index_name,
+            "bm25": self._bm25,
             "depths": [settings.rationale_candidates, settings.question_candidates, settings.questions],
         }
         spec = {"candidates": candidates, "passages": self._passages_hash,
