@@ -17,9 +17,11 @@ class Device(NamedTuple):
 
 @functools.cache
 def pick_device() -> Device:
-    """CUDA where torch can use it; bfloat16 only where the hardware multiplies it. Imports torch.
+    """CUDA where torch can use it; bfloat16 only there and where the GPU multiplies it. Imports torch.
 
-    A CPU without such instructions emulates bfloat16 hundreds of times slower, and T5 overflows in float16.
+    A CPU computes in float32: one without instructions for bfloat16 emulates it hundreds of times slower, and on one
+    with them the nano models gain a quarter of the time and numbers that no other machine repeats (docs/LOG.md). T5
+    overflows in float16.
     """
     import torch
 
@@ -31,9 +33,9 @@ def pick_device() -> Device:
             "cuda", bf16, f"{found}, whose compute capability {major}.{minor} has {'' if bf16 else 'no '}bfloat16"
         )
     built = f"built for CUDA {torch.version.cuda} but finds no GPU" if torch.version.cuda else "built without CUDA"
-    instructions = sorted({"avx512_bf16", "amx_bf16"} & set(read_cpuinfo("flags").split()))
-    has = f"has {' and '.join(instructions)}" if instructions else "has neither avx512_bf16 nor amx_bf16"
-    return Device("cpu", bool(instructions), f"torch {torch.__version__} is {built}; this CPU {has}")
+    return Device(
+        "cpu", False, f"torch {torch.__version__} is {built}; on CPUs float32 gives the same numbers everywhere"
+    )
 
 
 def describe_device() -> str:

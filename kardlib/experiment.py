@@ -534,17 +534,26 @@ class Experiment:
         read = self.reads(method.reads_at_test, split, seed, student)
         written = self.written.get(split, []) if self.teacher else []
         explained = {r.question_id: r.text for r in written if r.number == 0}
-        shown = []
-        if method.shots:
-            first = {r.question_id: r.text for r in reversed(self._learnt)}
-            examples = [q for q in self.data.splits["train"] if q.id in first][:SHOTS]
-            shown = [(q, first[q.id] if method.shots == "rationale" else "") for q in examples]
         sources = []
         for question in self.data.splits[split]:
             texts = [self.passages[p] for p in read[question.id]]
             texts += [explained.get(question.id, "")] if method.reads_at_test == "rationale" else []
-            sources.append(few_shot_text(shown, source_text(question, texts)))
+            sources.append(source_text(question, texts))
+        if method.shots:
+            explain, reads = method.shots == "rationale", bool(method.reads_at_test)
+            shots = self._shots(explain, reads)
+            sources = [few_shot_text(shots, source, explain, reads) for source in sources]
         return [read[q.id] for q in self.data.splits[split]], sources
+
+    def _shots(self, explain: bool, reads: bool) -> list[tuple[str, str]]:
+        """The examples of a few-shot prompt: the first training questions, read and answered as is asked."""
+        rationales = {r.question_id: r.text for r in reversed(self._learnt)}
+        shots = []
+        for question in [q for q in self.data.splits["train"] if q.id in rationales][:SHOTS]:
+            found = self.by_question[question.id][: self.settings.retrieval.k] if reads else []
+            target = target_text(rationales[question.id] if explain else "", question.answer)
+            shots.append((source_text(question, [self.passages[p] for p, _ in found]), target))
+        return shots
 
     # Students
 
@@ -595,14 +604,19 @@ class Experiment:
         }
 
     def _student_settings(self, cell: Cell) -> StudentSettings:
-        return self.settings.student.model_copy(update={"model": cell.student})
+        settings = self.settings.student.model_copy(update={"model": cell.student})
+        if METHODS[cell.method].shots:  # as many sources as its prompt holds
+            settings = settings.model_copy(update={"max_source_tokens": (SHOTS + 1) * settings.max_source_tokens})
+        return settings
 
     def _student_job(self, cell: Cell) -> Job:
         method, settings = METHODS[cell.method], self._student_settings(cell)
         if method.adapted:
             settings = settings.model_copy(update={"model": str(self.adapted(cell.student)[cell.seed])})
         examples = self.training_examples(method, cell.seed)
-        knobs = settings.model_dump(exclude={"share", "examples", "generation_batch", "samples", "top_k", "top_p"})
+        knobs = settings.model_dump(
+            exclude={"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
+        )
         knobs["model"] = identify(settings.model)
         spec = {"examples": fingerprint(examples), "settings": knobs, "seed": cell.seed}
         return spec, (examples, settings, cell.seed)

@@ -23,10 +23,17 @@ def target_text(rationale: str, answer: int) -> str:
     return f"{rationale} The answer is {LETTERS[answer]}.".lstrip()
 
 
-def few_shot_text(examples: Sequence[tuple[Question, str]], source: str) -> str:
-    """Questions with their rationales (or none) and answers, then the question that is asked."""
-    shown = [f"{source_text(question)} {target_text(rationale, question.answer)}" for question, rationale in examples]
-    return " ".join([*shown, source])
+def few_shot_text(examples: Sequence[tuple[str, str]], source: str, explain: bool, read: bool) -> str:
+    """What is asked of an LM that was not fine-tuned: a task, sources with their targets, and the source to go on from.
+
+    The three kinds of KARD's tables: the answer alone, a rationale first, and a rationale first with passages to read.
+    """
+    task = "Answer each question with the letter of the right option."
+    if explain:
+        task = "Explain step by step which option is right, then name its letter."
+    if read:
+        task += " Take the facts from the passages."
+    return " ".join([task, *(f"{source} {target}" for source, target in examples), source])
 
 
 def teacher_text(question: Question) -> str:

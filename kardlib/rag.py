@@ -20,7 +20,13 @@ import faiss
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_linear_schedule_with_warmup, set_seed
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    get_linear_schedule_with_warmup,
+    set_seed,
+)
 
 from kardlib.data import DataError, Question
 from kardlib.device import pick_device
@@ -29,12 +35,12 @@ from kardlib.prompts import source_text
 from kardlib.reranker import LOSSES, TOKENS, check_texts, length_batches, load_encoder
 from kardlib.settings import RagSettings, StudentSettings
 from kardlib.store import write_json
-from kardlib.student import load_student
+from kardlib.student import Examples, load_student
 
 faiss.omp_set_num_threads(1)  # torch brings an OpenMP of its own, and two pools of threads fight for the same cores
 
 SIDES = ("question", "passage")  # a trained retriever's folder holds an ordinary checkpoint of each
-IGNORED = -100  # label of a padded target token
+IGNORED = -100  # label of a token that is no target: padding, or a causal LM's source
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -274,14 +280,16 @@ def target_log_likelihoods(
 ) -> tuple[Tensor, Tensor]:
     """`log p_theta(y | x, z)`, summed over the tokens of each target: (N,), and the number of all those tokens: ()."""
     device = next(model.parameters()).device
-    limits: dict[str, Any] = {"truncation": True, "padding": True, "return_tensors": "pt"}
-    inputs = tokenizer(list(sources), max_length=settings.max_source_tokens, **limits).to(device)
-    wanted = tokenizer(text_target=list(targets), max_length=settings.max_new_tokens, **limits).to(device)
-    labels = wanted.input_ids.masked_fill(wanted.attention_mask == 0, IGNORED)  # (N, T)
+    examples = Examples(list(zip(sources, targets, strict=True)), tokenizer, settings, model.config)
+    collate = DataCollatorForSeq2Seq(tokenizer, model, label_pad_token_id=IGNORED)
+    inputs = collate([examples[i] for i in range(len(examples))]).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=pick_device().bf16):
-        logits = model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, labels=labels).logits
+        logits = model(**inputs).logits
+    labels = inputs["labels"]  # (N, T)
+    if not model.config.is_encoder_decoder:  # a causal LM's output at a token is about the next one
+        logits, labels = logits[:, :-1], labels[:, 1:]
     losses = cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")  # (N, T)
-    return -losses.sum(1), wanted.attention_mask.sum()
+    return -losses.sum(1), (labels != IGNORED).sum()
 
 
 def draw_batches(ids: Sequence[str], size: int, epochs: int, seed: int) -> Iterator[list[str]]:

@@ -354,15 +354,13 @@ def batch_loss(
     return kl_loss(target_scores, model_scores, mask, settings.tau_1, settings.tau_2)
 
 
-def add_lora(encoder: PreTrainedModel) -> nn.Module:
-    """Low-rank updates of the query and value projections, found by the encoder's type. Raises DataError."""
+def add_lora(model: PreTrainedModel) -> nn.Module:
+    """Low-rank updates of the query and value projections, found by the model's type. Raises DataError."""
     try:
-        return get_peft_model(encoder, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.1))
+        return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.1))
     except ValueError as error:
-        kind = encoder.config.model_type
-        raise DataError(
-            f"LoRA does not know the query and value layers of a {kind!r} encoder: set lora to false"
-        ) from error
+        kind = model.config.model_type
+        raise DataError(f"LoRA does not know the query and value layers of a {kind!r}: set lora to false") from error
 
 
 @torch.inference_mode()

@@ -157,6 +157,10 @@ class StudentSettings(Group):
     examples: int | None = Field(None, ge=1)  # train on the first so many examples; None: all
     steps: int | None = Field(None, ge=1)  # train for so many steps instead of so many epochs
     warmup: float = Field(0.05, ge=0, lt=1)
+    lora: bool = False  # train low-rank updates alone: r 16, alpha 32, dropout 0.1 on query and value
+    gradient_checkpointing: bool = (
+        False  # compute activations again instead of keeping them: less memory, a third slower
+    )
     max_source_tokens: int = Field(512, ge=8)
     max_new_tokens: int = Field(160, ge=2)
     generation_batch: int = Field(100, ge=1)

@@ -1,7 +1,8 @@
-"""Students: encoder-decoder LMs, nano or from the Hub: load, train, write.
+"""Students: encoder-decoder and causal LMs, nano or from the Hub: load, train, write.
 
-Training minimises `-(1/(n l)) sum_ij log p_theta(r_ij, y_i | x_i, D^_ij)` (KARD, Section 4): a sequence-to-sequence
-loss on the target text alone, whatever the source holds.
+Training minimises `-(1/(n l)) sum_ij log p_theta(r_ij, y_i | x_i, D^_ij)` (KARD, Section 4): the loss is on the target
+text alone, whatever the source holds. An encoder-decoder reads the source in its encoder; a causal LM reads it as the
+beginning of one sequence that the target ends.
 """
 
 import json
@@ -14,9 +15,11 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     DataCollatorForSeq2Seq,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -27,12 +30,14 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from kardlib.data import DataError
 from kardlib.device import pick_device
 from kardlib.nano import build_student, build_tokenizer
+from kardlib.reranker import add_lora
 from kardlib.settings import NANO, DaptSettings, StudentSettings
 
 transformers_logging.disable_progress_bar()  # of loading and saving, which takes no time
@@ -47,7 +52,8 @@ def load_student(
     """A model and its tokenizer: a nano model's name, a folder, a Hub id at a pinned revision, or "random-t5".
 
     "random-t5" has the middle nano size and weights drawn from `seed`: it runs every step on any text, knowing nothing.
-    Raises DataError where there is no such model or it is no encoder-decoder.
+    Raises DataError where there is no such model, it is neither an encoder-decoder nor a causal LM, or its tokenizer
+    knows no end.
     """
     if name == "random-t5":
         torch.manual_seed(seed)
@@ -56,28 +62,64 @@ def load_student(
     place = NANO / name if (NANO / name).is_dir() else name
     try:
         config = AutoConfig.from_pretrained(place, revision=revision)
-        if not config.is_encoder_decoder:
-            raise ValueError(f"a {config.model_type} is no encoder-decoder")
-        model = AutoModelForSeq2SeqLM.from_pretrained(
-            place, revision=revision, use_safetensors=True, dtype=torch.float32
-        )
+        architectures = config.architectures or [config.model_type]
+        if not config.is_encoder_decoder and set(architectures).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+            raise ValueError(f"a {architectures[0]} is neither an encoder-decoder nor a causal LM")
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = kind.from_pretrained(place, revision=revision, use_safetensors=True, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
+        if tokenizer.eos_token is None:
+            raise ValueError("its tokenizer has no end token, so that no text would ever end")
     except (OSError, ValueError) as error:
         raise DataError(
             f"no student could be loaded from {name!r} (a nano model, a folder with config.json and model.safetensors, "
             f"or a Hub id): {str(error).splitlines()[0]}"
         ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # masks and labels say what is padding, so any token will do
+    if not config.is_encoder_decoder:
+        tokenizer.padding_side = "left"  # what is written must follow the source's last token
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
 
 
-class Examples(torch.utils.data.Dataset):
-    """Tokenised sources and targets, each cut to its limit; padded per batch, never here."""
+def source_limit(config: PreTrainedConfig, settings: StudentSettings) -> int:
+    """Tokens of a source that are read: a causal LM's positions must also hold what it writes. Raises DataError."""
+    positions = None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
+    limit = min(settings.max_source_tokens, (positions or 10**9) - settings.max_new_tokens)
+    if limit < 1:
+        raise DataError(
+            f"student.max_new_tokens = {settings.max_new_tokens} leaves no room for a question in the {positions} "
+            f"positions of a {config.model_type}: lower it"
+        )
+    return limit
 
-    def __init__(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, settings: StudentSettings):
-        sources, targets = zip(*examples, strict=True)
+
+class Examples(torch.utils.data.Dataset):
+    """Tokenised sources and targets, each cut to its limit; padded per batch, never here.
+
+    A causal LM's `input_ids` hold both, with -100 for the source in `labels`, where no loss is taken.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        tokenizer: PreTrainedTokenizerBase,
+        settings: StudentSettings,
+        config: PreTrainedConfig,
+    ):
+        sources, targets = (list(texts) for texts in zip(*examples, strict=True))
         limits: dict[str, Any] = {"truncation": True, "return_token_type_ids": False}
-        self.inputs = tokenizer(list(sources), max_length=settings.max_source_tokens, **limits).input_ids
-        self.labels = tokenizer(text_target=list(targets), max_length=settings.max_new_tokens, **limits).input_ids
+        self.inputs = tokenizer(sources, max_length=source_limit(config, settings), **limits).input_ids
+        if config.is_encoder_decoder:
+            self.labels = tokenizer(text_target=targets, max_length=settings.max_new_tokens, **limits).input_ids
+        else:
+            limits |= {"max_length": settings.max_new_tokens - 1, "add_special_tokens": False}
+            ends = [
+                [*ids, tokenizer.eos_token_id] for ids in tokenizer([f"\n{t}" for t in targets], **limits).input_ids
+            ]
+            self.labels = [[-100] * len(ids) + end for ids, end in zip(self.inputs, ends, strict=True)]
+            self.inputs = [ids + end for ids, end in zip(self.inputs, ends, strict=True)]
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -95,12 +137,13 @@ class PlainProgress(TrainerCallback):
 
 
 def train_student(examples: Sequence[Example], settings: StudentSettings, seed: int, folder: Path) -> None:
-    """Fine-tune `settings.model` on the examples and save it in `folder`.
+    """Fine-tune `settings.model` on the examples and save it in `folder`, LoRA's updates merged into the weights.
 
-    A run that was killed goes on from `folder/checkpoints` and ends with the same weights.
+    A run that was killed goes on from `folder/checkpoints` and ends with the same weights. Raises DataError.
     """
     set_seed(seed)
     model, tokenizer = load_student(settings.model, settings.revision, seed)
+    trained = add_lora(model) if settings.lora else model
     device = pick_device()
     steps = settings.steps or -(-len(examples) // settings.batch) * settings.epochs
     arguments = TrainingArguments(
@@ -110,14 +153,18 @@ def train_student(examples: Sequence[Example], settings: StudentSettings, seed: 
         warmup_steps=settings.warmup, lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0,
         train_sampling_strategy="group_by_length", save_strategy="steps", save_steps=max(100, steps // 5),
         save_total_limit=1, logging_steps=max(10, steps // 4), report_to=[], disable_tqdm=True,
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
     )  # fmt: skip
     trainer = Trainer(
-        model, arguments, train_dataset=Examples(examples, tokenizer, settings), callbacks=[PlainProgress()],
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,
+        trained, arguments, train_dataset=Examples(examples, tokenizer, settings, model.config),
+        callbacks=[PlainProgress()], data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
     checkpoints = folder / "checkpoints"
     trainer.train(resume_from_checkpoint=get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None)
+    if settings.lora:
+        model = trained.merge_and_unload()  # type: ignore[operator]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
@@ -149,12 +196,21 @@ def mask_spans(text: str, settings: DaptSettings, sentinels: Sequence[str], rng:
 def adapt_student(
     passages: Sequence[str], dapt: DaptSettings, settings: StudentSettings, seed: int, folder: Path
 ) -> None:
-    """Domain-adaptive pretraining (KARD, Figure 3): train on the passages alone, masked anew in every epoch."""
-    tokenizer = load_student(settings.model, settings.revision, seed)[1]
-    known = tokenizer.get_vocab()
-    sentinels = [t for i in range(100) if (t := f"<extra_id_{i}>") in known] or [tokenizer.mask_token]
-    rng = random.Random(seed)
-    examples = [mask_spans(text, dapt, sentinels, rng) for _ in range(dapt.epochs) for text in passages if text.split()]
+    """Domain-adaptive pretraining (KARD, Figure 3): train on the passages alone.
+
+    An encoder-decoder restores masked spans, masked anew in every epoch; a causal LM predicts every next token.
+    """
+    model, tokenizer = load_student(settings.model, settings.revision, seed)
+    texts = [text for _ in range(dapt.epochs) for text in passages if text.split()]
+    if model.config.is_encoder_decoder:
+        known, rng = tokenizer.get_vocab(), random.Random(seed)
+        sentinels = [t for i in range(100) if (t := f"<extra_id_{i}>") in known] or [tokenizer.mask_token]
+        examples = [mask_spans(text, dapt, sentinels, rng) for text in texts]
+    else:
+        examples = [("", text) for text in texts]
+        settings = settings.model_copy(
+            update={"max_new_tokens": settings.max_source_tokens}
+        )  # a passage's, not a target's
     settings = settings.model_copy(update={"lr": dapt.lr, "epochs": 1, "steps": None})
     train_student(examples, settings, seed, folder)
 
@@ -162,16 +218,16 @@ def adapt_student(
 class AnswerIsOut(StoppingCriteria):
     """Ends a sequence once its text names an option: what a pretrained LM goes on to say is not read.
 
-    Decoding costs, so it looks at the last tokens at every eighth step only.
+    Decoding costs, so it looks at the last tokens at every eighth step only, and never at the first `start`: a source.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int):
+        self.tokenizer, self.start = tokenizer, start
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         if input_ids.shape[1] % 8 == 0:
-            tails = self.tokenizer.batch_decode(input_ids[:, -20:], skip_special_tokens=True)
+            tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -20:], skip_special_tokens=True)
             done |= torch.tensor([bool(_CONCLUDED.search(tail)) for tail in tails], device=done.device)
         return done
 
@@ -189,9 +245,10 @@ def write(
     Sources are taken in order of length, so that a batch holds little padding; greedy texts do not depend on the batch.
     """
     device = pick_device()
-    model = model.to(device.type).eval()  # type: ignore[arg-type]
+    model = model.to(device.type, torch.bfloat16 if device.bf16 else torch.float32).eval()  # type: ignore[arg-type]
     set_seed(seed)
-    ids = tokenizer(list(sources), truncation=True, max_length=settings.max_source_tokens).input_ids
+    limit = source_limit(model.config, settings)
+    ids = tokenizer(list(sources), truncation=True, max_length=limit).input_ids
     sampling: dict[str, Any] = {"do_sample": False}
     if settings.samples > 1:
         sampling = {"do_sample": True, "top_k": settings.top_k, "top_p": settings.top_p,
@@ -199,11 +256,12 @@ def write(
     texts: list[list[str]] = [[] for _ in sources]
     for batch in _batches(sorted(range(len(ids)), key=lambda i: (len(ids[i]), i)), settings.generation_batch):
         inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(device.type)
+        start = 0 if model.config.is_encoder_decoder else inputs.input_ids.shape[1]  # a causal LM repeats its source
         written = model.generate(  # type: ignore[operator]
             **inputs, max_new_tokens=settings.max_new_tokens, **sampling,
-            stopping_criteria=StoppingCriteriaList([AnswerIsOut(tokenizer)]),
+            stopping_criteria=StoppingCriteriaList([AnswerIsOut(tokenizer, start)]),
         )  # fmt: skip
-        decoded = tokenizer.batch_decode(written, skip_special_tokens=True)
+        decoded = tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)
         for row, i in enumerate(batch):
             texts[i] = decoded[row * settings.samples : (row + 1) * settings.samples]
     return texts

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import torch
 
 from kardlib.device import describe_device, pick_device
@@ -12,11 +10,8 @@ def test_the_device_comes_with_its_reason() -> None:
     assert describe_device().strip() and "/" not in describe_device()
 
 
-def test_bfloat16_only_where_the_hardware_has_it() -> None:
+def test_bfloat16_only_on_a_gpu_that_has_it() -> None:
     device = pick_device()
-    if device.type == "cuda":
-        assert device.bf16 == (torch.cuda.get_device_capability() >= (8, 0))
-    else:
-        cpuinfo = Path("/proc/cpuinfo")
-        flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-        assert device.bf16 == ("avx512_bf16" in flags or "amx_bf16" in flags)
+    has = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    assert device.bf16 == has
+    assert device.bf16 or "no bfloat16" in device.reason or "float32 gives the same numbers" in device.reason
