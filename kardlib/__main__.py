@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--set", action="append", default=[], metavar="retrieval.k=1", help="change a setting; repeatable"
     )
+    reproduce.add_argument("--jobs", type=int, default=2, metavar="N", help="notebooks side by side (default: 2)")
     reproduce.add_argument("--force", action="store_true", help="build again every artifact that these notebooks need")
     reproduce.add_argument("--publish", action="store_true", help="copy the executed notebooks back to notebooks/")
 
@@ -82,7 +83,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
     index = reproduce(
         options.scale, options.dataset, options.data_dir, dict(map(parse_setting, options.set)),
         only=[number for number in options.only.split(",") if number], start=options.start,
-        force=options.force, publish=options.publish,
+        force=options.force, publish=options.publish, at_once=max(1, options.jobs),
     )  # fmt: skip
     print(f"done: {index.relative_to(REPOSITORY)}")
     return 0

@@ -12,9 +12,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import nbformat
@@ -34,6 +35,7 @@ from kardlib.gallery import refresh_readme
 from kardlib.settings import GLUE_TASKS, preset
 from kardlib.store import REPOSITORY, Store, atomic_write, now, provenance
 
+SCORECARD = "14_"  # reads the figures' data, so it waits for the notebooks before it
 LARGEST = 400_000  # bytes of a published notebook
 IMAGES = ("image/png", "image/jpeg", "application/pdf")  # outputs in base64
 ABSOLUTE = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
@@ -67,6 +69,7 @@ def reproduce(
     start: str = "",
     force: bool = False,
     publish: bool = False,
+    at_once: int = 1,
     root: Path = REPOSITORY,
 ) -> Path:
     """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{scale}-{dataset}/index.html`.
@@ -74,8 +77,9 @@ def reproduce(
     `only` and `start` are notebook numbers ("03"); without `only` a real dataset runs those notebooks that apply to it.
     `force` builds every artifact that these notebooks need once more; what they do not need stays. `publish` copies the
     executed notebooks back to `root/notebooks`, cleaned, once all have run. Figures go to `root/figures` at the
-    embedded scale with settings as they are, else into the run's folder.
-    Stops at the first notebook that fails. Raises ReproduceError, SettingsError, StoreError.
+    embedded scale with settings as they are, else into the run's folder. `at_once` notebooks run side by side: one
+    draws while another trains. After the first one that fails no other is started. Raises ReproduceError,
+    SettingsError, StoreError.
     """
     overrides = dict(overrides or {})
     preset(scale, dataset, data_dir).override(overrides)  # a wrong setting is an error before anything runs
@@ -104,11 +108,13 @@ def reproduce(
         "KARD_STORE": str(Store().root.resolve()),  # as it is from here, not from the notebooks' folder
         "JPY_SESSION_NAME": "",  # nobody watches, also where this was started from a notebook
     } | ({"KARD_FORCE": now()} if force else {})
-    for notebook in notebooks:
-        result = run_notebook(notebook, parameters, run, figures, environment)
+    failed = None
+    for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment):
         index = write_index(run, root / "notebooks", figures)
-        if result.status == "failed":
-            raise ReproduceError(f"{result.error} (see {os.path.relpath(run / notebook.name)}; finished work is kept)")
+        failed = failed or (result if result.status == "failed" else None)
+    if failed:
+        copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
+        raise ReproduceError(f"{failed.error} (see {copy}; finished work is kept)")
     if publish:
         publish_notebooks([run / notebook.name for notebook in notebooks], root / "notebooks", root)
         if (root / "README.md").is_file():
@@ -170,6 +176,26 @@ def read_assignments(source: str) -> dict[str, str]:
     return values
 
 
+def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> Iterator[Result]:
+    """The results of `run_notebook`, `at_once` side by side, as they end; none is started after one has failed."""
+    waiting, running, failed = list(notebooks), set[Future[Result]](), False
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            while running or (waiting and not failed):
+                while waiting and not failed and len(running) < at_once:
+                    if waiting[0].name.startswith(SCORECARD) and running:
+                        break
+                    running.add(pool.submit(run_notebook, waiting.pop(0), *arguments))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                failed = failed or any(future.result().status == "failed" for future in done)
+                yield from (future.result() for future in done)
+        except BaseException:  # interrupted: kernels are in sessions of their own, where no Ctrl-C reaches them
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            raise
+
+
 def run_notebook(
     notebook: Path, parameters: Mapping[str, Any], run: Path, figures: Path, environment: Mapping[str, str]
 ) -> Result:
@@ -187,13 +213,14 @@ def run_notebook(
             print(f"{name}  cell {at}/{count}  {time.monotonic() - start:.0f} s", flush=True)
 
     result = Result(name, "done", date=now())
+    kernel = kernel_of_this_python(environment)
     with atomic_write(run / notebook.name) as copy:
-        with watch_memory() as peak:
+        with watch_memory(kernel) as peak:
             try:
                 papermill.execute_notebook(
                     str(notebook), str(copy), dict(parameters), kernel_name="python3", language="python",
                     cwd=str(notebook.parent), progress_bar=False, on_cell_start=report,
-                    kernel_manager_class=kernel_of_this_python(environment),
+                    kernel_manager_class=kernel,
                 )  # fmt: skip
             except PapermillExecutionError as error:
                 last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
@@ -202,7 +229,7 @@ def run_notebook(
             except DeadKernelError:
                 message = "the kernel died, perhaps for want of memory"
                 result = replace(result, status="failed", error=f"{name}, cell {at} of {count}: {message}")
-        drawn = [path for path in sorted(figures.glob("*.png")) if path.stat().st_mtime_ns >= began]
+        drawn = [path for path in sorted(figures.glob(f"{name[:2]}_*.png")) if path.stat().st_mtime_ns >= began]
         result = replace(
             result,
             seconds=round(time.monotonic() - start, 1),
@@ -219,10 +246,19 @@ def run_notebook(
 
 
 def kernel_of_this_python(environment: Mapping[str, str]) -> type[AsyncKernelManager]:
-    """A kernel manager that starts the interpreter that runs this, whatever kernels are installed as "python3"."""
+    """A kernel manager that starts the interpreter that runs this, whatever kernels are installed as "python3".
+
+    Its attribute `started` lists those that were made of it.
+    """
     spec = KernelSpec(**get_kernel_dict(), env=dict(environment))
 
     class ThisPython(AsyncKernelManager):
+        started: ClassVar[list[AsyncKernelManager]] = []
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.started.append(self)
+
         def _transport_encryption_default(self) -> str:  # without it the kernel warns that others could listen
             return "auto" if zmq.has("curve") else "disabled"
 
@@ -234,19 +270,20 @@ def kernel_of_this_python(environment: Mapping[str, str]) -> type[AsyncKernelMan
 
 
 @contextlib.contextmanager
-def watch_memory() -> Iterator[list[int]]:
-    """A list whose only element is the peak, in bytes, of the resident memory of all processes started from here.
+def watch_memory(kernels: Any) -> Iterator[list[int]]:
+    """A list whose only element is the peak, in bytes, of the resident memory of the kernels and what they started.
 
-    Their sizes are summed, so that pages which they share count more than once.
+    The processes' sizes are summed, so that pages which they share count more than once.
     """
     peak, ended = [0], threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.1):
+        while not ended.wait(0.2):
             size = 0
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    size += process.memory_info().rss
+            for kernel in kernels.started:
+                with contextlib.suppress(psutil.Error, AttributeError):  # ended, or not yet started
+                    process = psutil.Process(kernel.provisioner.pid)
+                    size += sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
             peak[0] = max(peak[0], size)
 
     thread = threading.Thread(target=watch, daemon=True)

@@ -50,7 +50,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_runs_in_order_and_writes_copies_pages_and_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw = "import base64, pathlib\nfolder = pathlib.Path(figures_dir)\nfolder.mkdir(exist_ok=True)\n"
-    draw += "(folder / 'curve & <b>.png').write_bytes(b'x')"
+    draw += "(folder / '02_curve & <b>.png').write_bytes(b'x')"
     write_notebook(
         tmp_path, "02_second", "import os, sys\nprint(sys.executable, os.getcwd(), scale, dataset, overrides)", draw
     )
@@ -78,12 +78,22 @@ def test_runs_in_order_and_writes_copies_pages_and_index(tmp_path: Path, capsys:
     page = index.read_text()
     assert "01_&lt;i&gt;first &amp; co</a>" in page and "<i>first" not in page
     assert 'href="01_%3Ci%3Efirst%20%26%20co.html"' in page and (run / "01_<i>first & co.html").exists()
-    assert 'src="../../figures/curve%20%26%20%3Cb%3E.png"' in page and page.count("<img") == 1
+    assert 'src="../../figures/02_curve%20%26%20%3Cb%3E.png"' in page and page.count("<img") == 1
     assert page.count(">done<") == 2
     result = nbformat.read(run / "01_<i>first & co.ipynb", as_version=4).metadata["kard"]
     assert result["seconds"] > 0 and result["peak_bytes"] > 100_000_000
     assert str(tmp_path) not in json.dumps(nbformat.read(run / "02_second.ipynb", as_version=4).metadata)
     assert not list(run.glob(".*"))
+
+
+def test_two_run_side_by_side_and_the_scorecard_waits_for_all(tmp_path: Path) -> None:
+    meet = "import pathlib, time\nmine, other = (pathlib.Path(name) for name in {})\nmine.touch()\n"
+    meet += "while not other.exists():\n    time.sleep(0.05)"
+    write_notebook(tmp_path, "01_one", meet.format(("one", "two")), "time.sleep(1)\npathlib.Path('end').touch()")
+    write_notebook(tmp_path, "02_two", meet.format(("two", "one")))
+    write_notebook(tmp_path, "14_scorecard", "import pathlib\nprint(pathlib.Path('end').exists())")
+    reproduce(root=tmp_path, at_once=2)
+    assert printed(tmp_path / "runs" / "embedded-world" / "14_scorecard.ipynb").strip() == "True"
 
 
 def test_settings_reach_the_notebook_and_keep_figures_out_of_the_repository(tmp_path: Path) -> None:
