@@ -63,6 +63,16 @@ def parse_answer(text: str, options: Sequence[str]) -> int | None:
     return answer if answer < len(options) else None
 
 
+def last_letter(text: str, options: Sequence[str]) -> int | None:
+    """The option that a text's last letter names, as an index into `options`, whatever the text says; None if none.
+
+    KARD's released code reads an answer so; it takes the last character, which here would often be a full stop.
+    """
+    letters = [character for character in text if character.isalpha()]
+    answer = LETTERS.find(letters[-1]) if letters else -1
+    return answer if 0 <= answer < len(options) else None
+
+
 def majority_vote(answers: Sequence[int | None]) -> int | None:
     """The answer most samples agree on; of several the one that came first. Samples without an answer do not vote."""
     votes = Counter(answer for answer in answers if answer is not None)

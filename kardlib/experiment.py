@@ -36,7 +36,7 @@ from kardlib.data import (
     write_own,
     write_passages,
 )
-from kardlib.evaluate import majority_vote, parse_answer
+from kardlib.evaluate import last_letter, majority_vote, parse_answer
 from kardlib.hub import HUB, read_hub
 from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
 from kardlib.llm import server_teacher
@@ -538,7 +538,7 @@ class Experiment:
         for question in self.data.splits[split]:
             texts = [self.passages[p] for p in read[question.id]]
             texts += [explained.get(question.id, "")] if method.reads_at_test == "rationale" else []
-            sources.append(source_text(question, texts))
+            sources.append(source_text(question, texts, self.settings.test_prompt == "passages_first"))
         if method.shots:
             explain, reads = method.shots == "rationale", bool(method.reads_at_test)
             shots = self._shots(explain, reads)
@@ -591,7 +591,10 @@ class Experiment:
             settings = variant._student_settings(cell).model_copy(update={"model": students.get(cell, cell.student)})
             asked[cell] = (read, self._predictions_job(sources, settings, cell.seed))
         made = self._make_all("predictions", [job for _, job in asked.values()])
-        return {cell: self._read(split, read, made[fingerprint(spec)]) for cell, (read, (spec, _)) in asked.items()}
+        return {
+            cell: self.at(cell.knobs)._read(split, read, made[fingerprint(spec)])
+            for cell, (read, (spec, _)) in asked.items()
+        }
 
     def outcomes(self, rows: Iterable[tuple[str, str, Knobs]]) -> dict[tuple[str, str, Knobs], NDArray[np.float64]]:
         """Right (1) or wrong (0) per seed and test question, (seeds, questions), for methods, students and knobs."""
@@ -650,8 +653,9 @@ class Experiment:
     def _read(self, split: str, read: list[list[str]], folder: Path) -> Predictions:
         questions = self.data.splits[split]
         texts = json.loads((folder / "texts.json").read_text())
+        read_answer = parse_answer if self.settings.answer == "parsed" else last_letter
         answers = [
-            majority_vote([parse_answer(text, q.options) for text in samples])
+            majority_vote([read_answer(text, q.options) for text in samples])
             for q, samples in zip(questions, texts, strict=True)
         ]
         return Predictions(questions, read, texts, answers)

@@ -371,6 +371,32 @@ def plot_corpora(table: pd.DataFrame) -> Figure:
 
 
 @mpl.rc_context(LOOK)
+def plot_differences(table: pd.DataFrame) -> Figure:
+    """What each difference changes, in points with 95 % intervals: a panel for every measure, a line for a difference.
+
+    Rows whose metric reads like "gain in accuracy at difference = a different prompt over the paper".
+    """
+    pattern = r"^gain in (?P<measure>\S+) at difference = (?P<difference>.+) over the paper$"
+    table = table.join(table["metric"].str.extract(pattern)).dropna(subset="difference")
+    if table.empty:
+        raise FigureError("nothing to draw: no row is a gain at a difference over the paper")
+    names, panels = list(dict.fromkeys(table["difference"])), list(dict.fromkeys(table["measure"]))
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(PAGE, 0.8 + 0.28 * len(names)), squeeze=False, sharey=True, sharex=True
+    )
+    for ax, measure in zip(axes[0], panels, strict=True):
+        rows = table[table["measure"] == measure]
+        ax.axvline(0, color="0.45", linewidth=0.9, zorder=1)
+        places = [names.index(name) for name in rows["difference"]]
+        _draw(ax, "kard_reranker", 100 * rows["value"], places, xerr=100 * _whiskers(rows), linestyle="none")
+        ax.set(title=MEASURES.get(measure, measure).removesuffix(" (%)"), xlabel="Change (points)")
+        ax.grid(axis="x")
+    axes[0][0].set_yticks(range(len(names)), names)
+    axes[0][0].set_ylim(len(names) - 0.5, -0.5)
+    return fig
+
+
+@mpl.rc_context(LOOK)
 def plot_students(table: pd.DataFrame) -> Figure:
     """Accuracy of methods against the student's size, and the gains that a row's metric names, a panel each.
 

@@ -46,6 +46,7 @@ COVERS = {  # notebook -> what the figures that it draws stand beside in the pap
     "13": "ReAugKD",
     "14": "Both papers: all gains",
     "15": "Your own data: an example",
+    "16": "KARD: the paper and its released code",
 }
 
 

@@ -13,9 +13,13 @@ TEACHER_PROMPT = (
 )
 
 
-def source_text(question: Question, passages: Sequence[str] = ()) -> str:
-    """The question `x` with its options, then the passages `D^`; training and test use the same words."""
-    return " ".join([f"Question: {question.prompt}", *(f"Passage: {p}" for p in passages)])
+def source_text(question: Question, passages: Sequence[str] = (), passages_first: bool = False) -> str:
+    """The question `x` with its options, then the passages `D^`; training and test use the same words.
+
+    `passages_first` is what notebook 16 takes for a prompt that the student was not trained on.
+    """
+    asked, read = [f"Question: {question.prompt}"], [f"Passage: {p}" for p in passages]
+    return " ".join(read + asked if passages_first else asked + read)
 
 
 def target_text(rationale: str, answer: int) -> str:

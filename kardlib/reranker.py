@@ -74,6 +74,25 @@ def kl_loss(target_scores: Tensor, model_scores: Tensor, mask: Tensor, tau_1: fl
     return (log_q.exp() * (log_q - log_p)).masked_fill(~mask, 0.0).sum(1).mean()
 
 
+def best_candidate_loss(target_scores: Tensor, model_scores: Tensor, mask: Tensor, tau_2: float) -> Tensor:
+    """Mean `-log P(d*)`, `d*` the candidate that the rationale scores highest: the released code's default for the KL.
+
+    Shapes and masks as in `kl_loss`.
+    """
+    best = target_scores.masked_fill(~mask, -torch.inf).argmax(1, keepdim=True)
+    return -(model_scores / tau_2).masked_fill(~mask, -torch.inf).log_softmax(1).gather(1, best).mean()
+
+
+def temperature_factor(progress: float, zero: float) -> float:
+    """What the released code multiplies both temperatures with: a line from 1 through 0 at `zero`, negative after it.
+
+    `progress` is the share of the steps that are done. A reconstruction: the zero itself, which no division survives,
+    is stepped over.
+    """
+    factor = 1 - progress / zero
+    return factor if abs(factor) >= 0.01 else 0.01
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The model
 
@@ -191,6 +210,7 @@ def score_pairs(
     passages: Mapping[str, list[int]],
     pairs: Sequence[tuple[str, str]],
     tokens: int = TOKENS,
+    passage_gradient: bool = True,
 ) -> Tensor:
     """`f_phi` of (question id, passage id) pairs: (len(pairs),), fp32; texts are given as token ids.
 
@@ -212,7 +232,8 @@ def score_pairs(
         asked[p].append((row[q], number))
     scores, order = [], []
     for batch in length_batches({p: passages[p] for p in asked}, tokens):
-        vectors, mask = reranker([passages[p] for p in batch])
+        with torch.set_grad_enabled(passage_gradient and torch.is_grad_enabled()):
+            vectors, mask = reranker([passages[p] for p in batch])
         found = sorted((r, column, number) for column, p in enumerate(batch) for r, number in asked[p])
         for start in range(0, len(found), PAIRS):
             rows, columns, numbers = map(list, zip(*found[start : start + PAIRS], strict=True))
@@ -315,7 +336,7 @@ def train_reranker(
             if step <= done:
                 continue
             torch.manual_seed(seed * 1_000_000 + step)
-            loss = batch_loss(reranker, batch, question_ids, passage_ids, settings)
+            loss = batch_loss(reranker, batch, question_ids, passage_ids, settings, (step - 1) / steps)
             loss.backward()
             nn.utils.clip_grad_norm_(weights.values(), 1.0)
             optimizer.step()
@@ -341,17 +362,24 @@ def batch_loss(
     question_ids: Mapping[str, list[int]],
     passage_ids: Mapping[str, list[int]],
     settings: RerankerSettings,
+    progress: float = 0.0,
 ) -> Tensor:
-    """Mean `KL(Q || P)` of one step of `draw_steps`; `question_ids` and `passage_ids` hold the texts' tokens."""
+    """Mean `KL(Q || P)` of one step of `draw_steps`; `question_ids` and `passage_ids` hold the texts' tokens.
+
+    `progress` is the share of the steps that are done: only falling temperatures depend on it.
+    """
     pairs = list(dict.fromkeys((question, p) for question, drawn in batch for p in drawn))
-    scores = score_pairs(reranker, question_ids, passage_ids, pairs)
+    scores = score_pairs(reranker, question_ids, passage_ids, pairs, passage_gradient=settings.passage_gradient)
     place = {pair: i for i, pair in enumerate(pairs)}
     places = [torch.tensor([place[question, p] for p in drawn]) for question, drawn in batch]
     targets = [torch.tensor(list(drawn.values())) for _, drawn in batch]
     mask = pad_sequence([torch.ones_like(p, dtype=torch.bool) for p in places], batch_first=True).to(scores.device)
     target_scores = pad_sequence(targets, batch_first=True).to(scores.device)  # (B, C), like the mask
     model_scores = scores[pad_sequence(places, batch_first=True).to(scores.device)]
-    return kl_loss(target_scores, model_scores, mask, settings.tau_1, settings.tau_2)
+    factor = temperature_factor(progress, settings.warmup) if settings.temperatures == "falling" else 1.0
+    if settings.loss == "cross_entropy":
+        return best_candidate_loss(target_scores, model_scores, mask, factor * settings.tau_2)
+    return kl_loss(target_scores, model_scores, mask, factor * settings.tau_1, factor * settings.tau_2)
 
 
 def add_lora(model: PreTrainedModel) -> nn.Module:

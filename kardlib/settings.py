@@ -137,12 +137,22 @@ class RerankerSettings(Group):
     sampled: int = Field(4, ge=1)  # per step, of each of the two kinds
     tau_1: float = Field(1.0, gt=0)  # temperature of the target Q
     tau_2: float = Field(1.0, gt=0)  # temperature of the model P
+    # Three switches to what the released code does instead of the paper (notebook 16):
+    loss: Literal["kl", "cross_entropy"] = "kl"  # cross-entropy: on the best candidate alone
+    temperatures: Literal["constant", "falling"] = "constant"  # falling: on a line through 0 at `warmup` of the steps
+    passage_gradient: bool = True  # whether passages are encoded with gradient, or questions alone
     lr: float = Field(1e-4, gt=0)
     epochs: int = Field(3, ge=1)
     batch: int = Field(16, ge=1)
     warmup: float = Field(0.05, ge=0, lt=1)
     lora: bool = False  # r 16, alpha 32, dropout 0.1 on query and value
     max_tokens: int = Field(512, ge=8)
+
+    @model_validator(mode="after")
+    def _temperatures_can_fall(self) -> Self:
+        if self.temperatures == "falling" and not self.warmup:
+            raise ValueError("reranker.temperatures = falling falls through 0 at reranker.warmup: set it above 0")
+        return self
 
 
 class StudentSettings(Group):
@@ -275,6 +285,8 @@ class RunSettings(Group):
     data_dir: str | None = None  # holds `kard/` and `kb/`, your own files, or `glue/`; None: the world, or the Hub
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     students: tuple[str, ...] = Field(("t5-nano-small", "t5-nano-base", "t5-nano-large"), min_length=1)
+    answer: Literal["parsed", "last_letter"] = "parsed"  # how an answer is read; last_letter: as released
+    test_prompt: Literal["same", "passages_first"] = "same"  # as in training, or a mismatch like the released code's
     world: WorldSettings = WorldSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
     teacher: TeacherSettings = TeacherSettings()

@@ -18,6 +18,7 @@ from kardlib.evaluate import (
     f1_interval,
     gain_row,
     hits,
+    last_letter,
     majority_vote,
     paired_difference,
     parse_answer,
@@ -289,3 +290,11 @@ def test_f1_and_its_interval():
     assert f1_interval(np.zeros(200), gold).mean == 0
     with pytest.raises(ValueError, match="do not belong together"):
         f1_interval(said, gold[:5])
+
+
+def test_the_last_letter_is_read_whatever_the_text_says():
+    options = ["yes", "no"]
+    assert last_letter("The answer is B.", options) == 1 and last_letter("So it is (A)", options) == 0
+    assert last_letter("The answer is A because it cures", options) is None
+    assert last_letter("The answer is A, not vitamin B", options) == 1
+    assert last_letter("The answer is C.", options) is None and last_letter("12.", options) is None

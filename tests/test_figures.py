@@ -22,6 +22,7 @@ from kardlib.figures import (
     FigureError,
     long_form,
     plot_compression,
+    plot_differences,
     plot_hits,
     plot_main,
     plot_rag,
@@ -198,6 +199,20 @@ def test_plot_where():
 def test_nothing_to_draw(plot):
     with pytest.raises(FigureError, match="nothing to draw"):
         plot(long_form([accuracy_row(metric="bits")]))
+
+
+def test_differences_have_a_line_each_and_a_panel_for_every_measure():
+    rows = [
+        accuracy_row(metric=f"gain in {measure} at difference = {name} over the paper", method="kard_reranker",
+                     value=-0.02, low=-0.05, high=0.01, k=1)
+        for measure, names in (("hits_gold", ["loss"]), ("accuracy", ["loss", "prompt"])) for name in names
+    ]  # fmt: skip
+    fig = plot_differences(long_form(rows))
+    assert [ax.get_title() for ax in fig.axes] == ["Hits, gold", "Accuracy"]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["loss", "prompt"]
+    assert [len(ax.containers[0].lines[0].get_xdata()) for ax in fig.axes] == [1, 2]
+    with pytest.raises(FigureError, match="no row is a gain at a difference"):
+        plot_differences(long_form([accuracy_row()]))
 
 
 @pytest.mark.parametrize(("plot", "metric"), [(plot_hits, "hits_gold"), (plot_main, "accuracy")])

@@ -31,7 +31,8 @@ from kardlib.rag import (
     train_retriever,
 )
 from kardlib.settings import RagSettings, StudentSettings
-from kardlib.student import load_student
+from kardlib.student import Examples, load_student
+from tests.test_student import save_causal
 
 RAG = RagSettings(
     pooling="mean", tau=4.0, passages=3, refresh=2, lr=1e-4, epochs=1, batch=4,
@@ -145,6 +146,20 @@ def test_likelihoods_are_those_of_each_target_alone():
         mean = model(**tokenizer(source, return_tensors="pt", return_token_type_ids=False), labels=labels).loss
         assert together[i].item() == pytest.approx(-mean.item() * labels.shape[1], rel=1e-4)
         tokens = tokens - labels.shape[1]
+    assert tokens == 0
+
+
+def test_a_causal_students_likelihoods_are_those_of_each_target_alone(tmp_path):
+    model, tokenizer = load_student(str(save_causal(tmp_path, "llama")))
+    sources, targets = ["Question: who? A. one", "Question: why?"], ["The answer is A.", "It is so. The answer is B."]
+    together, tokens = target_log_likelihoods(model, tokenizer, sources, targets, STUDENT)
+    examples = Examples(list(zip(sources, targets, strict=True)), tokenizer, STUDENT, model.config)
+    for likelihood, example in zip(together, examples, strict=False):
+        ids, labels = torch.tensor([example["input_ids"]]), torch.tensor([example["labels"]])
+        count = int((labels != -100).sum())
+        mean = model(input_ids=ids, labels=labels).loss
+        assert likelihood.item() == pytest.approx(-mean.item() * count, rel=1e-4)
+        tokens = tokens - count
     assert tokens == 0
 
 

@@ -23,6 +23,8 @@ from kardlib.nano import build_tokenizer
 from kardlib.reranker import (
     Candidates,
     Reranker,
+    batch_loss,
+    best_candidate_loss,
     draw_steps,
     find_minilm,
     kl_loss,
@@ -31,6 +33,7 @@ from kardlib.reranker import (
     maxsim,
     rank,
     score_pairs,
+    temperature_factor,
     train_reranker,
 )
 from kardlib.settings import RerankerSettings
@@ -126,6 +129,38 @@ def test_kl_loss_is_its_formula_in_float64(tau_1, tau_2):
     assert loss.item() == pytest.approx(expected, rel=1e-4)
     loss.backward()
     assert model.grad.isfinite().all() and (model.grad[~mask] == 0).all()
+
+
+def test_the_released_loss_is_cross_entropy_on_the_best_candidate():
+    torch.manual_seed(0)
+    target, model = 20 * torch.rand(5, 7), 10 * torch.randn(5, 7)
+    mask = torch.arange(7) < torch.tensor([7, 1, 3, 6, 2])[:, None]
+    expected = 0.0
+    for rho, f, present in zip(target.double(), model.double(), mask, strict=True):
+        p = (f[present] / 0.7).exp()
+        expected -= float((p / p.sum()).log()[rho[present].argmax()]) / 5
+    assert best_candidate_loss(target, model, mask, 0.7).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_released_temperatures_fall_through_zero_and_are_never_zero():
+    factors = [temperature_factor(step / 40, 0.05) for step in range(40)]
+    assert factors[0] == 1.0 and factors[1] == pytest.approx(0.5) and factors[2] == 0.01
+    assert all(f < 0 for f in factors[3:]) and factors[-1] == pytest.approx(1 - 39 / 2)
+
+
+def test_each_released_switch_changes_what_is_learnt(knobs):
+    texts, passages, candidates = task(4)
+    batch = [(c.question_id, c.from_rationale | c.from_question) for c in candidates]
+    gradients = {}
+    for name, changed in (("paper", {}), ("loss", {"loss": "cross_entropy"}), ("falling", {"temperatures": "falling"}),
+                          ("frozen", {"passage_gradient": False})):  # fmt: skip
+        settings = knobs.model_copy(update=changed)
+        reranker = load_reranker(settings)
+        ids = reranker.tokenize(texts), reranker.tokenize(passages)
+        batch_loss(reranker, batch, *ids, settings, progress=0.5).backward()
+        gradients[name] = reranker.linear.weight.grad
+    assert all(g.isfinite().all() and g.abs().sum() > 0 for g in gradients.values())
+    assert not any(torch.allclose(gradients["paper"], g) for name, g in gradients.items() if name != "paper")
 
 
 def test_kl_loss_is_zero_only_where_both_agree():

@@ -53,3 +53,8 @@ def test_what_does_not_fit_is_named_in_one_sentence(changes, words):
         preset().override(changes)
     message = str(error.value)
     assert all(word in message for word in words) and "\n" not in message
+
+
+def test_temperatures_that_fall_need_a_place_where_they_are_zero():
+    with pytest.raises(SettingsError, match=r"falls through 0 at reranker\.warmup: set it above 0"):
+        preset().override({"reranker.temperatures": "falling", "reranker.warmup": 0})
