@@ -1,12 +1,18 @@
 """The notebooks: they run at the smoke scale, and what is committed is fit to be read."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 
 from kardlib.figures import COLUMNS
@@ -62,15 +68,44 @@ def test_there_are_notebooks_and_figures():
     assert len(NOTEBOOKS) >= 3 and len(FIGURES) >= 3
 
 
+RUN = """
+import sys
+from pathlib import Path
+from kardlib.reproduce import reproduce
+reproduce("smoke", only=["03", "04", "14"], at_once=2, root=Path(sys.argv[1]))
+"""
+
+
+def test_killed_again_and_again_it_ends_with_the_same_scorecard(tmp_path):
+    scorecards = []
+    for name, kills in (("whole", ()), ("killed", (3, 9, 15))):
+        root, store = tmp_path / name, tmp_path / f"{name}-store"
+        shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
+        command = [sys.executable, "-c", RUN, str(root)]
+        options = {"env": os.environ | {"KARD_STORE": str(store)}, "cwd": ROOT, "stdout": subprocess.DEVNULL}
+        for artifacts in kills:
+            process = psutil.Popen(command, **options)
+            while len([path for path in store.glob("*/artifact.json") if path.parent.suffix != ".partial"]) < artifacts:
+                assert process.poll() is None, "it ended before it could be killed"
+                time.sleep(0.02)
+            for one in [process, *process.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            process.wait()
+        subprocess.run(command, check=True, **options)
+        scorecards.append((root / "runs" / "smoke-world" / "figures" / "14_scorecard.csv").read_text())
+    assert scorecards[0] == scorecards[1] and scorecards[0].count("\n") > 10
+
+
 def test_every_notebook_runs_at_the_smoke_scale_and_a_second_run_makes_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
     root = tmp_path / "suite"
     shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
-    index = reproduce("smoke", "world", None, {}, root=root)
+    index = reproduce("smoke", "world", None, {}, at_once=2, root=root)
     assert all(path.stem in index.read_text() for path in NOTEBOOKS)
     drawn = {p.stem[:2] for p in (root / "runs").rglob("*.csv")}
     assert drawn >= {path.stem[:2] for path in NOTEBOOKS} - {"15"}
     made = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").glob("*/artifact.json")}
     assert any(p.parent.name.startswith("reaugkd_student") for p in made)
-    reproduce("smoke", "world", None, {}, root=root)
+    reproduce("smoke", "world", None, {}, at_once=2, root=root)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").glob("*/artifact.json")} == made
