@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kardlib.errors import KardError
-from kardlib.settings import NANO
+from kardlib.settings import NANO, StudentSettings
 
 Kind = Literal["encoder-decoder", "causal", "encoder"]
 RANK = 16  # of LoRA's updates
@@ -123,12 +123,15 @@ def pinned(name: str) -> str | None:
 
 
 def read_shape(config: Mapping[str, Any], parameters: int) -> Shape:
-    """The shape that a config.json describes, in T5's names or in those that other models share."""
+    """The shape that a config.json describes, in T5's names or in those that other models share.
+
+    What it does not say counts as nothing, so that estimates come out low rather than fail.
+    """
 
     def first(*names: str) -> Any:
         return next((config[name] for name in names if config.get(name) is not None), 0)
 
-    width, heads = first("d_model", "hidden_size"), first("num_heads", "num_attention_heads")
+    width, heads = first("d_model", "hidden_size"), first("num_heads", "num_attention_heads") or 1
     layers = first("num_layers", "num_hidden_layers")
     both = config.get("model_type") == "t5" or config.get("is_encoder_decoder", False)
     encoder = not both and "bert" in config.get("model_type", "")
@@ -136,8 +139,8 @@ def read_shape(config: Mapping[str, Any], parameters: int) -> Shape:
         "encoder-decoder" if both else "encoder" if encoder else "causal", parameters,
         encoder_layers=layers if both or encoder else 0,
         decoder_layers=0 if encoder else first("num_decoder_layers") or layers,
-        width=width, feed_forward=first("d_ff", "ffn_dim", "intermediate_size"), heads=heads,
-        head_size=first("d_kv", "head_dim") or width // heads, vocabulary=config["vocab_size"],
+        width=width, feed_forward=first("d_ff", "ffn_dim", "encoder_ffn_dim", "intermediate_size"), heads=heads,
+        head_size=first("d_kv", "head_dim") or width // heads, vocabulary=first("vocab_size"),
         gated="gated" in config.get("feed_forward_proj", "") or config.get("hidden_act") == "silu",
     )  # fmt: skip
 
@@ -253,39 +256,40 @@ def writing_bytes(shape: Shape, questions: int, samples: int, source: int, targe
 
 
 def check_memory(
-    name: str, shape: Shape, batch: int, source: int, target: int, *, bf16: bool, lora: bool, checkpointing: bool,
-    free: float, place: str,
-) -> None:  # fmt: skip
-    """Raise TooLargeError unless training fits into `free` bytes of `place` ("the GPU", "this machine").
+    shape: Shape, settings: StudentSettings, source: int, target: int, *, bf16: bool, free: float, place: str
+) -> None:
+    """Raise TooLargeError unless training `settings.model` fits into `free` bytes of `place`: "the GPU", "this machine".
 
-    `source` and `target` are the longest example's tokens. The sentence names what would fit: gradient checkpointing,
-    LoRA, or the largest of the smaller models of the same kind that this table knows.
+    `source` and `target` are the longest example's tokens. The sentence names what would fit: the first of gradient
+    checkpointing, LoRA and a smaller batch that suffices, and the largest of the family's smaller models.
     """
 
-    def needed(shape: Shape, lora: bool, checkpointing: bool) -> float:
-        return training_bytes(
-            shape, batch, source, target, bf16=bf16, lora=lora, checkpointing=checkpointing, gpu=place == "the GPU"
-        )
+    def needed(shape: Shape, batch: int, lora: bool, checkpointing: bool) -> float:
+        options = {"bf16": bf16, "lora": lora, "checkpointing": checkpointing, "gpu": place == "the GPU"}
+        return training_bytes(shape, batch, source, target, **options)
 
-    if SURE * needed(shape, lora, checkpointing) <= free:
+    batch, lora, checkpointing = settings.batch, settings.lora, settings.gradient_checkpointing
+    asked = needed(shape, batch, lora, checkpointing)
+    if asked * SURE <= free:
         return
-    fits = []
-    for words, lora_too, checkpointing_too in (
-        ("student.checkpointing=true", lora, True),
-        ("student.lora=true", True, checkpointing),
-        ("student.lora=true with student.checkpointing=true", True, True),
-    ):
-        size = needed(shape, lora_too, checkpointing_too)
-        if size <= free and size < needed(shape, lora, checkpointing):
-            fits.append(f"{words} ({size / 1e9:.1f} GB)")
-            break
-    smaller = [m for m in MODELS.values() if m.kind == shape.kind and m.parameters < shape.parameters]
-    smaller = [m for m in smaller if needed(m.shape, lora, checkpointing) <= free]
-    if smaller:
-        best = max(smaller, key=lambda m: m.parameters)
-        fits.append(f"{best.name} ({needed(best.shape, lora, checkpointing) / 1e9:.1f} GB)")
-    remedy = f"{' or '.join(fits)} would fit" if fits else "lower student.batch or take a larger device"
+    again, updates = "student.gradient_checkpointing=true", "student.lora=true"
+    choices = {
+        again: needed(shape, batch, lora, True),
+        updates: needed(shape, batch, True, checkpointing),
+        f"{updates} with {again}": needed(shape, batch, True, True),
+    }
+    while batch > 1:
+        batch //= 2
+        choices[f"{updates} with {again} and student.batch={batch}"] = needed(shape, batch, True, True)
+    family = [m for m in MODELS.values() if (m.kind, m.shape.gated) == (shape.kind, shape.gated)]
+    smaller = sorted((m for m in family if m.parameters < shape.parameters), key=lambda m: -m.parameters)
+    models = {f"{m.name} with {again}": needed(m.shape, settings.batch, lora, True) for m in smaller}
+    fits = [
+        next((f"{words} ({size / 1e9:.1f} GB)" for words, size in sizes.items() if size <= min(free, 0.99 * asked)), "")
+        for sizes in (choices, models)
+    ]
     raise TooLargeError(
-        f"{name} needs about {needed(shape, lora, checkpointing) / 1e9:.1f} GB to train (batch {batch}, {source} + "
-        f"{target} tokens), {place} has {free / 1e9:.1f} GB free: {remedy}"
+        f"{settings.model} needs about {asked / 1e9:.1f} GB to train with student.batch={settings.batch} and "
+        f"{source + target} tokens, and {place} has {free / 1e9:.1f} GB free: "
+        + (f"{' or '.join(filter(None, fits))} would fit" if any(fits) else "take a smaller model or a larger device")
     )
