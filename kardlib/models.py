@@ -1,4 +1,4 @@
-"""The models of the papers as data, and what a model costs: FLOPs, memory of training and of writing, room on the device.
+"""The models of the papers as data, and what a model costs: FLOPs, memory of training and writing, room on a device.
 
 Every estimate is one function of a `Shape`: the numbers of a model's config that decide it. They are checked against
 transformers in `tests/test_models.py`: parameters exactly, activations within the error that their function names.
@@ -188,7 +188,9 @@ def training_flops(
     return forward_flops(shape, source, target) * ((2 if lora else 3) + (1 if checkpointing else 0))
 
 
-SAVED = {  # bytes for the backward pass, by token and layer: times the width, times the feed-forward's width
+SAVED: dict[
+    str, dict[str, tuple[float, float]]
+] = {  # bytes for the backward pass, by token and layer: times the width, times the feed-forward's width
     "encoder-decoder": {"bf16": (57, 6), "fp32": (64, 12)},
     "causal": {"bf16": (28, 2), "fp32": (40, 4)},
     "encoder": {"bf16": (34, 4), "fp32": (40, 8)},
@@ -204,8 +206,8 @@ def activation_bytes(
     """What a training step keeps for its backward pass, and the output layer at its peak.
 
     Linear in tokens, width and feed-forward, quadratic in length where attention keeps its scores: the form of
-    Korthikanti et al. 2022 (Reducing Activation Recomputation, eq. 2), whose constants hold for fused layers. Ours count
-    what transformers 5.23 saves, by torch's saved-tensor hooks on models of width 64 and 128 (dropout on); on other
+    Korthikanti et al. 2022 (Reducing Activation Recomputation, eq. 2), whose constants hold for fused layers. Ours are
+    what transformers 5.23 saves by torch's saved-tensor hooks, in models of width 64 and 128 with dropout; on other
     shapes they are within 10 %. Not measured on a GPU: there only T5's position bias is as large as the scores.
     """
     precision = "bf16" if bf16 else "fp32"
@@ -213,7 +215,7 @@ def activation_bytes(
     by_dense += SAVED_BY_GATE[precision] if shape.gated else 0
     by_token = by_width * shape.width + by_dense * shape.feed_forward
     layers, tokens, predicted = shape.decoder_layers, source + target, target
-    scores = source**2 + target**2 + source * target
+    scores: float = source**2 + target**2 + source * target
     by_score = (2 if bf16 else 4) if gpu else 12
     if shape.kind == "causal":
         scores, predicted = 0, tokens
@@ -234,11 +236,11 @@ def training_bytes(
     shape: Shape, batch: int, source: int, target: int, *, bf16: bool, lora: bool = False, checkpointing: bool = False,
     gpu: bool = True,
 ) -> float:  # fmt: skip
-    """Peak of training: weights in fp32, their gradients and Adam's two moments (16 bytes a parameter; Rajbhandari et al.
-    2020, ZeRO, Section 3.1), autocast's copy of the weights in bf16, activations. With LoRA the weights are frozen.
+    """Peak of training: weights in fp32, their gradients and Adam's two moments (16 bytes a parameter; Rajbhandari et
+    al. 2020, ZeRO, Section 3.1), autocast's copy of the weights in bf16, activations. With LoRA the weights are frozen.
 
-    Of small models on a CPU (8.8 M parameters, vocabulary of T5) it is 5 % above the resident memory that two steps take,
-    25 % with gradient checkpointing.
+    It is about 5 % above the resident memory that two steps of small models take on a CPU (18 million parameters, T5's
+    vocabulary), 25 % with gradient checkpointing.
     """
     trained = lora_parameters(shape) if lora else shape.parameters
     state = shape.parameters * (6 if bf16 else 4) + trained * 12
@@ -256,19 +258,28 @@ def writing_bytes(shape: Shape, questions: int, samples: int, source: int, targe
 
 
 def check_memory(
-    shape: Shape, settings: StudentSettings, source: int, target: int, *, bf16: bool, free: float, place: str
+    shape: Shape,
+    settings: StudentSettings,
+    batch: int,
+    source: int,
+    target: int,
+    *,
+    bf16: bool,
+    free: float,
+    place: str,
 ) -> None:
-    """Raise TooLargeError unless training `settings.model` fits into `free` bytes of `place`: "the GPU", "this machine".
+    """Raise TooLargeError unless training `settings.model` fits into the `free` bytes of "the GPU" or "this machine".
 
-    `source` and `target` are the longest example's tokens. The sentence names what would fit: the first of gradient
-    checkpointing, LoRA and a smaller batch that suffices, and the largest of the family's smaller models.
+    `source` and `target` are the longest example's tokens, `batch` is how many are taken at once. The sentence names
+    what would fit: the first of gradient checkpointing, LoRA and a smaller batch that suffices, and the largest of the
+    family's smaller models.
     """
 
     def needed(shape: Shape, batch: int, lora: bool, checkpointing: bool) -> float:
         options = {"bf16": bf16, "lora": lora, "checkpointing": checkpointing, "gpu": place == "the GPU"}
         return training_bytes(shape, batch, source, target, **options)
 
-    batch, lora, checkpointing = settings.batch, settings.lora, settings.gradient_checkpointing
+    lora, checkpointing = settings.lora, settings.gradient_checkpointing
     asked = needed(shape, batch, lora, checkpointing)
     if asked * SURE <= free:
         return
@@ -278,18 +289,17 @@ def check_memory(
         updates: needed(shape, batch, True, checkpointing),
         f"{updates} with {again}": needed(shape, batch, True, True),
     }
-    while batch > 1:
-        batch //= 2
-        choices[f"{updates} with {again} and student.batch={batch}"] = needed(shape, batch, True, True)
+    for fewer in (batch >> halvings for halvings in range(1, batch.bit_length())):
+        choices[f"{updates} with {again} and student.batch={fewer}"] = needed(shape, fewer, True, True)
     family = [m for m in MODELS.values() if (m.kind, m.shape.gated) == (shape.kind, shape.gated)]
     smaller = sorted((m for m in family if m.parameters < shape.parameters), key=lambda m: -m.parameters)
-    models = {f"{m.name} with {again}": needed(m.shape, settings.batch, lora, True) for m in smaller}
+    models = {f"{m.name} with {again}": needed(m.shape, batch, lora, True) for m in smaller}
     fits = [
         next((f"{words} ({size / 1e9:.1f} GB)" for words, size in sizes.items() if size <= min(free, 0.99 * asked)), "")
         for sizes in (choices, models)
     ]
     raise TooLargeError(
-        f"{settings.model} needs about {asked / 1e9:.1f} GB to train with student.batch={settings.batch} and "
-        f"{source + target} tokens, and {place} has {free / 1e9:.1f} GB free: "
+        f"{settings.model} needs about {asked / 1e9:.1f} GB to train on {batch} examples of up to "
+        f"{source + target} tokens at once, and {place} has {free / 1e9:.1f} GB free: "
         + (f"{' or '.join(filter(None, fits))} would fit" if any(fits) else "take a smaller model or a larger device")
     )

@@ -1,15 +1,16 @@
 """`kard plan`: what a run would download, ask, train and write, and what that costs; nothing is started or fetched.
 
-Students and texts are counted from the notebooks' grids, each once, however many notebooks share it. Tokens are characters
-divided by four; hours are FLOPs (`models.py`) divided by an assumed share of the device's peak. Counts are exact before
-the filter of rationales; hours are right within a factor of two or three, no more.
+Students and texts are counted from the notebooks' grids, each once, however many notebooks share it. Tokens are
+characters divided by four, hours are FLOPs (`models.py`) divided by an assumed share of the device's peak. So counts
+are exact, but for rationales that the filter drops; hours are right within a factor of two or three, no more.
 """
 
 import importlib.metadata
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -28,13 +29,15 @@ ANSWER = 6  # tokens of "The answer is A."
 LONGEST = 2  # the longest one in a hundred texts is about twice as long as the mean one (KARD's recorded rationales)
 RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, for a teacher that has not written yet
 PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
+MANY = 10**9  # passages, where their number is not known
 QUESTIONS = 0.02e9  # bytes of a dataset's files, at most
-INDEXES = {"enwiki-paragraphs": 17_725_958_785}  # bytes of pyserini's archive, in its own words
+INDEXES = {"enwiki-paragraphs": ("lucene-index.enwiki-20180701-paragraphs", 17_725_958_785)}  # pyserini's file, bytes
 
 
 class Device(NamedTuple):
     """What computes. The shares of its peak are assumptions: in training what this project aims at, in writing what is
-    left of a GPU that makes one token of every text at a time. The CPU's numbers give the embedded scale's known half hour.
+    left of a GPU that makes one token of every text at a time. The CPU's give 0.7 hours for the embedded scale, whose
+    first run is known to take half an hour, retrieval and RAG with it.
     """
 
     name: str
@@ -61,7 +64,7 @@ class Texts(NamedTuple):
     question: float  # with its options
     rationale: float
     passage: float
-    passages: int | None  # None where only the index knows
+    passages: int | None  # None where only an index or a file that stays on disk knows
 
 
 ON_THE_HUB = {  # the questions there; lengths were counted on KARD's release
@@ -107,7 +110,7 @@ class Writing(NamedTuple):
 
 
 class Work(NamedTuple):
-    """One line of the plan. `hours` and `memory` are None where the model's shape is not known."""
+    """One line of the plan. The last three are None where the model's shape is not known."""
 
     what: str
     model: str
@@ -115,9 +118,9 @@ class Work(NamedTuple):
     here: int | None  # of them in the store already; None: not looked for
     steps: int | None
     tokens: int
-    hours: float | None
-    memory: float | None  # bytes on the device at the peak
-    disk: float | None  # bytes of all artifacts
+    hours: float | None = None
+    memory: float | None = None  # bytes on the device at the peak
+    disk: float | None = None  # bytes of all artifacts
 
 
 def grids(settings: RunSettings, texts: Texts, oracles: bool) -> dict[str, list[Row]]:
@@ -125,9 +128,7 @@ def grids(settings: RunSettings, texts: Texts, oracles: bool) -> dict[str, list[
     students, middle = settings.students, settings.students[len(settings.students) // 2]
     ft, rd, bm25, reranker = "fine_tuning", "reasoning_distillation", "kard_bm25", "kard_reranker"
     shares: list[Knobs] = [*((("student.share", share),) for share in (0.01, 0.05, 0.25)), ()]
-    by_number: dict[int, Knobs] = {
-        l: (("student.share", 0.25), ("teacher.rationales", l)) for l in (1, 3, 5, 10)
-    }
+    by_number: dict[int, Knobs] = {l: (("student.share", 0.25), ("teacher.rationales", l)) for l in (1, 3, 5, 10)}
     three = settings.override(dict(by_number[3]))
     steps = count_steps(three.student, count_examples(three, texts, "rationale"))
     equal: list[Knobs] = [(*knobs, ("student.steps", steps)) for l, knobs in by_number.items() if l != 3]
@@ -191,13 +192,14 @@ def count_texts(experiment: Experiment) -> Texts:
     """From the questions at hand, or from `ON_THE_HUB` where they would have to be fetched. Raises DataError."""
     settings = experiment.settings
     if settings.data_dir is None and settings.dataset in HUB:
-        return ON_THE_HUB[settings.dataset]
+        return ON_THE_HUB[settings.dataset]._replace(passages=None if settings.knowledge.index else 0)
     splits, passages = experiment.data.splits, experiment.data.passages
-    rationale, passage, known = RATIONALE, PARAGRAPH, None
+    rationale, passage, known = RATIONALE, PARAGRAPH, None if settings.knowledge.index else 0
     if experiment.teacher and not settings.teacher.base_url and splits["train"]:
         rationale = fmean(len(r.text) for r in experiment.written["train"])
-    if not settings.knowledge.index and isinstance(passages, list) and passages:
-        passage, known = fmean(len(p.text) for p in passages), len(passages)
+    if not settings.knowledge.index and passages:
+        some = list(islice(passages, 100_000))
+        passage, known = fmean(len(p.text) for p in some), len(some) if len(some) < 100_000 else None
     return Texts(
         len(splits["train"]), len(splits["test"]), len(splits.get("silver", ())),
         fmean(len(q.prompt) for questions in splits.values() for q in questions), rationale, passage, known,
@@ -215,11 +217,14 @@ def count_steps(student: StudentSettings, examples: int) -> int:
     return student.steps or -(-examples // student.batch) * student.epochs
 
 
-def source_tokens(settings: RunSettings, texts: Texts, passages: int, shots: str = "", rationale: bool = False) -> float:
-    """Mean length of what a student reads, cut at its limit."""
-    shown = SHOTS * (texts.question + (texts.rationale if shots == "rationale" else 0)) if shots else 0
-    length = texts.question + passages * texts.passage + shown + (texts.rationale if rationale else 0)
-    return min(settings.student.max_source_tokens, length / CHARACTERS)
+def source_tokens(
+    settings: RunSettings, texts: Texts, passages: int, shots: str = "", rationale: bool = False
+) -> float:
+    """Mean length of what a student reads, cut at its limit; `shots` says what the examples before it show."""
+    one = texts.question + passages * texts.passage
+    shown = SHOTS * (one + (texts.rationale if shots == "rationale" else 0)) if shots else 0
+    limit = settings.student.max_source_tokens * (SHOTS + 1 if shots else 1)
+    return min(limit, (shown + one + (texts.rationale if rationale else 0)) / CHARACTERS)
 
 
 def target_tokens(settings: RunSettings, texts: Texts, writes: str) -> float:
@@ -242,10 +247,12 @@ def plan(settings: RunSettings, device: str | None = None, store: Store | None =
     texts = count_texts(experiment)
     grid = grids(settings, texts, oracles=experiment.world is not None)
     trainings, writings = list_work(experiment, grid)
-    work = [row for name in settings.students for row in student_work(experiment, texts, on, name, trainings, writings)]
+    work = [training_work(experiment, texts, on, name, trainings) for name in settings.students]
+    work += [writing_work(experiment, texts, on, name, writings) for name in settings.students]
     work += reranker_work(experiment, texts, on)
     hours = [row.hours for row in work if row.hours is not None]
     downloads = list_downloads(experiment)
+    disk = measure_disk(experiment.store, downloads, work, experiment.workers)
     first = [Counter(numbers.values()) for numbers in (trainings, writings)]
     return {
         "run": describe(settings),
@@ -257,58 +264,72 @@ def plan(settings: RunSettings, device: str | None = None, store: Store | None =
         "hours": sum(hours),
         "notebooks": {number: {"students": first[0][number], "predictions": first[1][number]} for number in grid},
         "searches": sum(texts[:3]) + SILVER * (texts.train + texts.silver),
-        "disk": measure_disk(experiment.store, downloads, work),
-        "notes": list_notes(experiment, texts, work),
+        "disk": disk,
+        "notes": list_notes(experiment, texts, work, on, disk),
     }
 
 
-def student_work(
-    experiment: Experiment, texts: Texts, device: Device, student: str,
-    trainings: Mapping[Training, str], writings: Mapping[Writing, str],
-) -> list[Work]:  # fmt: skip
-    """Training all copies of one student, and what they write."""
+def training_work(
+    experiment: Experiment, texts: Texts, device: Device, student: str, trainings: Iterable[Training]
+) -> Work:
+    """Training one student in all the ways that are asked for."""
     settings, shape = experiment.settings, find_shape(student)
     knobs, gpu = settings.student, device.memory is not None
-    steps, tokens, flops, planned = 0, 0.0, 0.0, Counter[str]()
-    for training in trainings:
-        if training.student == student:
-            changed = {"student.share": training.share, "student.steps": training.steps}
-            variant = experiment.at((*changed.items(), ("teacher.rationales", training.rationales))).settings
-            examples = count_examples(variant, texts, training.learns)
-            steps += count_steps(variant.student, examples)
-            seen = training.steps * knobs.batch if training.steps else examples * knobs.epochs
-            source = source_tokens(variant, texts, variant.retrieval.k_training if training.reads else 0)
-            target = target_tokens(variant, texts, training.learns)
-            tokens += seen * (source + target)
-            flops += seen * training_flops(shape, source, target) if shape else 0
+    options = {"lora": knobs.lora, "checkpointing": knobs.gradient_checkpointing}
+    count, steps, tokens, flops, planned = 0, 0, 0.0, 0.0, Counter[str]()
+    for training in (t for t in trainings if t.student == student):
+        changed = {"student.share": training.share, "student.steps": training.steps}
+        variant = experiment.at((*changed.items(), ("teacher.rationales", training.rationales))).settings
+        examples = count_examples(variant, texts, training.learns)
+        seen = training.steps * knobs.batch if training.steps else examples * knobs.epochs
+        source = source_tokens(variant, texts, variant.retrieval.k_training if training.reads else 0)
+        target = target_tokens(variant, texts, training.learns)
+        count += 1
+        steps += count_steps(variant.student, examples)
+        tokens += seen * (source + target)
+        flops += seen * training_flops(shape, source, target, **options) if shape else 0
+        if not training.corpus:  # else its settings name weights that are not there yet
             named = variant.student.model_copy(update={"model": student})
-            planned[canonical_json([student_knobs(named), training.seed])] += not training.corpus
-    wrote, by_writing = 0.0, 0.0
-    mine = [w for w in writings if w.student == student]
-    for w in mine:
-        source = source_tokens(settings, texts, w.passages, w.shots, w.reads == "rationale")
-        target = target_tokens(settings, texts, w.writes)
-        wrote += texts.test * knobs.samples * target
-        if shape:  # a causal model reads the question anew for every sample
-            read = source * (knobs.samples if shape.kind == "causal" else 1)
-            by_writing += texts.test * (forward_flops(shape, read, 0) + forward_flops(shape, 0, knobs.samples * target))
-    longest = LONGEST * source_tokens(settings, texts, settings.retrieval.k_training), LONGEST * texts.rationale / CHARACTERS
-    source, target = min(knobs.max_source_tokens, round(longest[0])), min(knobs.max_new_tokens, round(longest[1]))
-    count = sum(planned.values()) + sum(1 for t in trainings if t.student == student and t.corpus)
-    here = count_stored(experiment.store, "student", planned)
+            planned[canonical_json([student_knobs(named), training.seed])] += 1
+    work = Work("train", student, count, count_stored(experiment.store, "student", planned), steps, round(tokens))
     if not shape:
-        return [
-            Work("train", student, count, here, steps, round(tokens), None, None, None),
-            Work("write", student, len(mine), None, None, round(wrote), None, None, None),
-        ]
-    training = training_bytes(shape, knobs.batch, source, target, bf16=gpu, gpu=gpu)
-    writing = writing_bytes(shape, knobs.generation_batch, knobs.samples, source, target, bf16=gpu)
-    speed = device.flops * 3600
-    return [
-        Work("train", student, count, here, steps, round(tokens), flops / speed / device.training, training,
-             4.0 * shape.parameters * count),
-        Work("write", student, len(mine), None, None, round(wrote), by_writing / speed / device.writing, writing, 0.0),
-    ]  # fmt: skip
+        return work
+    memory = training_bytes(shape, knobs.batch, *longest_tokens(settings, texts), bf16=gpu, gpu=gpu, **options)
+    hours = flops / device.flops / device.training / 3600
+    return work._replace(hours=hours, memory=memory, disk=4.0 * shape.parameters * count)
+
+
+def writing_work(
+    experiment: Experiment, texts: Texts, device: Device, student: str, writings: Iterable[Writing]
+) -> Work:
+    """What all copies of one student write for the test questions."""
+    settings, shape = experiment.settings, find_shape(student)
+    samples, count, tokens, seconds = settings.student.samples, 0, 0.0, 0.0
+    for writing in (w for w in writings if w.student == student):
+        source = source_tokens(settings, texts, writing.passages, writing.shots, writing.reads == "rationale")
+        target = target_tokens(settings, texts, writing.writes)
+        count += 1
+        tokens += texts.test * samples * target
+        if shape:
+            read = source * (
+                samples if shape.kind == "causal" else 1
+            )  # generate has a causal model read for each sample
+            share = forward_flops(shape, read, 0) / device.training
+            share += forward_flops(shape, 0, samples * target) / device.writing
+            seconds += texts.test * share / device.flops
+    work = Work("write", student, count, None, None, round(tokens))
+    if not shape:
+        return work
+    batch, bf16 = settings.student.generation_batch, device.memory is not None
+    memory = writing_bytes(shape, batch, samples, *longest_tokens(settings, texts), bf16=bf16)
+    return work._replace(hours=seconds / 3600, memory=memory, disk=0.0)
+
+
+def longest_tokens(settings: RunSettings, texts: Texts) -> tuple[int, int]:
+    """About the longest source and target of a fine-tuned student."""
+    source = LONGEST * source_tokens(settings, texts, settings.retrieval.k_training)
+    target = LONGEST * target_tokens(settings, texts, "rationale")
+    return min(settings.student.max_source_tokens, round(source)), min(settings.student.max_new_tokens, round(target))
 
 
 def reranker_work(experiment: Experiment, texts: Texts, device: Device) -> list[Work]:
@@ -321,15 +342,15 @@ def reranker_work(experiment: Experiment, texts: Texts, device: Device) -> list[
     question, passage = (min(knobs.max_tokens, n / CHARACTERS) for n in (texts.question, texts.passage))
     rationales = min(texts.train, knobs.questions or texts.train) * settings.teacher.rationales
     steps = -(-rationales // knobs.batch) * knobs.epochs * len(settings.seeds)
-    drawn = min(2 * knobs.sampled * knobs.batch, texts.passages or 10**9)  # passages of a step, at most
+    drawn = min(2 * knobs.sampled * knobs.batch, texts.passages or MANY)  # passages of a step, at most
     seen = steps * (knobs.batch * question + drawn * passage)
     asked, depth = texts.test + texts.silver, max(DEPTH, settings.retrieval.candidates)
-    encoded = asked * question + min(asked * depth, texts.passages or 10**9) * passage
-    ranked = encoded * (1 + len(settings.seeds))
+    encoded = asked * question + min(asked * depth, texts.passages or MANY) * passage
+    ranked, tables = encoded * (1 + len(settings.seeds)), (1 + len(settings.seeds)) * (2 if texts.silver else 1)
     named = [canonical_json([reranker_knobs(knobs), seed]) for seed in settings.seeds]
     here = count_stored(experiment.store, "reranker", Counter(named))
-    train = Work("train", knobs.model, len(named), here, steps, round(seen), None, None, None)
-    rank = Work("rank", knobs.model, asked * (1 + len(named)), None, None, round(ranked), None, None, None)
+    train = Work("train", knobs.model, len(named), here, steps, round(seen))
+    rank = Work("rank", knobs.model, tables, None, None, round(ranked))
     if shape:
         flops, speed = training_flops(shape, seen, 0, lora=knobs.lora), device.flops * 3600 * device.training
         longest = min(knobs.max_tokens, round(LONGEST * passage))
@@ -359,7 +380,7 @@ def teacher_work(experiment: Experiment, texts: Texts, grid: Mapping[str, Sequen
     if with_texts:
         prompts = [teacher_text(q) for split in ("train", "silver") for q in experiment.data.splits.get(split, [])]
     ends = [l] * texts.train + [SILVER] * texts.silver
-    expected = estimate(settings.teacher, ((p, j) for p, end in zip(prompts, ends, strict=False) for j in range(end)))
+    expected = estimate(settings.teacher, ((p, j) for p, end in zip(prompts, ends, strict=True) for j in range(end)))
     who = settings.teacher.model or "nobody yet"
     priced = bool(settings.teacher.price_in or settings.teacher.price_out)
     return {"who": who, "rationales": l} | expected.__dict__ | {"dollars": expected.dollars if priced else None}
@@ -388,8 +409,9 @@ def list_downloads(experiment: Experiment) -> list[dict[str, Any]]:
             found.append({"what": "model", "name": name, "revision": None, "bytes": None, "here": False})
     index = settings.knowledge.index
     if index in INDEXES:
-        here = any(cache_folder().glob(f"*{index.removeprefix('enwiki-')}*/segments_*"))
-        found.append({"what": "index", "name": index, "revision": None, "bytes": INDEXES[index], "here": here})
+        file, size = INDEXES[index]
+        here = any(cache_folder().glob(f"{file}.*/segments_*"))
+        found.append({"what": "index", "name": index, "revision": None, "bytes": size, "here": here})
     return found
 
 
@@ -400,31 +422,115 @@ def in_cache(repository: str, file: str, revision: str, kind: str = "model") -> 
     return isinstance(try_to_load_from_cache(repository, file, revision=revision, repo_type=kind), str)
 
 
-def measure_disk(store: Store, downloads: Sequence[Mapping[str, Any]], work: Sequence[Work]) -> dict[str, float]:
-    """Bytes: what is fetched and unpacked, what is made, the largest checkpoints on the way, what is free."""
+def measure_disk(
+    store: Store, downloads: Sequence[Mapping[str, Any]], work: Sequence[Work], workers: int
+) -> dict[str, float]:
+    """Bytes: what is fetched and unpacked, what is made, the largest checkpoints on the way (weights and Adam's
+    moments, for each of the `workers`), what is free.
+    """
     missing = [d for d in downloads if not d["here"] and d["bytes"]]
     unpacked = sum(UNPACKED * d["bytes"] for d in missing if d["what"] == "index")
     made = sum(row.disk or 0 for row in work)
     one = max((row.disk / row.artifacts for row in work if row.disk and row.artifacts), default=0.0)
     root = store.root.resolve()
     free = shutil.disk_usage(next(folder for folder in [root, *root.parents] if folder.exists())).free
-    return {"fetched": sum(d["bytes"] for d in missing) + unpacked, "made": made, "on_the_way": 3 * one, "free": free}
+    fetched = sum(d["bytes"] for d in missing) + unpacked
+    return {"fetched": fetched, "made": made, "on_the_way": workers * 3 * one, "free": free}
 
 
-def list_notes(experiment: Experiment, texts: Texts, work: Sequence[Work]) -> list[str]:
-    """What the numbers leave out, and what would stop the run."""
+def list_notes(
+    experiment: Experiment, texts: Texts, work: Sequence[Work], device: Device, disk: Mapping[str, float]
+) -> list[str]:
+    """What would stop the run, and what the numbers leave out."""
     settings, notes = experiment.settings, []
     if not texts.train:
         notes.append("there are no training questions in data_dir: nothing can be trained")
     if not experiment.teacher:
-        notes.append("nobody has written rationales: set teacher.base_url to a server or data_dir to KARD's release")
-    if not settings.knowledge.index and texts.passages is None and settings.dataset in HUB:
+        notes.append(
+            "nobody has written rationales, which is counted as if it were done: set teacher.base_url to a server, or "
+            "give a data_dir that holds them"
+        )
+    if not settings.knowledge.index and texts.passages == 0:
         notes.append('there are no passages: set knowledge.index, e.g. to "enwiki-paragraphs"')
-    unknown = sorted({row.model for row in work if row.hours is None})
-    if unknown:
-        notes.append(f"hours and memory of {', '.join(unknown)} are not known before they are loaded")
+    for row in work:
+        if row.memory and device.memory and row.memory > device.memory:
+            smaller = "student.generation_batch" if row.what == "write" else "student.batch, or use student.lora"
+            notes.append(
+                f"{row.model} needs about {row.memory / 1e9:.0f} GB to {row.what}, more than the "
+                f"{device.memory / 1e9:.0f} GB of {device.name}: lower {smaller}"
+            )
+    needed = disk["fetched"] + disk["made"] + disk["on_the_way"]
+    if needed > disk["free"]:
+        notes.append(
+            f"about {(needed - disk['free']) / 1e9:.0f} GB of disk are missing: set KARD_STORE to a folder on another "
+            "disk, or plan for fewer seeds or students"
+        )
+    if unknown := sorted({row.model for row in work if row.hours is None}):
+        notes.append(f"hours, memory and disk of {', '.join(unknown)} are not known and left out")
     notes.append(
         "not counted: BM25 and its index (CPU), training on passages alone (10), retrievers trained with the student "
-        "(11: RAG), and notebooks 01, 13 and 15's example"
+        "(11: RAG), notebooks 01 and 13, and the example of 15"
     )
     return notes
+
+
+# The page
+
+
+def describe_plan(planned: Mapping[str, Any]) -> str:
+    """The plan as a page of text."""
+    on, teacher, disk = planned["device"], planned["teacher"], planned["disk"]
+    lines = [planned["run"], "", *_table(
+        ("download", "revision", "GB", "here"),
+        [(d["name"], (d["revision"] or "")[:9], _gigabytes(d["bytes"]), "yes" if d["here"] else "no")
+         for d in planned["downloads"]],
+    )]  # fmt: skip
+    texts = planned["questions"]
+    lines += ["", f"questions: {texts['train']} to train on, {texts['test']} to test on"]
+    if "requests" in teacher:
+        cost = "no prices are set" if teacher["dollars"] is None else f"at most ${teacher['dollars']:.2f}"
+        lines.append(
+            f"teacher ({teacher['who']}): {teacher['requests']:,} requests, about {teacher['prompt_tokens'] / 1e6:.1f} "
+            f"million tokens to read, at most {teacher['completion_tokens'] / 1e6:.1f} to write ({cost})"
+        )
+    else:
+        lines.append(f"teacher: {teacher['who']}, up to {teacher['rationales']} a question")
+    share = f"{on['training']:.0%} of its peak in training and ranking, {on['writing']:.0%} in writing"
+    lines += ["", f"on {on['name']}, at {share}:", *_table(
+        ("work", "model", "times", "here", "steps", "million tokens", "hours", "GB of memory"),
+        [(w["what"], w["model"], w["artifacts"], w["here"], w["steps"], f"{w['tokens'] / 1e6:.1f}",
+          None if w["hours"] is None else f"{w['hours']:.{1 if w['hours'] >= 1 else 2}f}", _gigabytes(w["memory"]))
+         for w in planned["work"]],
+    )]  # fmt: skip
+    lines += [
+        f"together {planned['hours']:.1f} hours",
+        "",
+        "first needed by notebook: "
+        + "; ".join(
+            f"{number}: {n['students']} students, {n['predictions']} predictions"
+            for number, n in planned["notebooks"].items()
+            if n["students"] or n["predictions"]
+        ),
+        f"searches with BM25: {planned['searches']:,}",
+        f"disk: {_gigabytes(disk['fetched'])} GB to fetch and unpack, {_gigabytes(disk['made'])} GB made and up to "
+        f"{_gigabytes(disk['on_the_way'])} GB of checkpoints on the way; {_gigabytes(disk['free'])} GB are free",
+        "",
+        *(f"- {note}" for note in planned["notes"]),
+    ]
+    return "\n".join(lines)
+
+
+def _gigabytes(size: float | None) -> str | None:
+    return None if size is None else f"{size / 1e9:.{2 if size < 1e10 else 1}f}"
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Lines of a table; its first two columns are texts, the others are numbers. "-" is what is not known."""
+    cells = [names, *(["-" if cell is None else str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]

@@ -152,7 +152,8 @@ def train_student(examples: Sequence[Example], settings: StudentSettings, seed: 
     source, target = (max(map(len, ids)) for ids in (data.inputs, data.labels))
     target = target if model.config.is_encoder_decoder else 0  # a causal LM's inputs hold both
     shape = read_shape(model.config.to_dict(), model.num_parameters())
-    check_memory(shape, settings, source, target, bf16=device.bf16, free=free, place=place)
+    batch = min(settings.batch, len(data))
+    check_memory(shape, settings, batch, source, target, bf16=device.bf16, free=free, place=place)
     steps = settings.steps or -(-len(examples) // settings.batch) * settings.epochs
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
