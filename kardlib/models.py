@@ -72,7 +72,7 @@ class Model(NamedTuple):
         return self.parameters * self.bytes_per_weight
 
 
-T5 = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64}
+T5 = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, "decoder_start_token_id": 0}
 FLAN = {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 OPT = {"model_type": "opt", "vocab_size": 50272, "max_position_embeddings": 2048, "num_hidden_layers": 24}
 BERT = {"model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "intermediate_size": 3072,
