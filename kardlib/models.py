@@ -238,8 +238,8 @@ def training_bytes(
     """Peak of training: weights in fp32, their gradients and Adam's two moments (16 bytes a parameter; Rajbhandari et
     al. 2020, ZeRO, Section 3.1), autocast's copy of the weights in bf16, activations. With LoRA the weights are frozen.
 
-    Of the resident memory that two steps of a small T5 and a small OPT take on a CPU (16 and 12 million parameters, T5's
-    vocabulary) it is 1.05 to 1.24 times where the allocator gives memory back at once, else 0.86 to 1.01 times.
+    Of the resident memory that two steps of a small T5 and a small OPT take on a CPU (16 and 12 million parameters,
+    T5's vocabulary) it is 1.05 to 1.24 times where the allocator gives memory back at once, else 0.86 to 1.01 times.
     """
     trained = lora_parameters(shape) if lora else shape.parameters
     state = shape.parameters * (6 if bf16 else 4) + trained * 12
