@@ -1,4 +1,4 @@
-"""The command line `kard`: reproduce, claims, doctor, pretrain-nano."""
+"""The command line `kard`: reproduce, plan, claims, doctor, pretrain-nano."""
 
 import argparse
 import importlib.metadata
@@ -43,19 +43,20 @@ def build_parser() -> argparse.ArgumentParser:
 
     reproduce = commands.add_parser("reproduce", help="run the notebooks in order; figures and a report appear")
     reproduce.set_defaults(command=run_reproduce)
-    reproduce.add_argument("--scale", choices=["smoke", "embedded", "paper"], default="embedded")
-    reproduce.add_argument("--dataset", default="world", help="world (default), own, obqa, strategyqa, medqa_usmle_hf")
-    reproduce.add_argument("--data-dir", help="the folder with KARD's release or your own files")
+    add_settings(reproduce)
     reproduce.add_argument("--only", default="", metavar="03,04", help="run these notebooks alone")
     reproduce.add_argument(
         "--from", default="", dest="start", metavar="03", help="run this notebook and those after it"
     )
-    reproduce.add_argument(
-        "--set", action="append", default=[], metavar="retrieval.k=1", help="change a setting; repeatable"
-    )
     reproduce.add_argument("--jobs", type=int, default=2, metavar="N", help="notebooks side by side (default: 2)")
     reproduce.add_argument("--force", action="store_true", help="build again every artifact that these notebooks need")
     reproduce.add_argument("--publish", action="store_true", help="copy the executed notebooks back to notebooks/")
+
+    plan = commands.add_parser("plan", help="say what such a run would download, train, write and cost; start nothing")
+    plan.set_defaults(command=run_plan)
+    add_settings(plan)
+    plan.add_argument("--device", choices=["a100", "h100", "h200", "cpu"], help="default: a100 at the paper's scale")
+    plan.add_argument("--json", action="store_true", help="print one object")
 
     claims = commands.add_parser("claims", help="print every claim of the papers with its verdict here")
     claims.set_defaults(command=run_claims)
@@ -77,6 +78,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The options that choose a run's settings."""
+    parser.add_argument("--scale", choices=["smoke", "embedded", "paper"], default="embedded")
+    parser.add_argument("--dataset", default="world", help="world (default), own, obqa, strategyqa, medqa_usmle_hf")
+    parser.add_argument("--data-dir", help="the folder with KARD's release or your own files")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="retrieval.k=1", help="change a setting; repeatable"
+    )
+
+
 def run_reproduce(options: argparse.Namespace) -> int:
     from kardlib.reproduce import reproduce  # imported late: papermill takes a second
 
@@ -86,6 +97,15 @@ def run_reproduce(options: argparse.Namespace) -> int:
         force=options.force, publish=options.publish, at_once=max(1, options.jobs),
     )  # fmt: skip
     print(f"done: {index.relative_to(REPOSITORY)}")
+    return 0
+
+
+def run_plan(options: argparse.Namespace) -> int:
+    from kardlib.plan import describe_plan, plan
+
+    settings = preset(options.scale, options.dataset, options.data_dir)
+    planned = plan(settings.override(dict(map(parse_setting, options.set))), options.device)
+    print(json.dumps(planned, indent=2) if options.json else describe_plan(planned))
     return 0
 
 

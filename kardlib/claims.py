@@ -18,12 +18,13 @@ from pydantic import Field, model_validator
 from kardlib.errors import KardError
 from kardlib.evaluate import Interval, verdict
 from kardlib.figures import COLUMNS, KEYS, long_form
+from kardlib.models import MODELS
 from kardlib.settings import Group, Scale, SettingsError, preset, validate
 
 CLAIMS = Path(__file__).with_name("claims.yml")
 NOT_RUN = "not run at this scale"
 SIGNS = {"reproduced": "✓", "not reproduced": "✗", "undecided": "?", NOT_RUN: "–"}
-STUDENTS = [student for scale in get_args(Scale) for student in preset(scale).students]  # small to large
+STUDENTS = [*(student for scale in get_args(Scale) for student in preset(scale).students), *MODELS]  # small to large
 
 
 class ClaimError(KardError, ValueError):

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 
 class Device(NamedTuple):
     """`type` is "cuda" or "cpu"; `bf16` says whether to compute in bfloat16 (else in float32)."""
@@ -36,6 +38,16 @@ def pick_device() -> Device:
     return Device(
         "cpu", False, f"torch {torch.__version__} is {built}; on CPUs float32 gives the same numbers everywhere"
     )
+
+
+def free_memory() -> tuple[int, str]:
+    """Bytes that a model can take, and of what: the GPU where there is one, else this machine. Imports torch."""
+    if pick_device().type == "cuda":
+        import torch
+
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by torch, for the next one who asks
+        return torch.cuda.mem_get_info()[0] + kept, "the GPU"
+    return psutil.virtual_memory().available, "this machine"
 
 
 def describe_device() -> str:

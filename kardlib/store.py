@@ -89,6 +89,16 @@ class Store:
         """Whether `make` would return at once. Raises StoreError."""
         return not self._find_damage(self.root / artifact_name(kind, spec))
 
+    def specs(self, kind: str) -> list[dict[str, Any]]:
+        """What the finished artifacts of a kind were made from; their files are not looked at."""
+        specs = []
+        for path in sorted(self.root.glob(f"{kind}-*/{MANIFEST}")):
+            with contextlib.suppress(OSError, ValueError):
+                manifest = json.loads(path.read_text("utf-8"))
+                if manifest.get("kind") == kind and "files" in manifest and not is_old(path.parent):
+                    specs.append(manifest["spec"])
+        return specs
+
     def _find_damage(self, folder: Path) -> str:
         """Why the artifact cannot be used; empty if it can. A file is hashed once, and again when touched."""
         try:

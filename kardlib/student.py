@@ -35,7 +35,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from kardlib.data import DataError
-from kardlib.device import pick_device
+from kardlib.device import free_memory, pick_device
+from kardlib.models import check_memory, pinned, read_shape
 from kardlib.nano import build_student, build_tokenizer
 from kardlib.reranker import add_lora
 from kardlib.settings import NANO, DaptSettings, StudentSettings
@@ -49,8 +50,9 @@ _CONCLUDED = re.compile(r"answer is \(?[A-J]\b")
 def load_student(
     name: str, revision: str | None = None, seed: int = 0
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and its tokenizer: a nano model's name, a folder, a Hub id at a pinned revision, or "random-t5".
+    """A model and its tokenizer: a nano model's name, a folder, a Hub id, or "random-t5".
 
+    A model of the paper comes at the revision that `models.py` pins unless another is given.
     "random-t5" has the middle nano size and weights drawn from `seed`: it runs every step on any text, knowing nothing.
     Raises DataError where there is no such model, it is neither an encoder-decoder nor a causal LM, or its tokenizer
     knows no end.
@@ -59,7 +61,7 @@ def load_student(
         torch.manual_seed(seed)
         nano = build_tokenizer()
         return build_student("t5-nano-base", len(nano)), nano
-    place = NANO / name if (NANO / name).is_dir() else name
+    place, revision = NANO / name if (NANO / name).is_dir() else name, revision or pinned(name)
     try:
         config = AutoConfig.from_pretrained(place, revision=revision)
         architectures = config.architectures or [config.model_type]
@@ -139,12 +141,19 @@ class PlainProgress(TrainerCallback):
 def train_student(examples: Sequence[Example], settings: StudentSettings, seed: int, folder: Path) -> None:
     """Fine-tune `settings.model` on the examples and save it in `folder`, LoRA's updates merged into the weights.
 
-    A run that was killed goes on from `folder/checkpoints` and ends with the same weights. Raises DataError.
+    A run that was killed goes on from `folder/checkpoints` and ends with the same weights. Raises DataError, and
+    TooLargeError before anything is trained if the device's memory cannot hold it.
     """
     set_seed(seed)
+    free, place = free_memory()
     model, tokenizer = load_student(settings.model, settings.revision, seed)
     trained = add_lora(model) if settings.lora else model
-    device = pick_device()
+    device, data = pick_device(), Examples(examples, tokenizer, settings, model.config)
+    source, target = (max(map(len, ids)) for ids in (data.inputs, data.labels))
+    target = target if model.config.is_encoder_decoder else 0  # a causal LM's inputs hold both
+    shape = read_shape(model.config.to_dict(), model.num_parameters())
+    batch = min(settings.batch, len(data))
+    check_memory(shape, settings, batch, source, target, bf16=device.bf16, free=free, place=place)
     steps = settings.steps or -(-len(examples) // settings.batch) * settings.epochs
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
@@ -157,8 +166,8 @@ def train_student(examples: Sequence[Example], settings: StudentSettings, seed: 
         activation_checkpointing_kwargs={"use_reentrant": False},
     )  # fmt: skip
     trainer = Trainer(
-        trained, arguments, train_dataset=Examples(examples, tokenizer, settings, model.config),
-        callbacks=[PlainProgress()], data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,
+        trained, arguments, train_dataset=data, callbacks=[PlainProgress()],
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
     checkpoints = folder / "checkpoints"
