@@ -176,13 +176,18 @@ class Store:
 
     def specs(self, kind: str) -> list[dict[str, Any]]:
         """What the finished artifacts of a kind were made from; their files are not looked at."""
-        specs = []
+        specs: dict[str, dict[str, Any]] = {}
         for path in sorted(self.root.glob(f"{kind}-*/{MANIFEST}")):
             with contextlib.suppress(OSError, ValueError):
                 manifest = json.loads(path.read_text("utf-8"))
                 if manifest.get("kind") == kind and "files" in manifest and not is_old(path.parent):
-                    specs.append(manifest["spec"])
-        return specs
+                    specs[path.parent.name] = manifest["spec"]
+        if self.url:
+            with reached(self.url) as (remote, place):
+                uploaded = {Path(path).parent.name for path in remote.glob(f"{place}/{kind}-*/{MANIFEST}")}
+            manifests = {name: self._read_uploaded(name) for name in sorted(uploaded - specs.keys())}
+            specs |= {name: m["spec"] for name, m in manifests.items() if m.get("kind") == kind}
+        return list(specs.values())
 
     def _find_damage(self, folder: Path) -> str:
         """Why the artifact cannot be used; empty if it can. A file is hashed once, and again when touched."""

@@ -297,8 +297,9 @@ def machine(name: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_one_machine_made_another_fetches(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = (machine(name, url, tmp_path, monkeypatch) for name in ("one", "other"))
-    assert not other.has("model", {})
+    assert not other.has("model", {}) and other.specs("model") == []
     made = one.make("model", {}, write_model)
+    assert other.specs("model") == one.specs("model") == [{}] and not (tmp_path / "other" / made.name).exists()
     assert made.parent == tmp_path / "one" and other.has("model", {})
     fetched = other.make("model", {}, refuse)
     assert fetched == tmp_path / "other" / made.name and not list(fetched.parent.glob("*.fetched"))
