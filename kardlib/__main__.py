@@ -49,6 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--from", default="", dest="start", metavar="03", help="run this notebook and those after it"
     )
     reproduce.add_argument("--jobs", type=int, default=2, metavar="N", help="notebooks side by side (default: 2)")
+    reproduce.add_argument("--engine", default="", choices=["local", "ray"], help="who trains and asks the students")
+    reproduce.add_argument(
+        "--address", default="", metavar="HOST:PORT", help="of the Ray cluster's head; default: here"
+    )
     reproduce.add_argument("--force", action="store_true", help="build again every artifact that these notebooks need")
     reproduce.add_argument("--publish", action="store_true", help="copy the executed notebooks back to notebooks/")
 
@@ -95,6 +99,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
         options.scale, options.dataset, options.data_dir, dict(map(parse_setting, options.set)),
         only=[number for number in options.only.split(",") if number], start=options.start,
         force=options.force, publish=options.publish, at_once=max(1, options.jobs),
+        engine=options.engine, address=options.address,
     )  # fmt: skip
     print(f"done: {index.relative_to(REPOSITORY)}")
     return 0

@@ -9,14 +9,11 @@ that need the same student find the same folder. Students and predictions are ma
 import functools
 import hashlib
 import json
-import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +33,7 @@ from kardlib.data import (
     write_own,
     write_passages,
 )
+from kardlib.engine import choose_engine, run_jobs
 from kardlib.evaluate import last_letter, majority_vote, parse_answer
 from kardlib.hub import HUB, read_hub
 from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
@@ -625,18 +623,15 @@ class Experiment:
         return spec, (sources, settings, seed)
 
     def _make_all(self, kind: str, jobs: Sequence[Job]) -> dict[str, Path]:
-        """Artifacts by the fingerprint of their spec; the missing ones are made by `workers` processes."""
+        """Artifacts by the fingerprint of their spec; the missing ones are made by `workers` processes or by Ray."""
         jobs = list({fingerprint(spec): (spec, work) for spec, work in jobs}.values())
         missing = [job for job in jobs if not self.store.has(kind, job[0])]
         if missing:
-            print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {self.workers} at a time", flush=True)
-            threads = max(1, (os.cpu_count() or 1) // min(self.workers, len(jobs)))
-            context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
-            context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
-            with ProcessPoolExecutor(self.workers, context, initializer=use_threads, initargs=(threads,)) as pool:
-                done = [pool.submit(_make, self.store, kind, *job) for job in missing]
-                for i, future in enumerate(done, 1):
-                    print(f"{kind} {i}/{len(done)} {future.result().name}", flush=True)
+            at_once = "on Ray" if choose_engine()[0] == "ray" else f"{self.workers} at a time"
+            print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {at_once}", flush=True)
+            sent = [(kind, *job) for job in missing]
+            for i, folder in enumerate(run_jobs(_make, self.store, sent, min(self.workers, len(jobs))), 1):
+                print(f"{kind} {i}/{len(sent)} {folder.name}", flush=True)
         return {fingerprint(spec): self.store.make(kind, spec, refuse) for spec, _ in jobs}
 
     def _read(self, split: str, read: list[list[str]], folder: Path) -> Predictions:
@@ -655,12 +650,6 @@ _build_world, _read_run = functools.cache(build_world), functools.cache(read_run
 
 def _query(rationale: Rationale) -> str:
     return rationale.text[:3000]  # an LLM can write without end
-
-
-def use_threads(number: int) -> None:
-    import torch
-
-    torch.set_num_threads(number)
 
 
 def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:

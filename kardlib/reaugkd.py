@@ -36,7 +36,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from kardlib.data import DataError
 from kardlib.device import pick_device
-from kardlib.experiment import fingerprint, identify, refuse, use_threads
+from kardlib.engine import use_threads
+from kardlib.experiment import fingerprint, identify, refuse
 from kardlib.memory import (
     Array,
     KnowledgeBase,

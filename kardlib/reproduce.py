@@ -30,6 +30,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from kardlib.claims import judge, read_claims, read_rows, summarize, tally
+from kardlib.engine import check_ray, choose_engine
 from kardlib.errors import KardError
 from kardlib.gallery import refresh_readme
 from kardlib.settings import GLUE_TASKS, preset
@@ -70,6 +71,8 @@ def reproduce(
     force: bool = False,
     publish: bool = False,
     at_once: int = 1,
+    engine: str = "",
+    address: str = "",
     root: Path = REPOSITORY,
 ) -> Path:
     """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{scale}-{dataset}/index.html`.
@@ -78,8 +81,8 @@ def reproduce(
     `force` builds every artifact that these notebooks need once more; what they do not need stays. `publish` copies the
     executed notebooks back to `root/notebooks`, cleaned, once all have run. Figures go to `root/figures` at the
     embedded scale with settings as they are, else into the run's folder. `at_once` notebooks run side by side: one
-    draws while another trains. After the first one that fails no other is started. Raises ReproduceError,
-    SettingsError, StoreError.
+    draws while another trains. `engine` and `address` say who makes artifacts, as in `engine.choose_engine`. After the
+    first notebook that fails no other is started. Raises ReproduceError, SettingsError, StoreError, EngineError.
     """
     overrides = dict(overrides or {})
     preset(scale, dataset, data_dir).override(overrides)  # a wrong setting is an error before anything runs
@@ -90,6 +93,9 @@ def reproduce(
         )
     if data_dir is not None and not Path(data_dir).is_dir():
         raise ReproduceError(f"there is no folder {data_dir}: correct --data-dir")
+    engine, address = choose_engine(engine, address)
+    if engine == "ray":
+        check_ray(address)
     notebooks = choose_notebooks(root / "notebooks", only, start)
     notebooks = [path for path in notebooks if only or applies(path.name[:2], dataset)]
     run = root / "runs" / re.sub(r"[^\w.-]+", "_", f"{scale}-{dataset}")
@@ -103,9 +109,13 @@ def reproduce(
     }
     for notebook in notebooks:
         check_parameters(notebook, parameters)
+    store = Store()
     environment = {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
-        "KARD_STORE": str(Store().root.resolve()),  # as it is from here, not from the notebooks' folder
+        "KARD_STORE": store.url or str(store.root.resolve()),  # as it is from here, not from the notebooks' folder
+        "KARD_CACHE": str(store.root.resolve()),  # what counts where the store is a URL
+        "KARD_ENGINE": engine,
+        "KARD_RAY_ADDRESS": address,
         "JPY_SESSION_NAME": "",  # nobody watches, also where this was started from a notebook
     } | ({"KARD_FORCE": now()} if force else {})
     failed = None

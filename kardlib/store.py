@@ -4,6 +4,8 @@
 
 An artifact is a folder `{kind}-{hash}` with the files that `build` wrote and `artifact.json`: what it was made from,
 by which code, on what device, when, in how many seconds, and the size and sha256 of every file.
+
+Machines that share no folder share a URL: finished artifacts are copied there, and fetched from there where missing.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import subprocess
@@ -40,14 +43,22 @@ class StoreError(KardError, RuntimeError):
 
 
 class Store:
-    """The artifacts under one folder: `root`, else `$KARD_STORE`, else `artifacts/` in the repository.
+    """The artifacts under one folder: `place`, else `$KARD_STORE`, else `artifacts/` in the repository.
+
+    The place may be a URL that fsspec knows (`s3://bucket/kard`, `file:///mnt/share`): `root` is then this machine's
+    working copy, `$KARD_CACHE`, else `artifacts/` in the repository. An artifact is fetched before it is built and
+    uploaded once it is finished: its files first, its manifest last, so that nobody sees a half.
 
     `$KARD_FORCE` (a date as `now` writes it, set by `kard reproduce --force`) makes every artifact begun before it old:
     it is built again when next asked for, and replaced once the new one is finished.
     """
 
-    def __init__(self, root: Path | str | None = None) -> None:
-        self.root = Path(root or os.environ.get("KARD_STORE") or REPOSITORY / "artifacts")
+    def __init__(self, place: Path | str | None = None) -> None:
+        given = str(place or os.environ.get("KARD_STORE") or "")
+        self.url = given if "://" in given else ""
+        folder = os.environ.get("KARD_CACHE") if self.url else given
+        self.root = Path(folder or REPOSITORY / "artifacts")
+        self._uploaded: set[str] = set()  # names of artifacts that are known to be at the URL
         self._checked: dict[Path, tuple[int, int]] = {}  # file -> size and time of change when its hash was right
 
     def make(self, kind: str, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
@@ -58,46 +69,125 @@ class Store:
         Of two processes that ask for the same artifact one builds it and the other waits. Raises StoreError.
         """
         name = artifact_name(kind, spec)
-        folder, partial = self.root / name, self.root / f"{name}.partial"
-        if not self._find_damage(folder):
-            return folder
-        with locked(self.root, name), clear_if_full(self.root):
-            damage = self._find_damage(folder)  # again: another process may have built it while this one waited
-            if not damage:
-                return folder
-            if folder.exists():
-                print(f"artifact {name} is built again: {damage}", flush=True)
-            if is_old(partial):
-                shutil.rmtree(partial)
-            resumed = partial.exists()
-            partial.mkdir(exist_ok=True)
-            manifest = {"kind": kind, "spec": spec, "began": now(), "resumed": resumed}
-            if not resumed:
-                write_json(partial / MANIFEST, manifest)
-            start = time.monotonic()
-            build(partial)
-            shutil.rmtree(partial / "checkpoints", ignore_errors=True)
-            for leftover in partial.rglob(f"{UNFINISHED}*"):  # of a killed atomic_write
-                leftover.unlink()
-            manifest |= {"seconds": round(time.monotonic() - start, 3), "provenance": provenance()}
-            write_json(partial / MANIFEST, manifest | {"files": describe_files(partial)})
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(partial, folder)
+        folder = self.root / name
+        if self._find_damage(folder):
+            with locked(self.root, name), clear_if_full(self.root):
+                damage = self._find_damage(folder)  # again: another process may have built it while this one waited
+                if damage and not self._fetch(folder):
+                    if folder.exists():
+                        print(f"artifact {name} is built again: {damage}", flush=True)
+                    self._build(folder, {"kind": kind, "spec": spec}, build)
+        self._upload(folder)
         return folder
+
+    def _build(self, folder: Path, named_by: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+        partial = folder.with_name(f"{folder.name}.partial")
+        if is_old(partial):
+            shutil.rmtree(partial)
+        resumed = partial.exists()
+        partial.mkdir(exist_ok=True)
+        manifest = {**named_by, "began": now(), "resumed": resumed}
+        if not resumed:
+            write_json(partial / MANIFEST, manifest)
+        start = time.monotonic()
+        build(partial)
+        shutil.rmtree(partial / "checkpoints", ignore_errors=True)
+        for leftover in partial.rglob(f"{UNFINISHED}*"):  # of a killed atomic_write
+            leftover.unlink()
+        manifest |= {"seconds": round(time.monotonic() - start, 3), "provenance": provenance()}
+        write_json(partial / MANIFEST, manifest | {"files": describe_files(partial)})
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+        self._uploaded.discard(folder.name)
 
     def has(self, kind: str, spec: Mapping[str, Any]) -> bool:
         """Whether `make` would return at once. Raises StoreError."""
-        return not self._find_damage(self.root / artifact_name(kind, spec))
+        return self.find(artifact_name(kind, spec)) is not None
+
+    def find(self, name: str) -> Path | None:
+        """The folder of a finished artifact, fetched if it is only at the URL; None if nobody finished it.
+
+        Raises StoreError.
+        """
+        folder = self.root / name
+        if not self._find_damage(folder):
+            return folder
+        if self._read_uploaded(name):  # asked first, so as not to wait for a process here that builds it
+            with locked(self.root, name), clear_if_full(self.root):
+                if not self._find_damage(folder) or self._fetch(folder):
+                    return folder
+        return None
+
+    def _read_uploaded(self, name: str) -> dict[str, Any]:
+        """The manifest at the URL; empty where there is none, a torn one, or one that `$KARD_FORCE` makes old."""
+        if not self.url:
+            return {}
+        try:
+            with reached(self.url) as (remote, place):
+                text = remote.cat_file(f"{place}/{name}/{MANIFEST}")
+            manifest = dict(json.loads(text))
+            files = list(manifest["files"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return {}
+        if any(Path(file).is_absolute() or ".." in Path(file).parts for file in files):
+            raise StoreError(f"{self.url}/{name} has files outside its own folder: do not trust that store")
+        return {} if is_older(manifest) else manifest
+
+    def _fetch(self, folder: Path) -> bool:
+        """Whether the artifact could be had from the URL; its lock is held."""
+        manifest = self._read_uploaded(folder.name)
+        if not manifest:
+            return False
+        fetched = folder.with_name(f"{folder.name}.fetched")
+        shutil.rmtree(fetched, ignore_errors=True)  # of a fetch that was killed
+        for file in manifest["files"]:
+            (fetched / file).parent.mkdir(parents=True, exist_ok=True)
+        with reached(self.url) as (remote, place), contextlib.suppress(FileNotFoundError):  # told as damage below
+            files = list(manifest["files"])
+            remote.get([f"{place}/{folder.name}/{file}" for file in files], [str(fetched / file) for file in files])
+        write_json(fetched / MANIFEST, manifest)
+        if damage := self._find_damage(fetched):
+            print(f"artifact {folder.name} at {self.url} is replaced: {damage}", flush=True)
+            shutil.rmtree(fetched)
+            with reached(self.url) as (remote, place):
+                remote.rm_file(f"{place}/{folder.name}/{MANIFEST}")
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder.with_name(f"{folder.name}.partial"), ignore_errors=True)
+        os.replace(fetched, folder)
+        self._uploaded.add(folder.name)
+        return True
+
+    def _upload(self, folder: Path) -> None:
+        if not self.url or folder.name in self._uploaded:
+            return
+        if not self._read_uploaded(folder.name):
+            manifest = (folder / MANIFEST).read_bytes()
+            files = list(json.loads(manifest)["files"])
+            with reached(self.url) as (remote, place):
+                target = f"{place}/{folder.name}"
+                with contextlib.suppress(FileNotFoundError):
+                    remote.rm_file(f"{target}/{MANIFEST}")  # of an old one: its files are replaced
+                for parent in {(Path(target) / file).parent.as_posix() for file in [*files, MANIFEST]}:
+                    remote.makedirs(parent, exist_ok=True)
+                remote.put([str(folder / file) for file in files], [f"{target}/{file}" for file in files])
+                remote.pipe_file(f"{target}/{MANIFEST}", manifest)
+        self._uploaded.add(folder.name)
 
     def specs(self, kind: str) -> list[dict[str, Any]]:
         """What the finished artifacts of a kind were made from; their files are not looked at."""
-        specs = []
+        specs: dict[str, dict[str, Any]] = {}
         for path in sorted(self.root.glob(f"{kind}-*/{MANIFEST}")):
             with contextlib.suppress(OSError, ValueError):
                 manifest = json.loads(path.read_text("utf-8"))
                 if manifest.get("kind") == kind and "files" in manifest and not is_old(path.parent):
-                    specs.append(manifest["spec"])
-        return specs
+                    specs[path.parent.name] = manifest["spec"]
+        if self.url:
+            with reached(self.url) as (remote, place):
+                uploaded = {Path(path).parent.name for path in remote.glob(f"{place}/{kind}-*/{MANIFEST}")}
+            manifests = {name: self._read_uploaded(name) for name in sorted(uploaded - specs.keys())}
+            specs |= {name: m["spec"] for name, m in manifests.items() if m.get("kind") == kind}
+        return list(specs.values())
 
     def _find_damage(self, folder: Path) -> str:
         """Why the artifact cannot be used; empty if it can. A file is hashed once, and again when touched."""
@@ -133,11 +223,38 @@ def canonical_json(value: Any) -> str:
 
 def is_old(folder: Path) -> bool:
     """Whether an artifact, finished or not, was begun before the date in `$KARD_FORCE`."""
-    since = os.environ.get("KARD_FORCE", "")
+    if not os.environ.get("KARD_FORCE") or not folder.exists():
+        return False
     try:
-        return bool(since) and folder.exists() and json.loads((folder / MANIFEST).read_text("utf-8"))["began"] < since
+        return is_older(json.loads((folder / MANIFEST).read_text("utf-8")))
     except (OSError, ValueError, KeyError):
         return True
+
+
+def is_older(manifest: Mapping[str, Any]) -> bool:
+    return bool(manifest["began"] < os.environ.get("KARD_FORCE", ""))
+
+
+@contextlib.contextmanager
+def reached(url: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a URL and the place in it. Raises StoreError for whatever that file system raises.
+
+    But a FileNotFoundError is passed on: only the caller knows what it means.
+    """
+    try:
+        import fsspec  # imported late: most stores are folders
+
+        yield fsspec.core.url_to_fs(url)
+    except (StoreError, FileNotFoundError):
+        raise
+    except Exception as error:
+        if is_full(error):
+            raise
+        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise StoreError(
+            f"the store {re.sub('//[^/]*@', '//', url)} cannot be used ({said}): correct KARD_STORE, or mend the "
+            "credentials or the network; what is finished is kept here"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -280,3 +282,116 @@ def test_provenance_knows_the_commit_and_imports_nothing_heavy(tmp_path: Path) -
     assert ask()["dirty"] is False
     (tmp_path / "kardlib" / "data.py").write_text("changed")
     assert ask()["dirty"] is True
+
+
+@pytest.fixture(params=["file", "memory"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place that two machines share; `machine` makes a store with a working copy of its own."""
+    return f"file://{tmp_path}/shared" if request.param == "file" else f"memory://{tmp_path.name}"
+
+
+def machine(name: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("KARD_CACHE", str(tmp_path / name))
+    return Store(url)
+
+
+def test_what_one_machine_made_another_fetches(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (machine(name, url, tmp_path, monkeypatch) for name in ("one", "other"))
+    assert not other.has("model", {}) and other.specs("model") == []
+    made = one.make("model", {}, write_model)
+    assert other.specs("model") == one.specs("model") == [{}] and not (tmp_path / "other" / made.name).exists()
+    assert made.parent == tmp_path / "one" and other.has("model", {})
+    fetched = other.make("model", {}, refuse)
+    assert fetched == tmp_path / "other" / made.name and not list(fetched.parent.glob("*.fetched"))
+    assert (fetched / "weights" / "a.bin").read_bytes() == b"12345"
+    assert (fetched / MANIFEST).read_bytes() == (made / MANIFEST).read_bytes()
+    assert other.find("model-0") is None
+
+
+def test_what_was_made_before_there_was_a_url_is_uploaded_when_asked_for(url, tmp_path, monkeypatch) -> None:
+    Store(tmp_path / "one").make("model", {}, write_model)
+    machine("one", url, tmp_path, monkeypatch).make("model", {}, refuse)
+    assert machine("other", url, tmp_path, monkeypatch).has("model", {})
+
+
+def remote_files(url: str) -> tuple[Any, str]:
+    return fsspec.core.url_to_fs(f"{url}/{artifact_name('model', {})}")
+
+
+def test_an_upload_that_was_killed_is_not_seen(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files come first and the manifest last: without it they are nothing, and the next upload replaces them."""
+    one, other = (machine(name, url, tmp_path, monkeypatch) for name in ("one", "other"))
+    one.make("model", {}, write_model)
+    remote, place = remote_files(url)
+    for torn in (b"", b'{"files": {'):
+        remote.pipe_file(f"{place}/{MANIFEST}", torn)
+        assert not other.has("model", {})
+    remote.rm_file(f"{place}/{MANIFEST}")
+    remote.pipe_file(f"{place}/config.json", b"half")
+    assert not other.has("model", {})
+    machine("one", url, tmp_path, monkeypatch).make("model", {}, refuse)
+    assert (other.make("model", {}, refuse) / "config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_damaged_copy_at_the_url_is_built_again_and_replaced(url, damage, tmp_path, monkeypatch, capsys) -> None:
+    one, other, third = (machine(name, url, tmp_path, monkeypatch) for name in ("one", "other", "third"))
+    name = one.make("model", {}, write_model).name
+    remote, place = remote_files(url)
+    if damage == "changed":
+        remote.pipe_file(f"{place}/weights/a.bin", b"12845")
+    else:
+        remote.rm_file(f"{place}/weights/a.bin")
+    other.make("model", {}, write_model)
+    said = f"artifact {name} at {url} is replaced: its file weights/a.bin "
+    assert capsys.readouterr().out.startswith(said + ("has changed" if damage == "changed" else "is missing"))
+    assert (third.make("model", {}, refuse) / "weights" / "a.bin").read_bytes() == b"12345"
+
+
+def test_force_replaces_what_is_at_the_url(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_other(folder: Path) -> None:
+        (folder / "config.json").write_text("[]")
+
+    one, other, third = (machine(name, url, tmp_path, monkeypatch) for name in ("one", "other", "third"))
+    one.make("model", {}, write_model)
+    monkeypatch.setenv("KARD_FORCE", now())
+    assert not other.has("model", {})
+    other.make("model", {}, write_other)
+    assert (third.make("model", {}, refuse) / "config.json").read_text() == "[]"
+    assert (one.make("model", {}, refuse) / "config.json").read_text() == "[]", "its own is older"
+
+
+def test_an_artifact_at_a_url_stays_in_its_folder(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (machine(name, url, tmp_path, monkeypatch) for name in ("one", "other"))
+    one.make("model", {}, write_model)
+    remote, place = remote_files(url)
+    manifest = json.loads(remote.cat_file(f"{place}/{MANIFEST}"))
+    for file in ("../../escaped", "/escaped", "weights/../../escaped"):
+        remote.pipe_file(f"{place}/{MANIFEST}", json.dumps(manifest | {"files": {file: {}}}).encode())
+        with pytest.raises(StoreError, match="has files outside its own folder: do not trust that store"):
+            other.has("model", {})
+
+
+@pytest.mark.parametrize(
+    "url, said",
+    [
+        ("nonsense://bucket", r"the store nonsense://bucket cannot be used \(ValueError: Protocol not known: nonsense"),
+        ("ftp://me:secret@127.0.0.1:9/kard", r"the store ftp://127.0.0.1:9/kard cannot be used \(ConnectionRefused"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_one_sentence(url, said, tmp_path, monkeypatch) -> None:
+    store = machine("one", url, tmp_path, monkeypatch)
+    with pytest.raises(StoreError, match=rf"^{said}.*: correct KARD_STORE, or mend the credentials or the network"):
+        store.make("model", {}, write_model)
+
+
+def test_what_is_made_is_kept_when_the_upload_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shared").write_text("a file where the folder should be")
+    url = f"file://{tmp_path}/shared"
+    with pytest.raises(
+        StoreError, match=r"shared cannot be used \((NotADirectory|FileExists)Error: .*is finished is kept"
+    ):
+        machine("one", url, tmp_path, monkeypatch).make("model", {}, write_model)
+    (tmp_path / "shared").unlink()
+    machine("one", url, tmp_path, monkeypatch).make("model", {}, write_model)
+    assert machine("other", url, tmp_path, monkeypatch).has("model", {})
