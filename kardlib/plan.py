@@ -487,7 +487,7 @@ def list_notes(
         notes.append(f"hours, memory and disk of {', '.join(unknown)} are not known and left out")
     notes.append(
         "not counted: BM25 and its index (CPU), training on passages alone (10), retrievers trained with the student "
-        "(11: RAG), notebooks 01, 13 and 16, and the example of 15"
+        "(11: RAG), notebooks 01 and 13, and the example of 15"
     )
     return notes
 
