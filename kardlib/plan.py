@@ -6,6 +6,7 @@ are exact, but for rationales that the filter drops; hours are right within a fa
 """
 
 import importlib.metadata
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -102,6 +103,8 @@ class Writing(NamedTuple):
     student: str
     method: str  # where the method itself decides what is read
     reads: str
+    reranker: str  # its settings, where it decides that
+    prompt: str
     passages: int
     candidates: int
     shots: str
@@ -129,6 +132,10 @@ def grids(settings: RunSettings, texts: Texts, oracles: bool) -> dict[str, list[
     ft, rd, bm25, reranker = "fine_tuning", "reasoning_distillation", "kard_bm25", "kard_reranker"
     shares: list[Knobs] = [*((("student.share", share),) for share in (0.01, 0.05, 0.25)), ()]
     by_number: dict[int, Knobs] = {l: (("student.share", 0.25), ("teacher.rationales", l)) for l in (1, 3, 5, 10)}
+    # the released code's loss, passages without gradient, both, its temperatures; how it reads an answer, its prompt
+    loss, frozen = ("reranker.loss", "cross_entropy"), ("reranker.passage_gradient", False)
+    released: list[Knobs] = [(loss,), (frozen,), (loss, frozen), (("reranker.temperatures", "falling"),)]
+    released += [(("answer", "last_letter"),), (("test_prompt", "passages_first"),)]
     three = settings.override(dict(by_number[3]))
     steps = count_steps(three.student, count_examples(three, texts, "rationale"))
     equal: list[Knobs] = [(*knobs, ("student.steps", steps)) for l, knobs in by_number.items() if l != 3]
@@ -147,8 +154,15 @@ def grids(settings: RunSettings, texts: Texts, oracles: bool) -> dict[str, list[
         "11": [Row(m, middle) for m in ("ka_fine_tuning", "rag", "rag_warm", rd, reranker, "kard_dense")],
         "12": [Row(m, s) for s in students for m in (rd, bm25, reranker)],
         "15": [Row(m, s) for s in students for m in (ft, "ka_fine_tuning", rd, bm25, reranker)],
+        "16": [Row(reranker, middle, knobs) for knobs in ((), *released)],
     }  # fmt: skip
-    return {number: rows for number, rows in found.items() if number != "15" or settings.dataset == "own"}
+    alone = {"15": "own", "16": "world"}
+    return {number: rows for number, rows in found.items() if alone.get(number, settings.dataset) == settings.dataset}
+
+
+def reranker_name(settings: RunSettings) -> str:
+    """What tells one trained reranker from another, but for its seed."""
+    return canonical_json(reranker_knobs(settings.reranker))
 
 
 def list_work(
@@ -177,6 +191,7 @@ def list_work(
                 seeded = training or reads == "reranker" or settings.student.samples > 1 or row.student == "random-t5"
                 writing = Writing(
                     training, row.student, row.method if method.rag else "", reads,
+                    reranker_name(settings) if reads == "reranker" else "", settings.test_prompt,
                     settings.retrieval.k if reads not in ("", "rationale") else 0,
                     settings.retrieval.candidates if reads == "reranker" else 0,
                     method.shots, method.writes, seed if seeded else 0,
@@ -249,7 +264,7 @@ def plan(settings: RunSettings, device: str | None = None, store: Store | None =
     trainings, writings = list_work(experiment, grid)
     work = [training_work(experiment, texts, on, name, trainings) for name in settings.students]
     work += [writing_work(experiment, texts, on, name, writings) for name in settings.students]
-    work += reranker_work(experiment, texts, on)
+    work += reranker_work(experiment, texts, on, writings)
     hours = [row.hours for row in work if row.hours is not None]
     downloads = list_downloads(experiment)
     disk = measure_disk(experiment.store, downloads, work, experiment.workers)
@@ -332,30 +347,33 @@ def longest_tokens(settings: RunSettings, texts: Texts) -> tuple[int, int]:
     return min(settings.student.max_source_tokens, round(source)), min(settings.student.max_new_tokens, round(target))
 
 
-def reranker_work(experiment: Experiment, texts: Texts, device: Device) -> list[Work]:
-    """Training one for every seed, and ranking with each of them and with the untrained one.
+def reranker_work(experiment: Experiment, texts: Texts, device: Device, writings: Iterable[Writing]) -> list[Work]:
+    """Training one for every seed and every way that is asked for, and ranking with each and with the untrained one.
 
     A text is encoded once, so where the passages are few they bound the work.
     """
-    settings = experiment.settings
+    settings, ways = experiment.settings, {w.reranker for w in writings if w.reranker}
     knobs, shape, gpu = settings.reranker, find_shape(settings.reranker.model), device.memory is not None
     question, passage = (min(knobs.max_tokens, n / CHARACTERS) for n in (texts.question, texts.passage))
     rationales = min(texts.train, knobs.questions or texts.train) * settings.teacher.rationales
-    steps = -(-rationales // knobs.batch) * knobs.epochs * len(settings.seeds)
+    names = Counter(canonical_json([json.loads(way), seed]) for way in ways for seed in settings.seeds)
+    steps = -(-rationales // knobs.batch) * knobs.epochs * len(names)
     drawn = min(2 * knobs.sampled * knobs.batch, texts.passages or MANY)  # passages of a step, at most
     seen = steps * (knobs.batch * question + drawn * passage)
-    asked, depth = texts.test + texts.silver, max(DEPTH, settings.retrieval.candidates)
-    encoded = asked * question + min(asked * depth, texts.passages or MANY) * passage
-    ranked, tables = encoded * (1 + len(settings.seeds)), (1 + len(settings.seeds)) * (2 if texts.silver else 1)
-    named = [canonical_json([reranker_knobs(knobs), seed]) for seed in settings.seeds]
-    here = count_stored(experiment.store, "reranker", Counter(named))
-    train = Work("train", knobs.model, len(named), here, steps, round(seen))
-    rank = Work("rank", knobs.model, tables, None, None, round(ranked))
+    # notebook 03 ranks held-out questions too, before training and after
+    tables = [(texts.test, 1 + len(names)), (texts.silver, (1 + len(settings.seeds)) * bool(texts.silver))]
+    depth = max(DEPTH, settings.retrieval.candidates)
+    ranked = sum(
+        times * (asked * question + min(asked * depth, texts.passages or MANY) * passage) for asked, times in tables
+    )
+    here = count_stored(experiment.store, "reranker", names)
+    train = Work("train", knobs.model, len(names), here, steps, round(seen))
+    rank = Work("rank", knobs.model, sum(times for _, times in tables), None, None, round(ranked))
     if shape:
         flops, speed = training_flops(shape, seen, 0, lora=knobs.lora), device.flops * 3600 * device.training
         longest = min(knobs.max_tokens, round(LONGEST * passage))
         memory = training_bytes(shape, drawn, longest, 0, bf16=gpu, lora=knobs.lora, gpu=gpu)
-        train = train._replace(hours=flops / speed, memory=memory, disk=4.0 * shape.parameters * len(named))
+        train = train._replace(hours=flops / speed, memory=memory, disk=4.0 * shape.parameters * len(names))
         rank = rank._replace(hours=forward_flops(shape, ranked, 0) / speed, disk=0.0)
     return [train, rank]
 
@@ -469,7 +487,7 @@ def list_notes(
         notes.append(f"hours, memory and disk of {', '.join(unknown)} are not known and left out")
     notes.append(
         "not counted: BM25 and its index (CPU), training on passages alone (10), retrievers trained with the student "
-        "(11: RAG), notebooks 01, 13 and 16, and the example of 15"
+        "(11: RAG), notebooks 01 and 13, and the example of 15"
     )
     return notes
 

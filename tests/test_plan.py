@@ -59,7 +59,7 @@ def ask(notebook: Path, experiment: Experiment) -> set[Cell]:
     raise AssertionError(f"{notebook.name} runs nothing")
 
 
-@pytest.mark.parametrize("number", ["04", "05", "06", "07", "08", "09", "10", "11", "12", "15"])
+@pytest.mark.parametrize("number", ["04", "05", "06", "07", "08", "09", "10", "11", "12", "15", "16"])
 def test_the_grids_are_those_of_the_notebooks(number: str, own: str, tmp_path: Path) -> None:
     settings = preset("embedded", "own", own) if number == "15" else preset()
     experiment = Recording(settings, Store(tmp_path))
@@ -79,6 +79,9 @@ def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
     # without fine-tuning greedy answers do not depend on the seed: few-shot prompts and the teacher's rationale
     assert planned["notebooks"]["04"]["predictions"] == 6 * 3 * 3 + 4 * 3
     assert planned["notebooks"]["08"]["predictions"] == 2 * 3 * 3  # without the 100 candidates of 04
+    # 16: six differences from the released code, of which one only reads the answers otherwise; four more rerankers
+    assert planned["notebooks"]["16"]["predictions"] == 5 * 3
+    assert [w["artifacts"] for w in planned["work"] if w["model"] == "bert-nano"] == [5 * 3, 1 + 5 * 3]
     sampled = plan(preset().override({"student.samples": 2}), store=Store(tmp_path))
     assert sampled["notebooks"]["04"]["predictions"] == 10 * 3 * 3
 
