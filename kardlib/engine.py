@@ -22,8 +22,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from kardlib.errors import KardError
-from kardlib.store import Store
+from kardlib.store import Store, locked
 
+BUSY = "models"  # the lock of whoever keeps this machine's cores busy
 RETRIES = 3  # how often a job is given to another machine because its machine died
 PATIENCE = 5  # seconds that a Ray head has to answer
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of HTTP/2, over which Ray speaks: no settings
@@ -49,7 +50,8 @@ def run_jobs(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], workers:
     threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 1) // workers)
     context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
     context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
-    with ProcessPoolExecutor(workers, context, initializer=use_threads, initargs=(threads,)) as pool:
+    pool = ProcessPoolExecutor(workers, context, initializer=use_threads, initargs=(threads,))
+    with locked(store.root, BUSY), pool:  # notebooks that run side by side take turns, for cores and memory
         for future in [pool.submit(make, store, *job) for job in jobs]:
             yield future.result()
 

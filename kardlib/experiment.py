@@ -33,7 +33,7 @@ from kardlib.data import (
     write_own,
     write_passages,
 )
-from kardlib.engine import choose_engine, run_jobs
+from kardlib.engine import BUSY, choose_engine, run_jobs
 from kardlib.evaluate import last_letter, majority_vote, parse_answer
 from kardlib.hub import HUB, read_hub
 from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
@@ -53,7 +53,7 @@ from kardlib.settings import (
     WorldSettings,
     preset,
 )
-from kardlib.store import Store, hash_file, write_json
+from kardlib.store import Store, hash_file, locked, write_json
 from kardlib.teacher import FilterYield, Rationale, Teacher, keep_correct, recorded_teacher, symbolic_teacher
 from kardlib.world import World, build_world, judge_statements
 
@@ -395,9 +395,12 @@ class Experiment:
         def build(folder: Path) -> None:
             from kardlib.reranker import load_reranker, rank
 
-            reranker, began = load_reranker(settings), time.perf_counter()
-            rank(reranker, first, run, self.passages)
-            write_json(folder / "milliseconds.json", 1000 * (time.perf_counter() - began) / len(first))
+            reranker = load_reranker(settings)
+            with locked(self.store.root, BUSY):  # a time is measured while nobody trains
+                began = time.perf_counter()
+                rank(reranker, first, run, self.passages)
+                seconds = time.perf_counter() - began
+            write_json(folder / "milliseconds.json", 1000 * seconds / len(first))
 
         folder = self.store.make("timing", {"model": identify(settings.model), "run": fingerprint(run)}, build)
         return float(json.loads((folder / "milliseconds.json").read_text()))

@@ -31,7 +31,11 @@ from kardlib.settings import validate
 
 ROOT = Path(__file__).parents[1]
 REPORTED = Path(os.environ.get("KARD_DATA", ROOT.parent / "shared" / "data")).parent / "paper" / "reported.yml"
-NO_CLAIM = {"14": "it is the scorecard", "15": "your own data: no claim of a paper"}
+NO_CLAIM = {
+    "14": "it is the scorecard",
+    "15": "your own data: no claim of a paper",
+    "16": "no paper speaks of its code",
+}
 
 OVER_RD = "gain in accuracy over reasoning_distillation"
 CLAIM = {
