@@ -57,10 +57,16 @@ def on_ray(machines, monkeypatch) -> Machines:
     return machines
 
 
-def test_machines_with_one_folder_share_the_jobs(on_ray, tmp_path):
+def test_without_an_address_ray_is_started_here(monkeypatch, tmp_path):
+    monkeypatch.setenv("KARD_ENGINE", "ray")
+    monkeypatch.delenv("KARD_RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     made = list(run_jobs(write_place, Store(tmp_path), [(n,) for n in range(3)], 2))
     assert made == [tmp_path / artifact_name("place", {"number": n}) for n in range(3)]
     assert {(folder / "place").read_text() for folder in made} == {str(tmp_path)}
+    ray = connect_ray("")
+    assert ray.cluster_resources()["CPU"] == 2
+    ray.shutdown()
 
 
 def test_machines_with_a_url_fetch_what_a_job_needs_into_their_own_copies(on_ray, tmp_path):
