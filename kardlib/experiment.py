@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kardlib import launch
 from kardlib.data import (
     DataError,
     Dataset,
@@ -46,7 +47,7 @@ from kardlib.prebuilt import find_index, identify_index
 from kardlib.prompts import SHOTS, few_shot_text, source_text, target_text
 from kardlib.settings import (
     NANO,
-    DaptSettings,
+    ComputeSettings,
     RagSettings,
     RerankerSettings,
     RunSettings,
@@ -629,12 +630,15 @@ class Experiment:
         jobs = list({fingerprint(spec): (spec, work) for spec, work in jobs}.values())
         missing = [job for job in jobs if not self.store.has(kind, job[0])]
         if missing:
-            print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {self.workers} at a time", flush=True)
-            threads = max(1, (os.cpu_count() or 1) // min(self.workers, len(jobs)))
+            compute = self.settings.compute
+            # what takes all GPUs is trained one after the other
+            workers = 1 if kind in launch.BUILDERS and compute != ComputeSettings() else self.workers
+            print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {workers} at a time", flush=True)
+            threads = max(1, (os.cpu_count() or 1) // min(workers, len(jobs)))
             context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
             context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
-            with ProcessPoolExecutor(self.workers, context, initializer=use_threads, initargs=(threads,)) as pool:
-                done = [pool.submit(_make, self.store, kind, *job) for job in missing]
+            with ProcessPoolExecutor(workers, context, initializer=use_threads, initargs=(threads,)) as pool:
+                done = [pool.submit(_make, self.store, kind, *job, compute) for job in missing]
                 for i, future in enumerate(done, 1):
                     print(f"{kind} {i}/{len(done)} {future.result().name}", flush=True)
         return {fingerprint(spec): self.store.make(kind, spec, refuse) for spec, _ in jobs}
@@ -663,34 +667,14 @@ def use_threads(number: int) -> None:
     torch.set_num_threads(number)
 
 
-def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:
+def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...], compute: ComputeSettings) -> Path:
     """Runs in a worker process: train one model, or let one write."""
+    if kind in launch.BUILDERS:
+        return store.make(kind, spec, lambda folder: launch.train(kind, work, folder, compute))
     builders: dict[str, Callable[..., None]] = {
-        "reranker": _train_reranker, "adapted": _adapt, "student": _train, "predictions": _predict,
-        "retriever": _train_retriever, "rag": _train_rag, "dense": _retrieve,
+        "predictions": _predict, "retriever": _train_retriever, "rag": _train_rag, "dense": _retrieve,
     }  # fmt: skip
     return store.make(kind, spec, lambda folder: builders[kind](folder, *work))
-
-
-def _train_reranker(
-    folder: Path, settings: RerankerSettings, questions: Mapping[str, str], passages: Mapping[str, str],
-    candidates: Sequence[Candidates], seed: int,
-) -> None:  # fmt: skip
-    from kardlib.reranker import train_reranker
-
-    train_reranker(settings, questions, passages, candidates, seed=seed, folder=folder)
-
-
-def _adapt(folder: Path, passages: list[str], dapt: DaptSettings, settings: StudentSettings, seed: int) -> None:
-    from kardlib.student import adapt_student
-
-    adapt_student(passages, dapt, settings, seed, folder)
-
-
-def _train(folder: Path, examples: list[tuple[str, str]], settings: StudentSettings, seed: int) -> None:
-    from kardlib.student import train_student
-
-    train_student(examples, settings, seed, folder)
 
 
 def _predict(folder: Path, sources: list[str], settings: StudentSettings, seed: int) -> None:
