@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kardlib import launch
 from kardlib.data import (
     DataError,
     Dataset,
@@ -44,7 +45,7 @@ from kardlib.prebuilt import find_index, identify_index
 from kardlib.prompts import SHOTS, few_shot_text, source_text, target_text
 from kardlib.settings import (
     NANO,
-    DaptSettings,
+    ComputeSettings,
     RagSettings,
     RerankerSettings,
     RunSettings,
@@ -630,10 +631,13 @@ class Experiment:
         jobs = list({fingerprint(spec): (spec, work) for spec, work in jobs}.values())
         missing = [job for job in jobs if not self.store.has(kind, job[0])]
         if missing:
-            at_once = "on Ray" if choose_engine()[0] == "ray" else f"{self.workers} at a time"
+            compute = self.settings.compute
+            alone = kind in launch.BUILDERS and compute != ComputeSettings()  # what takes all GPUs is trained in turn
+            workers = 1 if alone else min(self.workers, len(jobs))
+            at_once = "on Ray" if choose_engine()[0] == "ray" else f"{workers} at a time"
             print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {at_once}", flush=True)
-            sent = [(kind, *job) for job in missing]
-            for i, folder in enumerate(run_jobs(_make, self.store, sent, min(self.workers, len(jobs))), 1):
+            sent = [(kind, *job, compute) for job in missing]
+            for i, folder in enumerate(run_jobs(_make, self.store, sent, workers), 1):
                 print(f"{kind} {i}/{len(sent)} {folder.name}", flush=True)
         return {fingerprint(spec): self.store.make(kind, spec, refuse) for spec, _ in jobs}
 
@@ -655,34 +659,14 @@ def _query(rationale: Rationale) -> str:
     return rationale.text[:3000]  # an LLM can write without end
 
 
-def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:
+def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...], compute: ComputeSettings) -> Path:
     """Runs in a worker process: train one model, or let one write."""
+    if kind in launch.BUILDERS:
+        return store.make(kind, spec, lambda folder: launch.train(kind, work, folder, compute))
     builders: dict[str, Callable[..., None]] = {
-        "reranker": _train_reranker, "adapted": _adapt, "student": _train, "predictions": _predict,
-        "retriever": _train_retriever, "rag": _train_rag, "dense": _retrieve,
+        "predictions": _predict, "retriever": _train_retriever, "rag": _train_rag, "dense": _retrieve,
     }  # fmt: skip
     return store.make(kind, spec, lambda folder: builders[kind](folder, *work))
-
-
-def _train_reranker(
-    folder: Path, settings: RerankerSettings, questions: Mapping[str, str], passages: Mapping[str, str],
-    candidates: Sequence[Candidates], seed: int,
-) -> None:  # fmt: skip
-    from kardlib.reranker import train_reranker
-
-    train_reranker(settings, questions, passages, candidates, seed=seed, folder=folder)
-
-
-def _adapt(folder: Path, passages: list[str], dapt: DaptSettings, settings: StudentSettings, seed: int) -> None:
-    from kardlib.student import adapt_student
-
-    adapt_student(passages, dapt, settings, seed, folder)
-
-
-def _train(folder: Path, examples: list[tuple[str, str]], settings: StudentSettings, seed: int) -> None:
-    from kardlib.student import train_student
-
-    train_student(examples, settings, seed, folder)
 
 
 def _predict(folder: Path, sources: list[str], settings: StudentSettings, seed: int) -> None:

@@ -36,6 +36,7 @@ from kardlib.data import DataError
 from kardlib.device import pick_device
 from kardlib.knowledge import Candidates, Run
 from kardlib.models import MODELS, pinned
+from kardlib.parallel import find_place, part_of, sum_over_processes
 from kardlib.settings import NANO, RerankerSettings
 from kardlib.store import write_json
 
@@ -297,9 +298,11 @@ def train_reranker(
     """Train `settings.model` on the candidates (texts by id) and save it in `folder`, which is returned.
 
     AdamW without decay, linear warm-up and fall, gradient norm cut at 1. All that a step draws depends on the seed and
-    its number alone, so a killed run goes on from `folder/checkpoints` and, on a CPU, ends with the same bits. Raises
-    DataError where there is nothing to train on or a text is missing.
+    its number alone, so a killed run goes on from `folder/checkpoints` and, on a CPU, ends with the same bits. Several
+    processes (`launch.py`) each take a part of every step. Raises DataError where there is nothing to train on or a
+    text is missing.
     """
+    first = find_place()[0] == 0  # of the processes: it writes for all
     wanted = sorted({p for c in candidates for p in (*c.from_rationale, *c.from_question)})
     if not wanted:
         raise DataError("the reranker has no candidates to learn from: no rationale found a passage")
@@ -320,7 +323,7 @@ def train_reranker(
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         done, losses = 0, []
         if checkpoint.is_file():
-            saved = torch.load(checkpoint, weights_only=True)
+            saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
             done, losses = saved["step"], saved["losses"]
             reranker.load_state_dict(saved["weights"], strict=False)
             optimizer.load_state_dict(saved["optimizer"])
@@ -337,23 +340,28 @@ def train_reranker(
             if step <= done:
                 continue
             torch.manual_seed(seed * 1_000_000 + step)
-            loss = batch_loss(reranker, batch, question_ids, passage_ids, settings, (step - 1) / steps)
-            loss.backward()
+            loss, part = torch.zeros((), device=reranker.linear.weight.device), part_of(batch, *find_place())
+            if part:
+                own = batch_loss(reranker, part, question_ids, passage_ids, settings, (step - 1) / steps)
+                loss = len(part) / len(batch) * own
+                loss.backward()
+            sum_over_processes(loss.detach(), weights.values())
             nn.utils.clip_grad_norm_(weights.values(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
             losses.append(loss.item())
-            if step % 50 == 0 or step == steps:
+            if first and (step % 50 == 0 or step == steps):
                 print(f"reranker: step {step}/{steps}, KL {fmean(losses[-50:]):.3f}", flush=True)
-            if step % checkpoint_every == 0:
+            if first and step % checkpoint_every == 0:
                 saved = {"step": step, "losses": losses, "weights": weights, "optimizer": optimizer.state_dict()}
                 torch.save({**saved, "schedule": schedule.state_dict()}, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
     if settings.lora:
         reranker.encoder = reranker.encoder.merge_and_unload()
-    reranker.save(folder)
-    write_json(folder / LOSSES, losses)
+    if first:
+        reranker.save(folder)
+        write_json(folder / LOSSES, losses)
     return folder
 
 

@@ -277,6 +277,32 @@ class RagSettings(Group):
     contrastive_batch: int = Field(128, ge=2)
 
 
+class ComputeSettings(Group):
+    """Processes that train a student or a reranker together (`launch.py`).
+
+    No result depends on them but in its last bits (dropout apart), so no artifact's name does: `batch` is the batch of
+    all processes.
+    """
+
+    processes: int | None = Field(1, ge=1)  # on each machine; None: one for each of its GPUs
+    machines: int = Field(1, ge=1)  # the first one is told what to run, each further one runs `kard join NUMBER`
+    address: str | None = None  # "host:port" of the first machine, where the others find it
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # fsdp also divides a student's weights and its optimizer's state
+    wait: int = Field(600, ge=1)  # seconds that machines wait for each other
+
+    @model_validator(mode="after")
+    def _machines_meet(self) -> Self:
+        host, colon, port = (self.address or "").rpartition(":")
+        if self.address is not None and not (host and colon and port.isdigit() and 0 < int(port) < 2**16):
+            raise ValueError(f"compute.address = {self.address} is no host:port")
+        if self.machines > 1 and not self.address:
+            raise ValueError(
+                f"compute.machines = {self.machines} machines need a place to meet: set compute.address to host:port "
+                "of the first one"
+            )
+        return self
+
+
 class RunSettings(Group):
     """All of a run. `seeds` and `students` span the grid of the main table."""
 
@@ -297,6 +323,7 @@ class RunSettings(Group):
     memorization: MemorizationSettings = MemorizationSettings()
     reaugkd: ReAugKDSettings = ReAugKDSettings()
     rag: RagSettings = RagSettings()
+    compute: ComputeSettings = ComputeSettings()
 
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with single knobs changed, each named by its dotted path: `{"retrieval.k": 1}`.
@@ -401,6 +428,7 @@ PAPER: dict[str, Any] = {  # which model takes part where: KARD, Tables 1 and 2;
     "student": {"samples": 5, "max_new_tokens": 512, "gradient_checkpointing": True, "generation_batch": 32},
     "reaugkd": {"teacher": "bert-base-uncased", "revision": "86b5e0934494bd15c9632b12f734a8a67f723594"},
     "rag": {"model": "google-bert/bert-base-uncased"},
+    "compute": {"processes": None},
 }
 PAPER_T5: dict[str, Any] = PAPER | {"students": ["google-t5/t5-base", "google-t5/t5-large", "google-t5/t5-3b"]}
 PAPER_MEDQA: dict[str, Any] = PAPER | {  # students by size, so that the middle one is the paper's "large"

@@ -25,19 +25,18 @@ from transformers import (
     PrinterCallback,
     StoppingCriteria,
     StoppingCriteriaList,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from kardlib.data import DataError
 from kardlib.device import free_memory, pick_device
 from kardlib.models import check_memory, pinned, read_shape
 from kardlib.nano import build_student, build_tokenizer
+from kardlib.parallel import PartTrainer, find_place, merge_embeddings
 from kardlib.reranker import add_lora
 from kardlib.settings import NANO, DaptSettings, StudentSettings
 
@@ -134,15 +133,18 @@ class PlainProgress(TrainerCallback):
     """One line of text at each log, as batch runs want it."""
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        if logs and "loss" in logs:
+        if logs and "loss" in logs and state.is_world_process_zero:
             print(f"  step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.3f}", flush=True)
 
 
-def train_student(examples: Sequence[Example], settings: StudentSettings, seed: int, folder: Path) -> None:
+def train_student(
+    examples: Sequence[Example], settings: StudentSettings, seed: int, folder: Path, sharded: bool = False
+) -> None:
     """Fine-tune `settings.model` on the examples and save it in `folder`, LoRA's updates merged into the weights.
 
-    A run that was killed goes on from `folder/checkpoints` and ends with the same weights. Raises DataError, and
-    TooLargeError before anything is trained if the device's memory cannot hold it.
+    A run that was killed goes on from `folder/checkpoints` and ends with the same weights. In each of several processes
+    (`launch.py`) it takes a part of every batch; `sharded` also divides the weights among them. Raises DataError, and
+    TooLargeError before anything is trained if the device's memory cannot hold it (not asked where it is divided).
     """
     set_seed(seed)
     free, place = free_memory()
@@ -152,32 +154,60 @@ def train_student(examples: Sequence[Example], settings: StudentSettings, seed: 
     source, target = (max(map(len, ids)) for ids in (data.inputs, data.labels))
     target = target if model.config.is_encoder_decoder else 0  # a causal LM's inputs hold both
     shape = read_shape(model.config.to_dict(), model.num_parameters())
-    batch = min(settings.batch, len(data))
-    check_memory(shape, settings, batch, source, target, bf16=device.bf16, free=free, place=place)
+    batch = -(-min(settings.batch, len(data)) // find_place()[1])
+    if not sharded:
+        check_memory(shape, settings, batch, source, target, bf16=device.bf16, free=free, place=place)
     steps = settings.steps or -(-len(examples) // settings.batch) * settings.epochs
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
         per_device_train_batch_size=settings.batch, num_train_epochs=settings.epochs,
         max_steps=settings.steps or -1, learning_rate=settings.lr,
-        warmup_steps=settings.warmup, lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0,
-        train_sampling_strategy="group_by_length", save_strategy="steps", save_steps=max(100, steps // 5),
-        save_total_limit=1, logging_steps=max(10, steps // 4), report_to=[], disable_tqdm=True,
+        warmup_steps=int(settings.warmup * steps), lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0,
+        save_strategy="steps", save_steps=max(100, steps // 5), save_total_limit=1, logging_steps=max(10, steps // 4),
+        report_to=[], disable_tqdm=True, ddp_find_unused_parameters=False, fsdp=sharded,  # type: ignore[arg-type]
+        fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
     )  # fmt: skip
-    trainer = Trainer(
+    if sharded:
+        merge_embeddings(trained)
+    trainer = PartTrainer(
         trained, arguments, train_dataset=data, callbacks=[PlainProgress()],
         data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
-    checkpoints = folder / "checkpoints"
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None)
+    trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded))
+    gathered = trainer.accelerator.get_state_dict(trainer.model) if sharded else {}  # by all processes together
+    if not trainer.is_world_process_zero():
+        return
+    if sharded:
+        model = load_student(settings.model, settings.revision, seed)[0]
+        trained = add_lora(model) if settings.lora else model
+        trained.load_state_dict(gathered)
     if settings.lora:
         model = trained.merge_and_unload()  # type: ignore[operator]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
     (folder / "losses.json").write_text(json.dumps(losses))
+
+
+def find_checkpoint(folder: Path, sharded: bool) -> str | None:
+    """The last whole checkpoint: its state is what the Trainer writes last.
+
+    Raises DataError where it was written with the other `sharded`: its weights lie in other files.
+    """
+    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    if not whole:
+        return None
+    last = max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))
+    was = any(last.glob("pytorch_model_fsdp*"))
+    if was != sharded:
+        raise DataError(
+            f"{folder.parent.name} was begun with compute.strategy = {'fsdp' if was else 'ddp'}: go on with it (the "
+            "number of processes may change), or delete that folder"
+        )
+    return str(last)
 
 
 def mask_spans(text: str, settings: DaptSettings, sentinels: Sequence[str], rng: random.Random) -> Example:
@@ -203,7 +233,12 @@ def mask_spans(text: str, settings: DaptSettings, sentinels: Sequence[str], rng:
 
 
 def adapt_student(
-    passages: Sequence[str], dapt: DaptSettings, settings: StudentSettings, seed: int, folder: Path
+    passages: Sequence[str],
+    dapt: DaptSettings,
+    settings: StudentSettings,
+    seed: int,
+    folder: Path,
+    sharded: bool = False,
 ) -> None:
     """Domain-adaptive pretraining (KARD, Figure 3): train on the passages alone.
 
@@ -221,7 +256,7 @@ def adapt_student(
             update={"max_new_tokens": settings.max_source_tokens}
         )  # a passage's, not a target's
     settings = settings.model_copy(update={"lr": dapt.lr, "epochs": 1, "steps": None})
-    train_student(examples, settings, seed, folder)
+    train_student(examples, settings, seed, folder, sharded)
 
 
 class AnswerIsOut(StoppingCriteria):

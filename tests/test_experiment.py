@@ -8,6 +8,7 @@ import pytest
 from kardlib.data import DataError, PassageFile
 from kardlib.experiment import Cell, Experiment, open_experiment, statement_shares, write_example
 from kardlib.knowledge import KnowledgeError, Lucene
+from kardlib.launch import LaunchError
 from kardlib.methods import METHODS
 from kardlib.settings import preset
 from kardlib.store import Store
@@ -126,6 +127,16 @@ def test_k_at_test_changes_what_is_read_and_not_the_student(experiment):
     assert one._student_job(cell)[0] == experiment._student_job(cell)[0]
     assert one.training_examples(METHODS["kard_bm25"]) == experiment.training_examples(METHODS["kard_bm25"])
     assert {len(ids) for ids in one.reads("bm25_question", "test", 0).values()} == {1}
+
+
+def test_who_computes_changes_no_name_and_is_asked_before_training(experiment):
+    cell = Cell("reasoning_distillation", experiment.settings.students[0], 0)
+    many = changed(experiment, compute__processes=8, compute__machines=4, compute__address="first:29400")
+    assert many._student_job(cell)[0] == experiment._student_job(cell)[0]
+    assert experiment.rerankers == many.rerankers  # made by the one, found by the other
+    uneven = changed(experiment, compute__processes=7, student__lr=0.5)  # another rate: not trained yet
+    with pytest.raises(LaunchError, match="a batch of 32 cannot be divided evenly among 7 processes"):
+        uneven.run([cell])
 
 
 def test_more_rationales_share_the_searches_of_the_first(experiment):
