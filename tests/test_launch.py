@@ -84,6 +84,14 @@ def wait_until(is_so: Callable[[], object], seconds: float = 300) -> None:
         time.sleep(0.05)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """A zombie is not: in a container there may be nobody to take it away."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def free_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"
@@ -128,8 +136,8 @@ Store().make("student", {{}}, lambda folder: launch.train("student", tuple(work)
         started = psutil.Process(notebook.provisioner.pid).children(recursive=True)
         assert len(started) >= 2  # the agent and its process
         notebook.signal_kernel(signal.SIGKILL)
-        assert not psutil.wait_procs(started, timeout=60)[1]
-        wait_until(lambda: len(psutil.Process(other.pid).children()) == 0)
+        wait_until(lambda: not any(map(is_alive, started)))
+        wait_until(lambda: not any(map(is_alive, psutil.Process(other.pid).children())))
         assert other.poll() is None  # it waits for the next training
         client.stop_channels()
     finally:
