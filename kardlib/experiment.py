@@ -625,19 +625,7 @@ class Experiment:
         return spec, (sources, settings, seed)
 
     def _make_all(self, kind: str, jobs: Sequence[Job]) -> dict[str, Path]:
-        """Artifacts by the fingerprint of their spec; the missing ones are made by `workers` processes."""
-        jobs = list({fingerprint(spec): (spec, work) for spec, work in jobs}.values())
-        missing = [job for job in jobs if not self.store.has(kind, job[0])]
-        if missing:
-            print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {self.workers} at a time", flush=True)
-            threads = max(1, (os.cpu_count() or 1) // min(self.workers, len(jobs)))
-            context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
-            context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
-            with ProcessPoolExecutor(self.workers, context, initializer=use_threads, initargs=(threads,)) as pool:
-                done = [pool.submit(_make, self.store, kind, *job) for job in missing]
-                for i, future in enumerate(done, 1):
-                    print(f"{kind} {i}/{len(done)} {future.result().name}", flush=True)
-        return {fingerprint(spec): self.store.make(kind, spec, refuse) for spec, _ in jobs}
+        return make_all(self.store, self.workers, kind, BUILDERS[kind], jobs)
 
     def _read(self, split: str, read: list[list[str]], folder: Path) -> Predictions:
         questions = self.data.splits[split]
@@ -657,19 +645,34 @@ def _query(rationale: Rationale) -> str:
     return rationale.text[:3000]  # an LLM can write without end
 
 
-def use_threads(number: int) -> None:
+def make_all(store: Store, workers: int, kind: str, build: Callable[..., None], jobs: Sequence[Job]) -> dict[str, Path]:
+    """Artifacts by the fingerprint of their spec; `build(folder, *work)` makes the missing ones in `workers` processes.
+
+    One worker is this process itself.
+    """
+    jobs = list({fingerprint(spec): (spec, work) for spec, work in jobs}.values())
+    missing = [job for job in jobs if not store.has(kind, job[0])]
+    if missing:
+        print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {workers} at a time", flush=True)
+    if missing and workers > 1:
+        threads = max(1, (os.cpu_count() or 1) // min(workers, len(jobs)))
+        context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
+        context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
+        with ProcessPoolExecutor(workers, context, initializer=_use_threads, initargs=(threads,)) as pool:
+            done = [pool.submit(_make, store, kind, build, *job) for job in missing]
+            for i, future in enumerate(done, 1):
+                print(f"{kind} {i}/{len(done)} {future.result().name}", flush=True)
+    return {fingerprint(spec): _make(store, kind, build, spec, work) for spec, work in jobs}
+
+
+def _use_threads(number: int) -> None:
     import torch
 
     torch.set_num_threads(number)
 
 
-def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:
-    """Runs in a worker process: train one model, or let one write."""
-    builders: dict[str, Callable[..., None]] = {
-        "reranker": _train_reranker, "adapted": _adapt, "student": _train, "predictions": _predict,
-        "retriever": _train_retriever, "rag": _train_rag, "dense": _retrieve,
-    }  # fmt: skip
-    return store.make(kind, spec, lambda folder: builders[kind](folder, *work))
+def _make(store: Store, kind: str, build: Callable[..., None], spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:
+    return store.make(kind, spec, lambda folder: build(folder, *work))
 
 
 def _train_reranker(
@@ -726,8 +729,10 @@ def _retrieve(folder: Path, settings: RagSettings, *work: Any) -> None:
     (folder / "losses.json").write_text(json.dumps(losses))
 
 
-def refuse(folder: Path) -> None:
-    raise AssertionError(f"{folder} should have been made by a worker")
+BUILDERS: dict[str, Callable[..., None]] = {
+    "reranker": _train_reranker, "adapted": _adapt, "student": _train, "predictions": _predict,
+    "retriever": _train_retriever, "rag": _train_rag, "dense": _retrieve,
+}  # fmt: skip
 
 
 def student_knobs(settings: StudentSettings) -> dict[str, Any]:
