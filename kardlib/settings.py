@@ -389,7 +389,7 @@ EMBEDDED_OWN = EMBEDDED_WORLD | {"seeds": [0], "students": ["t5-nano-base"]}  # 
 EMBEDDED_GLUE: dict[str, Any] = {
     "seeds": [0, 1, 2, 3, 4],
     "reaugkd": {
-        "teacher": "minilm", "student_layers": [0], "pooling": "mean", "train_words": False, "max_tokens": 96,
+        "teacher": "minilm", "pooling": "mean", "train_words": False, "max_tokens": 96,
         "train": 4000, "teacher_lr": 1e-4, "teacher_epochs": 3, "lr": 2e-4, "epochs": 2,
     },
 }  # fmt: skip
