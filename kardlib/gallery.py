@@ -139,7 +139,7 @@ def gallery(figures: Path) -> str:
         "**Figure 4c**: share of questions with a right passage among the first *k*, in per cent. Silver",
         "passages are the top 3 that the teacher's rationales retrieve, gold ones the annotators' (or the world's).",
         "", *hits_table(figures), "",
-        "**ReAugKD**: accuracy in per cent with 95 % intervals over questions and seeds (the teacher's: questions alone).",
+        "**ReAugKD**: accuracy in per cent with 95 % intervals over questions and seeds (teacher: over questions).",
         "Of the paper only the mean over six GLUE tasks is known, 0.42 points above the best earlier method.",
         "", *reaugkd_table(figures), "",
         "**Scorecard**: what the papers claim, with a verdict for every dataset, scale and student that was run. The",
