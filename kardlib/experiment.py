@@ -627,19 +627,11 @@ class Experiment:
         return spec, (sources, settings, seed)
 
     def _make_all(self, kind: str, jobs: Sequence[Job]) -> dict[str, Path]:
-        """Artifacts by the fingerprint of their spec; the missing ones are made by `workers` processes or by Ray."""
-        jobs = list({fingerprint(spec): (spec, work) for spec, work in jobs}.values())
-        missing = [job for job in jobs if not self.store.has(kind, job[0])]
-        if missing:
-            compute = self.settings.compute
-            alone = kind in launch.BUILDERS and compute != ComputeSettings()  # what takes all GPUs is trained in turn
-            workers = 1 if alone else min(self.workers, len(jobs))
-            at_once = "on Ray" if choose_engine()[0] == "ray" else f"{workers} at a time"
-            print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {at_once}", flush=True)
-            sent = [(kind, *job, compute) for job in missing]
-            for i, folder in enumerate(run_jobs(_make, self.store, sent, workers), 1):
-                print(f"{kind} {i}/{len(sent)} {folder.name}", flush=True)
-        return {fingerprint(spec): self.store.make(kind, spec, refuse) for spec, _ in jobs}
+        compute = self.settings.compute
+        if kind not in launch.BUILDERS:
+            return make_all(self.store, self.workers, kind, BUILDERS[kind], jobs)
+        workers = self.workers if compute == ComputeSettings() else 1  # what takes all GPUs is trained in turn
+        return make_all(self.store, workers, kind, functools.partial(_train, kind=kind, compute=compute), jobs)
 
     def _read(self, split: str, read: list[list[str]], folder: Path) -> Predictions:
         questions = self.data.splits[split]
@@ -659,14 +651,27 @@ def _query(rationale: Rationale) -> str:
     return rationale.text[:3000]  # an LLM can write without end
 
 
-def _make(store: Store, kind: str, spec: Mapping[str, Any], work: tuple[Any, ...], compute: ComputeSettings) -> Path:
-    """Runs in a worker process: train one model, or let one write."""
-    if kind in launch.BUILDERS:
-        return store.make(kind, spec, lambda folder: launch.train(kind, work, folder, compute))
-    builders: dict[str, Callable[..., None]] = {
-        "predictions": _predict, "retriever": _train_retriever, "rag": _train_rag, "dense": _retrieve,
-    }  # fmt: skip
-    return store.make(kind, spec, lambda folder: builders[kind](folder, *work))
+def make_all(store: Store, workers: int, kind: str, build: Callable[..., None], jobs: Sequence[Job]) -> dict[str, Path]:
+    """Artifacts by the fingerprint of their spec; `build(folder, *work)` makes the missing ones, in `workers` processes
+    or on Ray.
+    """
+    jobs = list({fingerprint(spec): (spec, work) for spec, work in jobs}.values())
+    missing = [job for job in jobs if not store.has(kind, job[0])]
+    if missing:
+        at_once = "on Ray" if choose_engine()[0] == "ray" else f"{workers} at a time"
+        print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {at_once}", flush=True)
+        sent = [(kind, build, *job) for job in missing]
+        for i, folder in enumerate(run_jobs(_make, store, sent, min(workers, len(jobs))), 1):
+            print(f"{kind} {i}/{len(sent)} {folder.name}", flush=True)
+    return {fingerprint(spec): _make(store, kind, build, spec, work) for spec, work in jobs}  # they are there
+
+
+def _make(store: Store, kind: str, build: Callable[..., None], spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:
+    return store.make(kind, spec, lambda folder: build(folder, *work))
+
+
+def _train(folder: Path, *work: Any, kind: str, compute: ComputeSettings) -> None:
+    launch.train(kind, work, folder, compute)
 
 
 def _predict(folder: Path, sources: list[str], settings: StudentSettings, seed: int) -> None:
@@ -702,8 +707,9 @@ def _retrieve(folder: Path, settings: RagSettings, *work: Any) -> None:
     (folder / "losses.json").write_text(json.dumps(losses))
 
 
-def refuse(folder: Path) -> None:
-    raise AssertionError(f"{folder} should have been made by a worker")
+BUILDERS: dict[str, Callable[..., None]] = {  # besides launch.BUILDERS, which several processes share
+    "predictions": _predict, "retriever": _train_retriever, "rag": _train_rag, "dense": _retrieve,
+}  # fmt: skip
 
 
 def student_knobs(settings: StudentSettings) -> dict[str, Any]:

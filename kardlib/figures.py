@@ -838,6 +838,53 @@ def plot_compression(table: pd.DataFrame) -> Figure:
     return fig
 
 
+KNOWLEDGE_BASE = re.compile(r"(?P<measure>.+) at (?:batch = (?P<batch>\d+), )?entries = (?P<entries>\d+)")
+SEARCHES = {"reaugkd": ("HNSW", "-", "o"), "reaugkd_exact": ("exact", ":", "s")}  # label, line, marker
+
+
+@mpl.rc_context(LOOK)
+def plot_latency(table: pd.DataFrame) -> Figure:
+    """What looking up costs against the entries of the knowledge base: a line for each search and student.
+
+    Metrics like "latency overhead at batch = 32, entries = 67000" (a panel for each batch size), "recall at entries =
+    67000" and "bytes at entries = 67000" of the methods `SEARCHES`. The recall of exact search, which is 1, is not
+    drawn. Raises FigureError if there is no overhead.
+    """
+    table = table[table["method"].isin(SEARCHES)]
+    table = table.join(table["metric"].str.extract(f"^{KNOWLEDGE_BASE.pattern}$"))
+    overhead = table[table["measure"] == "latency overhead"]
+    if overhead.empty:
+        raise FigureError('nothing to draw: no row has a metric like "latency overhead at batch = 32, entries = 67000"')
+    panels = {
+        f"Latency overhead, batch {batch} (%)": overhead[overhead["batch"] == batch]
+        for batch in sorted(overhead["batch"].unique(), key=int)
+    }
+    graph = table[table["method"] == "reaugkd"]
+    panels["Recall of the nearest 16 (%)"] = graph[graph["measure"] == "recall"]
+    panels["Memory (MiB)"] = table[table["measure"] == "bytes"]
+    colors = dict(zip(dict.fromkeys(table["student"]), (BLUE, ORANGE, GREEN, RED), strict=False))
+    fig, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(PAGE, 4.4), squeeze=False)
+    for ax, (title, part) in zip(axes.flat, panels.items(), strict=False):
+        scale = 1 / 2**20 if title.startswith("Memory") else 100
+        for (student, method), rows in part.groupby(["student", "method"], sort=False):
+            rows = rows.assign(entries=rows["entries"].astype(float)).sort_values("entries")
+            search, line, marker = SEARCHES[method]
+            ax.errorbar(
+                rows["entries"], scale * rows["value"], yerr=scale * _whiskers(rows), label=f"{student}: {search}",
+                color=colors[student], linestyle=line, marker=marker, markersize=4.2, elinewidth=1.0, capsize=2.2,
+            )  # fmt: skip
+        if "overhead" in title:
+            ax.axhline(3, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1, label="the paper's 3 %")
+        ax.set_xscale("log")
+        if not title.startswith("Recall"):
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        ax.set(title=title, xlabel="Entries")
+        ax.grid(axis="y")
+    _legend_below(fig, columns=3)
+    return fig
+
+
 @mpl.rc_context(LOOK)
 def plot_where(table: pd.DataFrame) -> Figure:
     """What retrieval gains in each quarter of the questions: by the student's confidence, by its neighbours' distance.

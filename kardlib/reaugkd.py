@@ -10,10 +10,8 @@ exact form of the relational loss, of the weights in retrieval and of the mixing
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,8 +34,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from kardlib.data import DataError
 from kardlib.device import pick_device
-from kardlib.engine import use_threads
-from kardlib.experiment import fingerprint, identify, refuse
+from kardlib.experiment import Job, fingerprint, identify, make_all
 from kardlib.memory import (
     Array,
     KnowledgeBase,
@@ -446,7 +443,7 @@ class ReAugKD:
             teacher = build_teacher(self.knobs, len(self.task.labels), seed)
             lr, epochs = self.knobs.teacher_lr, self.knobs.teacher_epochs
             train_classifier(teacher, examples, label_objective(labels), self.knobs, lr, epochs, seed, folder)
-            finish(teacher, self.task, self.knobs, folder)
+            finish(teacher, self.task, ("train", "dev", "test"), self.knobs, folder)
 
         return self.store.make("reaugkd_teacher", spec, build)
 
@@ -490,25 +487,15 @@ class ReAugKD:
         kinds = dict.fromkeys(m.losses for m in METHODS.values() if m.losses)
         knobs = {"soft": ["soft_weight", "temperature"], "relational": ["relational_weight", "tau"]}
         knobs["rkd"] = ["rkd_weight"]
-        jobs: dict[tuple[Losses, int], dict[str, Any]] = {}
+        jobs: dict[tuple[Losses, int], Job] = {}
         for losses in kinds:
             spec = self._spec("lr", "epochs", "student_layers", *(w for l in losses for w in knobs.get(l, [])))
             if losses != ("label",):
                 spec |= {"losses": losses, "base": self.base_folder.name}
-            jobs |= {(losses, seed): spec | {"seed": seed} for seed in self.settings.seeds}
-        missing = {cell: spec for cell, spec in jobs.items() if not self.store.has("reaugkd_student", spec)}
-        if missing:
-            print(f"{len(missing)} of {len(jobs)} students to train, {self.workers} at a time", flush=True)
-            shared = (self.task, self.knobs, self.teacher, self.base_folder)
-            if self.workers == 1:
-                for cell, spec in missing.items():
-                    make_student(self.store, spec, *shared, *cell)
-            else:
-                with ProcessPoolExecutor(self.workers, get_context("spawn"), use_threads, (1,)) as pool:
-                    made = [pool.submit(make_student, self.store, jobs[cell], *shared, *cell) for cell in missing]
-                    for i, future in enumerate(made, 1):
-                        print(f"student {i}/{len(made)} {future.result().name}", flush=True)
-        return {cell: self.store.make("reaugkd_student", spec, refuse) for cell, spec in jobs.items()}
+            work = (self.task, self.knobs, self.teacher, self.base_folder, losses)
+            jobs |= {(losses, seed): (spec | {"seed": seed}, (*work, seed)) for seed in self.settings.seeds}
+        made = make_all(self.store, self.workers, "reaugkd_student", distill_student, list(jobs.values()))
+        return {cell: made[fingerprint(spec)] for cell, (spec, _) in jobs.items()}
 
     @cached_property
     def _student_outputs(self) -> dict[tuple[Losses, int], dict[str, Outputs]]:
@@ -560,34 +547,22 @@ class ReAugKD:
         return np.stack([1 - self.base.search(s.unit, 1)[0][:, 0] for s in self.outputs("reaugkd")])
 
 
-def finish(classifier: Classifier, task: Task, settings: ReAugKDSettings, folder: Path) -> None:
-    """Save a trained classifier and what it says of every split."""
+def distill_student(
+    folder: Path, task: Task, settings: ReAugKDSettings, teacher: Path, base: Path, losses: Losses, seed: int
+) -> None:
+    """One student, and what it says where something is chosen or reported."""
+    student = build_student(settings, len(task.labels), seed)
+    labels = torch.from_numpy(task.gold("train"))
+    keys = load_knowledge_base(base, teacher.name, student.encoder.config.hidden_size)[1]
+    objective = student_objective(losses, labels, read_outputs(teacher)["train"], keys, settings)
+    train_classifier(student, task.splits["train"], objective, settings, settings.lr, settings.epochs, seed, folder)
+    finish(student, task, ("dev", "test"), settings, folder)
+
+
+def finish(classifier: Classifier, task: Task, splits: Sequence[str], settings: ReAugKDSettings, folder: Path) -> None:
+    """Save a trained classifier and what it says of some splits."""
     classifier.save(folder)
-    write_outputs(folder, {split: encode(classifier, task.splits[split], settings.max_tokens) for split in task.splits})
-
-
-def make_student(
-    store: Store,
-    spec: Mapping[str, Any],
-    task: Task,
-    settings: ReAugKDSettings,
-    teacher: Path,
-    base: Path,
-    losses: Losses,
-    seed: int,
-) -> Path:
-    """Runs in a worker process: one student."""
-
-    def build(folder: Path) -> None:
-        student = build_student(settings, len(task.labels), seed)
-        labels = torch.from_numpy(task.gold("train"))
-        keys = load_knowledge_base(base, teacher.name, student.encoder.config.hidden_size)[1]
-        objective = student_objective(losses, labels, read_outputs(teacher)["train"], keys, settings)
-        examples = task.splits["train"]
-        train_classifier(student, examples, objective, settings, settings.lr, settings.epochs, seed, folder)
-        finish(student, task, settings, folder)
-
-    return store.make("reaugkd_student", spec, build)
+    write_outputs(folder, {split: encode(classifier, task.splits[split], settings.max_tokens) for split in splits})
 
 
 def open_reaugkd(

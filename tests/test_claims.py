@@ -19,6 +19,7 @@ from kardlib.claims import (
     describe,
     gains,
     judge,
+    mean_rows,
     read_claims,
     read_rows,
     summarize,
@@ -172,6 +173,61 @@ def test_a_star_in_a_name_is_found_as_it_is():
 
 def test_a_row_that_two_figures_of_a_notebook_share_counts_once():
     assert len(scorecard(row(), row(figure="04_other"))) == 1
+
+
+# Means over tasks
+
+
+def task_rows(gains: dict[str, dict[str, tuple[float, float, float]]], **changes) -> pd.DataFrame:
+    """Rows as notebook 13 writes them: for each task the gain over each rival, its low and its high end."""
+    return long_form(
+        row(dataset=task, figure="13_reaugkd", method="reaugkd", student="minilm, 3 layers", k=None,
+            metric=f"gain in accuracy over {rival}", value=value, low=low, high=high, n=100, **changes)
+        for task, rivals in gains.items()
+        for rival, (value, low, high) in rivals.items()
+    ).assign(file=[f"figures/13_reaugkd_{task}.csv" for task, rivals in gains.items() for _ in rivals])  # fmt: skip
+
+
+GLUE_GAINS = {
+    "rte": {"rkd": (0.02, -0.01, 0.06), "soft_labels": (0.01, -0.03, 0.05)},
+    "mrpc": {"rkd": (0.04, 0.0, 0.07), "soft_labels": (0.07, 0.03, 0.11)},
+}
+
+
+def test_the_mean_over_tasks_and_its_interval():
+    means = {mean["metric"]: mean for mean in mean_rows(task_rows(GLUE_GAINS))}
+    over_rkd = means["gain in accuracy over rkd, mean of tasks"]
+    assert over_rkd["value"] == pytest.approx(0.03)
+    assert over_rkd["low"] == pytest.approx(0.03 - (0.03**2 + 0.04**2) ** 0.5 / 2)  # 0.005
+    assert over_rkd["high"] == pytest.approx(0.03 + (0.04**2 + 0.03**2) ** 0.5 / 2)
+    assert (over_rkd["dataset"], over_rkd["n"]) == ("mean of mrpc, rte", 200)
+    assert over_rkd["file"] == "figures/13_reaugkd_mrpc.csv, figures/13_reaugkd_rte.csv"
+    best = means["gain in accuracy over the best earlier method, mean of tasks"]  # RKD, over which the gain is smallest
+    assert best["value"] == over_rkd["value"] and len(means) == 3
+
+
+def test_one_task_and_the_closed_world_have_no_mean():
+    assert mean_rows(task_rows({"rte": GLUE_GAINS["rte"]})) == []
+    assert mean_rows(task_rows({"rte": GLUE_GAINS["rte"], "world": GLUE_GAINS["mrpc"]})) == []
+    assert mean_rows(long_form([]).assign(file="")) == []
+    lacking = {"rte": GLUE_GAINS["rte"], "mrpc": {"rkd": GLUE_GAINS["mrpc"]["rkd"]}}
+    assert [mean["metric"] for mean in mean_rows(task_rows(lacking))] == [  # one task lacks soft labels
+        "gain in accuracy over rkd, mean of tasks",
+        "gain in accuracy over the best earlier method, mean of tasks",
+    ]
+
+
+def test_a_mean_without_intervals_decides_nothing():
+    rows = task_rows({task: {"rkd": (0.04, None, None)} for task in ("rte", "mrpc")})
+    metric = "gain in accuracy over the best earlier method, mean of tasks"
+    table = judge([claim(notebook="13", row={"method": "reaugkd", "metric": metric})], rows)
+    assert table["verdict"].tolist() == ["undecided"] and table["value"].tolist() == [4]
+
+
+def test_the_committed_claim_of_the_mean_is_judged():
+    table = judge([c for c in read_claims() if c.notebook == "13"], task_rows(GLUE_GAINS)).set_index("id")
+    mean = table.loc["ReAugKD over the best earlier method, mean"]
+    assert (mean.verdict, mean.dataset, mean.student) == ("reproduced", "mean of mrpc, rte", "minilm, 3 layers")
 
 
 def test_numbers_are_in_the_papers_units():

@@ -24,6 +24,7 @@ from kardlib.figures import (
     plot_compression,
     plot_differences,
     plot_hits,
+    plot_latency,
     plot_main,
     plot_rag,
     plot_where,
@@ -183,6 +184,23 @@ def test_plot_compression():
     assert [t.get_text() for t in ax.texts] == ["5 %"]
 
 
+def test_plot_latency():
+    rows = []
+    for entries in (2000, 67000):
+        for method, value in (("reaugkd", 0.03), ("reaugkd_exact", 0.8)):
+            row = WHERE | {"method": method, "student": "minilm, 3 layers", "value": value}
+            rows += [row | {"metric": f"latency overhead at batch = {b}, entries = {entries}"} for b in (1, 32)]
+            rows += [row | {"metric": f"bytes at entries = {entries}", "value": 2**21}]
+            rows += [row | {"metric": f"recall at entries = {entries}", "value": 0.97}]
+    table = long_form([*rows, accuracy_row(method="reaugkd_no_retrieval", metric="milliseconds at batch = 1")])
+    one, many, recall, memory = plot_latency(table).axes
+    assert "batch 1 " in one.get_title() and "batch 32 " in many.get_title()
+    lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in many.containers}
+    assert lines["minilm, 3 layers: HNSW"] == [[2000, 3], [67000, 3]] and len(lines) == 2
+    assert [c.get_label() for c in recall.containers] == ["minilm, 3 layers: HNSW"]
+    assert memory.containers[0].lines[0].get_ydata().tolist() == [2, 2]
+
+
 def test_plot_where():
     rows = [
         WHERE | {"method": "reaugkd", "metric": f"gain_{by}_{i}", "value": i / 100, "low": -0.01, "high": 0.05, "n": 10}
@@ -195,7 +213,7 @@ def test_plot_where():
         plot_where(long_form(rows[:-1]))
 
 
-@pytest.mark.parametrize("plot", [plot_hits, plot_main, plot_compression, plot_where])
+@pytest.mark.parametrize("plot", [plot_hits, plot_main, plot_compression, plot_latency, plot_where])
 def test_nothing_to_draw(plot):
     with pytest.raises(FigureError, match="nothing to draw"):
         plot(long_form([accuracy_row(metric="bits")]))

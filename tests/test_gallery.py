@@ -4,7 +4,17 @@ from pathlib import Path
 
 from kardlib.claims import read_claims
 from kardlib.figures import long_form
-from kardlib.gallery import BEGIN, COVERS, END, figures_table, gallery, hits_table, refresh_readme, scorecard_table
+from kardlib.gallery import (
+    BEGIN,
+    COVERS,
+    END,
+    figures_table,
+    gallery,
+    hits_table,
+    reaugkd_table,
+    refresh_readme,
+    scorecard_table,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,4 +65,18 @@ def test_gains_are_no_retriever_of_the_hits_table(tmp_path):
     long_form(rows).to_csv(tmp_path / "03_hits.csv", index=False)
     assert [line for line in hits_table(tmp_path) if "closed world" in line] == [
         "| gold | closed world | Reranker, trained | 50.0 |"
+    ]
+
+
+def test_reaugkds_tasks_stand_side_by_side(tmp_path):
+    row = {"dataset": "mrpc", "scale": "embedded", "value": 0.7, "low": 0.65, "high": 0.75}
+    for task, metrics in (("", ["accuracy"]), ("_mrpc", ["accuracy", "f1", "gain in accuracy over rkd"])):
+        rows = [row | {"figure": "13_reaugkd", "method": "reaugkd", "metric": metric} for metric in metrics]
+        rows += [row | {"figure": "13_reaugkd", "method": "rkd", "metric": "accuracy"}]
+        long_form(rows).to_csv(tmp_path / f"13_reaugkd{task}.csv", index=False)
+    assert reaugkd_table(tmp_path) == [
+        "| method | closed world | MRPC | MRPC, F1 |",
+        "|---|---|---|---|",
+        "| ReAugKD | 70.0 [65.0, 75.0] | 70.0 [65.0, 75.0] | 70.0 [65.0, 75.0] |",
+        "| RKD | 70.0 [65.0, 75.0] | 70.0 [65.0, 75.0] |  |",
     ]
