@@ -38,7 +38,7 @@ from kardlib.knowledge import Candidates, Run
 from kardlib.models import MODELS, pinned
 from kardlib.parallel import find_place, part_of, sum_over_processes
 from kardlib.settings import NANO, RerankerSettings
-from kardlib.store import write_json
+from kardlib.store import check_begun, write_json
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_REVISION = MODELS[MINILM].revision
@@ -300,8 +300,9 @@ def train_reranker(
     AdamW without decay, linear warm-up and fall, gradient norm cut at 1. All that a step draws depends on the seed and
     its number alone, so a killed run goes on from `folder/checkpoints` and, on a CPU, ends with the same bits. Several
     processes (`launch.py`) each take a part of every step. Raises DataError where there is nothing to train on or a
-    text is missing.
+    text is missing, and StoreError for checkpoints of other settings.
     """
+    check_begun(folder, settings.model_dump() | {"seed": seed, "number of rationales": len(candidates)})
     first = find_place()[0] == 0  # of the processes: it writes for all
     wanted = sorted({p for c in candidates for p in (*c.from_rationale, *c.from_question)})
     if not wanted:

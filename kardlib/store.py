@@ -313,6 +313,24 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_begun(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep what a training in `folder` begins with in its checkpoints, for the runs that go on from them.
+
+    Raises StoreError where it was begun with other settings.
+    """
+    path, settings = folder / "checkpoints" / "begun.json", json.loads(canonical_json(settings))
+    if not path.exists():
+        write_json(path, settings)
+        return
+    began = json.loads(path.read_text("utf-8"))
+    for name in sorted(began.keys() | settings.keys()):
+        if began.get(name) != settings.get(name):
+            raise StoreError(
+                f"{folder.name} was begun with {name} = {began.get(name)} and cannot go on with {settings.get(name)}: "
+                "take the same settings again or another folder, or delete that one"
+            )
+
+
 def write_json(path: Path, value: Any) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -39,6 +39,7 @@ from kardlib.nano import build_student, build_tokenizer
 from kardlib.parallel import PartTrainer, find_place, merge_embeddings
 from kardlib.reranker import add_lora
 from kardlib.settings import NANO, DaptSettings, StudentSettings
+from kardlib.store import check_begun
 
 transformers_logging.disable_progress_bar()  # of loading and saving, which takes no time
 
@@ -144,8 +145,11 @@ def train_student(
 
     A run that was killed goes on from `folder/checkpoints` and ends with the same weights. In each of several processes
     (`launch.py`) it takes a part of every batch; `sharded` also divides the weights among them. Raises DataError, and
-    TooLargeError before anything is trained if the device's memory cannot hold it (not asked where it is divided).
+    TooLargeError before anything is trained if the device's memory cannot hold it (not asked where it is divided), and
+    StoreError for checkpoints of other settings.
     """
+    unused = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
+    check_begun(folder, settings.model_dump(exclude=unused) | {"seed": seed, "number of examples": len(examples)})
     set_seed(seed)
     free, place = free_memory()
     model, tokenizer = load_student(settings.model, settings.revision, seed)

@@ -32,6 +32,7 @@ from transformers import (
 from kardlib.data import DataError
 from kardlib.nano import STUDENTS, build_tokenizer
 from kardlib.settings import DaptSettings, StudentSettings
+from kardlib.store import StoreError
 from kardlib.student import Examples, adapt_student, load_student, mask_spans, train_student, write
 
 SETTINGS = StudentSettings(model="random-t5", lr=1e-3, epochs=2, batch=8, max_new_tokens=24, max_source_tokens=64)
@@ -252,6 +253,19 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path):
     assert "step" in again.stdout
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[k], killed[k]) for k in whole)
+
+
+def test_checkpoints_of_other_settings_are_refused_and_kept(tmp_path):
+    train_student(EXAMPLES, SETTINGS, seed=0, folder=tmp_path)
+    before = weights(tmp_path)
+    for changed, seed, said in (
+        ({"lr": 2e-3}, 0, r"was begun with lr = 0\.001 and cannot go on with 0\.002: take the same settings again or"),
+        ({}, 1, "was begun with seed = 0 and cannot go on with 1"),
+    ):
+        with pytest.raises(StoreError, match=said):
+            train_student(EXAMPLES, SETTINGS.model_copy(update=changed), seed=seed, folder=tmp_path)
+    assert all(torch.equal(before[name], weight) for name, weight in weights(tmp_path).items())
+    train_student(EXAMPLES, SETTINGS.model_copy(update={"generation_batch": 7}), seed=0, folder=tmp_path)
 
 
 @given(
