@@ -302,13 +302,13 @@ def train_reranker(
     processes (`launch.py`) each take a part of every step. Raises DataError where there is nothing to train on or a
     text is missing, and StoreError for checkpoints of other settings.
     """
-    check_begun(folder, settings.model_dump() | {"seed": seed, "number of rationales": len(candidates)})
     first = find_place()[0] == 0  # of the processes: it writes for all
     wanted = sorted({p for c in candidates for p in (*c.from_rationale, *c.from_question)})
     if not wanted:
         raise DataError("the reranker has no candidates to learn from: no rationale found a passage")
     asked = sorted({c.question_id for c in candidates})
     check_texts(asked, wanted, questions, passages)
+    check_begun(folder, settings.model_dump() | {"seed": seed, "number of rationales": len(candidates)})
 
     with torch.random.fork_rng():  # LoRA draws from torch's global generator; the caller's state is kept
         torch.manual_seed(seed)

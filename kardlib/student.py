@@ -148,8 +148,6 @@ def train_student(
     TooLargeError before anything is trained if the device's memory cannot hold it (not asked where it is divided), and
     StoreError for checkpoints of other settings.
     """
-    unused = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
-    check_begun(folder, settings.model_dump(exclude=unused) | {"seed": seed, "number of examples": len(examples)})
     set_seed(seed)
     free, place = free_memory()
     model, tokenizer = load_student(settings.model, settings.revision, seed)
@@ -161,6 +159,8 @@ def train_student(
     batch = -(-min(settings.batch, len(data)) // find_place()[1])
     if not sharded:
         check_memory(shape, settings, batch, source, target, bf16=device.bf16, free=free, place=place)
+    unused = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
+    check_begun(folder, settings.model_dump(exclude=unused) | {"seed": seed, "number of examples": len(examples)})
     steps = settings.steps or -(-len(examples) // settings.batch) * settings.epochs
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,

@@ -59,6 +59,7 @@ def on_ray(machines, monkeypatch) -> Machines:
 
 def test_without_an_address_ray_is_started_here(monkeypatch, tmp_path):
     monkeypatch.setenv("KARD_ENGINE", "ray")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # where Ray's workers find these tests
     monkeypatch.delenv("KARD_RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     made = list(run_jobs(write_place, Store(tmp_path), [(n,) for n in range(3)], 2))
