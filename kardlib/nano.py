@@ -12,10 +12,10 @@ from kardlib import world as language
 from kardlib.data import Question
 from kardlib.prompts import source_text, target_text
 
-STUDENTS = {  # layers of the encoder and of the decoder; width 128, 4 heads of 32, feed-forward width 512
-    "t5-nano-small": (2, 1),
-    "t5-nano-base": (2, 2),
-    "t5-nano-large": (4, 4),
+STUDENTS = {  # width and layers on each side; heads of 32, feed-forward networks of four times the width
+    "t5-nano-small": (96, 2),
+    "t5-nano-base": (128, 2),
+    "t5-nano-large": (128, 4),
 }
 RERANKER = "bert-nano"
 
@@ -49,11 +49,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_student(size: str, vocabulary: int) -> T5ForConditionalGeneration:
-    encoder, decoder = STUDENTS[size]
+    width, layers = STUDENTS[size]
     return T5ForConditionalGeneration(
         T5Config(  # type: ignore[call-arg]
-            vocab_size=vocabulary, d_model=128, d_ff=512, num_layers=encoder, num_decoder_layers=decoder,
-            num_heads=4, d_kv=32, dropout_rate=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+            vocab_size=vocabulary, d_model=width, d_ff=4 * width, num_layers=layers, num_decoder_layers=layers,
+            num_heads=width // 32, d_kv=32, dropout_rate=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
             tie_word_embeddings=True,
             relative_attention_num_buckets=32, relative_attention_max_distance=64,
         )

@@ -38,12 +38,12 @@ class Recipe:
     letter_from: int = 0  # the step from which the option's letter weighs ten tokens
     decay: int = 1500  # last steps, in which the learning rate falls to zero
     lr: float = 2e-3
-    starts_from: str = ""  # another student, whose layers are kept as far as there are as many
+    starts_from: str = ""  # another student of the same width; what it lacks in layers adds nothing at first
 
 
 RECIPES = {
+    "t5-nano-small": Recipe(steps=6500, easy=1500, letter_from=3000, decay=1000),
     "t5-nano-base": Recipe(steps=6500, easy=1500, letter_from=3000, decay=1000),
-    "t5-nano-small": Recipe(steps=1000, decay=700, lr=1e-3, starts_from="t5-nano-base"),
     "t5-nano-large": Recipe(steps=800, decay=600, lr=1e-3, starts_from="t5-nano-base"),
 }
 
@@ -142,9 +142,9 @@ def pretrain_student(size: str, work: Path, seed: int = 0) -> tuple[Path, float]
 
 
 def take_layers(source: T5ForConditionalGeneration, target: T5ForConditionalGeneration) -> None:
-    """Give `target` the weights of `source`: surplus layers are left out, additional ones add nothing at first.
+    """Give `target` the weights of `source`; its additional layers add nothing at first.
 
-    The output projections of an additional layer are zero, so that the residual stream passes through unchanged.
+    Their output projections are zero, so that the residual stream passes through unchanged.
     """
     target.load_state_dict(source.state_dict(), strict=False)
     for new, old in ((target.encoder, source.encoder), (target.decoder, source.decoder)):
@@ -265,7 +265,7 @@ def write_card(folder: Path, lines: Sequence[str], seconds: float, seed: int) ->
         "",
     ]
     tail = ["", f"Made by `kard pretrain-nano --models {folder.name}` with seed {seed} in {seconds / 60:.0f} minutes "
-            f"on {made['device']} (one thread, busy machine); torch {made['versions']['torch']}, "
+            f"on {made['device']}, threads: {torch.get_num_threads()}; torch {made['versions']['torch']}, "
             f"transformers {made['versions']['transformers']}."]  # fmt: skip
     with atomic_write(folder / "README.md") as temporary:
         temporary.write_text("\n".join([*head, *lines, *tail]) + "\n", "utf-8")
@@ -287,11 +287,11 @@ def pretrain_all(work: Path, names: Sequence[str] | None = None, seed: int = 0) 
 
 
 def student_card(name: str, scores: dict[str, float]) -> list[str]:
-    recipe, (encoder, decoder) = RECIPES[name], STUDENTS[name]
+    recipe, (width, layers) = RECIPES[name], STUDENTS[name]
     start = f"It started from {recipe.starts_from}. " if recipe.starts_from else ""
     return [
-        f"A T5-shaped student ({encoder} encoder and {decoder} decoder layers, width 128). It reads the closed worlds'",
-        "English: it finds a fact in the passages that it is given and names the option; it knows no fact itself.",
+        f"A T5-shaped student ({layers} encoder and {layers} decoder layers, width {width}). It reads the closed",
+        "worlds' English: it finds a fact in the passages that it is given and names the option; it knows no fact.",
         f"{start}Trained for {recipe.steps} steps of {BATCH} questions with AdamW, peak rate {recipe.lr:g}, on",
         f"worlds drawn from seeds {WORLDS:,} and up; no notebook uses one of them.",
         "", "Share of right answers on 20 worlds that it was not trained on, greedy, 400 questions a cell: the",

@@ -285,7 +285,7 @@ def test_any_text_gets_a_finite_score(reranker, question, texts):
 
 def test_training_learns_what_the_rationales_prefer(knobs, tmp_path):
     questions, passages, candidates = task(48)
-    knobs = knobs.model_copy(update={"epochs": 12, "lr": 3e-3, "sampled": 4})
+    knobs = knobs.model_copy(update={"epochs": 24, "batch": 8, "sampled": 4})
     folder = train_reranker(knobs, questions, passages, candidates, 0, tmp_path)
     run = {q: [(p, 0.0) for p in passages] for q in questions}
     best = {c.question_id: next(iter(c.from_rationale)) for c in candidates}
