@@ -36,7 +36,7 @@ from kardlib.gallery import refresh_readme
 from kardlib.settings import GLUE_TASKS, preset
 from kardlib.store import REPOSITORY, Store, atomic_write, now, provenance
 
-SCORECARD = "14_"  # reads the figures' data, so it waits for the notebooks before it
+SCORECARD = "14_"  # reads the figures' data, so it waits for all other notebooks
 LARGEST = 400_000  # bytes of a published notebook
 IMAGES = ("image/png", "image/jpeg", "application/pdf")  # outputs in base64
 ABSOLUTE = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
@@ -190,8 +190,12 @@ def read_assignments(source: str) -> dict[str, str]:
 
 
 def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> Iterator[Result]:
-    """The results of `run_notebook`, `at_once` side by side, as they end; none is started after one has failed."""
-    waiting, running, failed = list(notebooks), set[Future[Result]](), False
+    """The results of `run_notebook`, `at_once` side by side, as they end; none is started after one has failed.
+
+    The scorecard's notebook is the last to start, once all others have ended.
+    """
+    waiting = sorted(notebooks, key=lambda path: path.name.startswith(SCORECARD))
+    running, failed = set[Future[Result]](), False
     with ThreadPoolExecutor(at_once) as pool:
         try:
             while running or (waiting and not failed):

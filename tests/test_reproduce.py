@@ -91,7 +91,8 @@ def test_two_run_side_by_side_and_the_scorecard_waits_for_all(tmp_path: Path) ->
     meet += "while not other.exists():\n    time.sleep(0.05)"
     write_notebook(tmp_path, "01_one", meet.format(("one", "two")), "time.sleep(1)\npathlib.Path('end').touch()")
     write_notebook(tmp_path, "02_two", meet.format(("two", "one")))
-    write_notebook(tmp_path, "14_scorecard", "import pathlib\nprint(pathlib.Path('end').exists())")
+    write_notebook(tmp_path, "14_scorecard", "import os\nprint({'end', 'late'} <= set(os.listdir()))")
+    write_notebook(tmp_path, "15_own", "import pathlib\npathlib.Path('late').touch()")
     reproduce(root=tmp_path, at_once=2)
     assert printed(tmp_path / "runs" / "embedded-world" / "14_scorecard.ipynb").strip() == "True"
 
