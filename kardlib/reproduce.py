@@ -9,6 +9,7 @@ import difflib
 import html
 import os
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +59,7 @@ class Result:
     error: str = ""
     date: str = ""
     figures: Sequence[str] = ()  # PNG files that it wrote, as paths from the run's folder
+    artifacts: Sequence[str] = ()  # names of all that it needed, made by it or there before
 
 
 def reproduce(
@@ -230,8 +232,8 @@ def run_notebook(
             print(f"{name}  cell {at}/{count}  {time.monotonic() - start:.0f} s", flush=True)
 
     result = Result(name, "done", date=now())
-    kernel = kernel_of_this_python(environment)
-    with atomic_write(run / notebook.name) as copy:
+    with atomic_write(run / notebook.name) as copy, tempfile.NamedTemporaryFile("r", encoding="utf-8") as used:
+        kernel = kernel_of_this_python({**environment, "KARD_USED": used.name})
         with watch_memory(kernel) as peak:
             try:
                 papermill.execute_notebook(
@@ -252,6 +254,7 @@ def run_notebook(
             seconds=round(time.monotonic() - start, 1),
             peak_bytes=peak[0],
             figures=[Path(os.path.relpath(path, run)).as_posix() for path in drawn],
+            artifacts=sorted(set(used.read().split())),
         )
         executed = nbformat.read(copy, as_version=4)
         executed.metadata["kard"] = asdict(result)
@@ -334,7 +337,7 @@ img {{ max-width: 100% }}
 <h1>{title}</h1>
 <p>{origin}</p>
 <table>
-<tr><th>notebook<th>status<th>time<th>peak memory<th>finished<th>
+<tr><th>notebook<th>status<th>time<th>peak memory<th>artifacts<th>finished<th>
 {rows}
 </table>
 <h2>Scorecard</h2>
@@ -353,7 +356,7 @@ def write_index(run: Path, notebooks: Path, figures: Path) -> Path:
     page = PAGE.format(
         title=html.escape(f"kard reproduce: {run.name}"),
         origin=html.escape(" · ".join(facts)),
-        rows="\n".join(format_row(result) for result in results),
+        rows="\n".join(format_row(result, results) for result in results),
         scorecard=format_scorecard(figures),
         figures="\n".join(format_figure(path) for path in dict.fromkeys(f for r in results for f in r.figures)),
     )
@@ -370,7 +373,7 @@ def read_result(copy: Path) -> Result:
         return Result(copy.stem)
 
 
-def format_row(result: Result) -> str:
+def format_row(result: Result, results: Sequence[Result]) -> str:
     name = html.escape(result.notebook)
     if result.status == "not run":
         return f"<tr><td>{name}<td>not run"
@@ -380,10 +383,21 @@ def format_row(result: Result) -> str:
         f'<span class="{html.escape(result.status)}">{html.escape(result.status)}</span>',
         f"{result.seconds:.0f} s",
         f"{result.peak_bytes / 2**20:.0f} MiB",
+        html.escape(describe_sharing(result, results)),
         html.escape(result.date[:16].replace("T", " ")) + " UTC",
         f'<a href="{link}.ipynb">executed notebook</a><br>{html.escape(result.error)}',
     ]
     return "<tr>" + "".join(f"<td>{cell}" for cell in cells)
+
+
+def describe_sharing(result: Result, results: Sequence[Result]) -> str:
+    """How many artifacts a notebook needed, and how many of them each earlier notebook had needed too."""
+    parts, seen = [f"{len(result.artifacts)}"], set[str]()
+    for other in results[: results.index(result)]:
+        if shared := {*result.artifacts} & {*other.artifacts} - seen:
+            parts.append(f"{len(shared)} shared with {other.notebook[:2]}")
+            seen |= shared
+    return ", ".join(parts)
 
 
 def format_scorecard(figures: Path) -> str:

@@ -78,6 +78,9 @@ class Store:
                         print(f"artifact {name} is built again: {damage}", flush=True)
                     self._build(folder, {"kind": kind, "spec": spec}, build)
         self._upload(folder)
+        if used := os.environ.get("KARD_USED"):  # a file that `kard reproduce` reads once the notebook has ended
+            with open(used, "a", encoding="utf-8") as file:
+                file.write(f"{name}\n")
         return folder
 
     def _build(self, folder: Path, named_by: Mapping[str, Any], build: Callable[[Path], None]) -> None:

@@ -97,6 +97,17 @@ def test_two_run_side_by_side_and_the_scorecard_waits_for_all(tmp_path: Path) ->
     assert printed(tmp_path / "runs" / "embedded-world" / "14_scorecard.ipynb").strip() == "True"
 
 
+def test_the_report_says_which_artifacts_were_shared(tmp_path: Path) -> None:
+    make = "from kardlib.store import Store\nfor kind in {}:\n"
+    make += "    Store().make(kind, {{}}, lambda folder: (folder / 'file').write_text('1'))"
+    write_notebook(tmp_path, "01_one", make.format(("index", "run")))
+    write_notebook(tmp_path, "02_two", make.format(("index", "reranker", "index")))
+    write_notebook(tmp_path, "03_three", make.format(("index", "reranker", "run", "student")))
+    page = reproduce(root=tmp_path).read_text()
+    for said in ("<td>2<td>", "<td>2, 1 shared with 01<td>", "<td>4, 2 shared with 01, 1 shared with 02<td>"):
+        assert said in page
+
+
 def test_settings_reach_the_notebook_and_keep_figures_out_of_the_repository(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     write_notebook(tmp_path, "01_first", "print(dataset, overrides, figures_dir, data_dir)")
