@@ -102,8 +102,10 @@ class PartTrainer(Trainer):
 
     def collate(self, batch: Sequence[dict[str, Any]]) -> Mapping[str, Any]:
         """This process's part as tensors; where it is empty, an example without labels, which adds nothing."""
-        nothing: dict[str, Any] = {**batch[0], "labels": [-100] * len(batch[0]["labels"])}
-        return self.data_collator(list(part_of(batch, *find_place())) or [nothing])
+        part = list(part_of(batch, *find_place()))
+        if not part:
+            part = [{**batch[0], "labels": [-100] * len(batch[0]["labels"])}]
+        return self.data_collator(part)
 
     def part_of_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
         """The part's summed loss over the number of tokens that all parts have: (B, T, V) logits, (B, T) labels.

@@ -26,11 +26,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
-    Trainer,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from kardlib.data import DataError
 from kardlib.device import pick_device
@@ -49,10 +47,11 @@ from kardlib.memory import (
     save_knowledge_base,
     write_outputs,
 )
+from kardlib.parallel import PartTrainer
 from kardlib.reranker import length_batches, load_encoder
 from kardlib.settings import ReAugKDSettings, RunSettings, preset
-from kardlib.store import Store, write_json
-from kardlib.student import PlainProgress
+from kardlib.store import Store, check_begun, write_json
+from kardlib.student import PlainProgress, find_checkpoint
 from kardlib.tasks import Example, Task, open_task
 
 HEAD, HEAD_FACTS = "head.safetensors", "classifier.json"
@@ -274,8 +273,8 @@ class Numbered(torch.utils.data.Dataset):
         return {**self.tokens[i], "number": i}
 
 
-class Distiller(Trainer):
-    """A `Trainer` that minimises an objective."""
+class Distiller(PartTrainer):
+    """A `PartTrainer` that minimises an objective, in one process: embeddings of a batch are compared with each other."""
 
     objective: Objective
 
@@ -300,15 +299,20 @@ def train_classifier(
     seed: int,
     folder: Path,
 ) -> None:
-    """Train in place. A run that was killed goes on from `folder/checkpoints` and ends with the same weights."""
+    """Train in place. A run that was killed goes on from `folder/checkpoints` and ends with the same weights.
+
+    Raises StoreError for checkpoints of other settings.
+    """
     set_seed(seed)
+    knobs = settings.model_dump(include={"batch", "max_tokens", "train_words", "warmup"})
+    check_begun(folder, knobs | {"lr": lr, "epochs": epochs, "seed": seed, "number of examples": len(examples)})
     device = pick_device()
     classifier.encoder.get_input_embeddings().requires_grad_(settings.train_words)
     steps = -(-len(examples) // settings.batch) * epochs
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
         per_device_train_batch_size=settings.batch, num_train_epochs=epochs, learning_rate=lr,
-        warmup_steps=settings.warmup, lr_scheduler_type="linear", weight_decay=0.01, max_grad_norm=1.0,
+        warmup_steps=int(settings.warmup * steps), lr_scheduler_type="linear", weight_decay=0.01, max_grad_norm=1.0,
         train_sampling_strategy="group_by_length", save_strategy="steps", save_steps=max(100, steps // 5),
         save_total_limit=1, logging_steps=max(10, steps // 4), report_to=[], disable_tqdm=True,
         remove_unused_columns=False,
@@ -319,8 +323,7 @@ def train_classifier(
         data_collator=DataCollatorWithPadding(classifier.tokenizer),
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
-    checkpoints = folder / "checkpoints"
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None)
+    trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded=False))
 
 
 def label_objective(labels: Tensor) -> Objective:

@@ -1,6 +1,10 @@
 """ReAugKD: equations against plain loops in float64 and by gradcheck, layers, training, and the whole way."""
 
 import hashlib
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +29,18 @@ from kardlib.reaugkd import (
     contrastive_loss,
     encode,
     keep_layers,
+    label_objective,
     load_classifier,
     open_reaugkd,
     relational_loss,
     rkd_loss,
     soft_label_loss,
     student_objective,
+    train_classifier,
     train_projection,
 )
 from kardlib.settings import ReAugKDSettings, preset
-from kardlib.store import Store
+from kardlib.store import Store, StoreError
 from kardlib.tasks import Example
 
 SIGNS = "insomnia fever rash thirst tremor jaundice nausea migraine".split()
@@ -216,6 +222,61 @@ def test_mean_pooling_leaves_padding_out(knobs):
     lengths = inputs.attention_mask.sum(1)
     expected = torch.stack([hidden[i, : lengths[i]].mean(0) for i in range(2)])
     assert torch.allclose(classifier(**inputs)[0], expected, atol=1e-6)
+
+
+# Training
+
+SAID = [Example(f"A baker has {SIGNS[i % 8]}.", " ".join(SIGNS[: i % 7]), i % 2) for i in range(160)]
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.test_reaugkd import Device, ReAugKDSettings, label_objective, module, train
+module.pick_device = lambda: Device("cpu", False, "the tests")
+
+def until_step_120(objective):
+    def counted(embeddings, logits, number):
+        counted.steps += 1
+        if counted.steps == 120:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return objective(embeddings, logits, number)
+    counted.steps = 0
+    return counted
+
+train(ReAugKDSettings.model_validate_json(sys.argv[1]), Path(sys.argv[2]), until_step_120)
+"""
+
+
+def train(knobs: ReAugKDSettings, folder: Path, wrap=lambda objective: objective, lr: float = 1e-3) -> dict:
+    """Three epochs of 80 steps, with dropout: the weights at the end."""
+    classifier = build_teacher(knobs, 2, 0)
+    objective = wrap(label_objective(torch.tensor([e.label for e in SAID])))
+    train_classifier(classifier, SAID, objective, knobs, lr, 3, 0, folder)
+    return classifier.state_dict()
+
+
+def test_a_training_killed_in_its_second_epoch_ends_with_the_weights_of_one_that_was_not(knobs, tmp_path):
+    knobs, root = knobs.model_copy(update={"batch": 2}), Path(__file__).parents[1]
+    command = [sys.executable, "-c", KILLED, knobs.model_dump_json(), str(tmp_path / "killed")]
+    threads = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    killed = subprocess.run(command, cwd=root, env=os.environ | threads, check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    assert [folder.name for folder in checkpoints.glob("checkpoint-*")] == ["checkpoint-100"]
+    (checkpoints / "checkpoint-119").mkdir()  # half written: without the state that comes last
+    whole, again = train(knobs, tmp_path / "whole"), train(knobs, tmp_path / "killed")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    with pytest.raises(StoreError, match=r"killed was begun with lr = 0\.001 and cannot go on with 0\.002"):
+        train(knobs, tmp_path / "killed", lr=2e-3)
+
+
+def test_a_training_of_one_step_trains(knobs, tmp_path):
+    """Its warm-up is rounded down, so that its one step does not have a learning rate of 0."""
+    knobs = knobs.model_copy(update={"batch": 160})
+    classifier = build_teacher(knobs, 2, 0)
+    before = {name: weight.clone() for name, weight in classifier.state_dict().items()}
+    labels = torch.tensor([e.label for e in SAID])
+    train_classifier(classifier, SAID, label_objective(labels), knobs, 1e-3, 1, 0, tmp_path)
+    assert not torch.equal(classifier.state_dict()["head.weight"], before["head.weight"])
 
 
 # Projection
