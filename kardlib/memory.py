@@ -155,22 +155,25 @@ def find_prototypes(keys: Array, soft_labels: Array, gold: NDArray[np.int64], sh
 
 
 def save_knowledge_base(folder: Path, base: KnowledgeBase, keys: Array, teacher: str) -> None:
-    """Write index, keys and soft labels, and who the teacher was (as `experiment.identify` names it)."""
+    """Write index, keys and soft labels, and the hash of the teacher's weights (`experiment.identify`)."""
     faiss.write_index(base.index, str(folder / "index.faiss"))
     save_file({"keys": keys, "soft_labels": base.soft_labels}, folder / "entries.safetensors")
     write_json(folder / "knowledge_base.json", {"teacher": teacher, "dim": base.index.d, "entries": base.index.ntotal})
 
 
 def load_knowledge_base(folder: Path, teacher: str, dim: int) -> tuple[KnowledgeBase, Array]:
-    """The knowledge base and its keys. Raises KnowledgeBaseError if another teacher built it, or for another size."""
+    """The knowledge base and its keys; `teacher` is the hash of its weights.
+
+    Raises KnowledgeBaseError if another teacher built it, or for another size.
+    """
     try:
         facts = json.loads((folder / "knowledge_base.json").read_text("utf-8"))
     except (OSError, ValueError):
         raise KnowledgeBaseError(f"{folder} holds no knowledge base: build it first") from None
     if facts["teacher"] != teacher:
         raise KnowledgeBaseError(
-            f"the knowledge base in {folder.name} was built by the teacher {facts['teacher']}, not by {teacher}: "
-            "build it again with this teacher"
+            f"the knowledge base in {folder.name} was built by a teacher with the weights {facts['teacher']}, not "
+            f"{teacher}: build it again with this teacher"
         )
     if facts["dim"] != dim:
         raise KnowledgeBaseError(

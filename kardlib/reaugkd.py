@@ -274,7 +274,7 @@ class Numbered(torch.utils.data.Dataset):
 
 
 class Distiller(PartTrainer):
-    """A `PartTrainer` that minimises an objective, in one process: embeddings of a batch are compared with each other."""
+    """A `PartTrainer` that minimises an objective; of one process, as a batch's embeddings are compared."""
 
     objective: Objective
 
@@ -451,6 +451,10 @@ class ReAugKD:
         return self.store.make("reaugkd_teacher", spec, build)
 
     @cached_property
+    def teacher_weights(self) -> str:
+        return identify(str(self.teacher))
+
+    @cached_property
     def teacher_outputs(self) -> dict[str, Outputs]:
         return read_outputs(self.teacher)
 
@@ -459,6 +463,7 @@ class ReAugKD:
         """The knowledge base of the training split: projected embeddings, soft labels, HNSW graph."""
         seed, dim = self.settings.seeds[0], self.student_config.hidden_size
         spec = {"teacher": self.teacher.name, "dim": dim, "seed": seed, "tau": self.knobs.tau}
+        spec |= {"weights": self.teacher_weights}  # a teacher trained again has the same name
         spec |= self.knobs.model_dump(include={"projection_steps", "projection_batch", "projection_lr"})
 
         def build(folder: Path) -> None:
@@ -467,7 +472,7 @@ class ReAugKD:
             project = train_projection(outputs.embeddings, self.task.gold("train"), dim, count, self.knobs, seed)
             keys = project(outputs.embeddings)
             base = KnowledgeBase(build_index(keys), outputs.probabilities)
-            save_knowledge_base(folder, base, keys, self.teacher.name)
+            save_knowledge_base(folder, base, keys, self.teacher_weights)
 
         return self.store.make("reaugkd_base", spec, build)
 
@@ -482,7 +487,7 @@ class ReAugKD:
 
     @cached_property
     def _loaded_base(self) -> tuple[KnowledgeBase, Array]:
-        return load_knowledge_base(self.base_folder, self.teacher.name, self.student_config.hidden_size)
+        return load_knowledge_base(self.base_folder, self.teacher_weights, self.student_config.hidden_size)
 
     @cached_property
     def students(self) -> dict[tuple[Losses, int], Path]:
@@ -556,7 +561,7 @@ def distill_student(
     """One student, and what it says where something is chosen or reported."""
     student = build_student(settings, len(task.labels), seed)
     labels = torch.from_numpy(task.gold("train"))
-    keys = load_knowledge_base(base, teacher.name, student.encoder.config.hidden_size)[1]
+    keys = load_knowledge_base(base, identify(str(teacher)), student.encoder.config.hidden_size)[1]
     objective = student_objective(losses, labels, read_outputs(teacher)["train"], keys, settings)
     train_classifier(student, task.splits["train"], objective, settings, settings.lr, settings.epochs, seed, folder)
     finish(student, task, ("dev", "test"), settings, folder)

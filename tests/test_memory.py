@@ -149,7 +149,7 @@ def test_saved_and_loaded_predictions_are_identical(entries, base, tmp_path):
 
 def test_a_knowledge_base_of_another_teacher_or_size_is_refused(entries, base, tmp_path):
     save_knowledge_base(tmp_path, base, entries[0], "teacher-1")
-    with pytest.raises(KnowledgeBaseError, match=r"built by the teacher teacher-1, not by teacher-2: build it again"):
+    with pytest.raises(KnowledgeBaseError, match=r"a teacher with the weights teacher-1, not teacher-2: build it"):
         load_knowledge_base(tmp_path, "teacher-2", 16)
     with pytest.raises(KnowledgeBaseError, match=r"embeddings of size 16, the student's have size 8: build it for"):
         load_knowledge_base(tmp_path, "teacher-1", 8)

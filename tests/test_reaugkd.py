@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.autograd import gradcheck
 from torch.nn.functional import normalize
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
@@ -18,7 +19,7 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 from kardlib import reaugkd as module
 from kardlib.data import DataError
 from kardlib.device import Device
-from kardlib.memory import Outputs
+from kardlib.memory import KnowledgeBaseError, Outputs
 from kardlib.nano import build_tokenizer
 from kardlib.reaugkd import (
     METHODS,
@@ -27,6 +28,7 @@ from kardlib.reaugkd import (
     build_student,
     build_teacher,
     contrastive_loss,
+    distill_student,
     encode,
     keep_layers,
     label_objective,
@@ -351,6 +353,18 @@ def test_opened_again_nothing_is_made_and_predictions_are_identical(experiment):
     for method in METHODS:
         assert (again.probabilities(method) == experiment.probabilities(method)).all()
     assert {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")} == made
+
+
+def test_a_knowledge_base_of_a_teacher_trained_again_is_refused(experiment, tmp_path):
+    """Its settings, and so its artifact's name, are the same; one of its weights is not."""
+    again = tmp_path / experiment.teacher.name
+    shutil.copytree(experiment.teacher, again)
+    weights = load_file(again / "model.safetensors")
+    weights["embeddings.LayerNorm.bias"][0] += 1e-3
+    save_file(weights, again / "model.safetensors", {"format": "pt"})
+    losses = METHODS["reaugkd"].losses
+    with pytest.raises(KnowledgeBaseError, match=r"by a teacher with the weights \w{16}, not \w{16}: build it again"):
+        distill_student(tmp_path, experiment.task, experiment.knobs, again, experiment.base_folder, losses, 0)
 
 
 def test_a_saved_student_says_what_its_outputs_say(experiment):
