@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kardlib.data import SPLITS, DataError, Dataset, Question, Row, read_questions
+from kardlib.store import full_error, is_full
 
 
 class Source(NamedTuple):
@@ -64,22 +65,28 @@ HUB = {
 def read_hub(name: str) -> Dataset:
     """A dataset of `HUB`, fetched once into the Hub's own cache. Raises DataError."""
     source = HUB[name]
-    splits = {split: source.read(fetch(source, file)) for split, file in source.files.items()}
+    splits = {
+        split: source.read(fetch(source.repository, source.revision, file, "KARD's release"))
+        for split, file in source.files.items()
+    }
     return Dataset(name, {split: splits.get(split, []) for split in SPLITS}, [], {})
 
 
-def fetch(source: Source, file: str) -> Path:
-    """A file of a dataset at the pinned revision. Raises DataError."""
-    from huggingface_hub import hf_hub_download  # imported late: it takes half a second
-    from huggingface_hub.errors import HfHubHTTPError
+def fetch(repository: str, revision: str, file: str, instead: str) -> Path:
+    """A file of a dataset at the pinned revision, from the Hub's cache where it is there; `instead` is what a folder
+    of one's own would hold. Raises DataError, and StoreError where the cache's disk is full.
+    """
+    from huggingface_hub import constants, hf_hub_download  # imported late: it takes half a second
 
     try:
-        return Path(hf_hub_download(source.repository, file, repo_type="dataset", revision=source.revision))
-    except (OSError, HfHubHTTPError, ValueError) as error:  # also a cache that has no such file while offline
+        return Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
+    except Exception as error:  # also what its HTTP library raises, which changes with its version
+        if is_full(error):
+            raise full_error(Path(constants.HF_HUB_CACHE)) from None
         raise DataError(
-            f"{file} of {source.repository} could not be fetched from the Hugging Face Hub "
-            f"({str(error).strip().splitlines()[0]}): check the network, or set data_dir to the folder that holds "
-            "KARD's release"
+            f"{file} of {repository} could not be fetched from the Hugging Face Hub "
+            f"({(str(error).strip() or type(error).__name__).splitlines()[0]}): check the network, or set data_dir to "
+            f"the folder that holds {instead}"
         ) from None
 
 

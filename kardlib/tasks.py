@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from huggingface_hub import HfApi, hf_hub_download
 from numpy.typing import NDArray
 
 from kardlib.data import DataError
+from kardlib.hub import fetch
 from kardlib.settings import GLUE_TASKS, RunSettings, WorldSettings
 from kardlib.world import build_world
 
@@ -143,18 +143,10 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def read_hub(name: str) -> tuple[list[Row], list[Row]]:
-    """The training and validation rows of the Hub's `nyu-mll/glue`, pinned. Raises DataError without a network."""
+    """The training and validation rows of the Hub's `nyu-mll/glue`, pinned. Raises what `fetch` does."""
     columns = COLUMNS[name]
     files = [f"{name}/{split}-00000-of-00001.parquet" for split in ("train", columns.hub_dev)]
-    try:
-        # asking first fails at once where there is no network; a download would try again and again
-        HfApi().dataset_info(HUB, revision=REVISION, timeout=5)
-        paths = [hf_hub_download(HUB, file, repo_type="dataset", revision=REVISION) for file in files]
-    except Exception as error:  # whatever the Hub client's HTTP library raises
-        raise DataError(
-            f"the Hub with {HUB} is out of reach: try again, or set data_dir to a folder with glue/{columns.folder}/"
-        ) from error
-    train, test = (read_parquet(Path(path), columns.hub) for path in paths)
+    train, test = (read_parquet(fetch(HUB, REVISION, file, f"glue/{columns.folder}/"), columns.hub) for file in files)
     return train, test
 
 

@@ -12,8 +12,10 @@ from threading import Thread
 import pandas as pd
 import pytest
 
+from kardlib import tasks
 from kardlib.data import DataError, Question
 from kardlib.hub import HUB, read_openbookqa, read_strategyqa
+from kardlib.store import StoreError
 
 ROOT = Path(__file__).parents[1]
 OBQA = {"id": "7-980", "question_stem": "The sun is responsible for", "answerKey": "D"}
@@ -85,9 +87,13 @@ def hub(tmp_path) -> Iterator[str]:
 
 
 def fetch(name: str, endpoint: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """Read the dataset in a process of its own: the Hub's address is read when it starts."""
     code = f"from kardlib.hub import read_hub; data = read_hub('{name}'); "
     code += "print({split: [q.id for q in questions] for split, questions in data.splits.items()}, data.passages)"
+    return run(code, endpoint, tmp_path)
+
+
+def run(code: str, endpoint: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: the Hub's address is read when it starts."""
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
@@ -112,3 +118,34 @@ def test_a_hub_that_does_not_answer_or_has_no_such_file(hub, tmp_path):
         said = fetch("obqa", endpoint, tmp_path).stderr.strip().splitlines()[-1]
         assert "main/train-00000-of-00001.parquet of allenai/openbookqa could not be fetched" in said
         assert said.endswith("check the network, or set data_dir to the folder that holds KARD's release")
+
+
+READ_RTE = "from kardlib.tasks import read_hub; print(*(rows for rows in read_hub('rte')))"
+
+
+def offer_rte(tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "datasets" / tasks.HUB / "resolve" / tasks.REVISION / "rte"
+    for split, label in (("train", 1), ("validation", 0)):
+        row = {"sentence1": f"{split} 1", "sentence2": f"{split} 2", "label": label, "idx": 0}
+        parquet(folder / f"{split}-00000-of-00001.parquet", row)
+
+
+def test_a_glue_task_is_fetched_at_its_revision_and_then_needs_no_network(hub, tmp_path):
+    offer_rte(tmp_path)
+    for endpoint in (hub, "http://127.0.0.1:9"):
+        done = run(READ_RTE, endpoint, tmp_path)
+        assert "Row(text='train 1', pair='train 2', label='1'" in done.stdout, done.stderr
+        assert "Row(text='validation 1', pair='validation 2', label='0'" in done.stdout
+
+
+def test_a_glue_task_that_the_hub_has_not(hub, tmp_path):
+    said = run(READ_RTE, hub, tmp_path).stderr.strip().splitlines()[-1]
+    assert "rte/train-00000-of-00001.parquet of nyu-mll/glue could not be fetched" in said
+    assert said.endswith("or set data_dir to the folder that holds glue/RTE/")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a device that is always full")
+def test_a_full_disk_is_no_lack_of_network(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: Path("/dev/full").write_text("x" * 100_000))
+    with pytest.raises(StoreError, match=r"^the disk that holds .* is full: free some space"):
+        tasks.read_hub("rte")

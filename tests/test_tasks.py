@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kardlib import tasks
 from kardlib.data import DataError
 from kardlib.settings import GLUE_TASKS, preset
-from kardlib.tasks import COLUMNS, Row, open_task, read_hub, read_parquet, read_tsv, split_task
+from kardlib.tasks import COLUMNS, Row, open_task, read_parquet, read_tsv, split_task
 
 REAL = Path(os.environ.get("KARD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 HEADER = "index\tsentence1\tsentence2\tlabel"
@@ -117,18 +117,6 @@ def test_the_hubs_files(tmp_path):
         Row("a", "c", "2", f"{path.name}, row 0"),
         Row("b", "d", "0", f"{path.name}, row 1"),
     ]
-
-
-def test_no_network_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(tasks, "HfApi", lambda: tasks_api("http://127.0.0.1:9"))
-    with pytest.raises(DataError, match=r"the Hub with nyu-mll/glue is out of reach.*glue/RTE/"):
-        read_hub("rte")
-
-
-def tasks_api(endpoint: str):
-    from huggingface_hub import HfApi
-
-    return HfApi(endpoint=endpoint)
 
 
 @pytest.mark.parametrize("scale", ["smoke", "embedded"])
