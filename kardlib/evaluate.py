@@ -192,6 +192,24 @@ def f1_interval(
     F1 is no mean over questions, so that each resample (drawn as in `bootstrap_interval`) counts anew. Without a
     positive prediction or answer F1 is 0. Raises ValueError for shapes that differ.
     """
+    return _percentiles(_resample_f1(predicted, gold, resamples, seed), level)
+
+
+def f1_difference(
+    a: ArrayLike, b: ArrayLike, gold: ArrayLike, level: float = 0.95, resamples: int = 5000, seed: int = 0
+) -> Interval:
+    """How far the F1 of `a` is above that of `b`, shapes as in `f1_interval`, and the interval over the same draws.
+
+    Where one of them has a single row (a teacher), it stands beside every seed. Raises ValueError for shapes that
+    differ otherwise.
+    """
+    table_a, table_b = np.broadcast_arrays(np.atleast_2d(a), np.atleast_2d(b))
+    resampled = [_resample_f1(table, gold, resamples, seed) for table in (table_a, table_b)]
+    return _percentiles(resampled[0] - resampled[1], level)
+
+
+def _resample_f1(predicted: ArrayLike, gold: ArrayLike, resamples: int, seed: int) -> NDArray[np.float64]:
+    """F1, mean over seeds: as measured, then of every resample (1 + resamples,)."""
     guess, truth = np.atleast_2d(np.asarray(predicted, dtype=float)), np.asarray(gold, dtype=float)
     if guess.ndim != 2 or guess.shape[1:] != truth.shape or not guess.size:
         raise ValueError(f"predictions {guess.shape} and answers {truth.shape} do not belong together")
@@ -199,12 +217,16 @@ def f1_interval(
     rng = np.random.default_rng(seed)
     draws = np.vstack([np.ones(questions), _count_draws(rng, resamples, questions)])
     hits, said, true = draws @ (guess * truth).T, draws @ guess.T, (draws @ truth)[:, None]
-    f1 = 2 * hits / np.maximum(said + true, 1)  # (1 + resamples, seeds); first what was measured
+    f1 = 2 * hits / np.maximum(said + true, 1)  # (1 + resamples, seeds)
     if seeds > 1:
         f1[1:] *= _count_draws(rng, resamples, seeds)
-    means = f1.mean(axis=1)
-    low, high = np.quantile(means[1:], [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(means[0]), float(low), float(high))
+    return f1.mean(axis=1)
+
+
+def _percentiles(values: NDArray[np.float64], level: float) -> Interval:
+    """What was measured, which comes first, and the interval of the resamples after it."""
+    low, high = np.quantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values[0]), float(low), float(high))
 
 
 def verdict(found: Interval | Difference, above: float = 0.0, below: float = math.inf) -> str:

@@ -15,6 +15,7 @@ from kardlib.data import LETTERS
 from kardlib.evaluate import (
     accuracy,
     bootstrap_interval,
+    f1_difference,
     f1_interval,
     gain_row,
     hits,
@@ -290,6 +291,22 @@ def test_f1_and_its_interval():
     assert f1_interval(np.zeros(200), gold).mean == 0
     with pytest.raises(ValueError, match="do not belong together"):
         f1_interval(said, gold[:5])
+
+
+def test_a_difference_in_f1_is_paired():
+    rng = np.random.default_rng(0)
+    gold = rng.random(200) < 0.6
+    worse = np.stack([np.where(rng.random(200) < 0.8, gold, ~gold) for _ in range(3)])
+    better = np.where(rng.random(worse.shape) < 0.3, gold, worse)  # some of its mistakes are mended
+    gain = f1_difference(better, worse, gold)
+    alone = f1_interval(better, gold), f1_interval(worse, gold)
+    assert gain.mean == pytest.approx(alone[0].mean - alone[1].mean)
+    assert 0 < gain.low < gain.mean < gain.high
+    assert gain.high - gain.low < min(interval.high - interval.low for interval in alone)
+    assert f1_difference(worse, worse, gold) == (0, 0, 0)
+    assert f1_difference(gold, worse, gold).mean == pytest.approx(1 - alone[1].mean)  # one row beside three
+    with pytest.raises(ValueError, match="broadcast"):
+        f1_difference(better, worse[:, :5], gold)
 
 
 def test_the_last_letter_is_read_whatever_the_text_says():
