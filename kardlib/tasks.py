@@ -72,7 +72,7 @@ class Columns(NamedTuple):
 
 
 COLUMNS = {
-    "cola": Columns("CoLA", "sentence", "", "label", ("sentence",)),  # its TSV files have no header: the Hub alone
+    "cola": Columns("CoLA", "sentence", "", "label", ("sentence",)),
     "mnli": Columns("MNLI", "sentence1", "sentence2", "gold_label", ("premise", "hypothesis"),
                     "dev_matched", "validation_matched"),
     "mrpc": Columns("MRPC", "#1 String", "#2 String", "Quality", ("sentence1", "sentence2")),
@@ -123,9 +123,13 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise DataError(f"{path}: the text is not UTF-8; convert the file") from None
     header = lines[0].split("\t")
     if missing := [c for c in columns if c not in header]:
-        raise DataError(
-            f"{path}, line 1: the header has no column {missing[0]!r}; the first line must name the columns"
-        )
+        hint = "; the first line must name the columns"
+        if path.parent.name == COLUMNS["cola"].folder:
+            hint += (
+                ", which it does not in the official files: leave data_dir out to take the Hub's, or put "
+                "'source label star sentence' with tabs between them before the first line of train.tsv and dev.tsv"
+            )
+        raise DataError(f"{path}, line 1: the header has no column {missing[0]!r}{hint}")
     places = [header.index(c) for c in columns]
     for number, line in enumerate(lines[1:], 2):
         if not line:

@@ -72,6 +72,20 @@ def test_a_wrong_file_is_one_sentence_with_its_line(lines, message, tmp_path):
     assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
+def test_colas_official_files_have_no_header(tmp_path):
+    lines = "".join(f"gj04\t{i % 2}\t{'' if i % 2 else '*'}\tSentence {i}.\n" for i in range(40))
+    (tmp_path / "CoLA").mkdir()
+    files = [tmp_path / "CoLA" / f"{file}.tsv" for file in ("train", "dev")]
+    for file in files:
+        file.write_text(lines)
+    settings = preset("embedded", "cola", str(tmp_path))
+    with pytest.raises(DataError, match=r"no column 'sentence'.*leave data_dir out .* or put 'source label star sent"):
+        open_task(settings)
+    for file in files:
+        file.write_text("source\tlabel\tstar\tsentence\n" + lines)
+    assert open_task(settings).splits["test"][1] == ("Sentence 1.", "", 1)
+
+
 def test_missing_and_undecodable_files(tmp_path):
     with pytest.raises(DataError, match=r"there is no file .*train\.tsv; correct data_dir"):
         list(read_tsv(tmp_path / "train.tsv", WANTED))
