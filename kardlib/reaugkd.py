@@ -48,7 +48,7 @@ from kardlib.memory import (
     write_outputs,
 )
 from kardlib.parallel import PartTrainer
-from kardlib.reranker import length_batches, load_encoder
+from kardlib.reranker import count_positions, length_batches, load_encoder
 from kardlib.settings import ReAugKDSettings, RunSettings, preset
 from kardlib.store import Store, check_begun, write_json
 from kardlib.student import PlainProgress, find_checkpoint
@@ -171,11 +171,10 @@ class Classifier(nn.Module):
     def tokenize(self, examples: Sequence[Example], max_tokens: int) -> list[dict[str, list[int]]]:
         """What the encoder is given for every example; the longer text of a pair is cut first."""
         texts, pairs = [e.text for e in examples], [e.pair for e in examples]
-        config = self.encoder.config
         tokens = self.tokenizer(
             texts, pairs if any(pairs) else None, truncation=True,
-            max_length=min(max_tokens, getattr(config, "max_position_embeddings", max_tokens)),
-            return_token_type_ids=getattr(config, "type_vocab_size", 0) > 1,
+            max_length=min(max_tokens, count_positions(self.encoder)),
+            return_token_type_ids=getattr(self.encoder.config, "type_vocab_size", 0) > 1,
         )  # fmt: skip
         return [dict(zip(tokens, values, strict=True)) for values in zip(*tokens.values(), strict=True)]
 

@@ -112,7 +112,7 @@ class Reranker(nn.Module):
         super().__init__()
         self.encoder: Any = encoder  # peft wraps it while LoRA trains
         self.linear, self.tokenizer = linear, tokenizer
-        self.max_tokens = min(max_tokens, getattr(encoder.config, "max_position_embeddings", max_tokens))
+        self.max_tokens = min(max_tokens, count_positions(encoder))
 
     def tokenize(self, texts: Mapping[str, str]) -> dict[str, list[int]]:
         """Every text's token ids, cut to `max_tokens`."""
@@ -149,12 +149,25 @@ def load_encoder(
     source, revision = (str(place), None) if place.is_dir() else (name, revision or pinned(name))
     try:
         encoder = AutoModel.from_pretrained(source, revision=revision, use_safetensors=True, dtype=torch.float32)
-        return encoder, AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        if tokenizer.pad_token_id is None:
+            raise ValueError("its tokenizer has no padding token, so that texts of unequal length make no batch")
+        return encoder, tokenizer
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(
             f"no {role} could be loaded from {name!r} (a nano model, 'minilm', a folder with config.json and "
             f"model.safetensors, or a Hub id): {str(error).splitlines()[0]}"
         ) from error
+
+
+def count_positions(encoder: PreTrainedModel) -> int:
+    """How many tokens an encoder can read; RoBERTa and its kin number them from behind the padding token's id."""
+    first = [
+        1 + module.padding_idx
+        for name, module in encoder.named_modules()
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+    ]
+    return getattr(encoder.config, "max_position_embeddings", 10**9) - sum(first)
 
 
 def load_reranker(settings: RerankerSettings) -> Reranker:

@@ -14,7 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.autograd import gradcheck
 from torch.nn.functional import normalize
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from kardlib import reaugkd as module
 from kardlib.data import DataError
@@ -55,19 +63,34 @@ def fp32():
         yield
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory) -> Path:
-    """A small random BERT of four layers: the paper's path, every second layer of the teacher."""
-    folder = tmp_path_factory.mktemp("bert")
-    tokenizer = build_tokenizer()
+def build_encoder(kind: str, **sizes: int) -> PreTrainedModel:
+    """A small random one of four layers."""
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    sizes = {"max_position_embeddings": 64} | sizes
+    if kind == "distilbert":
+        return DistilBertModel(DistilBertConfig(dim=32, n_layers=4, n_heads=2, hidden_dim=64, **sizes))
+    sizes |= {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
+    return (
+        RobertaModel(RobertaConfig(type_vocab_size=1, **sizes)) if kind == "roberta" else BertModel(BertConfig(**sizes))
+    )
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory) -> dict[str, Path]:
+    """Folders by kind, as any `transformers` checkpoint is, with the nano models' tokenizer."""
+    tokenizer, folders = build_tokenizer(), {}
+    for kind in ("bert", "distilbert", "roberta"):
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        build_encoder(kind, **sizes).save_pretrained(folders[kind])
+        tokenizer.save_pretrained(folders[kind])
+    return folders
+
+
+@pytest.fixture(scope="module")
+def bert(encoders) -> Path:
+    """The paper's path: every second layer of the teacher."""
+    return encoders["bert"]
 
 
 @pytest.fixture(scope="module")
@@ -182,10 +205,12 @@ def test_a_method_sums_its_losses(knobs):
 # Encoders
 
 
-def test_the_student_is_every_second_layer_of_the_teacher_before_fine_tuning(knobs, bert):
-    weights = load_file(bert / "model.safetensors")
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
+def test_the_student_is_every_second_layer_of_the_teacher_before_fine_tuning(kind, knobs, encoders):
+    weights = load_file(encoders[kind] / "model.safetensors")
+    knobs = knobs.model_copy(update={"teacher": str(encoders[kind])})
     student = build_student(knobs, 2, 0).encoder.state_dict()
-    assert {n.split(".")[2] for n in student if n.startswith("encoder.layer")} == {"0", "1"}
+    assert {n.split(".")[2] for n in student if ".layer." in n} == {"0", "1"}
     for name, weight in student.items():
         source = name.replace("layer.1.", "layer.2.")
         assert torch.equal(weight, weights[source]), name
@@ -194,18 +219,19 @@ def test_the_student_is_every_second_layer_of_the_teacher_before_fine_tuning(kno
     assert build_student(own, 2, 0).encoder.config.hidden_size == 128
 
 
-def test_layers_of_another_architecture_and_layers_that_are_not_there():
-    config = DistilBertConfig(vocab_size=20, dim=8, n_layers=3, n_heads=2, hidden_dim=16)
-    model = keep_layers(DistilBertModel(config), [0, 2])
-    assert model(torch.ones(1, 3, dtype=torch.long)).last_hidden_state.shape == (1, 3, 8)
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
+def test_layers_that_are_not_there(kind):
+    model = keep_layers(build_encoder(kind), [0, 2])
+    assert model(torch.full((1, 3), 5)).last_hidden_state.shape == (1, 3, 32)
     for layers in ([2], [], [-1]):
         with pytest.raises(DataError, match=r"cannot be kept of 2: give numbers from 0 to 1"):
             keep_layers(model, layers)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_outputs_do_not_depend_on_the_batch_and_survive_saving(pooling, knobs, tmp_path):
-    classifier = build_teacher(knobs.model_copy(update={"pooling": pooling}), 3, 0)
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
+def test_outputs_do_not_depend_on_the_batch_and_survive_saving(kind, pooling, knobs, encoders, tmp_path):
+    classifier = build_teacher(knobs.model_copy(update={"pooling": pooling, "teacher": str(encoders[kind])}), 3, 0)
     examples = [Example("A baker has fever.", "He has a rash." * (1 + i % 3), 0) for i in range(6)]
     examples.append(Example("insomnia " * 90, "fever", 1))  # longer than the encoder's positions
     together = encode(classifier, examples, 64)
@@ -279,6 +305,23 @@ def test_a_training_of_one_step_trains(knobs, tmp_path):
     labels = torch.tensor([e.label for e in SAID])
     train_classifier(classifier, SAID, label_objective(labels), knobs, 1e-3, 1, 0, tmp_path)
     assert not torch.equal(classifier.state_dict()["head.weight"], before["head.weight"])
+
+
+@pytest.mark.parametrize(("teacher", "student"), [("roberta", "distilbert"), ("distilbert", "roberta")])
+def test_an_encoder_of_one_kind_learns_from_one_of_another(teacher, student, knobs, encoders, tmp_path):
+    knobs = knobs.model_copy(update={"teacher": str(encoders[teacher]), "student": str(encoders[student])})
+    labels = torch.tensor([e.label for e in SAID])
+    outputs = encode(build_teacher(knobs, 2, 0), SAID, 32)
+    keys = train_projection(outputs.embeddings, labels.numpy(), 32, 2, knobs, 0)(outputs.embeddings)
+    losses: list[float] = []
+
+    def objective(*batch: torch.Tensor) -> torch.Tensor:
+        loss = student_objective(METHODS["reaugkd"].losses, labels, outputs, keys, knobs)(*batch)
+        losses.append(loss.item())
+        return loss
+
+    train_classifier(build_student(knobs, 2, 0), SAID, objective, knobs, 1e-3, 4, 0, tmp_path)
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
 # Projection

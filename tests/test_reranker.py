@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from kardlib import reranker as module
 from kardlib.data import DataError
@@ -358,6 +359,16 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence(encoder, knobs, tmp_path)
             (tmp_path / "model.safetensors").write_bytes(weights)
         with pytest.raises(DataError, match=r"no reranker could be loaded from .* \(a nano model, 'minilm', a folder"):
             load_reranker(knobs.model_copy(update={"model": str(tmp_path)}))
+
+
+def test_an_encoder_whose_tokenizer_cannot_pad_is_one_sentence(encoder, knobs, tmp_path):
+    shutil.copytree(encoder, tmp_path, dirs_exist_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"no reranker .*: its tokenizer has no padding token") as error:
+        load_reranker(knobs.model_copy(update={"model": str(tmp_path)}))
+    assert "\n" not in str(error.value)
 
 
 def test_missing_texts_and_candidates_are_one_sentence(reranker, knobs, tmp_path):
