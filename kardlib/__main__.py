@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 import kardlib
 from kardlib.device import pick_device
 from kardlib.errors import KardError
-from kardlib.settings import SettingsError, preset
+from kardlib.settings import GLUE_TASKS, SettingsError, preset
 from kardlib.store import REPOSITORY, Store, clear_if_full
 
 NEEDED_DISK = 5 * 10**9  # bytes; the embedded run with the artifacts of a few changed settings
@@ -89,8 +89,12 @@ def build_parser() -> argparse.ArgumentParser:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """The options that choose a run's settings."""
     parser.add_argument("--scale", choices=["smoke", "embedded", "paper"], default="embedded")
-    parser.add_argument("--dataset", default="world", help="world (default), own, obqa, strategyqa, medqa_usmle_hf")
-    parser.add_argument("--data-dir", help="the folder with KARD's release or your own files")
+    parser.add_argument(
+        "--dataset", default="world",
+        help="world (default), own, obqa, strategyqa, medqa_usmle_hf; of GLUE, for notebook 13: "
+        + ", ".join(GLUE_TASKS),
+    )  # fmt: skip
+    parser.add_argument("--data-dir", help="the folder with KARD's release, GLUE's TSV files or your own files")
     parser.add_argument(
         "--set", action="append", default=[], metavar="retrieval.k=1", help="change a setting; repeatable"
     )

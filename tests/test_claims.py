@@ -16,6 +16,7 @@ from kardlib.claims import (
     ClaimError,
     Region,
     Reported,
+    best_rows,
     describe,
     gains,
     judge,
@@ -204,6 +205,17 @@ def test_the_mean_over_tasks_and_its_interval():
     assert over_rkd["file"] == "figures/13_reaugkd_mrpc.csv, figures/13_reaugkd_rte.csv"
     best = means["gain in accuracy over the best earlier method, mean of tasks"]  # RKD, over which the gain is smallest
     assert best["value"] == over_rkd["value"] and len(means) == 3
+
+
+def test_on_every_task_the_best_earlier_method_is_its_own():
+    gains = GLUE_GAINS | {"world": {"rkd": (0.03, 0.0, 0.06), "reaugkd_no_retrieval": (0.01, 0.0, 0.02)}}
+    best = {row["dataset"]: row for row in best_rows(task_rows(gains))}
+    ends = {task: (row["value"], row["low"], row["high"]) for task, row in best.items()}
+    assert ends == {"rte": gains["rte"]["soft_labels"], "mrpc": gains["mrpc"]["rkd"], "world": gains["world"]["rkd"]}
+    assert {row["metric"] for row in best.values()} == {"gain in accuracy over the best earlier method"}
+    assert best_rows(long_form([]).assign(file="")) == []
+    table = judge([c for c in read_claims() if c.id == "ReAugKD first on a task"], task_rows(GLUE_GAINS))
+    assert dict(zip(table["dataset"], table["value"], strict=True)) == {"mrpc": 4, "rte": 1}
 
 
 def test_one_task_and_the_closed_world_have_no_mean():
