@@ -119,6 +119,19 @@ def _log_x(ax: Axes, ticks: list[float]) -> None:
     ax.xaxis.minorticks_off()
 
 
+def _log_ticks(axis: Axis, most: int) -> None:
+    """Ticks of a logarithmic axis, drawn before: 1, 2, 5 in each decade, or as few as keep to `most` labels in view."""
+    low, high = axis.get_view_interval()
+    for subs in ((1, 2, 5), (1, 3), (1,)):
+        locator = LogLocator(subs=subs)
+        ticks = np.asarray(locator.tick_values(low, high))
+        if ((low <= ticks) & (ticks <= high)).sum() <= most:
+            break
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    axis.minorticks_off()
+
+
 def _legend_below(fig: Figure, columns: int, axes: Iterable[Axes] = ()) -> None:
     """One legend for all panels, each label once, methods in the papers' order."""
     shown: dict[str, Any] = {}
@@ -626,10 +639,8 @@ def plot_compression(table: pd.DataFrame) -> Figure:
         without = table.loc[("reaugkd_no_retrieval", "accuracy"), "value"]
         ax.axhline(without, label="without retrieval", **DASHED)
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    ax.xaxis.minorticks_off()
     ax.margins(x=0.1, y=0.15)
+    _log_ticks(ax.xaxis, most=6)
     ax.set(xlabel="Size of the knowledge base (KiB)", ylabel="Accuracy (%)")
     _percent(ax.yaxis)
     ax.grid(axis="y")
@@ -676,9 +687,10 @@ def plot_latency(table: pd.DataFrame) -> Figure:
         if "overhead" in title:
             ax.axhline(3, label="the paper's 3 %", **DASHED)
         ax.set_xscale("log")
+        _log_ticks(ax.xaxis, most=5)
         if not title.startswith("Recall"):
             ax.set_yscale("log")
-            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            _log_ticks(ax.yaxis, most=8)
         ax.set(title=title, xlabel="Entries")
         ax.grid(axis="y")
     _legend_below(fig, columns=3)

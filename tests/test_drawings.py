@@ -1,5 +1,7 @@
 """Drawings: what stands on a figure is what stands in its table."""
 
+from itertools import combinations
+
 import matplotlib as mpl
 
 mpl.use("agg")
@@ -26,6 +28,13 @@ from tests.tables import RETRIEVERS, WHERE, accuracy_row, hits_table, main_table
 def close_figures():
     yield
     plt.close("all")
+
+
+def labels_in_view(axis):
+    """Text and place on the page of each tick's label."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return {tick.label1.get_text(): tick.label1.get_window_extent() for tick in ticks if tick.label1.get_text()}
 
 
 def test_plot_hits():
@@ -95,14 +104,29 @@ def test_plot_compression():
     assert [t.get_text() for t in ax.texts] == ["5 %"]
 
 
+@pytest.mark.parametrize("smallest", [15, 80])
+def test_sizes_can_be_read(smallest):
+    kinds = {"full": 200, "half": 100, "pq": 30, "prototypes_20": 20, "prototypes_1": 1}  # in the smallest's size
+    rows = [accuracy_row(method=kind, low=0.4, high=0.6) for kind in kinds]
+    rows += [WHERE | {"method": k, "metric": "bytes", "value": 1024 * smallest * v} for k, v in kinds.items()]
+    fig = plot_compression(long_form(rows))
+    fig.canvas.draw()
+    boxes = labels_in_view(fig.axes[0].xaxis)
+    assert len(boxes) >= 3 and not any(a.overlaps(b) for a, b in combinations(boxes.values(), 2))
+
+
+def latency_rows(entries, method, value):
+    row = WHERE | {"method": method, "student": "minilm, 3 layers", "value": value}
+    return [
+        *(row | {"metric": f"latency overhead at batch = {b}, entries = {entries}"} for b in (1, 32)),
+        row | {"metric": f"bytes at entries = {entries}", "value": 2**21},
+        row | {"metric": f"recall at entries = {entries}", "value": 0.97},
+    ]
+
+
 def test_plot_latency():
-    rows = []
-    for entries in (2000, 67000):
-        for method, value in (("reaugkd", 0.03), ("reaugkd_exact", 0.8)):
-            row = WHERE | {"method": method, "student": "minilm, 3 layers", "value": value}
-            rows += [row | {"metric": f"latency overhead at batch = {b}, entries = {entries}"} for b in (1, 32)]
-            rows += [row | {"metric": f"bytes at entries = {entries}", "value": 2**21}]
-            rows += [row | {"metric": f"recall at entries = {entries}", "value": 0.97}]
+    searches = {"reaugkd": 0.03, "reaugkd_exact": 0.8}
+    rows = [row for n in (2000, 67000) for method, value in searches.items() for row in latency_rows(n, method, value)]
     table = long_form([*rows, accuracy_row(method="reaugkd_no_retrieval", metric="milliseconds at batch = 1")])
     one, many, recall, memory = plot_latency(table).axes
     assert "batch 1 " in one.get_title() and "batch 32 " in many.get_title()
@@ -110,6 +134,18 @@ def test_plot_latency():
     assert lines["minilm, 3 layers: HNSW"] == [[2000, 3], [67000, 3]] and len(lines) == 2
     assert [c.get_label() for c in recall.containers] == ["minilm, 3 layers: HNSW"]
     assert memory.containers[0].lines[0].get_ydata().tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("largest", [20_000, 67_000, 250_000, 1_000_000])
+def test_every_number_of_entries_can_be_read(largest):
+    rows = [row for n in (2000, largest) for row in latency_rows(n, "reaugkd_exact", n / 400_000)]
+    fig = plot_latency(long_form(rows))
+    fig.canvas.draw()
+    for ax in fig.axes[:2]:
+        for axis in (ax.xaxis, ax.yaxis):
+            boxes = labels_in_view(axis)
+            assert len(boxes) >= 3 and not any(a.overlaps(b) for a, b in combinations(boxes.values(), 2))
+    assert "10,000" in labels_in_view(fig.axes[0].xaxis)
 
 
 def test_differences_have_a_line_each_and_a_panel_for_every_measure():
