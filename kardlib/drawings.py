@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import Formatter, LogLocator, StrMethodFormatter
 
 from kardlib.figures import (
     BLACK,
@@ -108,8 +108,8 @@ def _in_points(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _percent(axis: Axis) -> None:
-    """A fraction's axis reads in per cent."""
-    axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    """A fraction's axis reads in per cent; a tick between whole per cents keeps its decimals."""
+    axis.set_major_formatter(lambda value, _: Formatter.fix_minus(f"{round(100 * value, 6) + 0:g}"))  # + 0: no -0
 
 
 def _log_x(ax: Axes, ticks: list[float]) -> None:
@@ -245,10 +245,9 @@ def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
     for ax in axes.flat:
         ax.set_xlabel("Key length, m (bits)")
         ax.grid(axis="y")
+        _percent(ax.yaxis)
         if ax is not excess:
             ax.set(ylabel="Error (%)", ylim=(0, 0.52))
-            _percent(ax.yaxis)
-    excess.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     _legend_below(fig, 4, [errors])
     return fig
 

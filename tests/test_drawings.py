@@ -61,6 +61,14 @@ def test_plot_main():
     assert {"30.0", "66.0", " chance"} <= {t.get_text() for t in ax.texts}
 
 
+def test_a_tick_says_where_it_stands():
+    rows = [accuracy_row(method=m, value=v) for m, v in (("student_alone", 0.776), ("reaugkd", 0.854))]
+    fig = plot_main(long_form(rows))
+    fig.canvas.draw()
+    for tick in fig.axes[0].xaxis.get_major_ticks():
+        assert float(tick.label1.get_text()) == pytest.approx(100 * tick.get_loc())
+
+
 @pytest.fixture
 def rag_table():
     table = main_table()
