@@ -351,6 +351,8 @@ def _hits_panel(ax: Axes, table: pd.DataFrame, methods: list[str]) -> None:
 
 # Notebook 04: methods beside each other (also 13 and 15)
 
+CHANCE_ROW = 0.5  # rows below the last one, for the word beside the dashed line
+
 
 @mpl.rc_context(LOOK)
 def plot_main(table: pd.DataFrame) -> Figure:
@@ -366,7 +368,8 @@ def plot_main(table: pd.DataFrame) -> Figure:
     if table.empty:
         raise FigureError("nothing to draw: no row has the metric accuracy and an empty seed")
     students, places = list(dict.fromkeys(table["student"])), _places(_methods(table))
-    fig, axes = _panels(len(students), 0.8 + 0.19 * max(places.values()), sharex=True, sharey=True)
+    height = 0.8 + 0.19 * (max(places.values()) + CHANCE_ROW * len(chance))
+    fig, axes = _panels(len(students), height, sharex=True, sharey=True)
     for ax, student in zip(axes, students, strict=True):
         _accuracy_panel(ax, table[table["student"] == student], places, chance)
         ax.set(title=student)
@@ -394,7 +397,7 @@ def _accuracy_panel(ax: Axes, table: pd.DataFrame, places: Mapping[str, float], 
         rows = table[table["method"] == method]
         _draw_across(ax, method, rows, [place] * len(rows))
         _print_values(ax, rows["value"], [place] * len(rows))
-    ax.set(xlabel="Accuracy (%)", ylim=(max(places.values()) + 0.6, -0.6))
+    ax.set(xlabel="Accuracy (%)", ylim=(max(places.values()) + 0.6 + CHANCE_ROW * len(chance), -0.6))
     _percent(ax.xaxis)
     ax.set_yticks(list(places.values()), [METHOD_LABEL[method] for method in places])
     ax.tick_params(axis="y", length=0)

@@ -59,14 +59,10 @@ def test_plot_main():
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
     assert len(ax.containers) == len(MAIN_ROWS)  # summaries over seeds, not single seeds
     assert {"30.0", "66.0", " chance"} <= {t.get_text() for t in ax.texts}
-
-
-def test_a_tick_says_where_it_stands():
-    rows = [accuracy_row(method=m, value=v) for m, v in (("student_alone", 0.776), ("reaugkd", 0.854))]
-    fig = plot_main(long_form(rows))
     fig.canvas.draw()
-    for tick in fig.axes[0].xaxis.get_major_ticks():
-        assert float(tick.label1.get_text()) == pytest.approx(100 * tick.get_loc())
+    (word,) = [t.get_window_extent() for t in ax.texts if t.get_text() == " chance"]
+    (star,) = [c.lines[0].get_window_extent() for c in ax.containers if c.get_label() == METHOD_LABEL["teacher_cot"]]
+    assert word.y1 < star.y0  # the word stands below the last row
 
 
 @pytest.fixture
@@ -121,6 +117,16 @@ def test_sizes_can_be_read(smallest):
     fig.canvas.draw()
     boxes = labels_in_view(fig.axes[0].xaxis)
     assert len(boxes) >= 3 and not any(a.overlaps(b) for a, b in combinations(boxes.values(), 2))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.48, 0.62), (0.49, 0.604), (0.77, 0.8), (0.03, 0.98)])
+def test_a_tick_says_where_it_stands(low, high):
+    rows = [accuracy_row(method="full", value=high, low=low, high=high)]
+    rows += [WHERE | {"method": "full", "metric": "bytes", "value": 4096}]
+    fig = plot_compression(long_form(rows))
+    fig.canvas.draw()
+    for tick in fig.axes[0].yaxis.get_major_ticks():
+        assert float(tick.label1.get_text().replace("−", "-")) == pytest.approx(100 * tick.get_loc(), abs=1e-6)
 
 
 def latency_rows(entries, method, value):
