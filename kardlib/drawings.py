@@ -627,9 +627,10 @@ def plot_compression(table: pd.DataFrame) -> Figure:
         text, marker = COMPRESSIONS[kind]
         own: dict[str, Any] = {"label": text, "color": BLUE} if kind not in prototypes else {"color": GREEN}
         own |= {"label": "class prototypes"} if kind == "prototypes_100" else {}
+        larger = 0 if kind in prototypes else 1.8  # all prototypes and everything in fp16 are one point
         ax.errorbar(
             [size[kind]], rows[kind]["value"], yerr=_whiskers(rows[kind]), marker=marker, linestyle="none",
-            markersize=4.2, elinewidth=1.0, capsize=2.2, zorder=3, **own,
+            markersize=4.2 + larger, elinewidth=1.0, capsize=2.2, zorder=3, **own,
         )  # fmt: skip
     for kind in prototypes:  # where classes are many, 1 % and 5 % are both one prototype a class: one label
         same = [other for other in prototypes if abs(size[other] / size[kind] - 1) < 0.1]
