@@ -493,13 +493,13 @@ def plot_corpora(table: pd.DataFrame) -> Figure:
     table = table[table["seed"].isna() & table["metric"].str.startswith("accuracy at corpus = ")]
     table = table.assign(corpus=table["metric"].str.removeprefix("accuracy at corpus = "))
     corpora = list(dict.fromkeys(table["corpus"]))
-    fig, ax = plt.subplots(figsize=(COLUMN, 2.8))
+    fig, ax = plt.subplots(figsize=(COLUMN, 3.0))
     for method in _methods(table):
         rows = table[table["method"] == method]
         places = [corpora.index(c) + (0.08 if "kard" in method else -0.08) for c in rows["corpus"]]
         _draw(ax, method, places, rows, linestyle="none")
     for value in chance:
-        ax.axhline(value, **DASHED)
+        ax.axhline(value, label=METHOD_LABEL["chance"], **DASHED)
     ax.set_xticks(range(len(corpora)), corpora)
     ax.set(xlabel="Corpus of the first stage", ylabel="Accuracy (%)", xlim=(-0.5, len(corpora) - 0.5))
     _percent(ax.yaxis)

@@ -12,6 +12,7 @@ import pytest
 
 from kardlib.drawings import (
     plot_compression,
+    plot_corpora,
     plot_differences,
     plot_hits,
     plot_latency,
@@ -63,6 +64,15 @@ def test_plot_main():
     (word,) = [t.get_window_extent() for t in ax.texts if t.get_text() == " chance"]
     (star,) = [c.lines[0].get_window_extent() for c in ax.containers if c.get_label() == METHOD_LABEL["teacher_cot"]]
     assert word.y1 < star.y0  # the word stands below the last row
+
+
+def test_plot_corpora():
+    rows = [accuracy_row(metric="accuracy at corpus = own", method=m, k=1) for m in ("dapt", "dapt_kard")]
+    rows += [accuracy_row(metric="accuracy at corpus = none", method="kard_reranker"), accuracy_row(method="chance")]
+    fig = plot_corpora(long_form(rows))
+    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["own", "none"]
+    labels = [METHOD_LABEL[m] for m in ("dapt", "dapt_kard", "kard_reranker", "chance")]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == labels
 
 
 @pytest.fixture
