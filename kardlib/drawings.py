@@ -119,6 +119,12 @@ def _log_x(ax: Axes, ticks: list[float]) -> None:
     ax.xaxis.minorticks_off()
 
 
+def _aside(i: int, methods: list[str], ticks: list[float]) -> float:
+    """What to multiply the i-th method's `x` with, so that whiskers stand side by side on a logarithmic axis."""
+    span = max(10.0, ticks[-1] / ticks[0])
+    return span ** (0.02 * (i - (len(methods) - 1) / 2))
+
+
 def _log_ticks(axis: Axis, most: int) -> None:
     """Ticks of a logarithmic axis, drawn before: 1, 2, 5 in each decade, or as few as keep to `most` labels in view."""
     low, high = axis.get_view_interval()
@@ -339,11 +345,11 @@ def plot_hits(table: pd.DataFrame) -> Figure:
 
 
 def _hits_panel(ax: Axes, table: pd.DataFrame, methods: list[str]) -> None:
+    ks = sorted(table["k"].unique())
     for i, method in enumerate(methods):
         rows = table[table["method"] == method].sort_values("k")
-        aside = 1.05 ** (i - (len(methods) - 1) / 2)  # whiskers side by side
-        _draw(ax, method, rows["k"].astype(float) * aside, rows)
-    _log_x(ax, sorted(table["k"].unique()))
+        _draw(ax, method, rows["k"].astype(float) * _aside(i, methods, ks), rows)
+    _log_x(ax, ks)
     title = "".join(HITS_TITLES[metric] for metric in table["metric"].unique())
     ax.set(title=f"{title} (n = {_sizes(table)})", xlabel="Passages looked at, k")
     ax.grid(axis="y")
@@ -434,13 +440,14 @@ def plot_knob(table: pd.DataFrame, label: str) -> Figure:
     fig, axes = _panels(len(panels), 2.4)
     ticks = sorted(table["x"].unique())
     for ax, measure in zip(axes, panels, strict=True):
+        if measure.startswith("accuracy") and ax is not axes[0]:
+            ax.sharey(axes[0])  # accuracies are compared across panels
         part = table[table["measure"] == measure]
         methods = _methods(part)
         for i, method in enumerate(methods):
             rows = part[part["method"] == method].sort_values("x")
-            aside = 1.03 ** (i - (len(methods) - 1) / 2)  # whiskers side by side
-            _draw(ax, method, rows["x"] * aside, rows)
-        for value in chance if measure == "accuracy" else ():
+            _draw(ax, method, rows["x"] * _aside(i, methods, ticks), rows)
+        for value in chance if measure.startswith("accuracy") else ():
             ax.axhline(value, label=METHOD_LABEL["chance"], **DASHED)
         _log_x(ax, ticks)
         ax.set(title=MEASURES[measure], xlabel=label)
@@ -448,7 +455,7 @@ def plot_knob(table: pd.DataFrame, label: str) -> Figure:
         if MEASURES[measure].endswith("(%)"):
             _percent(ax.yaxis)
         else:
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, 1.06 * part["value"].max())  # from zero, with room for the highest marker
     _legend_below(fig, columns=2 if len(panels) == 1 else 4)
     return fig
 

@@ -15,6 +15,7 @@ from kardlib.drawings import (
     plot_corpora,
     plot_differences,
     plot_hits,
+    plot_knob,
     plot_latency,
     plot_main,
     plot_rag,
@@ -64,6 +65,23 @@ def test_plot_main():
     (word,) = [t.get_window_extent() for t in ax.texts if t.get_text() == " chance"]
     (star,) = [c.lines[0].get_window_extent() for c in ax.containers if c.get_label() == METHOD_LABEL["teacher_cot"]]
     assert word.y1 < star.y0  # the word stands below the last row
+
+
+@pytest.mark.parametrize("knobs", [(1, 3, 10), (0.01, 0.05, 0.25, 1)])
+def test_plot_knob(knobs):
+    row = accuracy_row(low=0.4, high=0.6)
+    rows = [row | {"metric": f"accuracy at l = {x}", "method": m} for x in knobs for m in ("fine_tuning", "kard_bm25")]
+    rows += [row | {"metric": f"accuracy, equal steps at l = {x}", "value": 0.55} for x in knobs]
+    rows += [accuracy_row(metric=f"milliseconds at l = {x}", value=100 - i) for i, x in enumerate(knobs)]
+    fig = plot_knob(long_form([*rows, accuracy_row(method="chance", value=0.25)]), "Rationales, l")
+    accuracy, equal, time = fig.axes
+    fig.canvas.draw()
+    assert list(labels_in_view(accuracy.xaxis)) == [f"{x:g}" for x in knobs]
+    assert accuracy.get_ylim() == equal.get_ylim() and accuracy.get_ylim()[0] < 0.25  # one scale, with chance on it
+    one, other = (container.lines[0].get_window_extent() for container in accuracy.containers)
+    assert 3 < other.x0 - one.x0 < 12  # whiskers stand side by side, however far the knob reaches
+    low, high = time.get_ylim()
+    assert low == 0 and high > 104  # the highest marker is whole
 
 
 def test_plot_corpora():
