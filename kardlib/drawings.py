@@ -221,6 +221,9 @@ def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
             ax.plot(rows["k"], rows["value"], markevery=3, label=label, **look)
             ax.fill_between(rows["k"].astype(float), rows["low"], rows["high"], color=color, alpha=0.25, linewidth=0)
             ax.axvline(_thresholds(table, task)[eps], color=color, linestyle=line, linewidth=1)
+        first = min(_thresholds(table, task)[eps] for task in swept)
+        said = f"Theorem 2's m, $\\epsilon$ = {eps:g}"
+        ax.annotate(said, (first, 0.49), (-4, 0), textcoords="offset points", ha="right", va="top", fontsize=7)
         other = "R" if name == "N" else "N"
         ax.set_title(f"Key reader, several {name} ({other} = {at['NdR'.index(other)]})")
         ax.legend(loc="lower left", handlelength=2.6)
