@@ -332,9 +332,9 @@ def train_reranker(
         question_ids = reranker.tokenize({q: questions[q] for q in asked})
         passage_ids = reranker.tokenize({p: passages[p] for p in wanted})
         reranker.eval()  # no dropout: noise decides which token wins a maximum, and a small encoder then learns nothing
-        for layer in reranker.modules():
-            if hasattr(layer, "lora_dropout"):
-                layer.lora_dropout.train()
+        for name, layer in reranker.named_modules():
+            if "lora_dropout" in name:
+                layer.train()
         for step, batch in enumerate(draw_steps(candidates, settings, seed), 1):
             if step <= done:
                 continue
