@@ -44,7 +44,7 @@ class Recipe:
 
 
 RECIPES = {
-    "t5-nano-small": Recipe(steps=6500, easy=1500, letter_from=3000, decay=1000),
+    "t5-nano-small": Recipe(steps=8500, easy=1500, letter_from=3000, decay=1500),
     "t5-nano-base": Recipe(steps=6500, easy=1500, letter_from=3000, decay=1000),
     "t5-nano-large": Recipe(steps=800, decay=600, lr=1e-3, starts_from="t5-nano-base"),
 }
