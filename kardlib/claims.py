@@ -271,7 +271,7 @@ def tally(scorecard: pd.DataFrame) -> str:
 
 
 def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale: str) -> pd.DataFrame:
-    """What `figures.plot_claims` draws: the gains of one dataset at one scale, and the papers' (scale "reported").
+    """What `drawings.plot_claims` draws: the gains of one dataset at one scale, and the papers' (scale "reported").
 
     A figure's data with two more columns: "where" in the paper, and "verdict", empty for a paper's own gain.
     """

@@ -375,8 +375,13 @@ class Experiment:
         questions = {q.id: q.prompt for q in self.data.splits[split]}
         found = {i: self.by_question[i] for i in questions}
         settings = self._trained(seed)
-        spec = {"model": identify(settings.model), "run": fingerprint(found), "passages": self._passages_hash,
-                "questions": fingerprint(questions), "max_tokens": settings.max_tokens}  # fmt: skip
+        spec = {
+            "model": identify(settings.model, settings.revision),
+            "max_tokens": settings.max_tokens,
+            "run": fingerprint(found),
+            "questions": fingerprint(questions),
+            "passages": self._passages_hash,
+        }
 
         def build(folder: Path) -> None:
             from kardlib.reranker import load_reranker, rank  # imports torch, which a second run has no use for
@@ -387,24 +392,28 @@ class Experiment:
         candidates = {i: {p for p, _ in found[i][: self.settings.retrieval.candidates]} for i in questions}
         return {i: [(p, score) for p, score in ranked[i] if p in candidates[i]] for i in questions}
 
-    def ranking_milliseconds(self, questions: int = 20) -> float:
-        """What ranking the kappa* candidates takes a test question, asked so many at once; measured once."""
+    def ranking_milliseconds(self, questions: int = 20, repeats: int = 5) -> list[float]:
+        """What ranking the kappa* candidates takes a test question, asked so many at once, in each of the repeats."""
         first = {q.id: q.prompt for q in self.data.splits["test"][:questions]}
         run = {i: self.by_question[i][: self.settings.retrieval.candidates] for i in first}
         settings = self._trained(self.settings.seeds[0])
+        spec = {"model": identify(settings.model, settings.revision), "run": fingerprint(run), "repeats": repeats}
 
         def build(folder: Path) -> None:
             from kardlib.reranker import load_reranker, rank
 
             reranker = load_reranker(settings)
+            rank(reranker, first, run, self.passages)  # warms up
+            milliseconds = []
             with locked(self.store.root, BUSY):  # a time is measured while nobody trains
-                began = time.perf_counter()
-                rank(reranker, first, run, self.passages)
-                seconds = time.perf_counter() - began
-            write_json(folder / "milliseconds.json", 1000 * seconds / len(first))
+                for _ in range(repeats):
+                    began = time.perf_counter()
+                    rank(reranker, first, run, self.passages)
+                    milliseconds.append(1000 * (time.perf_counter() - began) / len(first))
+            write_json(folder / "milliseconds.json", milliseconds)
 
-        folder = self.store.make("timing", {"model": identify(settings.model), "run": fingerprint(run)}, build)
-        return float(json.loads((folder / "milliseconds.json").read_text()))
+        folder = self.store.make("timing", spec, build)
+        return [float(m) for m in json.loads((folder / "milliseconds.json").read_text())]
 
     def _trained(self, seed: int | None) -> RerankerSettings:
         model = self.settings.reranker.model if seed is None else str(self.reranker(seed))
@@ -562,9 +571,8 @@ class Experiment:
             seed = self.settings.world.seed + NEIGHBOUR
             passages = list(_build_world(self.settings.world.model_copy(update={"seed": seed})).texts.values())
         settings = self.settings.student.model_copy(update={"model": student})
-        knobs = settings.model_dump(include={"batch", "warmup", "max_source_tokens", "max_new_tokens"})
-        spec = {"model": identify(student), "passages": fingerprint(passages), "settings": knobs,
-                "dapt": dapt.model_dump(exclude={"corpus"})}  # fmt: skip
+        knobs = student_knobs(settings.model_copy(update={"lr": dapt.lr, "epochs": dapt.epochs, "steps": None}))
+        spec = {"passages": fingerprint(passages), "settings": knobs, "dapt": dapt.model_dump(exclude={"corpus"})}
         jobs = {seed: (spec | {"seed": seed}, (passages, dapt, settings, seed)) for seed in self.settings.seeds}
         made = self._make_all("adapted", list(jobs.values()))
         return {seed: made[fingerprint(spec)] for seed, (spec, _) in jobs.items()}
@@ -603,8 +611,9 @@ class Experiment:
 
     def _student_settings(self, cell: Cell) -> StudentSettings:
         settings = self.settings.student.model_copy(update={"model": cell.student})
-        if METHODS[cell.method].shots:  # as many sources as its prompt holds
-            settings = settings.model_copy(update={"max_source_tokens": (SHOTS + 1) * settings.max_source_tokens})
+        if METHODS[cell.method].shots:  # as many sources as its prompt holds; what is asked stands last and is kept
+            room = (SHOTS + 1) * settings.max_source_tokens
+            settings = settings.model_copy(update={"max_source_tokens": room, "truncation_side": "left"})
         return settings
 
     def _student_job(self, cell: Cell) -> Job:
@@ -616,12 +625,8 @@ class Experiment:
         return spec, (examples, settings, cell.seed)
 
     def _predictions_job(self, sources: list[str], settings: StudentSettings, seed: int) -> Job:
-        knobs = settings.model_dump(include={"max_source_tokens", "max_new_tokens", "samples", "top_k", "top_p"})
-        spec: dict[str, Any] = {
-            "student": identify(settings.model),
-            "sources": fingerprint(sources),
-            "settings": knobs,
-        }
+        spec: dict[str, Any] = {"student": identify(settings.model, settings.revision),
+                                "sources": fingerprint(sources), "settings": settings.of_writing()}  # fmt: skip
         if settings.samples > 1 or settings.model == "random-t5":
             spec["seed"] = seed
         return spec, (sources, settings, seed)
@@ -714,8 +719,7 @@ BUILDERS: dict[str, Callable[..., None]] = {  # besides launch.BUILDERS, which s
 
 def student_knobs(settings: StudentSettings) -> dict[str, Any]:
     """The settings that a student's weights depend on, besides its examples and its seed."""
-    unused = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
-    return settings.model_dump(exclude=unused) | {"model": identify(settings.model)}
+    return settings.of_training() | {"model": identify(settings.model)}
 
 
 def reranker_knobs(settings: RerankerSettings) -> dict[str, Any]:
@@ -724,12 +728,12 @@ def reranker_knobs(settings: RerankerSettings) -> dict[str, Any]:
     return settings.model_dump(exclude=unused) | {"model": identify(settings.model)}
 
 
-def identify(model: str) -> str:
+def identify(model: str, revision: str | None = None) -> str:
     """What an artifact's name says of a model: the hash of its weights where they are here, else name and revision."""
     for place in (NANO / model, Path(model)):
         if (place / "model.safetensors").is_file():
             return _hash_weights(place / "model.safetensors")
-    revision = pinned(model)
+    revision = revision or pinned(model)
     return f"{model}@{revision}" if revision else model
 
 

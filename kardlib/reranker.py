@@ -17,8 +17,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -347,9 +345,9 @@ def train_reranker(
         question_ids = reranker.tokenize({q: questions[q] for q in asked})
         passage_ids = reranker.tokenize({p: passages[p] for p in wanted})
         reranker.eval()  # no dropout: noise decides which token wins a maximum, and a small encoder then learns nothing
-        for layer in reranker.modules():
-            if isinstance(layer, LoraLayer):
-                layer.lora_dropout.train()
+        for name, layer in reranker.named_modules():
+            if "lora_dropout" in name:
+                layer.train()
         for step, batch in enumerate(draw_steps(candidates, settings, seed), 1):
             if step <= done:
                 continue
@@ -408,7 +406,11 @@ def batch_loss(
 def add_lora(model: PreTrainedModel) -> nn.Module:
     """Low-rank updates of the query and value projections, found by the model's type. Raises DataError."""
     try:
+        from peft import LoraConfig, get_peft_model  # imported late: it is optional
+
         return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.1))
+    except ImportError:
+        raise DataError("LoRA needs the package peft: run pip install 'kardlib[lora]', or set lora to false") from None
     except ValueError as error:
         kind = model.config.model_type
         raise DataError(f"LoRA does not know the query and value layers of a {kind!r}: set lora to false") from error

@@ -172,11 +172,22 @@ class StudentSettings(Group):
         False  # compute activations again instead of keeping them: less memory, a third slower
     )
     max_source_tokens: int = Field(512, ge=8)
+    truncation_side: Literal["right", "left"] = "right"  # where a longer source is cut
     max_new_tokens: int = Field(160, ge=2)
     generation_batch: int = Field(100, ge=1)
     samples: int = Field(1, ge=1)  # 1: greedy; more: majority vote over samples
     top_k: int = Field(50, ge=1)
     top_p: float = Field(0.95, gt=0, le=1)
+
+    def of_training(self) -> dict[str, Any]:
+        """What a student's weights depend on, besides its examples and its seed."""
+        others = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
+        return self.model_dump(exclude=others)
+
+    def of_writing(self) -> dict[str, Any]:
+        """What its texts depend on, besides its weights and what it is asked."""
+        limits = {"max_source_tokens", "truncation_side", "max_new_tokens"}
+        return self.model_dump(include=limits | {"samples", "top_k", "top_p"})
 
 
 class DaptSettings(Group):

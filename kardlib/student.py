@@ -112,6 +112,7 @@ class Examples(torch.utils.data.Dataset):
     ):
         sources, targets = (list(texts) for texts in zip(*examples, strict=True))
         limits: dict[str, Any] = {"truncation": True, "return_token_type_ids": False}
+        tokenizer.truncation_side = settings.truncation_side
         self.inputs = tokenizer(sources, max_length=source_limit(config, settings), **limits).input_ids
         if config.is_encoder_decoder:
             self.labels = tokenizer(text_target=targets, max_length=settings.max_new_tokens, **limits).input_ids
@@ -159,8 +160,7 @@ def train_student(
     batch = -(-min(settings.batch, len(data)) // find_place()[1])
     if not sharded:
         check_memory(shape, settings, batch, source, target, bf16=device.bf16, free=free, place=place)
-    unused = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
-    check_begun(folder, settings.model_dump(exclude=unused) | {"seed": seed, "number of examples": len(examples)})
+    check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
     steps = settings.steps or -(-len(examples) // settings.batch) * settings.epochs
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
@@ -266,7 +266,8 @@ def adapt_student(
 class AnswerIsOut(StoppingCriteria):
     """Ends a sequence once its text names an option: what a pretrained LM goes on to say is not read.
 
-    Decoding costs, so it looks at the last tokens at every eighth step only, and never at the first `start`: a source.
+    Decoding costs, so it looks at the last tokens at every eighth step only, and never at the first `start`: the padded
+    source. Steps are counted from there, so that a text ends at the same word in every batch.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int):
@@ -274,7 +275,7 @@ class AnswerIsOut(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        if input_ids.shape[1] % 8 == 0:
+        if (input_ids.shape[1] - self.start) % 8 == 0:
             tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -20:], skip_special_tokens=True)
             done |= torch.tensor([bool(_CONCLUDED.search(tail)) for tail in tails], device=done.device)
         return done
@@ -296,6 +297,7 @@ def write(
     model = model.to(device.type, torch.bfloat16 if device.bf16 else torch.float32).eval()  # type: ignore[arg-type]
     set_seed(seed)
     limit = source_limit(model.config, settings)
+    tokenizer.truncation_side = settings.truncation_side
     ids = tokenizer(list(sources), truncation=True, max_length=limit).input_ids
     sampling: dict[str, Any] = {"do_sample": False}
     if settings.samples > 1:

@@ -23,8 +23,9 @@ from kardlib.cases import (
     show_side_by_side,
 )
 from kardlib.data import Dataset, Question
+from kardlib.drawings import plot_shares
 from kardlib.experiment import Experiment, Predictions
-from kardlib.figures import COLUMNS, FigureError, long_form, plot_shares
+from kardlib.figures import COLUMNS, FigureError, long_form
 from kardlib.settings import preset
 from kardlib.store import Store
 from kardlib.world import DIAGNOSES, RELATIONS, World, build_world, fill_diagnosis, judge_statements

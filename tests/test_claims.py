@@ -26,8 +26,9 @@ from kardlib.claims import (
     summarize,
     tally,
 )
+from kardlib.drawings import plot_claims
 from kardlib.evaluate import gain_row
-from kardlib.figures import COLUMNS, long_form, plot_claims
+from kardlib.figures import COLUMNS, long_form
 from kardlib.methods import METHODS
 from kardlib.settings import validate
 

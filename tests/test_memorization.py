@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kardlib.figures import FigureError, long_form, plot_growth, plot_keys, plot_learners, plot_networks
+from kardlib.drawings import plot_growth, plot_keys, plot_learners, plot_networks
+from kardlib.figures import FigureError, long_form
 from kardlib.memorization import (
     PARTS,
     Draw,

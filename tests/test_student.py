@@ -146,6 +146,34 @@ def test_causal_greedy_texts_do_not_depend_on_batch_or_order(kind, tmp_path, wri
     assert not any(text.startswith("Question") for (text,) in alone), "a source is not a part of what is written"
 
 
+def test_what_is_written_on_after_an_answer_does_not_depend_on_the_batch(opt, tmp_path):
+    going_on = " ".join(f"The answer is {letter}." for letter in "ABCABC")
+    sources = [
+        "Which remedy?",
+        "Which remedy will help? A. Bal B. Den",
+        "Which remedy will help him now? A. Bal B. Den C. Zor",
+    ]
+    settings = SETTINGS.model_copy(
+        update={"model": str(opt), "epochs": 80, "lr": 1e-2, "batch": 16, "max_new_tokens": 40}
+    )
+    train_student([(source, going_on) for source in sources] * 8, settings, seed=0, folder=tmp_path)
+    model, tokenizer = load_student(str(tmp_path))
+    together = write(model, tokenizer, sources, settings, seed=0)
+    assert all(text.strip().startswith("The answer is A.") for (text,) in together)
+    assert together == [write(model, tokenizer, [source], settings, seed=0)[0] for source in sources]
+
+
+def test_a_source_can_be_cut_where_it_begins(opt):
+    for name in ("random-t5", str(opt)):
+        model, tokenizer = load_student(name)
+        source, settings = "word " * 100 + "Question", SETTINGS.model_copy(update={"truncation_side": "left"})
+        cut, whole = (
+            Examples([(source, "B")], tokenizer, s, model.config)[0]["input_ids"] for s in (settings, SETTINGS)
+        )
+        last = tokenizer.convert_tokens_to_ids("Question")
+        assert last in cut and last not in whole
+
+
 def test_a_causal_loss_is_on_the_target_only(opt):
     model, tokenizer = load_student(str(opt))
     source, target = "Question: Which remedy will help?", "The answer is B."
