@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kardlib.data import DataError
-from kardlib.errors import KardError
+from kardlib.errors import TooLargeError
 from kardlib.settings import NANO, StudentSettings
 
 # Else transformers would have an outside service convert a model without safetensors, and load what that service
@@ -24,10 +24,6 @@ os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 
 Kind = Literal["encoder-decoder", "causal", "encoder"]
 RANK = 16  # of LoRA's updates
-
-
-class TooLargeError(KardError, RuntimeError):
-    """A model that the device's memory cannot hold; the sentence says what would fit."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +149,7 @@ def without_network() -> Iterator[None]:
 
 @functools.cache
 def _resolve(name: str, ask: bool) -> str | None:
-    """What "main" meant at the first use: the Hub's cache on this machine keeps it, for other processes and runs too."""
+    """What "main" meant at the first use: the Hub's cache on this machine keeps it for other processes and runs."""
     from huggingface_hub import HfApi, hf_hub_download  # imported late: it takes half a second
     from huggingface_hub.errors import LocalEntryNotFoundError
 

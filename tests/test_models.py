@@ -16,12 +16,12 @@ from transformers import (
     PreTrainedModel,
 )
 
+from kardlib.errors import TooLargeError
 from kardlib.experiment import identify
 from kardlib.knowledge import Candidates
 from kardlib.models import (
     MODELS,
     Model,
-    TooLargeError,
     activation_bytes,
     check_memory,
     find_shape,
