@@ -279,7 +279,8 @@ def _plan_glue(experiment: Experiment, on: Device) -> dict[str, Any]:
     settings, downloads = experiment.settings, list_downloads(experiment)
     disk = measure_disk(experiment.store, downloads, [], 1)
     return {
-        "run": f"{settings.scale} scale, dataset {settings.dataset}, ReAugKD", "device": on._asdict(), "questions": None, "downloads": downloads,
+        "run": f"{settings.scale} scale, dataset {settings.dataset}, ReAugKD",
+        "device": on._asdict(), "questions": None, "downloads": downloads,
         "teacher": None, "work": [], "hours": None, "notebooks": {}, "searches": 0, "disk": disk,
         "notes": [f"on {settings.dataset} only ReAugKD runs, whose trainings are not counted"],
     }  # fmt: skip
