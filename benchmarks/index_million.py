@@ -8,11 +8,9 @@ hold together, index pages that the JVM maps included. The last line is JSON.
 """
 
 import argparse
-import contextlib
 import json
-import platform
+import os
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +19,9 @@ import numpy as np
 import psutil
 
 from kardlib.data import Passage, PassageFile, write_passages
+from kardlib.device import describe_device
 from kardlib.knowledge import HEAP, Lucene
+from kardlib.reproduce import watch_memory
 from kardlib.settings import KnowledgeSettings
 
 WORDS, LENGTH, ASKED = 200_000, 60, 20  # vocabulary, mean words of a passage, words of a question
@@ -41,34 +41,6 @@ def generate(count: int) -> Iterator[Passage]:
         yield Passage(f"p{i:07d}", " ".join(draw_words(rng, int(rng.integers(LENGTH // 2, 3 * LENGTH // 2)))))
 
 
-@contextlib.contextmanager
-def watch_memory() -> Iterator[list[int]]:
-    """The peak, in bytes, of this process and its children together."""
-    peak, ended, this = [0], threading.Event(), psutil.Process()
-
-    def watch() -> None:
-        while not ended.wait(0.2):
-            size = 0
-            for process in [this, *this.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    size += process.memory_info().rss
-            peak[0] = max(peak[0], size)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        ended.set()
-        thread.join()
-
-
-def cpu_name() -> str:
-    with contextlib.suppress(OSError, StopIteration):
-        return next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    return platform.processor()
-
-
 def measure(passages: int, questions: int, folder: Path) -> dict[str, object]:
     start = time.monotonic()
     write_passages(folder / "passages.jsonl", generate(passages))
@@ -76,13 +48,17 @@ def measure(passages: int, questions: int, folder: Path) -> dict[str, object]:
     rng = np.random.default_rng(1)
     queries = {f"q{i}": " ".join(draw_words(rng, ASKED)) for i in range(questions)}
     settings, index = KnowledgeSettings(threads=2), folder / "index"
-    with watch_memory() as build_peak, Lucene(settings) as lucene:
+
+    def this() -> list[int]:
+        return [os.getpid()]
+
+    with watch_memory(this) as build_peak, Lucene(settings) as lucene:
         start = time.monotonic()
         lucene.build(index, PassageFile(folder / "passages.jsonl"))
         built = time.monotonic() - start
     print(f"built in {built:.0f} s", flush=True)
     turns: list[tuple[float, float]] = []  # seconds one by one, and at once
-    with watch_memory() as search_peak, Lucene(settings) as lucene:
+    with watch_memory(this) as search_peak, Lucene(settings) as lucene:
         lucene.search(index, dict(list(queries.items())[:AT_ONCE]), KAPPA)  # warms caches
         for first in range(0, questions, AT_ONCE):
             asked = dict(list(queries.items())[first : first + AT_ONCE])
@@ -96,8 +72,9 @@ def measure(passages: int, questions: int, folder: Path) -> dict[str, object]:
                 raise SystemExit("the rankings differ")
     loop, batch = map(sum, zip(*turns, strict=True))
     return {
-        "benchmark": "index_million", "cpu": cpu_name(), "cores": psutil.cpu_count(), "threads": settings.threads,
-        "load": [round(load, 1) for load in psutil.getloadavg()], "heap": HEAP, "passages": passages,
+        "benchmark": "index_million", "cpu": describe_device(), "cores": psutil.cpu_count(),
+        "threads": settings.threads, "load": [round(load, 1) for load in psutil.getloadavg()], "heap": HEAP,
+        "passages": passages,
         "corpus_mb": round((folder / "passages.jsonl").stat().st_size / 1e6),
         "index_mb": round(sum(file.stat().st_size for file in index.iterdir()) / 1e6),
         "build_seconds": round(built, 1), "build_peak_mib": build_peak[0] >> 20, "questions": questions,

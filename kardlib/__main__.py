@@ -14,7 +14,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 import kardlib
-from kardlib.device import pick_device
+from kardlib.device import announce_device
 from kardlib.errors import KardError
 from kardlib.settings import GLUE_TASKS, SettingsError, preset
 from kardlib.store import REPOSITORY, Store, clear_if_full
@@ -193,10 +193,9 @@ def check_java() -> list[str]:
 
 def check_device() -> list[str]:
     try:
-        device = pick_device()
+        announce_device()
     except ImportError as error:
         return [f"training: torch cannot be imported ({error}): install it again"]
-    print(f"device: {device.type} in {'bfloat16' if device.bf16 else 'float32'} ({device.reason})")
     return []
 
 

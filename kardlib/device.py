@@ -40,6 +40,13 @@ def pick_device() -> Device:
     )
 
 
+@functools.cache
+def announce_device() -> None:
+    """Print which device this process trains on, and why; once. Imports torch."""
+    device = pick_device()
+    print(f"device: {device.type} in {'bfloat16' if device.bf16 else 'float32'} ({device.reason})", flush=True)
+
+
 def free_memory() -> tuple[int, str]:
     """Bytes that a model can take, and of what: the GPU where there is one, else this machine. Imports torch."""
     if pick_device().type == "cuda":

@@ -34,7 +34,7 @@ from kardlib.data import (
     write_own,
     write_passages,
 )
-from kardlib.engine import BUSY, choose_engine, run_jobs
+from kardlib.engine import BUSY, EngineError, choose_engine, run_jobs
 from kardlib.evaluate import last_letter, majority_vote, parse_answer
 from kardlib.hub import HUB, read_hub
 from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
@@ -633,6 +633,11 @@ class Experiment:
 
     def _make_all(self, kind: str, jobs: Sequence[Job]) -> dict[str, Path]:
         compute = self.settings.compute
+        if compute.machines > 1 and choose_engine()[0] == "ray":
+            raise EngineError(
+                f"compute.machines = {compute.machines} trains one model on several machines, Ray gives each model to "
+                "one of them: set compute.machines to 1, or run without --engine ray"
+            )
         if kind not in launch.BUILDERS:
             return make_all(self.store, self.workers, kind, BUILDERS[kind], jobs)
         workers = self.workers if compute == ComputeSettings() else 1  # what takes all GPUs is trained in turn

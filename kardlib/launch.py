@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from kardlib import settings as groups
+from kardlib.device import announce_device
 from kardlib.errors import KardError
 from kardlib.knowledge import Candidates
 from kardlib.settings import ComputeSettings, DaptSettings, RerankerSettings, StudentSettings
@@ -91,6 +92,7 @@ def train(kind: str, work: tuple[Any, ...], folder: Path, compute: ComputeSettin
     batch = next(part.batch for part in work if isinstance(part, StudentSettings | RerankerSettings))
     processes = plan_processes(compute, batch, 0 if compute == ComputeSettings() else count_gpus())
     if processes * compute.machines == 1 and compute.strategy == "ddp":
+        announce_device()
         BUILDERS[kind](folder, *work)
     else:
         train_together(kind, work, folder, compute.model_copy(update={"processes": processes}))
@@ -323,6 +325,8 @@ def work(folder: Path) -> int:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"  # FSDP's checkpoints are gathered on the CPU
     distributed.init_process_group(backend, timeout=timedelta(seconds=max(job["wait"], 600)))
+    if distributed.get_rank() == 0:
+        announce_device()
     try:
         BUILDERS[job["kind"]](folder, *job["work"], sharded=job["sharded"])
     except KardError as error:

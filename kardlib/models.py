@@ -5,21 +5,25 @@ transformers in `tests/test_models.py`: parameters exactly, activations within t
 Nothing here imports torch until it must.
 """
 
+import functools
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kardlib.errors import KardError
+from kardlib.data import DataError
+from kardlib.errors import TooLargeError
 from kardlib.settings import NANO, StudentSettings
+
+# Else transformers would have an outside service convert a model without safetensors, and load what that service
+# proposes to its repository
+os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 
 Kind = Literal["encoder-decoder", "causal", "encoder"]
 RANK = 16  # of LoRA's updates
-
-
-class TooLargeError(KardError, RuntimeError):
-    """A model that the device's memory cannot hold; the sentence says what would fit."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,13 @@ class Shape:
 class Model(NamedTuple):
     """A model on the Hub. `config` holds the fields of its config.json that differ from the defaults of its type.
 
-    Its revision is a commit where one could be confirmed. Two models have safetensors only on the branch on which the
-    Hub's own converter put them, one not even there: "main" makes transformers ask the converter.
+    Its revision is a commit that others' public code names too. None where none was found: then the commit that the
+    model has at its first use on a machine is taken, and named by all that is made with it (`pinned`). OPT and LinkBERT
+    may have no safetensors there: `load_weights` says how to convert them once. Pull requests with some are anybody's.
     """
 
     name: str
-    revision: str
+    revision: str | None
     kind: Kind
     parameters: int
     bytes_per_weight: int  # as stored
@@ -88,10 +93,10 @@ MODELS = {
               FLAN | {"d_model": 1024, "d_ff": 2816, "num_heads": 16, "num_layers": 24}),
         Model("google/flan-t5-xl", "7d6315df2c2fb742f0f5b556879d730926ca9001", "encoder-decoder", 2_849_757_184, 4,
               FLAN | {"d_model": 2048, "d_ff": 5120, "num_heads": 32, "num_layers": 24}),
-        Model("facebook/opt-350m", "061d15c4d9cc3e25b93c0393d0bcca4934eaa033", "causal", 331_196_416, 2,
+        Model("facebook/opt-350m", "08ab08cc4b72ff5593870b5d527cf4230323703c", "causal", 331_196_416, 2,
               OPT | {"hidden_size": 1024, "ffn_dim": 4096, "num_attention_heads": 16, "word_embed_proj_dim": 512,
                      "do_layer_norm_before": False}),
-        Model("facebook/opt-iml-1.3b", "main", "causal", 1_315_758_080, 2,
+        Model("facebook/opt-iml-1.3b", None, "causal", 1_315_758_080, 2,
               OPT | {"hidden_size": 2048, "ffn_dim": 8192, "num_attention_heads": 32}),
         # students of StrategyQA and OpenbookQA: KARD, Table 2
         Model("google-t5/t5-base", "a9723ea7f1b39c1eae772870f3b547bf6ef7e6c1", "encoder-decoder", 222_903_552, 4,
@@ -101,8 +106,9 @@ MODELS = {
         Model("google-t5/t5-3b", "bed96aab9ee46012a5046386105ee5fd0ac572f0", "encoder-decoder", 2_851_598_336, 4,
               T5 | {"d_model": 1024, "d_ff": 16384, "d_kv": 128, "num_heads": 32, "num_layers": 24}),
         # rerankers: LinkBERT, for MedQA BioLinkBERT
-        Model("michiyasunaga/LinkBERT-base", "refs/pr/1", "encoder", 108_310_272, 4, BERT | {"vocab_size": 28996}),
-        Model("michiyasunaga/BioLinkBERT-base", "refs/pr/2", "encoder", 108_232_704, 4, BERT | {"vocab_size": 28895}),
+        Model("michiyasunaga/LinkBERT-base", None, "encoder", 108_310_272, 4, BERT | {"vocab_size": 28996}),
+        Model("michiyasunaga/BioLinkBERT-base", "b71f5d70f063d1c8f1124070ce86f1ee463ca1fe", "encoder", 108_232_704, 4,
+              BERT | {"vocab_size": 28895}),
         # not the paper's: the reranker of real questions on a CPU, and where RAG's retriever starts
         Model("sentence-transformers/all-MiniLM-L6-v2", "c9745ed1d9f207416be6d2e6f8de32d1f16199bf", "encoder",
               22_713_216, 4, BERT | {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}),
@@ -118,8 +124,69 @@ def find_model(name: str) -> Model | None:
 
 
 def pinned(name: str) -> str | None:
-    """The revision of a model that this table knows."""
-    return MODELS[name].revision if name in MODELS else None
+    """The commit of a model on the Hub: the table's, else what "main" was at its first use. None for what lies here.
+
+    Raises DataError where the Hub has no such model or is out of reach, unless `without_network`.
+    """
+    if name in ("random-t5", "minilm") or (NANO / name).is_dir() or Path(name).exists() or Path(name).is_absolute():
+        return None
+    return (MODELS[name].revision if name in MODELS else None) or _resolve(name, _ask)
+
+
+_ask = True
+
+
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Within it `pinned` knows only the table's commits and those resolved before."""
+    global _ask
+    before, _ask = _ask, False
+    try:
+        yield
+    finally:
+        _ask = before
+
+
+@functools.cache
+def _resolve(name: str, ask: bool) -> str | None:
+    """What "main" meant at the first use: the Hub's cache on this machine keeps it for other processes and runs."""
+    from huggingface_hub import HfApi, hf_hub_download  # imported late: it takes half a second
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, "config.json", local_files_only=True)).parent.name
+    except (LocalEntryNotFoundError, ValueError):  # the latter: no name that the Hub allows
+        if not ask:
+            return None
+    try:
+        HfApi().model_info(name, timeout=5)  # fails at once without a network; a download tries again and again
+        commit = Path(hf_hub_download(name, "config.json")).parent.name
+    except Exception as error:  # whatever the Hub client's HTTP library raises
+        raise DataError(
+            f"the Hub has no model {name!r}, or is out of reach ({str(error).strip().splitlines()[0]}): correct the "
+            "name, check the network, or give a folder with config.json and model.safetensors"
+        ) from None
+    print(f"{name} is taken at the commit {commit}", flush=True)
+    return commit
+
+
+def load_weights(kind: Any, place: str | Path, revision: str | None) -> Any:
+    """`kind` is a class of transformers that loads models; weights in fp32, from safetensors alone.
+
+    Raises what transformers raises, and ValueError for a model without safetensors.
+    """
+    try:
+        return kind.from_pretrained(place, revision=revision, use_safetensors=True, dtype="float32")
+    except OSError as error:
+        if "cannot be loaded with `safetensors`" not in str(error):
+            raise
+        take = f"from_pretrained('{place}', revision='{revision}'"
+        raise ValueError(
+            f"its commit {revision} has no safetensors, and nothing else is loaded: convert it once with "
+            f'DISABLE_SAFETENSORS_CONVERSION=1 python -c "import transformers as t; t.{kind.__name__}.{take}, '
+            f"use_safetensors=False).save_pretrained('FOLDER'); t.AutoTokenizer.{take}).save_pretrained('FOLDER')\" "
+            "(it reads tensors only, no code), and give FOLDER instead"
+        ) from None
 
 
 def read_shape(config: Mapping[str, Any], parameters: int) -> Shape:

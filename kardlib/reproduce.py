@@ -234,7 +234,7 @@ def run_notebook(
     result = Result(name, "done", date=now())
     with atomic_write(run / notebook.name) as copy, tempfile.NamedTemporaryFile("r", encoding="utf-8") as used:
         kernel = kernel_of_this_python({**environment, "KARD_USED": used.name})
-        with watch_memory(kernel) as peak:
+        with watch_memory(lambda: [k.provisioner.pid for k in kernel.started if k.provisioner]) as peak:
             try:
                 papermill.execute_notebook(
                     str(notebook), str(copy), dict(parameters), kernel_name="python3", language="python",
@@ -290,20 +290,21 @@ def kernel_of_this_python(environment: Mapping[str, str]) -> type[AsyncKernelMan
 
 
 @contextlib.contextmanager
-def watch_memory(kernels: Any) -> Iterator[list[int]]:
-    """A list whose only element is the peak, in bytes, of the resident memory of the kernels and what they started.
+def watch_memory(started: Callable[[], Sequence[int | None]]) -> Iterator[list[int]]:
+    """A list whose only element is the peak, in bytes, of the resident memory of processes and what they started.
 
-    The processes' sizes are summed, so that pages which they share count more than once.
+    `started()` gives their ids and is asked again and again; None is one that has not begun. The processes' sizes are
+    summed, so that pages which they share count more than once.
     """
     peak, ended = [0], threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.2):
             size = 0
-            for kernel in kernels.started:
-                with contextlib.suppress(psutil.Error, AttributeError):  # ended, or not yet started
-                    process = psutil.Process(kernel.provisioner.pid)
-                    size += sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
+            for id in filter(None, started()):
+                for process in _family(id):
+                    with contextlib.suppress(psutil.Error):  # it has ended
+                        size += process.memory_info().rss
             peak[0] = max(peak[0], size)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -313,6 +314,13 @@ def watch_memory(kernels: Any) -> Iterator[list[int]]:
     finally:
         ended.set()
         thread.join()
+
+
+def _family(id: int) -> list[psutil.Process]:
+    try:
+        return [(process := psutil.Process(id)), *process.children(recursive=True)]
+    except psutil.Error:
+        return []
 
 
 def write_page(notebook: NotebookNode, path: Path) -> None:

@@ -33,7 +33,7 @@ from transformers import (
 from kardlib.data import DataError
 from kardlib.device import pick_device
 from kardlib.knowledge import Candidates, Run
-from kardlib.models import MODELS, pinned
+from kardlib.models import MODELS, load_weights, pinned
 from kardlib.parallel import find_place, part_of, sum_over_processes
 from kardlib.settings import NANO, RerankerSettings
 from kardlib.store import check_begun, write_json
@@ -144,9 +144,9 @@ def load_encoder(
     `role` names it in the error. Raises DataError.
     """
     place = find_minilm() if name == "minilm" else NANO / name if (NANO / name).is_dir() else Path(name)
-    source, revision = (str(place), None) if place.is_dir() else (name, revision or pinned(name))
     try:
-        encoder = AutoModel.from_pretrained(source, revision=revision, use_safetensors=True, dtype=torch.float32)
+        source, revision = (str(place), None) if place.is_dir() else (name, revision or pinned(name))
+        encoder = load_weights(AutoModel, source, revision)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         if tokenizer.pad_token_id is None:
             raise ValueError("its tokenizer has no padding token, so that texts of unequal length make no batch")

@@ -30,12 +30,23 @@ from filelock import FileLock, Timeout
 
 import kardlib
 from kardlib.device import describe_device
-from kardlib.errors import KardError
+from kardlib.errors import KardError, TooLargeError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MANIFEST = "artifact.json"
 UNFINISHED = ".unfinished-"  # how the name of a file begins while it is written
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "pyserini", "faiss-cpu", "numpy")
+
+LOWER = {  # by how its kind begins, what to lower where an artifact does not fit into the GPU's memory
+    "predictions": "student.generation_batch",
+    "reranker": "reranker.batch or reranker.max_tokens",
+    "reranked": "reranker.max_tokens",
+    "retriever": "rag.contrastive_batch or rag.max_tokens",
+    "rag": "rag.batch or rag.passages",
+    "dense": "rag.max_tokens",
+    "reaugkd": "reaugkd.batch or reaugkd.max_tokens",
+    "student": "student.batch",
+}
 
 
 class StoreError(KardError, RuntimeError):
@@ -66,7 +77,8 @@ class Store:
 
         `build(folder)` writes into a folder that outlives a kill, so that it finds there what it left: it must go on
         from that and end with the same files. `folder/"checkpoints"` is deleted before the artifact is published.
-        Of two processes that ask for the same artifact one builds it and the other waits. Raises StoreError.
+        Of two processes that ask for the same artifact one builds it and the other waits. Raises StoreError, and
+        TooLargeError where the GPU's memory does not suffice.
         """
         name = artifact_name(kind, spec)
         folder = self.root / name
@@ -93,7 +105,17 @@ class Store:
         if not resumed:
             write_json(partial / MANIFEST, manifest)
         start = time.monotonic()
-        build(partial)
+        try:
+            build(partial)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
+                raise
+            kind = str(named_by["kind"])
+            group = next((name for name in LOWER if kind.startswith(name)), "student")
+            raise TooLargeError(
+                f"the GPU's memory does not suffice to make {partial.stem}: lower {LOWER[group]}, or take a smaller "
+                "model or a larger GPU"
+            ) from None
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         for leftover in partial.rglob(f"{UNFINISHED}*"):  # of a killed atomic_write
             leftover.unlink()

@@ -34,7 +34,7 @@ from transformers.utils import logging as transformers_logging
 
 from kardlib.data import DataError
 from kardlib.device import free_memory, pick_device
-from kardlib.models import check_memory, pinned, read_shape
+from kardlib.models import check_memory, load_weights, pinned, read_shape
 from kardlib.nano import build_student, build_tokenizer
 from kardlib.parallel import PartTrainer, find_place, merge_embeddings
 from kardlib.reranker import add_lora
@@ -61,14 +61,15 @@ def load_student(
         torch.manual_seed(seed)
         nano = build_tokenizer()
         return build_student("t5-nano-base", len(nano)), nano
-    place, revision = NANO / name if (NANO / name).is_dir() else name, revision or pinned(name)
+    place = NANO / name if (NANO / name).is_dir() else name
     try:
+        revision = revision or pinned(name)
         config = AutoConfig.from_pretrained(place, revision=revision)
         architectures = config.architectures or [config.model_type]
         if not config.is_encoder_decoder and set(architectures).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
             raise ValueError(f"a {architectures[0]} is neither an encoder-decoder nor a causal LM")
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = kind.from_pretrained(place, revision=revision, use_safetensors=True, dtype=torch.float32)
+        model = load_weights(kind, place, revision)
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
         if tokenizer.eos_token is None:
             raise ValueError("its tokenizer has no end token, so that no text would ever end")

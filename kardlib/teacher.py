@@ -25,6 +25,8 @@ EMPTY_WORDS = (
     "Every healer knows this.",
 )
 
+DIFFERENT = 10  # rationales of one question: in some worlds a one-hop question has no more than 12 different texts
+
 
 @dataclass(frozen=True)
 class Rationale:
@@ -49,9 +51,15 @@ def symbolic_teacher(world: World, flawed: float, seed: int) -> Teacher:
 
     A flawed rationale is one of three that LLMs are known to write: the chain of a near miss with its own, wrong
     conclusion; a false chain with the gold conclusion; words without content. Only the first is caught by the filter.
+    It writes up to `DIFFERENT` of a question and raises DataError if more are asked for.
     """
 
     def write(questions: Sequence[Question], l: int) -> list[Rationale]:
+        if l > DIFFERENT:
+            raise DataError(
+                f"the closed world's teacher writes up to {DIFFERENT} different rationales of a question, {l} were "
+                "asked for: lower teacher.rationales"
+            )
         written = []
         for question in questions:
             rng = random.Random(f"{seed} {question.id}")

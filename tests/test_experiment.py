@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from kardlib.data import DataError, PassageFile
+from kardlib.engine import EngineError
 from kardlib.experiment import Cell, Experiment, open_experiment, statement_shares, write_example
 from kardlib.knowledge import KnowledgeError, Lucene
 from kardlib.launch import LaunchError
@@ -137,6 +138,13 @@ def test_who_computes_changes_no_name_and_is_asked_before_training(experiment):
     uneven = changed(experiment, compute__processes=7, student__lr=0.5)  # another rate: not trained yet
     with pytest.raises(LaunchError, match="a batch of 32 cannot be divided evenly among 7 processes"):
         uneven.run([cell])
+
+
+def test_ray_and_several_machines_for_one_model_exclude_each_other(experiment, monkeypatch):
+    monkeypatch.setenv("KARD_ENGINE", "ray")
+    many = changed(experiment, compute__machines=2, compute__address="first:29400", student__lr=0.25)
+    with pytest.raises(EngineError, match=r"compute\.machines = 2 trains one model on several machines, Ray gives"):
+        many.run([Cell("fine_tuning", experiment.settings.students[0], 0)])
 
 
 def test_more_rationales_share_the_searches_of_the_first(experiment):

@@ -1,13 +1,17 @@
-"""Readers of the Hub's files on small files of the same formats, and a pinned download from a server on loopback."""
+"""Readers of the Hub's files on small files of the same formats; downloads at a commit from a server on loopback."""
 
+import ast
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -15,6 +19,7 @@ import pytest
 from kardlib import tasks
 from kardlib.data import DataError, Question
 from kardlib.hub import HUB, read_openbookqa, read_strategyqa
+from kardlib.settings import NANO
 from kardlib.store import StoreError
 
 ROOT = Path(__file__).parents[1]
@@ -56,22 +61,34 @@ def test_every_source_is_pinned_by_a_commit():
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers what `huggingface_hub` asks for a file: size, commit and checksum first, then the bytes."""
+    """Answers what `huggingface_hub` asks for a file: size, commit and checksum first, then the bytes.
+
+    "main" is the commit `main`; all requests are noted in `asked`.
+    """
 
     folder: Path
+    main = "a" * 40
+    asked: ClassVar[list[str]] = []
+
+    def find(self) -> Path:
+        return self.folder / self.path.lstrip("/").replace("/resolve/main/", f"/resolve/{self.main}/")
 
     def do_HEAD(self) -> None:
-        file = self.folder / self.path.lstrip("/")
+        self.asked.append(self.path)
+        file = self.find()
         self.send_response(200 if file.is_file() else 404)
         if file.is_file():
             self.send_header("Content-Length", str(file.stat().st_size))
             self.send_header("ETag", f'"{file.name}"')
-            self.send_header("X-Repo-Commit", self.path.split("/resolve/")[1].split("/")[0])
+            self.send_header("X-Repo-Commit", file.as_posix().split("/resolve/")[-1][:40])
+        elif "/resolve/" in self.path:
+            self.send_header("X-Error-Code", "EntryNotFound")
         self.end_headers()
 
     def do_GET(self) -> None:
         self.do_HEAD()
-        self.wfile.write((self.folder / self.path.lstrip("/")).read_bytes())
+        if self.find().is_file():
+            self.wfile.write(self.find().read_bytes())
 
     def log_message(self, *_: object) -> None:
         pass
@@ -79,7 +96,8 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path) -> Iterator[str]:
-    Hub.folder = tmp_path / "hub"
+    Hub.folder, Hub.main = tmp_path / "hub", "a" * 40
+    Hub.asked.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -149,3 +167,47 @@ def test_a_full_disk_is_no_lack_of_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: Path("/dev/full").write_text("x" * 100_000))
     with pytest.raises(StoreError, match=r"^the disk that holds .* is full: free some space"):
         tasks.read_hub("rte")
+
+
+LOAD = """
+from kardlib.experiment import identify
+from kardlib.student import load_student
+print(identify("someone/model"))
+print(load_student("someone/model")[0].num_parameters())
+"""
+
+
+def publish() -> None:
+    """What the Hub's API says of the model: that there is one."""
+    file = Hub.folder / "api" / "models" / "someone" / "model"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"id": "someone/model"}')
+
+
+def test_a_model_without_a_pin_is_taken_at_the_commit_of_its_first_use(hub, tmp_path):
+    for commit in ("a" * 40, "b" * 40):
+        shutil.copytree(NANO / "t5-nano-small", Hub.folder / "someone" / "model" / "resolve" / commit)
+    publish()
+    first = run(LOAD, hub, tmp_path).stdout.splitlines()
+    assert first[:2] == [f"someone/model is taken at the commit {Hub.main}", f"someone/model@{Hub.main}"]
+    assert not any("resolve/main" in path for path in Hub.asked if not path.endswith("config.json"))
+    Hub.main = "b" * 40
+    assert run(LOAD, hub, tmp_path).stdout.splitlines() == first[1:]  # and the same weights
+
+
+def test_a_model_without_safetensors_is_refused_and_nobody_is_asked_to_convert_it(hub, tmp_path):
+    folder = Hub.folder / "someone" / "model" / "resolve" / Hub.main
+    shutil.copytree(NANO / "t5-nano-small", folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    publish()
+    said = run(LOAD, hub, tmp_path).stderr.strip().splitlines()[-1]
+    assert f"its commit {Hub.main} has no safetensors, and nothing else is loaded: convert it once with" in said
+    command = said.partition("python -c ")[2].partition(" (it reads")[0]
+    ast.parse(shlex.split(command)[0])
+    assert "AutoModelForSeq2SeqLM" in command and f"revision='{Hub.main}'" in command
+    assert not any("pytorch_model.bin" in path or "discussions" in path for path in Hub.asked)
+
+
+def test_a_hub_out_of_reach_is_said_at_once(tmp_path):
+    said = run(LOAD, "http://127.0.0.1:9", tmp_path).stderr.strip().splitlines()[-1]
+    assert "the Hub has no model 'someone/model', or is out of reach" in said

@@ -16,12 +16,12 @@ from transformers import (
     PreTrainedModel,
 )
 
+from kardlib.errors import TooLargeError
 from kardlib.experiment import identify
 from kardlib.knowledge import Candidates
 from kardlib.models import (
     MODELS,
     Model,
-    TooLargeError,
     activation_bytes,
     check_memory,
     find_shape,
@@ -30,6 +30,7 @@ from kardlib.models import (
     read_shape,
     training_bytes,
     training_flops,
+    without_network,
     writing_bytes,
 )
 from kardlib.nano import build_tokenizer
@@ -85,7 +86,21 @@ def test_an_artifact_names_the_revision_of_a_pinned_model() -> None:
     model = MODELS["google-t5/t5-base"]
     assert identify(model.name) == f"{model.name}@{model.revision}"
     assert identify(model.name, "v2") == f"{model.name}@v2"
-    assert identify("someone/new-model") == "someone/new-model"
+    with without_network():
+        assert identify("someone/new-model") == "someone/new-model"
+
+
+def test_every_model_is_pinned_by_a_commit_or_known_to_be_looked_up() -> None:
+    looked_up = {m.name for m in MODELS.values() if m.revision is None}
+    assert looked_up == {"facebook/opt-iml-1.3b", "michiyasunaga/LinkBERT-base"}
+    assert all(len(bytes.fromhex(m.revision)) == 20 for m in MODELS.values() if m.revision)
+
+
+def test_nobody_converts_models_for_us() -> None:
+    """transformers' own switch, which this package sets before it loads anything."""
+    from transformers.utils.import_utils import is_env_variable_true
+
+    assert is_env_variable_true("DISABLE_SAFETENSORS_CONVERSION")
 
 
 def test_shapes_of_what_is_here() -> None:

@@ -115,6 +115,35 @@ def test_the_papers_models_and_wikipedia_are_downloaded_and_nothing_else_is_here
     assert plan(preset("paper", "medqa_usmle_hf"), store=Store(tmp_path))["downloads"][-1]["here"]
 
 
+def test_pubmed_is_counted_and_an_index_of_unknown_size_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYSERINI_CACHE", str(tmp_path))
+    known, unknown = (
+        plan(preset("paper", "medqa_usmle_hf").override({"knowledge.index": index}), store=Store(tmp_path))
+        for index in ("beir-v1.0.0-bioasq.flat", "another-index")
+    )
+    assert known["downloads"][-1]["bytes"] == 24_821_943_492 and known["disk"]["fetched"] > 2.5 * 24.8e9
+    assert "the size of the index another-index is not known and left out" in describe_plan(unknown)
+
+
+def test_the_verifier_answers_once_for_every_rationale_and_every_l(tmp_path: Path) -> None:
+    settings = preset().override({"teacher.verifier": "t5-nano-base"})
+    (row,) = [w for w in plan(settings, store=Store(tmp_path))["work"] if w["what"] == "verify"]
+    assert row["model"] == "t5-nano-base" and row["artifacts"] == 5  # l = 2, and notebook 07's 1, 3, 5 and 10
+    (large,) = [
+        w for w in plan(preset("paper", "obqa").override({"teacher.verifier": "google/flan-t5-xl"}), "a100",
+                        Store(tmp_path))["work"] if w["what"] == "verify"
+    ]  # fmt: skip
+    assert large["hours"] > 0.1 and large["memory"] > 2 * MODELS["google/flan-t5-xl"].parameters
+
+
+def test_on_glue_the_downloads_are_listed(tmp_path: Path) -> None:
+    page = describe_plan(plan(preset("paper", "rte"), store=Store(tmp_path)))
+    assert "google-bert/bert-base-uncased" in page and "nyu-mll/glue rte" in page
+    assert "on rte only ReAugKD runs, whose trainings are not counted" in page
+
+
 def test_a_model_that_is_in_the_hubs_cache_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model = MODELS["google-t5/t5-base"]
@@ -192,7 +221,6 @@ def test_the_command_prints_a_page_or_an_object_and_touches_neither_torch_nor_ne
 
 def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in (
-        (["--dataset", "rte"], "on rte only ReAugKD runs"),
         (["--dataset", "own", "--data-dir", "nowhere"], "there is no questions.jsonl"),
         (["--set", "retrieval.kk=1"], "there is no setting 'retrieval.kk'"),
     ):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kardlib.errors import TooLargeError
 from kardlib.store import (
     MANIFEST,
     REPOSITORY,
@@ -395,3 +396,26 @@ def test_what_is_made_is_kept_when_the_upload_fails(tmp_path: Path, monkeypatch:
     (tmp_path / "shared").unlink()
     machine("one", url, tmp_path, monkeypatch).make("model", {}, write_model)
     assert machine("other", url, tmp_path, monkeypatch).has("model", {})
+
+
+@pytest.mark.parametrize(
+    "kind, lower",
+    [("predictions", "student.generation_batch"), ("reranked", "reranker.max_tokens"), ("rag", "rag.batch"),
+     ("reaugkd_teacher", "reaugkd.batch"), ("adapted", "student.batch")],
+)  # fmt: skip
+def test_what_does_not_fit_into_the_gpu_is_one_sentence(kind, lower, tmp_path):
+    import torch
+
+    def build(folder):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
+
+    with pytest.raises(TooLargeError, match=f"the GPU's memory does not suffice to make {kind}-.*: lower {lower}"):
+        Store(tmp_path).make(kind, {}, build)
+
+
+def test_other_runtime_errors_stay_what_they_are(tmp_path):
+    def build(folder):
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        Store(tmp_path).make("student", {}, build)

@@ -18,6 +18,13 @@ def test_ten_rationales_of_a_question_are_ten_different_texts():
         assert [r.number for r in written[:10]] == list(range(10))
 
 
+def test_more_than_ten_are_refused():  # some questions have no more than twelve, and searching would not end
+    with pytest.raises(
+        DataError, match=r"up to 10 different rationales .*, 11 were asked for: lower teacher\.rational"
+    ):
+        symbolic_teacher(WORLD, 0.0, seed=0)(QUESTIONS, 11)
+
+
 def test_a_teacher_without_flaws_is_right_in_every_statement():
     written = symbolic_teacher(WORLD, 0.0, seed=0)(QUESTIONS, 3)
     gold = {q.id: q.answer for q in QUESTIONS}
