@@ -233,7 +233,7 @@ def run_notebook(
 
     result = Result(name, "done", date=now())
     with atomic_write(run / notebook.name) as copy, tempfile.NamedTemporaryFile("r", encoding="utf-8") as used:
-        kernel = kernel_of_this_python({**environment, "KARD_USED": used.name})
+        kernel: Any = kernel_of_this_python({**environment, "KARD_USED": used.name})
         with watch_memory(lambda: [k.provisioner.pid for k in kernel.started if k.provisioner]) as peak:
             try:
                 papermill.execute_notebook(
@@ -302,9 +302,9 @@ def watch_memory(started: Callable[[], Sequence[int | None]]) -> Iterator[list[i
         while not ended.wait(0.2):
             size = 0
             for id in filter(None, started()):
-                for process in _family(id):
-                    with contextlib.suppress(psutil.Error):  # it has ended
-                        size += process.memory_info().rss
+                with contextlib.suppress(psutil.Error):  # it, or one that it started, has ended
+                    process = psutil.Process(id)
+                    size += sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
             peak[0] = max(peak[0], size)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -314,13 +314,6 @@ def watch_memory(started: Callable[[], Sequence[int | None]]) -> Iterator[list[i
     finally:
         ended.set()
         thread.join()
-
-
-def _family(id: int) -> list[psutil.Process]:
-    try:
-        return [(process := psutil.Process(id)), *process.children(recursive=True)]
-    except psutil.Error:
-        return []
 
 
 def write_page(notebook: NotebookNode, path: Path) -> None:
