@@ -24,9 +24,9 @@ from kardlib.figures import (
     METHOD_STYLE,
     ORANGE,
     PAGE,
+    PINK,
     RED,
     SHARE,
-    SKY,
     FigureError,
 )
 
@@ -122,6 +122,12 @@ def plot_learners(table: pd.DataFrame) -> Figure:
     return fig
 
 
+SWEEPS = {  # styles for the sizes of a sweep, from small to large: no reader's, and not the other sweep's
+    "N": [("#DDA6C5", "v", ":"), (PINK, "^", "--"), ("#7A3A60", "<", "-.")],
+    "R": [("#ABABAB", "1", ":"), (GREY, "2", "--"), (BLACK, "3", "-.")],
+}
+
+
 @mpl.rc_context(LOOK)
 def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
     """Readers of a knowledge base against the key's length, one panel a question; `middle` is the task of all sweeps.
@@ -141,9 +147,10 @@ def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
     fig, axes = plt.subplots(panels // 2, 2, figsize=(PAGE, 2.4 * (panels // 2) + 0.3), squeeze=False)
     errors, excess = axes[-1]
     eps = min(set.intersection(*(set(_thresholds(table, task)) for task in tasks)))
-    shades = [(SKY, "o", ":"), (GREEN, "p", "--"), (BLUE, "D", "-"), (RED, "s", "-.")]
     for ax, (name, swept) in zip(axes[0] if panels > 2 else (), sweeps.items(), strict=False):
-        for (color, marker, line), task in zip(shades, swept, strict=False):
+        others = iter(SWEEPS[name])  # the task of all panels looks in each as it does in the panel of readers
+        for task in swept:
+            color, marker, line = METHOD_STYLE["read_key"][:3] if task == middle else next(others)
             rows = table[(table["student"] == task) & (table["method"] == "read_key")]
             rows = rows[rows["metric"] == "error_keys"].sort_values("k")
             label = f"{name} = {int(sizes[task]['NdR'.index(name)]):,}"
@@ -380,6 +387,7 @@ MEASURES = {  # titles of panels, in their order
 def plot_knob(table: pd.DataFrame, label: str) -> Figure:
     """Measures against a knob: one panel for each of `MEASURES`, one line per method, `label` below.
 
+    A label that ends in "(%)" says that the knob is a share, which is shown in per cent.
     Rows whose metric reads like "accuracy at l = 3" and whose seed is empty; the method "chance" is a dashed line.
     Raises FigureError if there are none.
     """
@@ -403,8 +411,9 @@ def plot_knob(table: pd.DataFrame, label: str) -> Figure:
             ax.axhline(
                 value, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1, label=METHOD_LABEL["chance"]
             )
+        unit = 100 if label.endswith("(%)") else 1  # shares are shown as the papers do
         ax.set_xscale("log")
-        ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        ax.set_xticks(ticks, [f"{unit * x:g}" for x in ticks])
         ax.xaxis.minorticks_off()
         ax.set(title=MEASURES[measure], xlabel=label)
         ax.grid(axis="y")
@@ -463,7 +472,7 @@ def plot_corpora(table: pd.DataFrame) -> Figure:
         places = [corpora.index(c) + (0.08 if "kard" in method else -0.08) for c in rows["corpus"]]
         _draw(ax, method, places, rows["value"], yerr=_whiskers(rows), linestyle="none")
     for value in chance:
-        ax.axhline(value, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
+        ax.axhline(value, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1, label=METHOD_LABEL["chance"])
     ax.set_xticks(range(len(corpora)), corpora)
     ax.set(xlabel="Corpus of the first stage", ylabel="Accuracy (%)", xlim=(-0.5, len(corpora) - 0.5))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
