@@ -69,7 +69,8 @@ def test_the_committed_scorecard_counts_what_the_committed_figures_hold():
     notebook = nbformat.read(ROOT / "notebooks" / "14_scorecard.ipynb", 4)
     (cell,) = [c for c in notebook.cells if c.cell_type == "code" and "print(tally(scorecard))" in c.source]
     printed = "".join(output.get("text", "") for output in cell.outputs).strip()
-    assert printed == tally(judge(read_claims(), read_rows([ROOT / "figures"]))), "publish with: kard reproduce --publish"
+    counted = tally(judge(read_claims(), read_rows([ROOT / "figures"])))
+    assert printed == counted, "publish with: kard reproduce --publish"
 
 
 def test_there_are_notebooks_and_figures():
