@@ -9,8 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import Formatter, LogLocator, StrMethodFormatter
 
 from kardlib.figures import (
     BLACK,
@@ -32,6 +33,15 @@ from kardlib.figures import (
 
 # What drawings share
 
+# a line to compare with, behind what was measured
+THIN: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
+DASHED = THIN | {"linestyle": (0, (4, 3))}
+
+
+def _need(table: pd.DataFrame, *metrics: str) -> None:
+    if missing := [metric for metric in metrics if not (table["metric"] == metric).any()]:
+        raise FigureError(f"nothing to draw: no row has the metric {missing[0]}")
+
 
 def _methods(table: pd.DataFrame) -> list[str]:
     """The methods of a table, in the papers' order. Raises FigureError for one without a style."""
@@ -40,18 +50,15 @@ def _methods(table: pd.DataFrame) -> list[str]:
     return [method for method in METHOD_LABEL if (table["method"] == method).any()]
 
 
-def _need(table: pd.DataFrame, *metrics: str) -> None:
-    if missing := [metric for metric in metrics if not (table["metric"] == metric).any()]:
-        raise FigureError(f"nothing to draw: no row has the metric {missing[0]}")
+def _sizes(table: pd.DataFrame) -> str:
+    return ", ".join(f"{n:,}" for n in sorted(table["n"].dropna().unique())) or "?"
 
 
-def _draw(ax: Axes, method: str, x: Any, y: Any, **options: Any) -> None:
-    style = METHOD_STYLE[method]
-    ax.errorbar(
-        x, y, **{"linestyle": style.line} | options, color=style.color, marker=style.marker, label=METHOD_LABEL[method],
-        markerfacecolor="white" if style.hollow else style.color, markersize=6.5 if style.marker == "*" else 4.2,
-        elinewidth=1.0, capsize=2.2, capthick=1.0, zorder=3,
-    )  # fmt: skip
+def _panels(count: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """Panels side by side: one is as wide as a column, more are as wide as a page."""
+    width = COLUMN if count == 1 else PAGE
+    fig, axes = plt.subplots(1, count, figsize=(width, height), squeeze=False, **options)
+    return fig, list(axes[0])
 
 
 def _whiskers(rows: pd.DataFrame) -> np.ndarray:
@@ -60,8 +67,75 @@ def _whiskers(rows: pd.DataFrame) -> np.ndarray:
     return np.nan_to_num(np.stack([value - rows["low"].to_numpy(), rows["high"].to_numpy() - value]))
 
 
-def _sizes(table: pd.DataFrame) -> str:
-    return ", ".join(f"{n:,}" for n in sorted(table["n"].dropna().unique())) or "?"
+def _look(method: str) -> dict[str, Any]:
+    style = METHOD_STYLE[method]
+    return {
+        "color": style.color, "marker": style.marker, "markersize": 6.5 if style.marker == "*" else 4.2,
+        "markerfacecolor": "white" if style.hollow else style.color, "label": METHOD_LABEL[method],
+        "elinewidth": 1.0, "capsize": 2.2, "capthick": 1.0, "zorder": 3,
+    }  # fmt: skip
+
+
+def _draw(ax: Axes, method: str, x: Any, rows: pd.DataFrame, **options: Any) -> None:
+    """A method's values at `x`, with their intervals as whiskers, joined by its line; `options` are errorbar's."""
+    style = {"linestyle": METHOD_STYLE[method].line} | _look(method)
+    ax.errorbar(x, rows["value"], yerr=_whiskers(rows), **style | options)
+
+
+def _draw_across(ax: Axes, method: str, rows: pd.DataFrame, y: Any) -> None:
+    """A method's values as dots in the rows `y`."""
+    ax.errorbar(rows["value"], y, xerr=_whiskers(rows), linestyle="none", **_look(method))
+
+
+def _draw_by_k(ax: Axes, table: pd.DataFrame, unit: float = 1) -> None:
+    """A line against `k`, in `unit`s, for each method that has a style."""
+    table = table[table["method"].isin(METHOD_STYLE)]
+    for method in _methods(table):
+        rows = table[table["method"] == method].sort_values("k")
+        _draw(ax, method, rows["k"].astype(float) / unit, rows)
+
+
+def _print_values(ax: Axes, values: pd.Series, y: Iterable[float]) -> None:
+    """Fractions in per cent, right of the rows `y`."""
+    for value, place in zip(values, y, strict=True):
+        at = (1.02, place)
+        ax.annotate(f"{100 * value:.1f}", at, xycoords=("axes fraction", "data"), va="center", fontsize=7)
+
+
+def _in_points(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values and intervals, fractions, times 100."""
+    return 100 * rows[["value", "low", "high"]]
+
+
+def _percent(axis: Axis) -> None:
+    """A fraction's axis reads in per cent; a tick between whole per cents keeps its decimals."""
+    axis.set_major_formatter(lambda value, _: Formatter.fix_minus(f"{round(100 * value, 6) + 0:g}"))  # + 0: no -0
+
+
+def _log_x(ax: Axes, ticks: list[float], unit: float = 1) -> None:
+    """A logarithmic axis with its ticks where something was measured and nowhere else, their labels times `unit`."""
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{unit * x:g}" for x in ticks])
+    ax.xaxis.minorticks_off()
+
+
+def _aside(i: int, methods: list[str], ticks: list[float]) -> float:
+    """What to multiply the i-th method's `x` with, so that whiskers stand side by side on a logarithmic axis."""
+    span = max(10.0, ticks[-1] / ticks[0])
+    return span ** (0.02 * (i - (len(methods) - 1) / 2))
+
+
+def _log_ticks(axis: Axis, most: int) -> None:
+    """Ticks of a logarithmic axis, drawn before: 1, 2, 5 in each decade, or as few as keep to `most` labels in view."""
+    low, high = axis.get_view_interval()
+    for subs in ((1, 2, 5), (1, 3), (1,)):
+        locator = LogLocator(subs=subs)
+        ticks = np.asarray(locator.tick_values(low, high))
+        if ((low <= ticks) & (ticks <= high)).sum() <= most:
+            break
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    axis.minorticks_off()
 
 
 def _legend_below(fig: Figure, columns: int, axes: Iterable[Axes] = ()) -> None:
@@ -91,11 +165,7 @@ def plot_learners(table: pd.DataFrame) -> Figure:
     fig, (error, bits, budget) = plt.subplots(1, 3, figsize=(PAGE, 2.7))
     rate = table[table["metric"] == "rate"]["value"].item()
     for ax, metric in ((error, "error_samples"), (bits, "bits_samples"), (budget, "error_budget")):
-        part = table[table["metric"] == metric]
-        for method in _methods(part[part["method"].isin(METHOD_STYLE)]):
-            rows = part[part["method"] == method].sort_values("k")
-            x = rows["k"].astype(float) / (rate if ax is budget else 1)
-            _draw(ax, method, x, rows["value"], yerr=_whiskers(rows))
+        _draw_by_k(ax, table[table["metric"] == metric], rate if ax is budget else 1)
     line = table[(table["method"] == "theorem_1") & (table["metric"] == "bits_samples")].sort_values("k")
     bits.plot(line["k"].astype(float), line["value"], color=BLACK, linewidth=1, linestyle=(0, (5, 2)))
     middle = line.iloc[len(line) // 2]
@@ -115,7 +185,7 @@ def plot_learners(table: pd.DataFrame) -> Figure:
     budget.set(title="(b) Error against budget", xlabel="Budget / (n d)", xlim=(-0.03, 1.06))
     for ax in (error, budget):
         ax.set_ylabel("Error (%)")
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        _percent(ax.yaxis)
     for ax in (error, bits, budget):
         ax.grid(axis="y")
     _legend_below(fig, 3)
@@ -154,18 +224,13 @@ def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
             rows = table[(table["student"] == task) & (table["method"] == "read_key")]
             rows = rows[rows["metric"] == "error_keys"].sort_values("k")
             label = f"{name} = {int(sizes[task]['NdR'.index(name)]):,}"
-            ax.plot(
-                rows["k"],
-                rows["value"],
-                color=color,
-                marker=marker,
-                linestyle=line,
-                markevery=3,
-                markersize=3.6,
-                label=label,
-            )
+            look = {"color": color, "marker": marker, "linestyle": line, "markersize": 3.6}
+            ax.plot(rows["k"], rows["value"], markevery=3, label=label, **look)
             ax.fill_between(rows["k"].astype(float), rows["low"], rows["high"], color=color, alpha=0.25, linewidth=0)
             ax.axvline(_thresholds(table, task)[eps], color=color, linestyle=line, linewidth=1)
+        first = min(_thresholds(table, task)[eps] for task in swept)
+        said = f"Theorem 2's m, $\\epsilon$ = {eps:g}"
+        ax.annotate(said, (first, 0.49), (-4, 0), textcoords="offset points", ha="right", va="top", fontsize=7)
         other = "R" if name == "N" else "N"
         ax.set_title(f"Key reader, several {name} ({other} = {at['NdR'.index(other)]})")
         ax.legend(loc="lower left", handlelength=2.6)
@@ -176,10 +241,10 @@ def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
         if rows["k"].isna().all():
             errors.axhline(rows["value"].item(), color=style.color, linestyle=style.line, label=METHOD_LABEL[method])
             continue
-        _draw(errors, method, rows["k"], rows["value"], yerr=_whiskers(rows), markevery=3, errorevery=3)
+        _draw(errors, method, rows["k"], rows, markevery=3, errorevery=3)
         rows = part[(part["method"] == method) & (part["metric"] == "excess_keys")].sort_values("k")
         rows = rows[rows["value"] > 0]
-        _draw(excess, method, rows["k"], rows["value"], yerr=_whiskers(rows), markevery=3, errorevery=3)
+        _draw(excess, method, rows["k"], rows, markevery=3, errorevery=3)
     for eps, m in _thresholds(table, middle).items():
         excess.plot([0, m, m], [eps, eps, 1e-6], color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
         excess.annotate(f"$\\epsilon$ = {eps:g}", (m, eps), (6, 0), textcoords="offset points", va="center", fontsize=7)
@@ -196,10 +261,9 @@ def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
     for ax in axes.flat:
         ax.set_xlabel("Key length, m (bits)")
         ax.grid(axis="y")
+        _percent(ax.yaxis)
         if ax is not excess:
             ax.set(ylabel="Error (%)", ylim=(0, 0.52))
-            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    excess.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     _legend_below(fig, 4, [errors])
     return fig
 
@@ -219,9 +283,7 @@ def plot_growth(table: pd.DataFrame) -> Figure:
     _need(table, "bits")
     part = table[table["metric"] == "bits"]
     fig, ax = plt.subplots(figsize=(COLUMN, 3.3))
-    for method in _methods(part[part["method"].isin(METHOD_STYLE)]):
-        rows = part[part["method"] == method].sort_values("k")
-        _draw(ax, method, rows["k"], rows["value"], yerr=_whiskers(rows))
+    _draw_by_k(ax, part)
     for method, label, line in (
         ("theorem_1", "Theorem 1, n d", (0, (5, 2))),
         ("theorem_2", "Theorem 2, n m", (0, (1, 1))),
@@ -249,9 +311,7 @@ def plot_networks(table: pd.DataFrame) -> Figure:
     _need(table, "error_shown")
     part = table[(table["metric"] == "error_shown") & table["seed"].isna()]
     fig, ax = plt.subplots(figsize=(COLUMN, 2.6))
-    for method in _methods(part):
-        rows = part[part["method"] == method].sort_values("k")
-        _draw(ax, method, rows["k"], rows["value"], yerr=_whiskers(rows))
+    _draw_by_k(ax, part)
     held = table[(table["method"] == "network") & (table["metric"] == "bits_held")]
     best = held.loc[held["value"].idxmax()]
     shown = table[(table["metric"] == "bits_shown") & (table["k"] == best["k"])]["value"].item()
@@ -262,7 +322,7 @@ def plot_networks(table: pd.DataFrame) -> Figure:
     ks = sorted(part["k"].unique())
     ax.set_xticks(ks, [f"{k:,}" for k in ks], rotation=30)
     ax.set(xlabel="n d (bits)", ylabel="Error on shown bits (%)")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    _percent(ax.yaxis)
     ax.grid(axis="y")
     _legend_below(fig, 1)
     return fig
@@ -284,13 +344,12 @@ def plot_hits(table: pd.DataFrame) -> Figure:
     panels = [metric for metric in HITS_TITLES if (table["metric"] == metric).any()]
     if not panels:
         raise FigureError(f"nothing to draw: no row has the metric {' or '.join(HITS_TITLES)}")
-    size = (COLUMN if len(panels) == 1 else PAGE, 2.5)
-    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    fig, axes = _panels(len(panels), 2.5, sharey=True)
     methods = _methods(table)
-    for ax, metric in zip(axes[0], panels, strict=True):
+    for ax, metric in zip(axes, panels, strict=True):
         _hits_panel(ax, table[table["metric"] == metric], methods)
-    axes[0, 0].set_ylabel("Hits@k (%)")
-    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    axes[0].set_ylabel("Hits@k (%)")
+    _percent(axes[0].yaxis)
     _legend_below(fig, columns=2 * len(panels))
     return fig
 
@@ -299,17 +358,16 @@ def _hits_panel(ax: Axes, table: pd.DataFrame, methods: list[str]) -> None:
     ks = sorted(table["k"].unique())
     for i, method in enumerate(methods):
         rows = table[table["method"] == method].sort_values("k")
-        aside = 1.05 ** (i - (len(methods) - 1) / 2)  # whiskers side by side
-        _draw(ax, method, rows["k"].astype(float) * aside, rows["value"], yerr=_whiskers(rows))
-    ax.set_xscale("log")
-    ax.set_xticks(ks, [str(k) for k in ks])
-    ax.xaxis.minorticks_off()
+        _draw(ax, method, rows["k"].astype(float) * _aside(i, methods, ks), rows)
+    _log_x(ax, ks)
     title = "".join(HITS_TITLES[metric] for metric in table["metric"].unique())
     ax.set(title=f"{title} (n = {_sizes(table)})", xlabel="Passages looked at, k")
     ax.grid(axis="y")
 
 
 # Notebook 04: methods beside each other (also 13 and 15)
+
+CHANCE_ROW = 0.5  # rows below the last one, for the word beside the dashed line
 
 
 @mpl.rc_context(LOOK)
@@ -326,13 +384,11 @@ def plot_main(table: pd.DataFrame) -> Figure:
     if table.empty:
         raise FigureError("nothing to draw: no row has the metric accuracy and an empty seed")
     students, places = list(dict.fromkeys(table["student"])), _places(_methods(table))
-    height = 0.8 + 0.19 * max(places.values())
-    size = (COLUMN if len(students) == 1 else PAGE, height)
-    fig, axes = plt.subplots(1, len(students), figsize=size, sharey=True, sharex=True, squeeze=False)
-    for ax, student in zip(axes[0], students, strict=True):
+    height = 0.8 + 0.19 * (max(places.values()) + CHANCE_ROW * len(chance))
+    fig, axes = _panels(len(students), height, sharex=True, sharey=True)
+    for ax, student in zip(axes, students, strict=True):
         _accuracy_panel(ax, table[table["student"] == student], places, chance)
         ax.set(title=student)
-    _name_rows(axes[0, 0], places)
     return fig
 
 
@@ -350,23 +406,17 @@ def _places(methods: list[str]) -> dict[str, float]:
 def _accuracy_panel(ax: Axes, table: pd.DataFrame, places: Mapping[str, float], chance: pd.Series) -> None:
     ax.grid(axis="x")
     for value in chance:
-        ax.axvline(value, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
+        ax.axvline(value, **DASHED)
         below = ("data", "axes fraction")
         ax.annotate(" chance", (value, 0.01), xycoords=below, va="bottom", fontsize=7, color="0.35")
     for method, place in places.items():
         rows = table[table["method"] == method]
-        _draw(ax, method, rows["value"], [place] * len(rows), xerr=_whiskers(rows), linestyle="none")
-        for value in rows["value"]:
-            at = (1.02, place)
-            ax.annotate(f"{100 * value:.1f}", at, xycoords=("axes fraction", "data"), va="center", fontsize=7)
-    ax.set(xlabel="Accuracy (%)")
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    ax.tick_params(axis="y", length=0)
-
-
-def _name_rows(ax: Axes, places: Mapping[str, float]) -> None:
+        _draw_across(ax, method, rows, [place] * len(rows))
+        _print_values(ax, rows["value"], [place] * len(rows))
+    ax.set(xlabel="Accuracy (%)", ylim=(max(places.values()) + 0.6 + CHANCE_ROW * len(chance), -0.6))
+    _percent(ax.xaxis)
     ax.set_yticks(list(places.values()), [METHOD_LABEL[method] for method in places])
-    ax.set_ylim(max(places.values()) + 0.6, -0.6)
+    ax.tick_params(axis="y", length=0)
 
 
 # Notebooks 05 to 12: ablations and comparisons
@@ -398,29 +448,25 @@ def plot_knob(table: pd.DataFrame, label: str) -> Figure:
     if table.empty:
         raise FigureError('nothing to draw: no row has a metric like "accuracy at l = 3" and an empty seed')
     panels = [measure for measure in MEASURES if (table["measure"] == measure).any()]
-    fig, axes = plt.subplots(1, len(panels), figsize=(COLUMN if len(panels) == 1 else PAGE, 2.4), squeeze=False)
+    fig, axes = _panels(len(panels), 2.4)
     ticks = sorted(table["x"].unique())
-    for ax, measure in zip(axes[0], panels, strict=True):
+    for ax, measure in zip(axes, panels, strict=True):
+        if measure.startswith("accuracy") and ax is not axes[0]:
+            ax.sharey(axes[0])  # accuracies are compared across panels
         part = table[table["measure"] == measure]
         methods = _methods(part)
         for i, method in enumerate(methods):
             rows = part[part["method"] == method].sort_values("x")
-            aside = 1.03 ** (i - (len(methods) - 1) / 2)  # whiskers side by side
-            _draw(ax, method, rows["x"] * aside, rows["value"], yerr=_whiskers(rows))
-        for value in chance if measure == "accuracy" else ():
-            ax.axhline(
-                value, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1, label=METHOD_LABEL["chance"]
-            )
-        unit = 100 if label.endswith("(%)") else 1  # shares are shown as the papers do
-        ax.set_xscale("log")
-        ax.set_xticks(ticks, [f"{unit * x:g}" for x in ticks])
-        ax.xaxis.minorticks_off()
+            _draw(ax, method, rows["x"] * _aside(i, methods, ticks), rows)
+        for value in chance if measure.startswith("accuracy") else ():
+            ax.axhline(value, label=METHOD_LABEL["chance"], **DASHED)
+        _log_x(ax, ticks, unit=100 if label.endswith("(%)") else 1)
         ax.set(title=MEASURES[measure], xlabel=label)
         ax.grid(axis="y")
         if MEASURES[measure].endswith("(%)"):
-            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+            _percent(ax.yaxis)
         else:
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, 1.06 * part["value"].max())  # from zero, with room for the highest marker
     _legend_below(fig, columns=2 if len(panels) == 1 else 4)
     return fig
 
@@ -442,15 +488,14 @@ def plot_students(table: pd.DataFrame) -> Figure:
     for i, (metric, method, ax, label) in enumerate(panels):
         rows = table[(table["metric"] == metric) & ((table["method"] == method) | (ax is axes[1]))]
         places = [students.index(s) + 0.04 * (i % 4 - 1.5) for s in rows["student"]]
-        _draw(ax, method, places, rows["value"], yerr=_whiskers(rows))
-        ax.containers[-1].set_label(label)
+        _draw(ax, method, places, rows, label=label)
     axes[0].set(title="Accuracy (%)")
     axes[1].set(title="Gain of KARD (reranker), points")
     axes[1].axhline(0, color="0.45", linewidth=0.9)
     for ax in axes:
         ax.set_xticks(range(len(students)), students)
         ax.set_xlim(-0.35, len(students) - 0.65)
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        _percent(ax.yaxis)
         ax.grid(axis="y")
         ax.legend(fontsize=7)
     return fig
@@ -466,16 +511,16 @@ def plot_corpora(table: pd.DataFrame) -> Figure:
     table = table[table["seed"].isna() & table["metric"].str.startswith("accuracy at corpus = ")]
     table = table.assign(corpus=table["metric"].str.removeprefix("accuracy at corpus = "))
     corpora = list(dict.fromkeys(table["corpus"]))
-    fig, ax = plt.subplots(figsize=(COLUMN, 2.8))
+    fig, ax = plt.subplots(figsize=(COLUMN, 3.0))
     for method in _methods(table):
         rows = table[table["method"] == method]
         places = [corpora.index(c) + (0.08 if "kard" in method else -0.08) for c in rows["corpus"]]
-        _draw(ax, method, places, rows["value"], yerr=_whiskers(rows), linestyle="none")
+        _draw(ax, method, places, rows, linestyle="none")
     for value in chance:
-        ax.axhline(value, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1, label=METHOD_LABEL["chance"])
+        ax.axhline(value, label=METHOD_LABEL["chance"], **DASHED)
     ax.set_xticks(range(len(corpora)), corpora)
     ax.set(xlabel="Corpus of the first stage", ylabel="Accuracy (%)", xlim=(-0.5, len(corpora) - 0.5))
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    _percent(ax.yaxis)
     ax.grid(axis="y")
     _legend_below(fig, columns=1)
     return fig
@@ -497,14 +542,13 @@ def plot_rag(table: pd.DataFrame) -> Figure:
     fig, (left, *right) = plt.subplots(1, 3, figsize=(PAGE, 2.9), width_ratios=(1.0, 1.1, 1.1))
     _accuracy_panel(left, accuracy, places, chance)
     left.set(title=f"Answers (n = {_sizes(accuracy)})")
-    _name_rows(left, places)
     right[1].sharey(right[0])
     right[1].tick_params(labelleft=False)
     for ax, metric in zip(right, HITS_TITLES, strict=True):
         _hits_panel(ax, found[found["metric"] == metric], methods)
         ax.set(title=HITS_TITLES[metric])
     right[0].set_ylabel("Hits@k (%)")
-    right[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    _percent(right[0].yaxis)
     _legend_below(fig, 3, right)
     return fig
 
@@ -520,23 +564,20 @@ def plot_shares(table: pd.DataFrame) -> Figure:
     if table.empty:
         raise FigureError(f"nothing to draw: no row has a metric that starts with {SHARE!r}")
     causes, students = list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["student"]))
-    size = (COLUMN if len(students) == 1 else PAGE, 1.5)
-    fig, axes = plt.subplots(1, len(students), figsize=size, sharey=True, sharex=True, squeeze=False)
-    for ax, student in zip(axes[0], students, strict=True):
+    fig, axes = _panels(len(students), 1.5, sharex=True, sharey=True)
+    for ax, student in zip(axes, students, strict=True):
         ax.grid(axis="x")
         rows = table[table["student"] == student]
         places = [causes.index(metric) for metric in rows["metric"]]
         for method in _methods(rows):
-            _draw(ax, method, rows["value"], places, xerr=_whiskers(rows), linestyle="none")
-        for place, value in zip(places, rows["value"], strict=True):
-            at = (1.02, place)
-            ax.annotate(f"{100 * value:.1f}", at, xycoords=("axes fraction", "data"), va="center", fontsize=7)
+            _draw_across(ax, method, rows, places)
+        _print_values(ax, rows["value"], places)
         ax.set(title=student, xlabel=f"Share of {_sizes(rows)} failures (%)", xlim=(-0.03, 1.03))
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        _percent(ax.xaxis)
         ax.tick_params(axis="y", length=0)
     names = [metric.removeprefix(SHARE).capitalize().replace(" with", "\nwith") for metric in causes]
-    axes[0, 0].set_yticks(range(len(causes)), names)
-    axes[0, 0].set_ylim(len(causes) - 0.4, -0.6)
+    axes[0].set_yticks(range(len(causes)), names)
+    axes[0].set_ylim(len(causes) - 0.4, -0.6)
     return fig
 
 
@@ -564,8 +605,8 @@ def plot_where(table: pd.DataFrame) -> Figure:
     ticks = range(1, QUARTERS + 1)
     for ax, (panel, (title, first, last)) in zip(axes, panels.items(), strict=True):
         rows = table.loc[[f"gain_{panel}_{i}" for i in ticks]]
-        _draw(ax, "reaugkd", ticks, 100 * rows["value"], yerr=100 * _whiskers(rows), linestyle="none")
-        ax.axhline(0, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1)
+        _draw(ax, "reaugkd", ticks, _in_points(rows), linestyle="none")
+        ax.axhline(0, **DASHED)
         ax.set(title=title, xlabel=f"Quarter of the questions (n = {_sizes(rows)})", xlim=(0.5, QUARTERS + 0.5))
         ax.set_xticks(ticks, [f"1 ({first})", *map(str, ticks[1:-1]), f"{QUARTERS} ({last})"])
         ax.grid(axis="y")
@@ -604,9 +645,10 @@ def plot_compression(table: pd.DataFrame) -> Figure:
         text, marker = COMPRESSIONS[kind]
         own: dict[str, Any] = {"label": text, "color": BLUE} if kind not in prototypes else {"color": GREEN}
         own |= {"label": "class prototypes"} if kind == "prototypes_100" else {}
+        larger = 0 if kind in prototypes else 1.8  # all prototypes and everything in fp16 are one point
         ax.errorbar(
             [size[kind]], rows[kind]["value"], yerr=_whiskers(rows[kind]), marker=marker, linestyle="none",
-            markersize=4.2, elinewidth=1.0, capsize=2.2, zorder=3, **own,
+            markersize=4.2 + larger, elinewidth=1.0, capsize=2.2, zorder=3, **own,
         )  # fmt: skip
     for kind in prototypes:  # where classes are many, 1 % and 5 % are both one prototype a class: one label
         same = [other for other in prototypes if abs(size[other] / size[kind] - 1) < 0.1]
@@ -616,14 +658,12 @@ def plot_compression(table: pd.DataFrame) -> Figure:
             ax.annotate(text, at, (0, -4), textcoords="offset points", ha="center", va="top", fontsize=7)
     if ("reaugkd_no_retrieval", "accuracy") in table.index:
         without = table.loc[("reaugkd_no_retrieval", "accuracy"), "value"]
-        ax.axhline(without, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, label="without retrieval", zorder=1)
+        ax.axhline(without, label="without retrieval", **DASHED)
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    ax.xaxis.minorticks_off()
     ax.margins(x=0.1, y=0.15)
+    _log_ticks(ax.xaxis, most=6)
     ax.set(xlabel="Size of the knowledge base (KiB)", ylabel="Accuracy (%)")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    _percent(ax.yaxis)
     ax.grid(axis="y")
     fig.legend(loc="outside lower center", ncols=2, columnspacing=1.2, handletextpad=0.5)
     return fig
@@ -666,11 +706,12 @@ def plot_latency(table: pd.DataFrame) -> Figure:
                 color=colors[student], linestyle=line, marker=marker, markersize=4.2, elinewidth=1.0, capsize=2.2,
             )  # fmt: skip
         if "overhead" in title:
-            ax.axhline(3, color="0.45", linestyle=(0, (4, 3)), linewidth=0.9, zorder=1, label="the paper's 3 %")
+            ax.axhline(3, label="the paper's 3 %", **DASHED)
         ax.set_xscale("log")
+        _log_ticks(ax.xaxis, most=5)
         if not title.startswith("Recall"):
             ax.set_yscale("log")
-            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            _log_ticks(ax.yaxis, most=8)
         ax.set(title=title, xlabel="Entries")
         ax.grid(axis="y")
     _legend_below(fig, columns=3)
@@ -700,7 +741,7 @@ def plot_claims(table: pd.DataFrame) -> Figure:
     ends = np.cumsum([max(1.0, 0.45 * (1 + case.sum())) for case in cases])
     starts = np.concatenate([[0.0], ends[:-1]])
     fig, ax = plt.subplots(figsize=(PAGE, 0.8 + 0.18 * ends[-1]))
-    ax.axvline(0, color="0.45", linewidth=0.9, zorder=1)
+    ax.axvline(0, **THIN)
     for i, (claim, start, end) in enumerate(zip(claims["method"], starts, ends, strict=True)):
         if i % 2 == 0:
             ax.axhspan(start, end, color="0.96", zorder=0)
@@ -738,16 +779,13 @@ def plot_differences(table: pd.DataFrame) -> Figure:
     if table.empty:
         raise FigureError("nothing to draw: no row is a gain at a difference over the paper")
     names, panels = list(dict.fromkeys(table["difference"])), list(dict.fromkeys(table["measure"]))
-    fig, axes = plt.subplots(
-        1, len(panels), figsize=(PAGE, 0.8 + 0.28 * len(names)), squeeze=False, sharey=True, sharex=True
-    )
-    for ax, measure in zip(axes[0], panels, strict=True):
+    fig, axes = _panels(len(panels), 0.8 + 0.28 * len(names), sharex=True, sharey=True)
+    for ax, measure in zip(axes, panels, strict=True):
         rows = table[table["measure"] == measure]
-        ax.axvline(0, color="0.45", linewidth=0.9, zorder=1)
-        places = [names.index(name) for name in rows["difference"]]
-        _draw(ax, "kard_reranker", 100 * rows["value"], places, xerr=100 * _whiskers(rows), linestyle="none")
+        ax.axvline(0, **THIN)
+        _draw_across(ax, "kard_reranker", _in_points(rows), [names.index(name) for name in rows["difference"]])
         ax.set(title=MEASURES.get(measure, measure).removesuffix(" (%)"), xlabel="Change (points)")
         ax.grid(axis="x")
-    axes[0][0].set_yticks(range(len(names)), names)
-    axes[0][0].set_ylim(len(names) - 0.5, -0.5)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
     return fig

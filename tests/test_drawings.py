@@ -1,5 +1,7 @@
 """Drawings: what stands on a figure is what stands in its table."""
 
+from itertools import combinations
+
 import matplotlib as mpl
 
 mpl.use("agg")
@@ -32,6 +34,13 @@ def close_figures():
     plt.close("all")
 
 
+def labels_in_view(axis):
+    """Text and place on the page of each tick's label."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return {tick.label1.get_text(): tick.label1.get_window_extent() for tick in ticks if tick.label1.get_text()}
+
+
 def test_plot_hits():
     table = hits_table()
     fig = plot_hits(table)
@@ -54,6 +63,36 @@ def test_plot_main():
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
     assert len(ax.containers) == len(MAIN_ROWS)  # summaries over seeds, not single seeds
     assert {"30.0", "66.0", " chance"} <= {t.get_text() for t in ax.texts}
+    fig.canvas.draw()
+    (word,) = [t.get_window_extent() for t in ax.texts if t.get_text() == " chance"]
+    (star,) = [c.lines[0].get_window_extent() for c in ax.containers if c.get_label() == METHOD_LABEL["teacher_cot"]]
+    assert word.y1 < star.y0  # the word stands below the last row
+
+
+@pytest.mark.parametrize("knobs", [(1, 3, 10), (0.01, 0.05, 0.25, 1)])
+def test_plot_knob(knobs):
+    row = accuracy_row(low=0.4, high=0.6)
+    rows = [row | {"metric": f"accuracy at l = {x}", "method": m} for x in knobs for m in ("fine_tuning", "kard_bm25")]
+    rows += [row | {"metric": f"accuracy, equal steps at l = {x}", "value": 0.55} for x in knobs]
+    rows += [accuracy_row(metric=f"milliseconds at l = {x}", value=100 - i) for i, x in enumerate(knobs)]
+    fig = plot_knob(long_form([*rows, accuracy_row(method="chance", value=0.25)]), "Rationales, l")
+    accuracy, equal, time = fig.axes
+    fig.canvas.draw()
+    assert list(labels_in_view(accuracy.xaxis)) == [f"{x:g}" for x in knobs]
+    assert accuracy.get_ylim() == equal.get_ylim() and accuracy.get_ylim()[0] < 0.25  # one scale, with chance on it
+    one, other = (container.lines[0].get_window_extent() for container in accuracy.containers)
+    assert 3 < other.x0 - one.x0 < 12  # whiskers stand side by side, however far the knob reaches
+    low, high = time.get_ylim()
+    assert low == 0 and high > 104  # the highest marker is whole
+
+
+def test_plot_corpora():
+    rows = [accuracy_row(metric="accuracy at corpus = own", method=m, k=1) for m in ("dapt", "dapt_kard")]
+    rows += [accuracy_row(metric="accuracy at corpus = none", method="kard_reranker"), accuracy_row(method="chance")]
+    fig = plot_corpora(long_form(rows))
+    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["own", "none"]
+    labels = [METHOD_LABEL[m] for m in ("dapt", "dapt_kard", "kard_reranker", "chance")]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == labels
 
 
 @pytest.fixture
@@ -121,14 +160,39 @@ def test_plot_compression():
     assert [t.get_text() for t in ax.texts] == ["5 %"]
 
 
+@pytest.mark.parametrize("smallest", [15, 80])
+def test_sizes_can_be_read(smallest):
+    kinds = {"full": 200, "half": 100, "pq": 30, "prototypes_20": 20, "prototypes_1": 1}  # in the smallest's size
+    rows = [accuracy_row(method=kind, low=0.4, high=0.6) for kind in kinds]
+    rows += [WHERE | {"method": k, "metric": "bytes", "value": 1024 * smallest * v} for k, v in kinds.items()]
+    fig = plot_compression(long_form(rows))
+    fig.canvas.draw()
+    boxes = labels_in_view(fig.axes[0].xaxis)
+    assert len(boxes) >= 3 and not any(a.overlaps(b) for a, b in combinations(boxes.values(), 2))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.48, 0.62), (0.49, 0.604), (0.77, 0.8), (0.03, 0.98)])
+def test_a_tick_says_where_it_stands(low, high):
+    rows = [accuracy_row(method="full", value=high, low=low, high=high)]
+    rows += [WHERE | {"method": "full", "metric": "bytes", "value": 4096}]
+    fig = plot_compression(long_form(rows))
+    fig.canvas.draw()
+    for tick in fig.axes[0].yaxis.get_major_ticks():
+        assert float(tick.label1.get_text().replace("−", "-")) == pytest.approx(100 * tick.get_loc(), abs=1e-6)
+
+
+def latency_rows(entries, method, value):
+    row = WHERE | {"method": method, "student": "minilm, 3 layers", "value": value}
+    return [
+        *(row | {"metric": f"latency overhead at batch = {b}, entries = {entries}"} for b in (1, 32)),
+        row | {"metric": f"bytes at entries = {entries}", "value": 2**21},
+        row | {"metric": f"recall at entries = {entries}", "value": 0.97},
+    ]
+
+
 def test_plot_latency():
-    rows = []
-    for entries in (2000, 67000):
-        for method, value in (("reaugkd", 0.03), ("reaugkd_exact", 0.8)):
-            row = WHERE | {"method": method, "student": "minilm, 3 layers", "value": value}
-            rows += [row | {"metric": f"latency overhead at batch = {b}, entries = {entries}"} for b in (1, 32)]
-            rows += [row | {"metric": f"bytes at entries = {entries}", "value": 2**21}]
-            rows += [row | {"metric": f"recall at entries = {entries}", "value": 0.97}]
+    searches = {"reaugkd": 0.03, "reaugkd_exact": 0.8}
+    rows = [row for n in (2000, 67000) for method, value in searches.items() for row in latency_rows(n, method, value)]
     table = long_form([*rows, accuracy_row(method="reaugkd_no_retrieval", metric="milliseconds at batch = 1")])
     one, many, recall, memory = plot_latency(table).axes
     assert "batch 1 " in one.get_title() and "batch 32 " in many.get_title()
@@ -136,6 +200,18 @@ def test_plot_latency():
     assert lines["minilm, 3 layers: HNSW"] == [[2000, 3], [67000, 3]] and len(lines) == 2
     assert [c.get_label() for c in recall.containers] == ["minilm, 3 layers: HNSW"]
     assert memory.containers[0].lines[0].get_ydata().tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("largest", [20_000, 67_000, 250_000, 1_000_000])
+def test_every_number_of_entries_can_be_read(largest):
+    rows = [row for n in (2000, largest) for row in latency_rows(n, "reaugkd_exact", n / 400_000)]
+    fig = plot_latency(long_form(rows))
+    fig.canvas.draw()
+    for ax in fig.axes[:2]:
+        for axis in (ax.xaxis, ax.yaxis):
+            boxes = labels_in_view(axis)
+            assert len(boxes) >= 3 and not any(a.overlaps(b) for a, b in combinations(boxes.values(), 2))
+    assert "10,000" in labels_in_view(fig.axes[0].xaxis)
 
 
 def test_differences_have_a_line_each_and_a_panel_for_every_measure():
