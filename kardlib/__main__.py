@@ -83,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--work", type=Path, default=Path("nano-work"), help="checkpoints; a killed run goes on from them"
     )
     pretrain.add_argument("--models", nargs="+", help="these models alone")
+    pretrain.add_argument("--bf16", action="store_true", help="compute in bfloat16 on a CPU that has its instructions")
     pretrain.add_argument("--cards", action="store_true", help="train nothing: score them and write their cards anew")
     return parser
 
@@ -233,7 +234,7 @@ def run_join(options: argparse.Namespace) -> int:
 def run_pretrain_nano(options: argparse.Namespace) -> int:
     from kardlib.pretraining import pretrain_all
 
-    pretrain_all(options.work, options.models, cards_only=options.cards)
+    pretrain_all(options.work, options.models, bf16=options.bf16, cards_only=options.cards)
     return 0
 
 

@@ -5,7 +5,7 @@ data that have an interval, mostly gains (`evaluate.gain_row`), and says where t
 numbers is typed: what no notebook has written is not run.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import inf
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 import pandas as pd
 import yaml
+from pandas.io.formats.style import Styler
 from pydantic import Field, model_validator
 
 from kardlib.errors import KardError
 from kardlib.evaluate import Interval, verdict
-from kardlib.figures import COLUMNS, KEYS, long_form
+from kardlib.figures import COLUMNS, KEYS, METHOD_LABEL, long_form
 from kardlib.models import MODELS
 from kardlib.settings import GLUE_TASKS, Group, Scale, SettingsError, preset, validate
 
@@ -219,7 +220,7 @@ def mean_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 SCORECARD = [
     "id", "paper", "where", "notebook", "says", "reported", "dataset", "scale", "student", "k", "metric",
-    "value", "low", "high", "n", "test", "verdict", "note", "file",
+    "value", "low", "high", "n", "seeds", "p", "test", "verdict", "note", "file",
 ]  # fmt: skip
 
 
@@ -228,8 +229,12 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
 
     Gains over the best earlier method and means over tasks are rows too (`best_rows`, `mean_rows`). A claim has one
     line "not run at this scale" for every scale of the rows that has no row for it. A row without an interval decides
-    nothing.
+    nothing. "seeds" is how many there are rows of for the same figure, method and student; "p" is the paired test's,
+    where the rows hold it.
     """
+    alike = ["figure", "dataset", "scale", "method", "student"]
+    seeds = rows.groupby(alike, dropna=False)["seed"].transform("nunique") if len(rows) else 0
+    rows = rows.assign(seeds=seeds)
     if derived := best_rows(rows) + mean_rows(rows):
         rows = pd.concat([rows, pd.DataFrame(derived)], ignore_index=True)
     scales = [scale for scale in get_args(Scale) if (rows["scale"] == scale).any()] or [""]
@@ -253,7 +258,7 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
     texts = ["dataset", "student", "metric", "file"]
     scorecard[texts] = scorecard[texts].fillna("")
-    kinds = dict.fromkeys(("k", "n"), "Int64") | dict.fromkeys(("value", "low", "high"), "float64")
+    kinds = dict.fromkeys(("k", "n", "seeds"), "Int64") | dict.fromkeys(("value", "low", "high", "p"), "float64")
     return scorecard.astype(kinds)
 
 
@@ -296,11 +301,11 @@ def summarize(scorecard: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for _, cases in scorecard.groupby("id", sort=False):
         claim = cases.iloc[0]
-        several = cases["metric"].nunique() > 1
+        named = [column for column in ("metric", "k") if cases[column].nunique() > 1]
         lines.append({
             "claim": f"{claim.says}\nNote: {claim.note}" if claim.note else claim.says,
             "paper": f"{claim.paper}, {claim.reported or claim['where']}".replace("; ", "\n"),
-            "here": "\n".join(_case(case, named=several) for _, case in cases.iterrows()),
+            "here": "\n".join(_case(case, named) for _, case in cases.iterrows()),
             "test": claim.test,
             "verdict": "\n".join(f"{SIGNS[verdict]} {verdict}" for verdict in cases["verdict"]),
         })  # fmt: skip
@@ -316,16 +321,61 @@ def describe(scorecard: pd.DataFrame) -> str:
         block += [f"paper: {claim.reported}"] * bool(claim.reported) + [f"note: {claim.note}"] * bool(claim.note)
         for _, case in cases.iterrows():
             source = f" ({case.file})" if case.file else ""
-            block.append(f"{SIGNS[case.verdict]} {case.verdict}: {_case(case, named=True)}{source}")
+            named = ["metric", "k"] if cases["k"].nunique() > 1 else ["metric"]
+            block.append(f"{SIGNS[case.verdict]} {case.verdict}: {_case(case, named)}{source}")
         blocks.append("\n    ".join(block))
     return "\n\n".join([*blocks, tally(scorecard)])
 
 
-def _case(case: pd.Series, named: bool) -> str:
-    """What a verdict rests on: where, and the number with its interval; `named`: also which metric."""
+def _case(case: pd.Series, named: Sequence[str]) -> str:
+    """What a verdict rests on: where, and the number with its interval; `named`: which of metric and k are told."""
     if case.verdict == NOT_RUN:
         return str(case.scale)
-    where = [case.dataset, case.scale, case.student, case.metric if named else ""]
-    form = "+.3g" if case.metric.startswith("gain") else ".3g"
-    interval = f" [{case.low:{form}}, {case.high:{form}}]" if pd.notna(case.low) else ""
-    return f"{', '.join(filter(None, where))}: {case.value:{form}}{interval}"
+    told = {"metric": case.metric, "k": f"k = {case.k}"}
+    where = ", ".join(filter(None, [case.dataset, case.scale, case.student, *(told[name] for name in named)]))
+    seeds = f", {case.seeds} seed{'s' * (case.seeds > 1)}" if pd.notna(case.seeds) and case.seeds else ""
+    return f"{where}: {_number(case)}{seeds}{'' if pd.isna(case.p) else f', p = {case.p:.2g}'}"
+
+
+def _number(case: Any) -> str:
+    """The value and its interval; gains with their sign."""
+    form = "+.3g" if "gain" in case.metric else ".3g"
+    return f"{case.value:{form}}" + (f" [{case.low:{form}}, {case.high:{form}}]" if pd.notna(case.low) else "")
+
+
+# What a notebook shows
+
+
+def findings(rows: Iterable[Mapping[str, Any]], notebook: str) -> Styler:
+    """The claims of a notebook (its number) judged on the rows that it has made: claim, paper, here, test, verdict.
+
+    `rows` are those of its figure's data; the p that a gain has beside them is shown. Nothing is cut.
+    """
+    rows = list(rows)
+    table = long_form(rows).assign(file="", p=pd.Series([row.get("p") for row in rows], dtype="float64"))
+    return as_text(summarize(judge([claim for claim in read_claims() if claim.notebook == notebook], table)))
+
+
+def other_gains(rows: Iterable[Mapping[str, Any]], notebook: str) -> Styler:
+    """The gains that no claim of a notebook is tested on, in points with their interval and p."""
+    gained = [row for row in rows if "gain" in row["metric"]]
+    table = long_form(gained).assign(p=pd.Series([row.get("p") for row in gained], dtype="float64"))
+    for claim in read_claims():
+        if claim.notebook == notebook:
+            table = table.drop(claim.row.choose(table).index)
+    numbers = table.assign(**{name: 100 * table[name] for name in ("value", "low", "high")})
+    shown = pd.DataFrame({
+        "method": table["method"].map(lambda method: METHOD_LABEL.get(method, method)),
+        "student": table["student"].fillna(""),
+        "k": table["k"].astype("string").fillna(""),
+        "gain": table["metric"],
+        "points": [_number(row) for row in numbers.itertuples()],
+        "p": table["p"].map("{:.2g}".format, na_action="ignore").fillna(""),
+    })  # fmt: skip
+    return as_text(shown)
+
+
+def as_text(table: pd.DataFrame) -> Styler:
+    """A table of text as a notebook shows it: nothing cut, lines as they are."""
+    look = [{"selector": "td, th", "props": "text-align: left; vertical-align: top; white-space: pre-line"}]
+    return table.style.hide(axis="index").format(escape="html").set_table_styles(look)

@@ -25,9 +25,9 @@ from kardlib.figures import (
     METHOD_STYLE,
     ORANGE,
     PAGE,
+    PINK,
     RED,
     SHARE,
-    SKY,
     FigureError,
 )
 
@@ -112,10 +112,10 @@ def _percent(axis: Axis) -> None:
     axis.set_major_formatter(lambda value, _: Formatter.fix_minus(f"{round(100 * value, 6) + 0:g}"))  # + 0: no -0
 
 
-def _log_x(ax: Axes, ticks: list[float]) -> None:
-    """A logarithmic axis with its ticks where something was measured, and nowhere else."""
+def _log_x(ax: Axes, ticks: list[float], unit: float = 1) -> None:
+    """A logarithmic axis with its ticks where something was measured and nowhere else, their labels times `unit`."""
     ax.set_xscale("log")
-    ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    ax.set_xticks(ticks, [f"{unit * x:g}" for x in ticks])
     ax.xaxis.minorticks_off()
 
 
@@ -192,6 +192,12 @@ def plot_learners(table: pd.DataFrame) -> Figure:
     return fig
 
 
+SWEEPS = {  # styles for the sizes of a sweep, from small to large: no reader's, and not the other sweep's
+    "N": [("#DDA6C5", "v", ":"), (PINK, "^", "--"), ("#7A3A60", "<", "-.")],
+    "R": [("#ABABAB", "1", ":"), (GREY, "2", "--"), (BLACK, "3", "-.")],
+}
+
+
 @mpl.rc_context(LOOK)
 def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
     """Readers of a knowledge base against the key's length, one panel a question; `middle` is the task of all sweeps.
@@ -211,9 +217,10 @@ def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
     fig, axes = plt.subplots(panels // 2, 2, figsize=(PAGE, 2.4 * (panels // 2) + 0.3), squeeze=False)
     errors, excess = axes[-1]
     eps = min(set.intersection(*(set(_thresholds(table, task)) for task in tasks)))
-    shades = [(SKY, "o", ":"), (GREEN, "p", "--"), (BLUE, "D", "-"), (RED, "s", "-.")]
     for ax, (name, swept) in zip(axes[0] if panels > 2 else (), sweeps.items(), strict=False):
-        for (color, marker, line), task in zip(shades, swept, strict=False):
+        others = iter(SWEEPS[name])  # the task of all panels looks in each as it does in the panel of readers
+        for task in swept:
+            color, marker, line = METHOD_STYLE["read_key"][:3] if task == middle else next(others)
             rows = table[(table["student"] == task) & (table["method"] == "read_key")]
             rows = rows[rows["metric"] == "error_keys"].sort_values("k")
             label = f"{name} = {int(sizes[task]['NdR'.index(name)]):,}"
@@ -430,6 +437,7 @@ MEASURES = {  # titles of panels, in their order
 def plot_knob(table: pd.DataFrame, label: str) -> Figure:
     """Measures against a knob: one panel for each of `MEASURES`, one line per method, `label` below.
 
+    A label that ends in "(%)" says that the knob is a share, which is shown in per cent.
     Rows whose metric reads like "accuracy at l = 3" and whose seed is empty; the method "chance" is a dashed line.
     Raises FigureError if there are none.
     """
@@ -452,7 +460,7 @@ def plot_knob(table: pd.DataFrame, label: str) -> Figure:
             _draw(ax, method, rows["x"] * _aside(i, methods, ticks), rows)
         for value in chance if measure.startswith("accuracy") else ():
             ax.axhline(value, label=METHOD_LABEL["chance"], **DASHED)
-        _log_x(ax, ticks)
+        _log_x(ax, ticks, unit=100 if label.endswith("(%)") else 1)
         ax.set(title=MEASURES[measure], xlabel=label)
         ax.grid(axis="y")
         if MEASURES[measure].endswith("(%)"):

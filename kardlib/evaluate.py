@@ -254,11 +254,22 @@ def summary_rows(values: ArrayLike, seeds: Sequence[int | None], **columns: Any)
 def gain_row(a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", **columns: Any) -> dict[str, Any]:
     """The row of a figure's data that a claim is tested on: how far `a` is above `b`, with its paired interval.
 
-    `columns` say what `a` is, `over` what `b` is; both have shape (seeds, questions).
+    `columns` say what `a` is, `over` what `b` is; both have shape (seeds, questions). The paired test's "p" is there to
+    be shown (`claims.findings`); a figure's data has no column for it.
     """
-    value, low, high, _ = paired_difference(a, b)
+    gain = paired_difference(a, b)._asdict()
     n = _as_table(a).shape[1]
-    return columns | {"metric": f"gain in {metric} over {over}", "value": value, "low": low, "high": high, "n": n}
+    return columns | {"metric": f"gain in {metric} over {over}", "value": gain.pop("mean"), "n": n} | gain
+
+
+def chance_gain_row(a: ArrayLike, options: Sequence[int], **columns: Any) -> dict[str, Any]:
+    """How far `a`, (seeds, questions), is above guessing, which is right on one in `options` of a question.
+
+    Without a p: a right answer is further above its chance than a wrong one is below, so signs cannot be flipped.
+    """
+    table = _as_table(a)
+    row = gain_row(table, np.broadcast_to(1 / np.asarray(options, dtype=float), table.shape), "chance", **columns)
+    return row | {"p": None}
 
 
 def _as_table(values: ArrayLike) -> NDArray[np.float64]:

@@ -159,6 +159,7 @@ BLOCKS = (  # rows that belong together, kept apart by half a row
 COLUMNS = ["figure", "dataset", "scale", "method", "student", "seed", "k", "metric", "value", "low", "high", "n"]
 KEYS = COLUMNS[: COLUMNS.index("value")]
 NEEDED = ("figure", "dataset", "scale", "method", "metric", "value")
+SHOWN = {"p"}  # what a row may say beside them, for a notebook to show; no figure's data holds it
 FRACTIONS = ("accuracy", "error", "hits", "true", "supported")  # metrics so named lie between 0 and 1
 SHARE = "share of failures: "  # what the metrics of a split by cause begin with
 
@@ -170,12 +171,13 @@ class FigureError(KardError, ValueError):
 def long_form(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as the table that every figure is drawn from and saved with: `COLUMNS`, empty where one does not apply.
 
+    What is `SHOWN` beside them is left out.
     Raises FigureError for an unknown column, a missing needed one, a fraction outside 0..1, an interval that does not
     hold its value, and two rows for the same cell.
     """
     rows = list(rows)
     for i, row in enumerate(rows):
-        if unknown := set(row) - set(COLUMNS):
+        if unknown := set(row) - set(COLUMNS) - SHOWN:
             raise FigureError(f"row {i}: there is no column {min(unknown)!r}; the columns are {', '.join(COLUMNS)}")
         if missing := [name for name in NEEDED if row.get(name) is None]:
             raise FigureError(f"row {i}: {missing[0]} is missing")

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from kardlib.settings import MemorizationSettings
+from kardlib.settings import MemorizationSettings, SettingsError
 from kardlib.store import Store, write_json
 
 Array = NDArray[Any]
@@ -527,9 +527,20 @@ def growth_row(rows: Rows, method: str) -> dict[str, Any]:
     """How the bits that a learner needs grow with the length of a string: their slope on logarithmic axes.
 
     Between the ends of the sweep "growth"; the interval takes their intervals at their worst. One bit is added to both
-    ends, since a reader may need none.
+    ends, since a reader may need none. The sweep starts where n d reaches Theorem 2's n m: in a string shorter than a
+    key the key is the whole string, and grows with it whatever the theorem says. Raises SettingsError for fewer than
+    two lengths from there on.
     """
-    bits = sorted((r for r in rows if r["method"] == method and r["metric"] == "bits"), key=lambda r: int(r["k"]))
+    found = [row for row in rows if row["metric"] == "bits"]
+    rate, enough = (
+        {row["k"]: row["value"] for row in found if row["method"] == name} for name in ("theorem_1", "theorem_2")
+    )
+    long = [row for row in found if enough.get(row["k"], 0) <= rate.get(row["k"], math.inf)]
+    bits = sorted((row for row in long if row["method"] == method), key=lambda row: int(row["k"]))
+    if len(bits) < 2:
+        raise SettingsError(
+            "memorization.growth_bits: two or more of the lengths must be no shorter than Theorem 2's m"
+        )
     first, last = bits[0], bits[-1]
     span = math.log2(last["k"] / first["k"])
     ends = (("value", "value"), ("low", "high"), ("high", "low"))

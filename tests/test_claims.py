@@ -18,9 +18,11 @@ from kardlib.claims import (
     Reported,
     best_rows,
     describe,
+    findings,
     gains,
     judge,
     mean_rows,
+    other_gains,
     read_claims,
     read_rows,
     summarize,
@@ -29,6 +31,7 @@ from kardlib.claims import (
 from kardlib.drawings import plot_claims
 from kardlib.evaluate import gain_row
 from kardlib.figures import COLUMNS, long_form
+from kardlib.gallery import FIGURE_4C, TABLES_1_AND_2
 from kardlib.methods import METHODS
 from kardlib.settings import validate
 
@@ -279,6 +282,33 @@ def test_the_scorecard_as_text():
     assert second["paper"] == "KARD, Table 1" and second["verdict"] == "– not run at this scale"
 
 
+def test_a_notebooks_findings_hold_the_p_and_cut_nothing():
+    a, b = [[1, 1, 1, 1, 0, 1, 1, 1]] * 3, [[0, 0, 0, 1, 0, 0, 0, 0]] * 3
+    place = {"figure": "09_passages", "dataset": "world", "scale": "smoke", "student": "t5-nano-base"}
+    rows = [
+        place | {"k": k} | gain_row(a, b, over, method="kard_reranker")
+        for k in (1, 2, 5) for over in ("kard_bm25", "k = 1") if (k, over) != (1, "k = 1")
+    ]  # fmt: skip
+    rows += [
+        place | {"method": "kard_reranker", "metric": "accuracy at k = 1", "seed": s, "value": 0.5} for s in (0, 1)
+    ]
+    shown = findings(rows, "09").data.set_index("claim")
+    line = shown[shown.index.str.startswith("However many passages")].iloc[0]
+    first, second, third = line.here.splitlines()
+    assert first.startswith("world, smoke, t5-nano-base, k = 1: +75 [") and first.endswith(", 2 seeds, p = 0.029")
+    assert (second[28:33], third[28:33]) == ("k = 2", "k = 5") and line.verdict == "\n".join(["✓ reproduced"] * 3)
+    assert len(shown) == sum(claim.notebook == "09" for claim in read_claims())
+    other = other_gains(rows, "09").data
+    assert other[["method", "k", "gain", "p"]].to_numpy().tolist() == [
+        ["KARD (reranker)", "5", "gain in accuracy over k = 1", "0.029"]
+    ]
+    assert "gain in accuracy over k = 1" in other_gains(rows, "09").to_html()
+
+
+def test_no_gain_is_left_over():
+    assert other_gains([row()], "04").data.empty and findings([row()], "16").data.empty
+
+
 def test_what_a_paper_reports():
     places = {"at": "Figure 4c", "dataset": "MedQA"}
     read_off = validate(Reported, places | {"value": [23.2], "over": [14.3], "read_off": True})
@@ -409,14 +439,71 @@ def test_rows_name_methods_that_there_are(committed):
     assert set(over) <= names | {"eps"}
 
 
-def test_the_papers_numbers_are_those_of_the_notes(committed):
+SECTIONS = {  # what a paper's place is called in the notes
+    "Table 1": "table1_medqa", "Table 2": "table2", "Table 3": "table3_rationales", "Table 4": "table4_candidates",
+    "Table 5": "table5_passages", "Table 7": "table7_rag", "Figure 3": "figure3_dapt", "Abstract": "reaugkd",
+    "Figure 4a": "figure4a_dataset_size", "Figure 4b": "figure4b_model_size", "Figure 4c": "figure4c_hits",
+    "Failure analysis": "failure_analysis",
+}  # fmt: skip
+
+
+def section(at: str, dataset: str) -> str:
+    """The text of the notes on one table or figure, of Table 2 on one dataset."""
+    text = REPORTED.read_text("utf-8")
+    if SECTIONS[at] == "table2":
+        start = re.search(rf"^    {dataset.lower()}:", text, re.M).end()
+        return re.split(r"^ {,4}\w", text[start:], maxsplit=1, flags=re.M)[0]
+    start = re.search(rf"^ *{SECTIONS[at]}:", text, re.M).end()
+    return re.split(r"^ {,2}\w" if at != "Abstract" else r"^\w", text[start:], maxsplit=1, flags=re.M)[0]
+
+
+def numbers_of(reported: Reported) -> list[list[float]]:
+    """The numbers of every line of the notes on the places that are named, as lists."""
+    places = re.sub(r"Tables (\d) and (\d)", r"Table \1, Table \2", reported.at).split(", ")
+    lines = [line for at in places for line in section(at, reported.dataset).splitlines()]
+    return [[float(number) for number in re.findall(r"\d+(?:\.\d+)?", line.split(":", 1)[-1])] for line in lines]
+
+
+@pytest.fixture
+def notes():
     if not REPORTED.is_file():
         pytest.skip(f"there is no {REPORTED.name} beside the checkout: set KARD_DATA")
-    numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", REPORTED.read_text("utf-8"))}
+    return yaml.safe_load(REPORTED.read_text("utf-8"))["kard"]
+
+
+def test_the_papers_numbers_are_those_of_the_notes_on_the_same_table(committed, notes):
     for claim in committed:
         for reported in claim.reported:
-            if claim.id != "half of the failures are the reranker's":  # 15 of 30
-                assert {*reported.value, *(reported.over or ())} <= numbers, claim.id
+            lines = numbers_of(reported)
+            assert lines and any(lines), (claim.id, reported.at)
+            for values in (reported.value, reported.over or ()):
+                if claim.id == "half of the failures are the reranker's":
+                    assert [15.0] in lines and values in ((50.0,), ())  # 15 of 30
+                elif reported.students == ("base", "large", "XL"):
+                    assert list(values) in [line[:3] for line in lines], (claim.id, reported.at)
+                else:
+                    assert {*values} <= {number for line in lines for number in line}, (claim.id, reported.at)
+
+
+def test_a_gain_compares_the_rows_that_its_claim_names(committed, notes):
+    tables = {"MedQA": notes["table1_medqa"], "StrategyQA": notes["table2"]["strategyqa"]}
+    tables |= {"OpenbookQA": notes["table2"]["openbookqa"]}
+    oracles = {"kard_silver": "kard_silver_oracle", "teacher_cot": "teacher_cot_oracle"}
+    for claim in committed:
+        rival = re.fullmatch(r"gain in accuracy over (\w+)", claim.row.metric)
+        for reported in claim.reported if rival and claim.where == "Tables 1 and 2" else ():
+            for method, values in ((claim.row.method, reported.value), (rival[1], reported.over)):
+                assert tables[reported.dataset][oracles.get(method, method)][:3] == list(values), claim.id
+
+
+def test_the_gallerys_numbers_are_those_of_the_notes(notes):
+    tables = [notes["table1_medqa"], notes["table2"]["strategyqa"], notes["table2"]["openbookqa"]]
+    oracles = {"kard_silver": "kard_silver_oracle", "teacher_cot": "teacher_cot_oracle"}
+    for method, values in TABLES_1_AND_2.items():
+        assert [table[oracles.get(method, method)][0] for table in tables] == list(values), method
+    assert {name: list(values) for name, values in FIGURE_4C.items()} == {
+        name: notes["figure4c_hits"][name] for name in ("bm25", "reranker")
+    }
 
 
 def test_committed_claims_can_be_drawn_and_told(committed):

@@ -15,6 +15,7 @@ from kardlib.drawings import (
     plot_corpora,
     plot_differences,
     plot_hits,
+    plot_keys,
     plot_knob,
     plot_latency,
     plot_main,
@@ -22,6 +23,7 @@ from kardlib.drawings import (
     plot_where,
 )
 from kardlib.figures import METHOD_LABEL, METHOD_STYLE, FigureError, long_form
+from kardlib.memorization import Task, key_rows
 from kardlib.methods import MAIN_ROWS
 from tests.tables import RETRIEVERS, WHERE, accuracy_row, hits_table, main_table
 
@@ -113,6 +115,28 @@ def test_plot_rag(rag_table):
     fig.canvas.draw()
     left, _, right, _ = fig.get_tightbbox().extents  # inches
     assert left > -0.01 and right < fig.get_size_inches()[0] + 0.01
+
+
+def test_a_share_is_drawn_in_per_cent():
+    rows = [accuracy_row(metric=f"accuracy at share = {share}", k=3) for share in (0.01, 1)]
+    for label, ticks in (("Share (%)", ["1", "100"]), ("Share", ["0.01", "1"])):
+        assert [tick.get_text() for tick in plot_knob(long_form(rows), label).axes[0].get_xticklabels()] == ticks
+
+
+def test_chance_is_named_beside_the_corpora():
+    rows = [accuracy_row(metric="accuracy at corpus = own", method="dapt"), accuracy_row(method="chance", student=None)]
+    assert "Chance" in [text.get_text() for text in plot_corpora(long_form(rows)).legends[0].get_texts()]
+
+
+def test_a_sweep_has_no_style_of_a_reader_or_of_the_other_sweep():
+    rows = []
+    for task in (Task(16, 64, 16, 256), Task(256, 64, 256, 256), Task(256, 64, 256, 0)):
+        rows += key_rows(task, [0.01], 2, 0, ["read_key", "read_prefix"])
+    table = long_form(row | {"figure": "x", "dataset": "x", "scale": "x"} for row in rows)
+    by_n, by_r, readers, _ = plot_keys(table, str(Task(256, 64, 256, 256))).axes
+    looks = [{(line.get_color(), line.get_marker()) for line in ax.lines if line.get_marker() != "None"}
+             for ax in (by_n, by_r, readers)]  # fmt: skip
+    assert looks[0] & looks[1] == looks[0] & looks[2] == looks[1] & looks[2] == {METHOD_STYLE["read_key"][:2]}
 
 
 def test_plot_where():

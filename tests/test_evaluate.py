@@ -15,6 +15,7 @@ from kardlib.data import LETTERS
 from kardlib.evaluate import (
     accuracy,
     bootstrap_interval,
+    chance_gain_row,
     f1_difference,
     f1_interval,
     gain_row,
@@ -272,8 +273,14 @@ def test_a_gain_is_the_paired_difference_and_says_over_what():
     difference = paired_difference(a, b)
     assert row == {
         "method": "reranker", "k": 3, "metric": "gain in hits_gold over bm25", "n": 4,
-        "value": difference.mean, "low": difference.low, "high": difference.high,
+        "value": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p,
     }  # fmt: skip
+
+
+def test_a_gain_over_chance_is_over_each_questions_own():
+    row = chance_gain_row([[1, 0, 1, 0], [1, 0, 0, 0]], [2, 2, 4, 4], method="fine_tuning")
+    assert row["value"] == pytest.approx(3 / 8 - 3 / 8) and row["low"] < 0 < row["high"]
+    assert (row["metric"], row["n"], row["p"]) == ("gain in accuracy over chance", 4, None)
 
 
 def test_f1_and_its_interval():

@@ -256,3 +256,14 @@ def test_growth_is_the_slope_on_logarithmic_axes():
     assert row["value"] == pytest.approx(0.5)  # 4 times the bits for 16 times the length
     assert row["low"] < row["value"] < row["high"]
     assert row["low"] == pytest.approx(math.log2(110 / 33) / 4)
+
+
+def test_growth_starts_where_a_string_is_no_shorter_than_its_key():
+    rows = [
+        {"method": method, "metric": "bits", "k": k, "value": value, "low": value, "high": value, "n": 5}
+        for k, bits in ((8, 3), (32, 15), (128, 31))
+        for method, value in (("read_key", bits), ("theorem_1", 10 * k), ("theorem_2", 10 * 20))
+    ]
+    assert growth_row(rows, "read_key")["value"] == pytest.approx(0.5)  # 16 to 32 for 4 times the length
+    with pytest.raises(SettingsError, match=r"^memorization\.growth_bits: two or more of the lengths must be"):
+        growth_row(rows[:6], "read_key")

@@ -15,6 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from kardlib.claims import judge, read_claims, read_rows, tally
 from kardlib.figures import COLUMNS
 from kardlib.reproduce import reproduce
 
@@ -64,8 +65,24 @@ def test_a_figure_has_its_data_in_the_common_columns(path):
     assert len(summary) and (summary.low <= summary.value).all() and (summary.value <= summary.high).all()
 
 
+def test_the_committed_scorecard_counts_what_the_committed_figures_hold():
+    notebook = nbformat.read(ROOT / "notebooks" / "14_scorecard.ipynb", 4)
+    (cell,) = [c for c in notebook.cells if c.cell_type == "code" and "print(tally(scorecard))" in c.source]
+    printed = "".join(output.get("text", "") for output in cell.outputs).strip()
+    counted = tally(judge(read_claims(), read_rows([ROOT / "figures"])))
+    assert printed == counted, "publish with: kard reproduce --publish"
+
+
 def test_there_are_notebooks_and_figures():
     assert len(NOTEBOOKS) >= 3 and len(FIGURES) >= 3
+
+
+def test_the_scorecard_runs_before_anything_was_drawn(tmp_path, monkeypatch):
+    monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    reproduce("smoke", only=["14"], root=tmp_path)
+    (page,) = (tmp_path / "runs").rglob("14_scorecard.ipynb")
+    assert f"{len(read_claims())} not run at this scale" in page.read_text("utf-8")
 
 
 RUN = """
