@@ -38,6 +38,7 @@ from kardlib.settings import GLUE_TASKS, preset
 from kardlib.store import REPOSITORY, Store, atomic_write, now, provenance
 
 SCORECARD = "14_"  # reads the figures' data, so it waits for all other notebooks
+WAITING = "<p>It follows when the notebooks have ended.</p>"
 LARGEST = 400_000  # bytes of a published notebook
 IMAGES = ("image/png", "image/jpeg", "application/pdf")  # outputs in base64
 ABSOLUTE = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
@@ -122,8 +123,9 @@ def reproduce(
     } | ({"KARD_FORCE": now()} if force else {})
     failed = None
     for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment):
-        index = write_index(run, root / "notebooks", figures)
+        write_index(run, root / "notebooks", WAITING)  # the scorecard takes half a second
         failed = failed or (result if result.status == "failed" else None)
+    index = write_index(run, root / "notebooks", format_scorecard(figures))
     if failed:
         copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
         raise ReproduceError(f"{failed.error} (see {copy}; finished work is kept)")
@@ -348,8 +350,8 @@ img {{ max-width: 100% }}
 """
 
 
-def write_index(run: Path, notebooks: Path, figures: Path) -> Path:
-    """Write `run/index.html` from what the executed copies in `run` say about themselves and the figures' data."""
+def write_index(run: Path, notebooks: Path, scorecard: str) -> Path:
+    """Write `run/index.html` from what the executed copies in `run` say about themselves."""
     results = [read_result(run / path.name) for path in choose_notebooks(notebooks)]
     origin = provenance()
     facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
@@ -358,7 +360,7 @@ def write_index(run: Path, notebooks: Path, figures: Path) -> Path:
         title=html.escape(f"kard reproduce: {run.name}"),
         origin=html.escape(" · ".join(facts)),
         rows="\n".join(format_row(result, results) for result in results),
-        scorecard=format_scorecard(figures),
+        scorecard=scorecard,
         figures="\n".join(format_figure(path) for path in dict.fromkeys(f for r in results for f in r.figures)),
     )
     with atomic_write(run / "index.html") as temporary:
