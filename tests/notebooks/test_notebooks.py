@@ -18,6 +18,7 @@ import pytest
 from kardlib.claims import judge, read_claims, read_rows, tally
 from kardlib.figures import COLUMNS
 from kardlib.reproduce import reproduce
+from tests.test_paper import write_release
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -126,3 +127,16 @@ def test_every_notebook_runs_at_the_smoke_scale_and_a_second_run_makes_nothing(t
     assert any(p.parent.name.startswith("reaugkd_student") for p in made)
     reproduce("smoke", "world", None, {}, at_once=2, root=root)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").glob("*/artifact.json")} == made
+
+
+def test_the_notebooks_run_on_questions_in_the_layout_of_the_release(tmp_path, monkeypatch):
+    monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
+    write_release(tmp_path / "data")
+    root = tmp_path / "suite"
+    shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    small = {"retrieval.candidates": 10, "student.max_new_tokens": 16}
+    reproduce("smoke", "obqa", str(tmp_path / "data"), small, only=["02", "03", "04", "08"], at_once=2, root=root)
+    drawn = {path.stem for path in (root / "runs").rglob("*.csv")}
+    assert drawn >= {"02_queries_obqa", "03_hits_obqa", "04_main_obqa", "08_candidates_obqa"}
+    methods = set(pd.read_csv(next((root / "runs").rglob("04_main_obqa.csv"))).method)
+    assert "kard_reranker" in methods and "kard_silver" not in methods  # nobody explained the test questions
