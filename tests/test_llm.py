@@ -326,11 +326,12 @@ def test_the_estimate_is_an_upper_bound(proxy, settings, tmp_path):
 
 
 RUN = """
-import sys
+import signal, sys
 from pathlib import Path
 from kardlib.data import Question
 from kardlib.llm import server_teacher
 from kardlib.settings import TeacherSettings
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 questions = [Question(f"q{i}", f"Is {i} an even number?", ("yes", "no"), i % 2) for i in range(6)]
 server_teacher(TeacherSettings.model_validate_json(sys.argv[1]), Path(sys.argv[2]))(questions, 8)
 """
