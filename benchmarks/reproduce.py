@@ -1,9 +1,10 @@
 """Time and memory of `kard reproduce`: a first run on an empty store, then a second one that only draws.
 
-    python benchmarks/reproduce.py [--scale smoke] [--only 02,03,04] [--jobs 1]
+    python benchmarks/reproduce.py [--scale smoke] [--only 02,03,04] [--jobs 1] [--store FOLDER] [--out FILE]
 
 The last line is JSON: seconds and peak MiB of both runs, in all and per notebook. The peak in all is of the command and
-everything that it started at one moment: notebooks run side by side.
+everything that it started at one moment: notebooks run side by side. Artifacts are kept in the folder of `--store`,
+which must be empty, for runs to come.
 """
 
 import argparse
@@ -14,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
+from kardlib.device import describe_device
 from kardlib.reproduce import watch_memory
 
 DONE = re.compile(r"^(\d\d_\w+)\s+done\s+(\d+) s\s+(\d+) MiB", re.MULTILINE)
@@ -39,8 +42,17 @@ if __name__ == "__main__":
     parser.add_argument("--scale", default="embedded")
     parser.add_argument("--only", default="", help="numbers of notebooks; default: all")
     parser.add_argument("--jobs", type=int, help="notebooks at once; default: what the command takes")
+    parser.add_argument("--store", type=Path, help="an empty folder; default: one that is deleted in the end")
+    parser.add_argument("--out", type=Path, help="write the JSON there too")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as store:
-        first, second = (run(options, store) for _ in range(2))
-        load = round(os.getloadavg()[2], 1)  # of the last 15 minutes: what else ran shows here
-        print(json.dumps(vars(options) | {"cores": os.cpu_count(), "load": load, "first": first, "second": second}))
+    if options.store and options.store.exists() and any(options.store.iterdir()):
+        parser.error(f"{options.store} is not empty: the first run would not be one")
+    with tempfile.TemporaryDirectory() as temporary:
+        first, second = (run(options, str(options.store or temporary)) for _ in range(2))
+    asked = {"scale": options.scale, "only": options.only, "jobs": options.jobs}
+    load = round(os.getloadavg()[2], 1)  # of the last 15 minutes: what else ran shows here
+    machine = {"device": describe_device(), "cores": os.cpu_count(), "load": load}
+    line = json.dumps({"benchmark": "reproduce"} | asked | machine | {"first": first, "second": second})
+    if options.out:
+        options.out.write_text(line + "\n")
+    print(line)
