@@ -1,5 +1,6 @@
 """From generated text to numbers: answers are parsed, and every mean comes with an interval and a paired test."""
 
+import functools
 import math
 import re
 from collections import Counter
@@ -213,13 +214,11 @@ def _resample_f1(predicted: ArrayLike, gold: ArrayLike, resamples: int, seed: in
     guess, truth = np.atleast_2d(np.asarray(predicted, dtype=float)), np.asarray(gold, dtype=float)
     if guess.ndim != 2 or guess.shape[1:] != truth.shape or not guess.size:
         raise ValueError(f"predictions {guess.shape} and answers {truth.shape} do not belong together")
-    seeds, questions = guess.shape
-    rng = np.random.default_rng(seed)
-    draws = np.vstack([np.ones(questions), _count_draws(rng, resamples, questions)])
+    of_seeds, of_questions = _draw(*guess.shape, resamples, seed)
+    draws = np.vstack([np.ones(guess.shape[1]), of_questions])
     hits, said, true = draws @ (guess * truth).T, draws @ guess.T, (draws @ truth)[:, None]
     f1 = 2 * hits / np.maximum(said + true, 1)  # (1 + resamples, seeds)
-    if seeds > 1:
-        f1[1:] *= _count_draws(rng, resamples, seeds)
+    f1[1:] *= of_seeds
     return f1.mean(axis=1)
 
 
@@ -284,12 +283,16 @@ def _as_table(values: ArrayLike) -> NDArray[np.float64]:
 
 def _resample_sums(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
     """Sums over drawn seeds and questions: (seeds, questions) -> (resamples,)."""
-    seeds, questions = table.shape
+    of_seeds, of_questions = _draw(*table.shape, resamples, seed)
+    return (of_questions @ table.T * of_seeds).sum(axis=1)  # (resamples, seeds): sums over the drawn questions
+
+
+@functools.lru_cache(maxsize=2)  # a notebook's intervals are over the same questions and seeds, and draws take long
+def _draw(seeds: int, questions: int, resamples: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How often each seed, (resamples, seeds), and each question, (resamples, questions), is drawn."""
     rng = np.random.default_rng(seed)
-    drawn = _count_draws(rng, resamples, questions) @ table.T  # (resamples, seeds): sums over the drawn questions
-    if seeds > 1:
-        drawn *= _count_draws(rng, resamples, seeds)
-    return drawn.sum(axis=1)
+    of_questions = _count_draws(rng, resamples, questions)
+    return (_count_draws(rng, resamples, seeds) if seeds > 1 else np.ones((resamples, 1))), of_questions
 
 
 def _count_draws(rng: np.random.Generator, resamples: int, n: int) -> NDArray[np.float64]:

@@ -104,6 +104,9 @@ class Experiment:
     def __init__(self, settings: RunSettings, store: Store | None = None, workers: int = 2):
         self.settings, self.store, self.workers = settings, store or Store(), workers
         self._variants: dict[Knobs, Experiment] = {(): self}
+        # What every cell of a grid asks for again
+        self.reranked = functools.cache(self._reranked)
+        self.training_examples = functools.cache(self._training_examples)
 
     def at(self, knobs: Knobs) -> "Experiment":
         """The same experiment with single settings changed. Raises SettingsError."""
@@ -367,7 +370,7 @@ class Experiment:
         made = self._make_all("reranker", jobs)
         return {seed: made[fingerprint(spec)] for seed, (spec, _) in zip(seeds, jobs, strict=True)}
 
-    def reranked(self, split: str, seed: int | None) -> Run:
+    def _reranked(self, split: str, seed: int | None) -> Run:
         """The kappa* BM25 candidates of every question, ordered by the reranker; `seed` None: before any training.
 
         A passage's score depends on no other candidate, so all that BM25 found is ranked once, whatever kappa* is.
@@ -510,7 +513,7 @@ class Experiment:
                "bm25_rationale": lambda: {i: self.by_rationale.get(f"{i}/0", []) for i in ids}}[source]()  # fmt: skip
         return {i: [p for p, _ in run[i][:k]] for i in ids}
 
-    def training_examples(self, method: Method, seed: int = 0) -> list[tuple[str, str]]:
+    def _training_examples(self, method: Method, seed: int = 0) -> list[tuple[str, str]]:
         """Source and target texts: one for every rationale, or for every question where answers alone are learnt.
 
         `seed` draws the questions where the student learns from a share of them only.
@@ -620,7 +623,7 @@ class Experiment:
         method, settings = METHODS[cell.method], self._student_settings(cell)
         if method.adapted:
             settings = settings.model_copy(update={"model": str(self.adapted(cell.student)[cell.seed])})
-        examples = self.training_examples(method, cell.seed)
+        examples = self.training_examples(method, cell.seed if settings.share < 1 else 0)  # all, whatever the seed
         spec = {"examples": fingerprint(examples), "settings": student_knobs(settings), "seed": cell.seed}
         return spec, (examples, settings, cell.seed)
 

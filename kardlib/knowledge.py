@@ -105,11 +105,11 @@ def read_run(path: str | Path) -> Run:
                 raise DataError(f"{path} is no run table: its first line must name query, rank, passage and score")
             for query, rank, passage, score in table:
                 ranked = run.setdefault(query, [])
-                if int(rank) == 0 == len(ranked):
+                if rank == "0" and not ranked:
                     continue
-                if int(rank) != len(ranked) + 1 or not math.isfinite(float(score)):
-                    raise ValueError
                 ranked.append((passage, float(score)))
+                if int(rank) != len(ranked) or not math.isfinite(ranked[-1][1]):
+                    raise ValueError
     except FileNotFoundError:
         raise DataError(f"there is no run table {path}; search first or correct the path") from None
     except OSError as error:
