@@ -34,7 +34,8 @@ from kardlib.data import (
     write_own,
     write_passages,
 )
-from kardlib.engine import BUSY, EngineError, choose_engine, run_jobs
+from kardlib.device import pick_device
+from kardlib.engine import EngineError, choose_engine, run_jobs
 from kardlib.evaluate import last_letter, majority_vote, parse_answer
 from kardlib.hub import HUB, read_hub
 from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
@@ -54,7 +55,7 @@ from kardlib.settings import (
     WorldSettings,
     preset,
 )
-from kardlib.store import Store, hash_file, locked, write_json
+from kardlib.store import Store, hash_file, write_json
 from kardlib.teacher import FilterYield, Rationale, Teacher, keep_correct, recorded_teacher, symbolic_teacher
 from kardlib.world import World, build_world, judge_statements
 
@@ -396,24 +397,30 @@ class Experiment:
         return {i: [(p, score) for p, score in ranked[i] if p in candidates[i]] for i in questions}
 
     def ranking_milliseconds(self, questions: int = 20, repeats: int = 5) -> list[float]:
-        """What ranking the kappa* candidates takes a test question, asked so many at once, in each of the repeats."""
+        """What ranking the kappa* candidates takes a test question, asked so many at once, in each of the repeats.
+
+        On a CPU it is CPU time of one thread, which other work on the machine changes little.
+        """
         first = {q.id: q.prompt for q in self.data.splits["test"][:questions]}
         run = {i: self.by_question[i][: self.settings.retrieval.candidates] for i in first}
         settings = self._trained(self.settings.seeds[0])
-        spec = {"model": identify(settings.model, settings.revision), "run": fingerprint(run), "repeats": repeats}
+        spec = {"model": identify(settings.model, settings.revision), "run": fingerprint(run)}
+        spec |= {"repeats": repeats, "threads": 1}
 
         def build(folder: Path) -> None:
+            import torch
+
             from kardlib.reranker import load_reranker, rank
 
-            reranker = load_reranker(settings)
-            rank(reranker, first, run, self.passages)  # warms up
-            milliseconds = []
-            with locked(self.store.root, BUSY):  # a time is measured while nobody trains
-                for _ in range(repeats):
-                    began = time.perf_counter()
-                    rank(reranker, first, run, self.passages)
-                    milliseconds.append(1000 * (time.perf_counter() - began) / len(first))
-            write_json(folder / "milliseconds.json", milliseconds)
+            reranker, milliseconds, threads = load_reranker(settings), [], torch.get_num_threads()
+            clock = time.perf_counter if pick_device().type == "cuda" else time.process_time
+            torch.set_num_threads(1)
+            for _ in range(1 + repeats):
+                began = clock()
+                rank(reranker, first, run, self.passages)
+                milliseconds.append(1000 * (clock() - began) / len(first))
+            torch.set_num_threads(threads)
+            write_json(folder / "milliseconds.json", milliseconds[1:])  # the first one warmed up
 
         folder = self.store.make("timing", spec, build)
         return [float(m) for m in json.loads((folder / "milliseconds.json").read_text())]
