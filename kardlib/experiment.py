@@ -404,8 +404,8 @@ class Experiment:
         first = {q.id: q.prompt for q in self.data.splits["test"][:questions]}
         run = {i: self.by_question[i][: self.settings.retrieval.candidates] for i in first}
         settings = self._trained(self.settings.seeds[0])
-        spec = {"model": identify(settings.model, settings.revision), "run": fingerprint(run)}
-        spec |= {"repeats": repeats, "threads": 1}
+        model = identify(settings.model, settings.revision)
+        spec = {"model": model, "run": fingerprint(run), "repeats": repeats, "threads": 1}
 
         def build(folder: Path) -> None:
             import torch
