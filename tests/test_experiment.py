@@ -47,7 +47,7 @@ def test_rationales_find_more_gold_than_questions(experiment):
 
 
 def test_a_verifier_finds_flaws_that_the_plain_filter_cannot_see(experiment):
-    knobs = {"teacher.verifier": "t5-nano-base", "teacher.flawed": 0.5, "world.train": 40}
+    knobs = {"teacher.verifier": "t5-nano-base", "teacher.flawed": 0.5}
     plain, verified = (
         Experiment(experiment.settings.override(changes), experiment.store)
         for changes in (knobs | {"teacher.verifier": None}, knobs)

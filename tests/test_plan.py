@@ -39,7 +39,7 @@ class Recording(Experiment):
     def at(self, knobs: tuple) -> Experiment:
         return Recording(self.settings.override(dict(knobs)), self.store)
 
-    def training_examples(self, method: Method, seed: int = 0) -> list[tuple[str, str]]:
+    def _training_examples(self, method: Method, seed: int = 0) -> list[tuple[str, str]]:
         return [("", "")] * count_examples(self.settings, count_texts(self), method.learns)
 
 
