@@ -235,13 +235,12 @@ def run_notebook(
 
     result = Result(name, "done", date=now())
     with atomic_write(run / notebook.name) as copy, tempfile.NamedTemporaryFile("r", encoding="utf-8") as used:
-        kernel: Any = kernel_of_this_python({**environment, "KARD_USED": used.name})
+        kernel: Any = kernel_of_this_python({**environment, "KARD_USED": used.name}, notebook.parent)
         with watch_memory(lambda: [k.provisioner.pid for k in kernel.started if k.provisioner]) as peak:
             try:
                 papermill.execute_notebook(
                     str(notebook), str(copy), dict(parameters), kernel_name="python3", language="python",
-                    cwd=str(notebook.parent), progress_bar=False, on_cell_start=report,
-                    kernel_manager_class=kernel,
+                    progress_bar=False, on_cell_start=report, kernel_manager_class=kernel,
                 )  # fmt: skip
             except PapermillExecutionError as error:
                 last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
@@ -267,10 +266,11 @@ def run_notebook(
     return result
 
 
-def kernel_of_this_python(environment: Mapping[str, str]) -> type[AsyncKernelManager]:
+def kernel_of_this_python(environment: Mapping[str, str], folder: Path) -> type[AsyncKernelManager]:
     """A kernel manager that starts the interpreter that runs this, whatever kernels are installed as "python3".
 
-    Its attribute `started` lists those that were made of it.
+    It runs in `folder`: papermill would move this whole process there, and with it the notebooks that run beside. Its
+    attribute `started` lists those that were made of it.
     """
     spec = KernelSpec(**get_kernel_dict(), env=dict(environment))
 
@@ -280,6 +280,9 @@ def kernel_of_this_python(environment: Mapping[str, str]) -> type[AsyncKernelMan
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             self.started.append(self)
+
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            await self._async_start_kernel(**options, cwd=str(folder))
 
         def _transport_encryption_default(self) -> str:  # without it the kernel warns that others could listen
             return "auto" if zmq.has("curve") else "disabled"
