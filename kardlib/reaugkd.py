@@ -312,9 +312,8 @@ def train_classifier(
         output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
         per_device_train_batch_size=settings.batch, num_train_epochs=epochs, learning_rate=lr,
         warmup_steps=int(settings.warmup * steps), lr_scheduler_type="linear", weight_decay=0.01, max_grad_norm=1.0,
-        train_sampling_strategy="group_by_length", save_strategy="steps", save_steps=max(100, steps // 5),
-        save_total_limit=1, logging_steps=max(10, steps // 4), report_to=[], disable_tqdm=True,
-        remove_unused_columns=False,
+        save_strategy="steps", save_steps=max(100, steps // 5), save_total_limit=1,
+        logging_steps=max(10, steps // 4), report_to=[], disable_tqdm=True, remove_unused_columns=False,
     )  # fmt: skip
     trainer = Distiller(
         classifier, arguments, objective=objective, callbacks=[PlainProgress()],
