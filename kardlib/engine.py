@@ -8,23 +8,27 @@ The machines of a cluster need this package in the same version and one store: a
 URL (`store.Store`).
 """
 
+import contextlib
+import gc
 import importlib.util
 import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from kardlib.errors import KardError
-from kardlib.store import Store, locked
+from kardlib.store import Store
 
-BUSY = "models"  # the lock of whoever keeps this machine's cores busy
+PLACES = 2  # jobs that run at a time on a machine, whichever notebook asks for them: more would want for memory
 RETRIES = 3  # how often a job is given to another machine because its machine died
 PATIENCE = 5  # seconds that a Ray head has to answer
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of HTTP/2, over which Ray speaks: no settings
@@ -50,8 +54,7 @@ def run_jobs(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], workers:
     threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 1) // workers)
     context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
     context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
-    pool = ProcessPoolExecutor(workers, context, initializer=use_threads, initargs=(threads,))
-    with locked(store.root, BUSY), pool:  # notebooks that run side by side take turns, for cores and memory
+    with ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(threads,)) as pool:
         for future in [pool.submit(make, store, *job) for job in jobs]:
             yield future.result()
 
@@ -64,6 +67,36 @@ def choose_engine(engine: str = "", address: str = "") -> tuple[str, str]:
     if address and engine != "ray":
         raise EngineError("an address is the Ray cluster's: add --engine ray")
     return engine, address or os.environ.get("KARD_RAY_ADDRESS", "")
+
+
+@contextlib.contextmanager
+def take_places(root: Path, count: int) -> Iterator[None]:
+    """Hold `count` of this machine's `PLACES`, once so many are free: 0, 1, or all for who wants the machine alone.
+
+    Notebooks that run side by side share them through the store in `root`, so that none leaves a core idle that another
+    has use for. Whoever waits for all takes them in order: no two wait for each other.
+    """
+    places = [FileLock(root / ".locks" / f"place-{number}.lock") for number in range(PLACES)]
+    with contextlib.ExitStack() as held:
+        if count == 1:
+            held.enter_context(_take_any(places))
+        elif count:
+            for place in places:
+                held.enter_context(place)
+        yield
+
+
+def _take_any(places: Sequence[FileLock]) -> contextlib.AbstractContextManager[Any]:
+    while True:
+        for place in places:
+            with contextlib.suppress(Timeout):
+                return place.acquire(timeout=0)
+        time.sleep(0.1)
+
+
+def begin_worker(threads: int) -> None:
+    gc.freeze()  # what was imported stays: the Trainer's collections need not look at it
+    use_threads(threads)
 
 
 def use_threads(number: int) -> None:

@@ -35,7 +35,7 @@ from kardlib.data import (
     write_passages,
 )
 from kardlib.device import pick_device
-from kardlib.engine import EngineError, choose_engine, run_jobs
+from kardlib.engine import PLACES, EngineError, choose_engine, run_jobs, take_places
 from kardlib.evaluate import last_letter, majority_vote, parse_answer
 from kardlib.hub import HUB, read_hub
 from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
@@ -107,6 +107,7 @@ class Experiment:
         self._variants: dict[Knobs, Experiment] = {(): self}
         # What every cell of a grid asks for again
         self.reranked = functools.cache(self._reranked)
+        self._ranking_work = functools.cache(self._texts_to_rank)
         self.training_examples = functools.cache(self._training_examples)
 
     def at(self, knobs: Knobs) -> "Experiment":
@@ -346,14 +347,27 @@ class Experiment:
 
     def reranker(self, seed: int) -> Path:
         """The reranker trained with `seed`; those of all the settings' seeds are trained side by side."""
-        return self.rerankers.get(seed) or self._train_rerankers([seed])[seed]
+        return self.rerankers.get(seed) or self.train_rerankers([((), seed)])[(), seed]
 
     @cached_property
     def rerankers(self) -> dict[int, Path]:
-        return self._train_rerankers(self.settings.seeds)
+        trained = self.train_rerankers(((), seed) for seed in self.settings.seeds)
+        return {seed: folder for (_, seed), folder in trained.items()}
 
-    def _train_rerankers(self, seeds: Sequence[int]) -> dict[int, Path]:
+    def train_rerankers(self, variants: Iterable[tuple[Knobs, int]]) -> dict[tuple[Knobs, int], Path]:
+        """By knobs and seed a trained reranker; those that are missing are trained side by side."""
+        jobs = {(knobs, seed): self.at(knobs)._reranker_job(seed) for knobs, seed in variants}
+        made = self._make_all("reranker", list(jobs.values()))
+        return {variant: made[fingerprint(spec)] for variant, (spec, _) in jobs.items()}
+
+    def _reranker_job(self, seed: int) -> Job:
+        spec = self._reranker_spec | {"seed": seed}
         questions = {q.id: q.prompt for q in self.data.splits["train"]}
+        candidates = [] if self.store.has("reranker", spec) else self.candidates
+        return spec, (self.settings.reranker, questions, self.passages, candidates, seed)
+
+    @cached_property
+    def _reranker_spec(self) -> dict[str, Any]:
         settings = self.settings.reranker
         candidates = {  # what they are made of: hashing them takes seconds
             "rationales": fingerprint([(r.id, r.text) for r in self.filtered[0]]),
@@ -361,40 +375,41 @@ class Experiment:
             "bm25": self._bm25,
             "depths": [settings.rationale_candidates, settings.question_candidates, settings.questions],
         }
-        spec = {"candidates": candidates, "passages": self._passages_hash,
-                "questions": fingerprint(questions), "settings": reranker_knobs(settings)}  # fmt: skip
-        specs = [spec | {"seed": seed} for seed in seeds]
-        needed = [] if all(self.store.has("reranker", spec) for spec in specs) else self.candidates
-        jobs = [
-            (spec, (settings, questions, self.passages, needed, seed)) for spec, seed in zip(specs, seeds, strict=True)
-        ]
-        made = self._make_all("reranker", jobs)
-        return {seed: made[fingerprint(spec)] for seed, (spec, _) in zip(seeds, jobs, strict=True)}
+        questions = fingerprint({q.id: q.prompt for q in self.data.splits["train"]})
+        return {"candidates": candidates, "passages": self._passages_hash, "questions": questions,
+                "settings": reranker_knobs(settings)}  # fmt: skip
+
+    def rank(self, split: str, variants: Iterable[tuple[Knobs, int]]) -> dict[tuple[Knobs, int], Run]:
+        """By knobs and seed what `reranked` gives; what is missing is trained and ranked side by side."""
+        variants = list(dict.fromkeys(variants))
+        self.train_rerankers(variants)
+        self._make_all("reranked", [self.at(knobs)._ranking_job(split, seed) for knobs, seed in variants])
+        return {(knobs, seed): self.at(knobs).reranked(split, seed) for knobs, seed in variants}
 
     def _reranked(self, split: str, seed: int | None) -> Run:
         """The kappa* BM25 candidates of every question, ordered by the reranker; `seed` None: before any training.
 
         A passage's score depends on no other candidate, so all that BM25 found is ranked once, whatever kappa* is.
         """
+        seeds = self.settings.seeds if seed in self.settings.seeds else [seed]
+        jobs = {s: self._ranking_job(split, s) for s in seeds}
+        made = self._make_all("reranked", list(jobs.values()))
+        ranked = _read_run(made[fingerprint(jobs[seed][0])] / "run.tsv")
+        kappa = self.settings.retrieval.candidates
+        candidates = {q.id: {p for p, _ in self.by_question[q.id][:kappa]} for q in self.data.splits[split]}
+        return {i: [(p, score) for p, score in ranked[i] if p in kept] for i, kept in candidates.items()}
+
+    def _ranking_job(self, split: str, seed: int | None) -> Job:
+        spec, work = self._ranking_work(split)
+        settings = self._trained(seed)
+        model = {"model": identify(settings.model, settings.revision), "max_tokens": settings.max_tokens}
+        return spec | model, (settings, *work)
+
+    def _texts_to_rank(self, split: str) -> Job:
         questions = {q.id: q.prompt for q in self.data.splits[split]}
         found = {i: self.by_question[i] for i in questions}
-        settings = self._trained(seed)
-        spec = {
-            "model": identify(settings.model, settings.revision),
-            "max_tokens": settings.max_tokens,
-            "run": fingerprint(found),
-            "questions": fingerprint(questions),
-            "passages": self._passages_hash,
-        }
-
-        def build(folder: Path) -> None:
-            from kardlib.reranker import load_reranker, rank  # imports torch, which a second run has no use for
-
-            write_run(folder / "run.tsv", rank(load_reranker(settings), questions, found, self.passages))
-
-        ranked = _read_run(self.store.make("reranked", spec, build) / "run.tsv")
-        candidates = {i: {p for p, _ in found[i][: self.settings.retrieval.candidates]} for i in questions}
-        return {i: [(p, score) for p, score in ranked[i] if p in candidates[i]] for i in questions}
+        texts = {"run": fingerprint(found), "questions": fingerprint(questions), "passages": self._passages_hash}
+        return texts, (questions, found, self.passages)
 
     def ranking_milliseconds(self, questions: int = 20, repeats: int = 5) -> list[float]:
         """What ranking the kappa* candidates takes a test question, asked so many at once, in each of the repeats.
@@ -590,6 +605,7 @@ class Experiment:
     def run(self, cells: Iterable[Cell], split: str = "test") -> dict[Cell, Predictions]:
         """Train what is missing, let it write what is missing, read the answers; two students are made side by side."""
         cells = list(dict.fromkeys(cells))
+        self.rank(split, ((c.knobs, c.seed) for c in cells if METHODS[c.method].reads_at_test == "reranker"))
         learners = [cell for cell in cells if METHODS[cell.method].learns]
         jobs = {c: self.at(c.knobs)._student_job(c) for c in learners if not METHODS[c.method].rag}
         made = self._make_all("student", list(jobs.values()))
@@ -678,16 +694,24 @@ def make_all(store: Store, workers: int, kind: str, build: Callable[..., None], 
     jobs = list({fingerprint(spec): (spec, work) for spec, work in jobs}.values())
     missing = [job for job in jobs if not store.has(kind, job[0])]
     if missing:
-        at_once = "on Ray" if choose_engine()[0] == "ray" else f"{workers} at a time"
-        print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {at_once}", flush=True)
-        sent = [(kind, build, *job) for job in missing]
-        for i, folder in enumerate(run_jobs(_make, store, sent, min(workers, len(jobs))), 1):
+        at_once, on_ray = min(workers, len(jobs)), choose_engine()[0] == "ray"
+        where = "on Ray" if on_ray else f"{at_once} at a time"
+        print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {where}", flush=True)
+        places = 0 if on_ray else PLACES if at_once == 1 else 1  # Ray counts cores itself
+        sent = [(kind, build, *job, places) for job in missing]
+        for i, folder in enumerate(run_jobs(_make, store, sent, at_once), 1):
             print(f"{kind} {i}/{len(sent)} {folder.name}", flush=True)
-    return {fingerprint(spec): _make(store, kind, build, spec, work) for spec, work in jobs}  # they are there
+    return {fingerprint(spec): _make(store, kind, build, spec, work, 0) for spec, work in jobs}  # they are there
 
 
-def _make(store: Store, kind: str, build: Callable[..., None], spec: Mapping[str, Any], work: tuple[Any, ...]) -> Path:
-    return store.make(kind, spec, lambda folder: build(folder, *work))
+def _make(
+    store: Store, kind: str, build: Callable[..., None], spec: Mapping[str, Any], work: tuple[Any, ...], places: int
+) -> Path:
+    def build_in_place(folder: Path) -> None:
+        with take_places(store.root, places):
+            build(folder, *work)
+
+    return store.make(kind, spec, build_in_place)
 
 
 def _train(folder: Path, *work: Any, kind: str, compute: ComputeSettings) -> None:
@@ -699,6 +723,12 @@ def _predict(folder: Path, sources: list[str], settings: StudentSettings, seed: 
 
     texts = write(*load_student(settings.model, settings.revision, seed), sources, settings, seed)
     (folder / "texts.json").write_text(json.dumps(texts))
+
+
+def _rank(folder: Path, settings: RerankerSettings, *work: Any) -> None:
+    from kardlib.reranker import load_reranker, rank
+
+    write_run(folder / "run.tsv", rank(load_reranker(settings), *work))
 
 
 def _train_retriever(
@@ -728,7 +758,7 @@ def _retrieve(folder: Path, settings: RagSettings, *work: Any) -> None:
 
 
 BUILDERS: dict[str, Callable[..., None]] = {  # besides launch.BUILDERS, which several processes share
-    "predictions": _predict, "retriever": _train_retriever, "rag": _train_rag, "dense": _retrieve,
+    "predictions": _predict, "reranked": _rank, "retriever": _train_retriever, "rag": _train_rag, "dense": _retrieve,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A real Ray cluster: two nodes on this machine that share no folder, one of which is killed."""
+"""Places of one machine, and a real Ray cluster: two nodes here that share no folder, one of which is killed."""
 
 import json
 import shutil
@@ -13,11 +13,32 @@ import pytest
 
 from kardlib.__main__ import main
 from kardlib.claims import judge, read_claims, read_rows
-from kardlib.engine import EngineError, check_ray, connect_ray, run_jobs
+from kardlib.engine import PLACES, EngineError, check_ray, connect_ray, run_jobs, take_places
 from kardlib.reproduce import reproduce
 from kardlib.settings import StudentSettings
 from kardlib.store import MANIFEST, REPOSITORY, Store, StoreError, artifact_name
 from tests.jobs import die, write_elsewhere, write_place
+
+
+def test_jobs_share_the_places_and_who_wants_the_machine_alone_waits_for_all(tmp_path):
+    running, most = [], []
+
+    def work(count: int) -> None:
+        with take_places(tmp_path, count):
+            running.append(count)
+            most.append(list(running))
+            time.sleep(0.1)
+            running.remove(count)
+
+    (tmp_path / ".locks").mkdir()
+    threads = [threading.Thread(target=work, args=(count,)) for count in (1, PLACES, 1, 1, PLACES, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(most) == len(threads) and not running
+    assert max(map(len, most)) == PLACES  # side by side
+    assert all(at_once == [PLACES] or PLACES not in at_once for at_once in most)
 
 
 class Machines:
