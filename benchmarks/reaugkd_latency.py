@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
+from kardlib.distillation import Classifier, build_student, encode
 from kardlib.evaluate import bootstrap_interval, share_interval
 from kardlib.experiment import fingerprint, identify
 from kardlib.memory import (
@@ -39,7 +40,6 @@ from kardlib.memory import (
     read_outputs,
     write_outputs,
 )
-from kardlib.reaugkd import Classifier, build_student, encode
 from kardlib.reranker import find_minilm
 from kardlib.settings import ReAugKDSettings, preset
 from kardlib.store import Store, atomic_write, provenance

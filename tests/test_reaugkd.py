@@ -24,15 +24,11 @@ from transformers import (
     RobertaModel,
 )
 
-from kardlib import reaugkd as module
+from kardlib import distillation as module
 from kardlib.data import DataError
 from kardlib.device import Device
-from kardlib.memory import KnowledgeBaseError, Outputs
-from kardlib.nano import build_tokenizer
-from kardlib.reaugkd import (
-    METHODS,
+from kardlib.distillation import (
     Classifier,
-    ReAugKD,
     build_student,
     build_teacher,
     contrastive_loss,
@@ -41,7 +37,6 @@ from kardlib.reaugkd import (
     keep_layers,
     label_objective,
     load_classifier,
-    open_reaugkd,
     relational_loss,
     rkd_loss,
     soft_label_loss,
@@ -49,6 +44,9 @@ from kardlib.reaugkd import (
     train_classifier,
     train_projection,
 )
+from kardlib.memory import KnowledgeBaseError, Outputs
+from kardlib.nano import build_tokenizer
+from kardlib.reaugkd import METHODS, ReAugKD, open_reaugkd
 from kardlib.settings import ReAugKDSettings, preset
 from kardlib.store import Store, StoreError
 from kardlib.tasks import Example
@@ -380,7 +378,7 @@ def test_the_papers_path_with_a_small_bert(experiment):
     before = hashes(experiment.teacher)
     assert experiment.keys.shape == (87, 32) and experiment.base.index.ntotal == 87
     assert hashes(experiment.teacher) == before  # projection and knowledge base leave the teacher as it was
-    assert experiment.student_config.num_hidden_layers == 2
+    assert experiment.shape["layers"] == 2
     assert len(experiment.students) == 8  # four sets of losses, two seeds: rows share students
     for method in METHODS:
         p = experiment.probabilities(method)
