@@ -30,9 +30,8 @@ from kardlib.device import pick_device
 from kardlib.experiment import identify
 from kardlib.memory import Array, Outputs, load_knowledge_base, read_outputs, write_outputs
 from kardlib.parallel import PartTrainer
-from kardlib.reaugkd import Losses
 from kardlib.reranker import count_positions, length_batches, load_encoder
-from kardlib.settings import ReAugKDSettings
+from kardlib.settings import Losses, ReAugKDSettings
 from kardlib.store import check_begun, write_json
 from kardlib.student import PlainProgress, find_checkpoint
 from kardlib.tasks import Example, Task

@@ -31,11 +31,9 @@ from kardlib.memory import (
     read_outputs,
     save_knowledge_base,
 )
-from kardlib.settings import RunSettings, preset
+from kardlib.settings import Losses, RunSettings, preset
 from kardlib.store import Store, write_json
 from kardlib.tasks import Task, open_task
-
-Losses = tuple[Literal["label", "soft", "relational", "rkd"], ...]
 
 
 @dataclass(frozen=True)
@@ -121,13 +119,10 @@ class ReAugKD:
         """The fine-tuned teacher, with its outputs on all splits."""
         seed = self.settings.seeds[0]
         spec = self._spec("teacher_lr", "teacher_epochs") | {"seed": seed}
-
-        def build(folder: Path) -> None:
-            from kardlib.distillation import train_teacher
-
-            train_teacher(folder, self.task, self.knobs, seed)
-
-        return self.store.make("reaugkd_teacher", spec, build)
+        made = make_all(
+            self.store, self.workers, "reaugkd_teacher", _train_teacher, [(spec, (self.task, self.knobs, seed))]
+        )
+        return made[fingerprint(spec)]
 
     @cached_property
     def teacher_weights(self) -> str:
@@ -234,6 +229,12 @@ class ReAugKD:
     def distance(self) -> Array:
         """From a student's embedding to the nearest entry: 1 - cosine, (seeds, N)."""
         return np.stack([1 - self.base.search(s.unit, 1)[0][:, 0] for s in self.outputs("reaugkd")])
+
+
+def _train_teacher(folder: Path, *work: Any) -> None:
+    from kardlib.distillation import train_teacher
+
+    train_teacher(folder, *work)
 
 
 def _distill(folder: Path, *work: Any) -> None:

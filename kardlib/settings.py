@@ -221,6 +221,9 @@ class MemorizationSettings(Group):
     lr: float = Field(0.01, gt=0)
 
 
+Losses = tuple[Literal["label", "soft", "relational", "rkd"], ...]  # what a student of ReAugKD's table learns from
+
+
 class ReAugKDSettings(Group):
     """The second paper. Its values are not public, so defaults are BERT's usual ones on GLUE; symbols are those of
     `reaugkd.py`. `ks`, `taus` and `betas` are what is tried on the development split, never on the reported one.
