@@ -4,17 +4,36 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 from kardlib.device import describe_device
 from kardlib.store import REPOSITORY
 
 
-def test_a_small_corpus_is_indexed_and_searched(tmp_path):
-    command = [sys.executable, "benchmarks/index_million.py", "--passages", "2000", "--questions", "50"]
-    command += ["--out", str(tmp_path / "line.json")]
+def run(*command: str) -> dict[str, Any]:
+    """The last line that a benchmark prints, and writes into the file after --out."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+    )
     line = json.loads(done.stdout.splitlines()[-1])
-    assert line == json.loads((tmp_path / "line.json").read_text())
+    assert line == json.loads(Path(command[-1]).read_text())
+    return dict(line)
+
+
+def test_a_small_corpus_is_indexed_and_searched(tmp_path):
+    sizes = ["--passages", "2000", "--questions", "50"]
+    line = run("benchmarks/index_million.py", *sizes, "--out", str(tmp_path / "line.json"))
     assert (line["passages"], line["questions"], line["cpu"]) == (2000, 50, describe_device())
     assert line["same_ranking"] and line["build_peak_mib"] > 100 and line["search_peak_mib"] > 100
+
+
+def test_shrunken_models_of_the_paper_are_trained_asked_and_rank(tmp_path):
+    models = ["--models", "google/flan-t5-base", "google-t5/t5-large"]
+    line = run("benchmarks/paper_scale.py", "--small", *models, "--out", str(tmp_path / "line.json"))
+    assert line["small"] and line["provenance"]["device"] == describe_device()
+    assert [*line["models"]] == [*models[1:], "google-bert/bert-base-uncased"]
+    for measured in line["models"].values():
+        for work in measured.values():
+            assert {"tokens_a_second", "questions_a_second"} & set(work) and len(work["slowest"]) == 2
