@@ -35,6 +35,7 @@ from kardlib.memory import (
     KnowledgeBase,
     Outputs,
     build_index,
+    choose_candidates,
     mix,
     neighbour_prediction,
     read_outputs,
@@ -49,7 +50,7 @@ K, TAU, BETA = 16, 0.1, 0.5
 MINILM, BERT = "minilm, 3 layers", "bert-base, 6 layers"
 SIZES = {MINILM: [2_000, 20_000, 67_000, 250_000, 1_000_000], BERT: [2_000, 67_000]}
 PASSES = {1: 60, 32: 20}  # by batch size
-QUERIES = 256  # for recall
+QUERIES = 256  # for recall; with the others the number of candidates is chosen
 METHODS = {"hnsw": "reaugkd", "exact": "reaugkd_exact"}  # as the figure's data call them
 
 
@@ -113,8 +114,9 @@ def build_bases(store: Store, keys: Array, size: int, dim: int) -> tuple[dict[st
 
 
 def measure_time(
-    student: Classifier, bases: dict[str, KnowledgeBase], queries: Array, sentences: list[Example], batch: int
-) -> dict[str, Array]:
+    student: Classifier, bases: dict[str, KnowledgeBase], candidates: int | None, queries: Array,
+    sentences: list[Example], batch: int,
+) -> dict[str, Array]:  # fmt: skip
     """CPU seconds of every pass: of the student alone, and of looking up in each knowledge base and mixing."""
     seconds: dict[str, list[float]] = {"student": [], **{kind: [] for kind in bases}}
     for i in range(1 + PASSES[batch]):
@@ -124,7 +126,7 @@ def measure_time(
         seconds["student"].append(time.process_time() - start)
         for kind, base in bases.items():
             start = time.process_time()
-            mix(own, neighbour_prediction(*base.look_up(queries[at], K), TAU), BETA)
+            mix(own, neighbour_prediction(*base.look_up(queries[at], K, candidates), TAU), BETA)
             seconds[kind].append(time.process_time() - start)
     return {what: np.array(values[1:]) for what, values in seconds.items()}  # the first pass warms up
 
@@ -142,13 +144,15 @@ def measure(
         numbers = {"value": value, "low": low, "high": high, "n": n or None}
         rows.append(place | {"method": method, "metric": metric} | numbers)
 
-    found = {kind: base.search(queries[:QUERIES], K)[1] for kind, base in bases.items()}
+    candidates = choose_candidates(bases["hnsw"], queries[QUERIES:], K)
+    found = {kind: base.search(queries[:QUERIES], K, candidates)[1] for kind, base in bases.items()}
+    add("reaugkd", f"candidates at entries = {entries}", candidates or 0)
     for kind, method in METHODS.items():
         recall = [len({*a} & {*b}) / K for a, b in zip(found[kind], found["exact"], strict=True)]
         add(method, f"recall at entries = {entries}", *bootstrap_interval(recall), QUERIES)
         add(method, f"bytes at entries = {entries}", size[kind], n=entries)
     for batch in PASSES:
-        seconds = measure_time(student, bases, queries, sentences, batch)
+        seconds = measure_time(student, bases, candidates, queries, sentences, batch)
         at = f"at batch = {batch}, entries = {entries}"
         alone = 1000 * seconds["student"]
         add("reaugkd_no_retrieval", f"milliseconds {at}", *bootstrap_interval(alone), PASSES[batch])

@@ -26,6 +26,8 @@ faiss.omp_set_num_threads(1)
 
 OUTPUTS = "outputs.safetensors"
 LINKS, EF_BUILD, EF_SEARCH = 32, 100, 64  # of the HNSW graph: edges of a node, candidates while building and searching
+RECALL = 0.96  # of the nearest neighbours that a search should find, on development data
+CANDIDATES = (16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024)  # tried for it
 
 Array = NDArray[np.float32]
 
@@ -72,8 +74,11 @@ class KnowledgeBase:
     index: Any  # a FAISS index
     soft_labels: NDArray[np.floating]
 
-    def search(self, queries: Array, k: int) -> tuple[Array, NDArray[np.int64]]:
-        """Similarities and entries of the `k` nearest, (Q, k) each, best first. Raises KnowledgeBaseError."""
+    def search(self, queries: Array, k: int, candidates: int | None = None) -> tuple[Array, NDArray[np.int64]]:
+        """Similarities and entries of the `k` nearest, (Q, k) each, best first. Raises KnowledgeBaseError.
+
+        `candidates` are how many entries a graph keeps in view on its way; exact search has no use for them.
+        """
         entries, dim = self.index.ntotal, self.index.d
         if k > entries:
             raise KnowledgeBaseError(
@@ -85,12 +90,12 @@ class KnowledgeBase:
                 "build it for this student"
             )
         if isinstance(self.index, faiss.IndexHNSW):
-            self.index.hnsw.efSearch = max(EF_SEARCH, 2 * k)
+            self.index.hnsw.efSearch = max(candidates, k) if candidates else max(EF_SEARCH, 2 * k)
         return self.index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
 
-    def look_up(self, queries: Array, k: int) -> tuple[Array, Array]:
+    def look_up(self, queries: Array, k: int, candidates: int | None = None) -> tuple[Array, Array]:
         """Similarities (Q, k) and soft labels (Q, k, C) of the nearest; an entry that was not found weighs nothing."""
-        similarities, entries = self.search(queries, k)
+        similarities, entries = self.search(queries, k, candidates)
         return similarities, self.soft_labels[entries].astype(np.float32)
 
     @property
@@ -189,11 +194,13 @@ def load_knowledge_base(folder: Path, teacher: str, dim: int) -> tuple[Knowledge
 
 
 class Mixing(NamedTuple):
-    """How many neighbours, how sharply they are weighed, and the share of the student's own prediction."""
+    """How many neighbours, how sharply they are weighed, the share of the student's own prediction, and how far a graph
+    looks for the neighbours."""
 
     k: int
     tau: float
     beta: float
+    candidates: int | None = None
 
 
 def neighbour_prediction(similarities: Array, soft_labels: Array, tau: float) -> Array:
@@ -212,7 +219,7 @@ def mix(own: Array, neighbours: Array, beta: float) -> Array:
 
 def predict(base: KnowledgeBase, students: Sequence[Outputs], mixing: Mixing) -> Array:
     """Mixed predictions of students (one per seed) on a split, (seeds, N, C)."""
-    found = [base.look_up(s.unit, mixing.k) for s in students]
+    found = [base.look_up(s.unit, mixing.k, mixing.candidates) for s in students]
     return np.stack(
         [
             mix(s.probabilities, neighbour_prediction(*f, mixing.tau), mixing.beta)
@@ -244,4 +251,20 @@ def choose_mixing(
                 right = (p.argmax(2) == gold).mean()
                 likelihood = np.log(p[:, np.arange(len(gold)), gold].clip(1e-9)).mean()
                 scored.append((right, likelihood, Mixing(k, tau, beta)))
-    return max(scored, key=lambda entry: entry[:2])[2]
+    best = max(scored, key=lambda entry: entry[:2])[2]
+    return best._replace(candidates=choose_candidates(base, np.concatenate([s.unit for s in students]), best.k))
+
+
+def choose_candidates(base: KnowledgeBase, queries: Array, k: int) -> int | None:
+    """The fewest candidates with which a graph finds a share of `RECALL` of the `k` nearest of these queries.
+
+    How many that takes grows with the number of entries. None where the search is exact.
+    """
+    if not isinstance(base.index, faiss.IndexHNSW):
+        return None
+    nearest = faiss.downcast_index(base.index.storage).search(queries, k)[1]
+    for candidates in CANDIDATES:
+        found = base.search(queries, k, candidates)[1]
+        if np.mean([len({*a} & {*b}) / k for a, b in zip(found, nearest, strict=True)]) >= RECALL:
+            break
+    return candidates

@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from kardlib.memory import (
+    CANDIDATES,
     EF_SEARCH,
+    RECALL,
     KnowledgeBase,
     KnowledgeBaseError,
     Mixing,
     Outputs,
     build_index,
+    choose_candidates,
     choose_mixing,
     compress,
     find_prototypes,
@@ -65,6 +68,23 @@ def test_hnsw_finds_most_of_the_nearest_and_is_the_same_every_time(entries, base
     again = KnowledgeBase(build_index(entries[0]), entries[1])
     assert (again.search(queries, 16)[1] == found).all()
     assert len(set(base.search(queries[:1], 3 * EF_SEARCH)[1][0])) == 3 * EF_SEARCH  # it looks further when asked
+
+
+def test_a_graph_gets_the_fewest_candidates_that_find_enough(entries, base):
+    exact, queries = KnowledgeBase(build_index(entries[0], "exact"), entries[1]), unit(np.random.default_rng(5), 300)
+    nearest = exact.search(queries, 16)[1]
+
+    def recall(candidates: int) -> float:
+        found = base.search(queries, 16, candidates)[1]
+        return float(np.mean([len({*a} & {*b}) / 16 for a, b in zip(found, nearest, strict=True)]))
+
+    chosen = choose_candidates(base, queries, 16)
+    assert recall(chosen) >= RECALL
+    assert chosen == CANDIDATES[0] or recall(CANDIDATES[CANDIDATES.index(chosen) - 1]) < RECALL
+    assert choose_candidates(exact, queries, 16) is None
+    student = Outputs(queries, np.zeros((300, 3), np.float32))
+    mixing = choose_mixing(base, [student], np.zeros(300, np.int64), KNOBS)
+    assert mixing.candidates == choose_candidates(base, queries, mixing.k)
 
 
 @given(seed=st.integers(0, 10**6), tau=st.floats(0.01, 10), beta=st.floats(0, 1))
