@@ -297,17 +297,24 @@ def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale:
 
 
 def summarize(scorecard: pd.DataFrame) -> pd.DataFrame:
-    """A line per claim, as text to show: claim, paper, here, test, verdict; a cell has a line for every case."""
+    """A line per claim, as text to show: claim, paper, here, test, verdict.
+
+    "here" has a line for every case, which begins with its verdict's sign, "verdict" one for every verdict that was
+    given, with the number of its cases where there are several.
+    """
     lines = []
     for _, cases in scorecard.groupby("id", sort=False):
-        claim = cases.iloc[0]
+        claim, given = cases.iloc[0], cases["verdict"].value_counts()
         named = [column for column in ("metric", "k") if cases[column].nunique() > 1]
         lines.append({
             "claim": f"{claim.says}\nNote: {claim.note}" if claim.note else claim.says,
             "paper": f"{claim.paper}, {claim.reported or claim['where']}".replace("; ", "\n"),
-            "here": "\n".join(_case(case, named) for _, case in cases.iterrows()),
+            "here": "\n".join(f"{SIGNS[case.verdict]} {_case(case, named)}" for _, case in cases.iterrows()),
             "test": claim.test,
-            "verdict": "\n".join(f"{SIGNS[verdict]} {verdict}" for verdict in cases["verdict"]),
+            "verdict": "\n".join(
+                f"{sign} {verdict}" + f" ({given[verdict]})" * (len(cases) > 1)
+                for verdict, sign in SIGNS.items() if verdict in given
+            ),
         })  # fmt: skip
     return pd.DataFrame(lines, columns=["claim", "paper", "here", "test", "verdict"])
 

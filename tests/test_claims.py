@@ -275,9 +275,9 @@ def test_the_scorecard_as_text():
     assert first == {
         "claim": "KARD is better than RD.\nNote: The paper contradicts itself.",
         "paper": "KARD, Table 1, MedQA: base +7.12",
-        "here": "world, embedded, t5-nano-base: +5 [+3, +7]\nworld, embedded, t5-nano-large: -5 [-7, -3]",
+        "here": "✓ world, embedded, t5-nano-base: +5 [+3, +7]\n✗ world, embedded, t5-nano-large: -5 [-7, -3]",
         "test": "above 0",
-        "verdict": "✓ reproduced\n✗ not reproduced",
+        "verdict": "✓ reproduced (1)\n✗ not reproduced (1)",
     }
     assert second["paper"] == "KARD, Table 1" and second["verdict"] == "– not run at this scale"
 
@@ -295,8 +295,8 @@ def test_a_notebooks_findings_hold_the_p_and_cut_nothing():
     shown = findings(rows, "09").data.set_index("claim")
     line = shown[shown.index.str.startswith("However many passages")].iloc[0]
     first, second, third = line.here.splitlines()
-    assert first.startswith("world, smoke, t5-nano-base, k = 1: +75 [") and first.endswith(", 2 seeds, p = 0.029")
-    assert (second[28:33], third[28:33]) == ("k = 2", "k = 5") and line.verdict == "\n".join(["✓ reproduced"] * 3)
+    assert first.startswith("✓ world, smoke, t5-nano-base, k = 1: +75 [") and first.endswith(", 2 seeds, p = 0.029")
+    assert (second[30:35], third[30:35]) == ("k = 2", "k = 5") and line.verdict == "✓ reproduced (3)"
     assert len(shown) == sum(claim.notebook == "09" for claim in read_claims())
     other = other_gains(rows, "09").data
     assert other[["method", "k", "gain", "p"]].to_numpy().tolist() == [
