@@ -605,7 +605,6 @@ class Experiment:
     def run(self, cells: Iterable[Cell], split: str = "test") -> dict[Cell, Predictions]:
         """Train what is missing, let it write what is missing, read the answers; two students are made side by side."""
         cells = list(dict.fromkeys(cells))
-        self.rank(split, ((c.knobs, c.seed) for c in cells if METHODS[c.method].reads_at_test == "reranker"))
         learners = [cell for cell in cells if METHODS[cell.method].learns]
         jobs = {c: self.at(c.knobs)._student_job(c) for c in learners if not METHODS[c.method].rag}
         made = self._make_all("student", list(jobs.values()))
@@ -613,6 +612,7 @@ class Experiment:
         rags = self.rag(cell for cell in learners if METHODS[cell.method].rag)
         self.dense(rags.values(), split)  # side by side; below one after the other
         students |= {cell: str(folder / "student") for cell, folder in rags.items()}
+        self.rank(split, ((c.knobs, c.seed) for c in cells if METHODS[c.method].reads_at_test == "reranker"))
         asked: dict[Cell, tuple[list[list[str]], Job]] = {}
         for cell in cells:
             variant = self.at(cell.knobs)
