@@ -28,7 +28,16 @@ from transformers import (
 from kardlib.data import DataError
 from kardlib.device import pick_device
 from kardlib.experiment import identify
-from kardlib.memory import Array, Outputs, load_knowledge_base, read_outputs, write_outputs
+from kardlib.memory import (
+    Array,
+    KnowledgeBase,
+    Outputs,
+    build_index,
+    load_knowledge_base,
+    read_outputs,
+    save_knowledge_base,
+    write_outputs,
+)
 from kardlib.parallel import PartTrainer
 from kardlib.reranker import count_positions, length_batches, load_encoder
 from kardlib.settings import Losses, ReAugKDSettings
@@ -354,6 +363,15 @@ def train_teacher(folder: Path, task: Task, settings: ReAugKDSettings, seed: int
     lr, epochs = settings.teacher_lr, settings.teacher_epochs
     train_classifier(teacher, task.splits["train"], objective, settings, lr, epochs, seed, folder)
     finish(teacher, task, ("train", "dev", "test"), settings, folder)
+
+
+def build_base(folder: Path, task: Task, settings: ReAugKDSettings, teacher: Path, dim: int, seed: int) -> None:
+    """The knowledge base of the training split: projected embeddings, soft labels, HNSW graph."""
+    outputs = read_outputs(teacher)["train"]
+    project = train_projection(outputs.embeddings, task.gold("train"), dim, len(task.labels), settings, seed)
+    keys = project(outputs.embeddings)
+    base = KnowledgeBase(build_index(keys), outputs.probabilities)
+    save_knowledge_base(folder, base, keys, identify(str(teacher)))
 
 
 def distill_student(

@@ -23,13 +23,11 @@ from kardlib.memory import (
     KnowledgeBase,
     Mixing,
     Outputs,
-    build_index,
     choose_mixing,
     compress,
     load_knowledge_base,
     predict,
     read_outputs,
-    save_knowledge_base,
 )
 from kardlib.settings import Losses, RunSettings, preset
 from kardlib.store import Store, write_json
@@ -89,7 +87,7 @@ class ReAugKD:
         spec = self._models | self.knobs.model_dump(mode="json", include=set(names))
 
         def build(folder: Path) -> None:
-            from kardlib.distillation import build_student  # imports torch, which a second run has no use for
+            from kardlib.distillation import build_student  # imported late: see the end of this file
 
             config = build_student(self.knobs, len(self.task.labels), 0).encoder.config
             write_json(folder / "shape.json", {"dim": config.hidden_size, "layers": config.num_hidden_layers})
@@ -119,10 +117,8 @@ class ReAugKD:
         """The fine-tuned teacher, with its outputs on all splits."""
         seed = self.settings.seeds[0]
         spec = self._spec("teacher_lr", "teacher_epochs") | {"seed": seed}
-        made = make_all(
-            self.store, self.workers, "reaugkd_teacher", _train_teacher, [(spec, (self.task, self.knobs, seed))]
-        )
-        return made[fingerprint(spec)]
+        work = (self.task, self.knobs, seed)
+        return make_all(self.store, self.workers, "reaugkd_teacher", _train_teacher, [(spec, work)])[fingerprint(spec)]
 
     @cached_property
     def teacher_weights(self) -> str:
@@ -140,17 +136,8 @@ class ReAugKD:
         spec |= {"weights": self.teacher_weights}  # a teacher trained again has the same name
         spec |= self.knobs.model_dump(include={"projection_steps", "projection_batch", "projection_lr"})
 
-        def build(folder: Path) -> None:
-            from kardlib.distillation import train_projection
-
-            outputs = self.teacher_outputs["train"]
-            count = len(self.task.labels)
-            project = train_projection(outputs.embeddings, self.task.gold("train"), dim, count, self.knobs, seed)
-            keys = project(outputs.embeddings)
-            base = KnowledgeBase(build_index(keys), outputs.probabilities)
-            save_knowledge_base(folder, base, keys, self.teacher_weights)
-
-        return self.store.make("reaugkd_base", spec, build)
+        work = (self.task, self.knobs, self.teacher, dim, seed)
+        return make_all(self.store, self.workers, "reaugkd_base", _build_base, [(spec, work)])[fingerprint(spec)]
 
     @cached_property
     def base(self) -> KnowledgeBase:
@@ -231,10 +218,19 @@ class ReAugKD:
         return np.stack([1 - self.base.search(s.unit, 1)[0][:, 0] for s in self.outputs("reaugkd")])
 
 
+# Builders run in workers; what they import is torch's, which a second run has no use for
+
+
 def _train_teacher(folder: Path, *work: Any) -> None:
     from kardlib.distillation import train_teacher
 
     train_teacher(folder, *work)
+
+
+def _build_base(folder: Path, *work: Any) -> None:
+    from kardlib.distillation import build_base
+
+    build_base(folder, *work)
 
 
 def _distill(folder: Path, *work: Any) -> None:

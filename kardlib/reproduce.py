@@ -30,10 +30,8 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from kardlib.claims import judge, read_claims, read_rows, summarize, tally
 from kardlib.engine import check_ray, choose_engine
 from kardlib.errors import KardError
-from kardlib.gallery import refresh_readme
 from kardlib.settings import GLUE_TASKS, preset
 from kardlib.store import REPOSITORY, Store, atomic_write, now, provenance
 
@@ -117,21 +115,26 @@ def reproduce(
         "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
         "KARD_STORE": store.url or str(store.root.resolve()),  # as it is from here, not from the notebooks' folder
         "KARD_CACHE": str(store.root.resolve()),  # what counts where the store is a URL
+        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),  # numpy's, which would wait by spinning
         "KARD_ENGINE": engine,
         "KARD_RAY_ADDRESS": address,
         "JPY_SESSION_NAME": "",  # nobody watches, also where this was started from a notebook
     } | ({"KARD_FORCE": now()} if force else {})
+    results = {path.stem: read_result(run / path.name) for path in choose_notebooks(root / "notebooks")}
     failed = None
     for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment):
-        write_index(run, root / "notebooks", WAITING)  # the scorecard takes half a second
+        results[result.notebook] = result
+        write_index(run, [*results.values()], WAITING)  # the scorecard takes half a second
         failed = failed or (result if result.status == "failed" else None)
-    index = write_index(run, root / "notebooks", format_scorecard(figures))
+    index = write_index(run, [*results.values()], format_scorecard(figures))
     if failed:
         copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
         raise ReproduceError(f"{failed.error} (see {copy}; finished work is kept)")
     if publish:
         publish_notebooks([run / notebook.name for notebook in notebooks], root / "notebooks", root)
         if (root / "README.md").is_file():
+            from kardlib.gallery import refresh_readme
+
             refresh_readme(root / "README.md", root / "figures")
     return index
 
@@ -353,9 +356,8 @@ img {{ max-width: 100% }}
 """
 
 
-def write_index(run: Path, notebooks: Path, scorecard: str) -> Path:
-    """Write `run/index.html` from what the executed copies in `run` say about themselves."""
-    results = [read_result(run / path.name) for path in choose_notebooks(notebooks)]
+def write_index(run: Path, results: Sequence[Result], scorecard: str) -> Path:
+    """Write `run/index.html`, a row for each notebook."""
     origin = provenance()
     facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
     facts += [f"commit {origin['commit']}{', changed' if origin['dirty'] else ''}"] if "commit" in origin else []
@@ -408,6 +410,8 @@ def describe_sharing(result: Result, results: Sequence[Result]) -> str:
 
 def format_scorecard(figures: Path) -> str:
     """The claims with their verdicts; a sentence where they cannot be read, for a report is written all the same."""
+    from kardlib.claims import judge, read_claims, read_rows, summarize, tally  # imported late: seaborn takes a second
+
     try:
         scorecard = judge(read_claims(), read_rows([figures] if figures.is_dir() else []))
     except KardError as error:

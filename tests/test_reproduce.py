@@ -366,24 +366,23 @@ def test_an_old_or_foreign_copy_does_not_stop_the_index(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "embedded-world"
     run.mkdir(parents=True)
     (run / path.name).write_text(path.read_text())
-    page = runner.write_index(run, tmp_path / "notebooks", runner.WAITING).read_text()
+    page = runner.write_index(run, [runner.read_result(run / path.name)], runner.WAITING).read_text()
     assert "<td>not run" in page
 
 
 def test_the_index_shows_the_scorecard(tmp_path: Path) -> None:
-    write_notebook(tmp_path, "01_first")
     figures = tmp_path / "figures"
     figures.mkdir()
     columns = "figure,dataset,scale,method,student,seed,k,metric,value,low,high,n"
     metric = "gain in accuracy over reasoning_distillation"
     row = f"04_main,<world>,embedded,kard_reranker,a & b,,3,{metric},0.2,0.1,0.3,600"
     (figures / "04_main.csv").write_text(f"{columns}\n{row}\n")
-    page = runner.write_index(tmp_path / "run", tmp_path / "notebooks", runner.format_scorecard(figures)).read_text()
+    page = runner.write_index(tmp_path / "run", [], runner.format_scorecard(figures)).read_text()
     assert "<td>✓ reproduced" in page and "&lt;world&gt;, embedded, a &amp; b: +20 [+10, +30]" in page
     assert "<world>" not in page and "– not run at this scale" in page and "<p>1 reproduced, " in page
 
     (figures / "04_main.csv").write_text("<b>,no data\n1,2\n")
-    page = runner.write_index(tmp_path / "run", tmp_path / "notebooks", runner.format_scorecard(figures)).read_text()
+    page = runner.write_index(tmp_path / "run", [], runner.format_scorecard(figures)).read_text()
     assert "is not a figure&#x27;s data" in page and "<b>" not in page and page.endswith("</html>\n")
 
 
