@@ -76,7 +76,8 @@ def take_places(root: Path, count: int) -> Iterator[None]:
     Notebooks that run side by side share them through the store in `root`, so that none leaves a core idle that another
     has use for. Whoever waits for all takes them in order: no two wait for each other.
     """
-    places = [FileLock(root / ".locks" / f"place-{number}.lock") for number in range(PLACES)]
+    here = root / ".locks" / f"place-{socket.gethostname()}"  # several machines may share the store
+    places = [FileLock(f"{here}-{number}.lock") for number in range(PLACES)]
     with contextlib.ExitStack() as held:
         if count == 1:
             held.enter_context(_take_any(places))
