@@ -707,11 +707,7 @@ def make_all(store: Store, workers: int, kind: str, build: Callable[..., None], 
 def _make(
     store: Store, kind: str, build: Callable[..., None], spec: Mapping[str, Any], work: tuple[Any, ...], places: int
 ) -> Path:
-    def build_in_place(folder: Path) -> None:
-        with take_places(store.root, places):
-            build(folder, *work)
-
-    return store.make(kind, spec, build_in_place)
+    return store.make(kind, spec, lambda folder: build(folder, *work), take_places(store.root, places))
 
 
 def _train(folder: Path, *work: Any, kind: str, compute: ComputeSettings) -> None:

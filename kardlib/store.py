@@ -72,11 +72,18 @@ class Store:
         self._uploaded: set[str] = set()  # names of artifacts that are known to be at the URL
         self._checked: dict[Path, tuple[int, int]] = {}  # file -> size and time of change when its hash was right
 
-    def make(self, kind: str, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+    def make(
+        self,
+        kind: str,
+        spec: Mapping[str, Any],
+        build: Callable[[Path], None],
+        place: contextlib.AbstractContextManager[Any] | None = None,
+    ) -> Path:
         """The folder of the artifact that `kind` and `spec` (plain JSON values) name, built first if it is missing.
 
         `build(folder)` writes into a folder that outlives a kill, so that it finds there what it left: it must go on
         from that and end with the same files. `folder/"checkpoints"` is deleted before the artifact is published.
+        It runs within `place`, whose waiting is not counted in the manifest's seconds.
         Of two processes that ask for the same artifact one builds it and the other waits. Raises StoreError, and
         TooLargeError where the GPU's memory does not suffice.
         """
@@ -88,14 +95,20 @@ class Store:
                 if damage and not self._fetch(folder):
                     if folder.exists():
                         print(f"artifact {name} is built again: {damage}", flush=True)
-                    self._build(folder, {"kind": kind, "spec": spec}, build)
+                    self._build(folder, {"kind": kind, "spec": spec}, build, place or contextlib.nullcontext())
         self._upload(folder)
         if used := os.environ.get("KARD_USED"):  # a file that `kard reproduce` reads once the notebook has ended
             with open(used, "a", encoding="utf-8") as file:
                 file.write(f"{name}\n")
         return folder
 
-    def _build(self, folder: Path, named_by: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+    def _build(
+        self,
+        folder: Path,
+        named_by: Mapping[str, Any],
+        build: Callable[[Path], None],
+        place: contextlib.AbstractContextManager[Any],
+    ) -> None:
         partial = folder.with_name(f"{folder.name}.partial")
         if is_old(partial):
             shutil.rmtree(partial)
@@ -104,9 +117,11 @@ class Store:
         manifest = {**named_by, "began": now(), "resumed": resumed}
         if not resumed:
             write_json(partial / MANIFEST, manifest)
-        start = time.monotonic()
         try:
-            build(partial)
+            with place:
+                start = time.monotonic()
+                build(partial)
+                seconds = round(time.monotonic() - start, 3)
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
                 raise
@@ -119,7 +134,7 @@ class Store:
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         for leftover in partial.rglob(f"{UNFINISHED}*"):  # of a killed atomic_write
             leftover.unlink()
-        manifest |= {"seconds": round(time.monotonic() - start, 3), "provenance": provenance()}
+        manifest |= {"seconds": seconds, "provenance": provenance()}
         write_json(partial / MANIFEST, manifest | {"files": describe_files(partial)})
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
