@@ -36,6 +36,7 @@ from kardlib.memory import (
     Outputs,
     build_index,
     choose_candidates,
+    measure_recall,
     mix,
     neighbour_prediction,
     read_outputs,
@@ -148,8 +149,8 @@ def measure(
     found = {kind: base.search(queries[:QUERIES], K, candidates)[1] for kind, base in bases.items()}
     add("reaugkd", f"candidates at entries = {entries}", candidates or 0)
     for kind, method in METHODS.items():
-        recall = [len({*a} & {*b}) / K for a, b in zip(found[kind], found["exact"], strict=True)]
-        add(method, f"recall at entries = {entries}", *bootstrap_interval(recall), QUERIES)
+        recall = bootstrap_interval(measure_recall(found[kind], found["exact"]))
+        add(method, f"recall at entries = {entries}", *recall, QUERIES)
         add(method, f"bytes at entries = {entries}", size[kind], n=entries)
     for batch in PASSES:
         seconds = measure_time(student, bases, candidates, queries, sentences, batch)

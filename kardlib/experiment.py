@@ -361,23 +361,23 @@ class Experiment:
         return {variant: made[fingerprint(spec)] for variant, (spec, _) in jobs.items()}
 
     def _reranker_job(self, seed: int) -> Job:
-        spec = self._reranker_spec | {"seed": seed}
-        questions = {q.id: q.prompt for q in self.data.splits["train"]}
+        spec, questions = self._reranker_work
+        spec = spec | {"seed": seed}
         candidates = [] if self.store.has("reranker", spec) else self.candidates
         return spec, (self.settings.reranker, questions, self.passages, candidates, seed)
 
     @cached_property
-    def _reranker_spec(self) -> dict[str, Any]:
-        settings = self.settings.reranker
+    def _reranker_work(self) -> tuple[dict[str, Any], dict[str, str]]:
+        settings, questions = self.settings.reranker, {q.id: q.prompt for q in self.data.splits["train"]}
         candidates = {  # what they are made of: hashing them takes seconds
             "rationales": fingerprint([(r.id, r.text) for r in self.filtered[0]]),
             "index": self._index_name,
             "bm25": self._bm25,
             "depths": [settings.rationale_candidates, settings.question_candidates, settings.questions],
         }
-        questions = fingerprint({q.id: q.prompt for q in self.data.splits["train"]})
-        return {"candidates": candidates, "passages": self._passages_hash, "questions": questions,
-                "settings": reranker_knobs(settings)}  # fmt: skip
+        spec = {"candidates": candidates, "passages": self._passages_hash,
+                "questions": fingerprint(questions), "settings": reranker_knobs(settings)}  # fmt: skip
+        return spec, questions
 
     def rank(self, split: str, variants: Iterable[tuple[Knobs, int]]) -> dict[tuple[Knobs, int], Run]:
         """By knobs and seed what `reranked` gives; what is missing is trained and ranked side by side."""

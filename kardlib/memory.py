@@ -265,6 +265,11 @@ def choose_candidates(base: KnowledgeBase, queries: Array, k: int) -> int | None
     nearest = faiss.downcast_index(base.index.storage).search(queries, k)[1]
     for candidates in CANDIDATES:
         found = base.search(queries, k, candidates)[1]
-        if np.mean([len({*a} & {*b}) / k for a, b in zip(found, nearest, strict=True)]) >= RECALL:
+        if measure_recall(found, nearest).mean() >= RECALL:
             break
     return candidates
+
+
+def measure_recall(found: NDArray[np.int64], nearest: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The share of the nearest entries that a search found, (Q,), from the entries of both, (Q, k) each."""
+    return np.array([len({*a} & {*b}) / len(b) for a, b in zip(found, nearest, strict=True)])
