@@ -258,6 +258,7 @@ import os, signal, sys
 from pathlib import Path
 from tests.test_reaugkd import Device, ReAugKDSettings, label_objective, module, train
 module.pick_device = lambda: Device("cpu", False, "the tests")
+module.torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # FAISS, imported after torch, has changed it
 
 def until_step_120(objective):
     def counted(embeddings, logits, number):
