@@ -14,7 +14,6 @@ import importlib.util
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
+from kardlib.device import multiply_with_onednn
 from kardlib.errors import KardError
 from kardlib.store import Store
 
@@ -97,13 +97,14 @@ def _take_any(places: Sequence[FileLock]) -> contextlib.AbstractContextManager[A
 
 def begin_worker(threads: int) -> None:
     gc.freeze()  # what was imported stays: the Trainer's collections need not look at it
-    use_threads(threads)
+    prepare_torch(threads)
 
 
-def use_threads(number: int) -> None:
+def prepare_torch(threads: int) -> None:
     import torch
 
-    torch.set_num_threads(number)
+    torch.set_num_threads(threads)
+    multiply_with_onednn()
 
 
 def connect_ray(address: str, workers: int = 1) -> Any:
@@ -186,9 +187,8 @@ def _run_on_ray(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], worke
 
 def _run_there(make: Make, place: str, root: str, job: tuple[Any, ...], force: str) -> str:
     """Runs on the machine that Ray chose: the name of the artifact that a job made."""
-    os.environ |= {"KARD_FORCE": force, "OMP_NUM_THREADS": "1"}  # torch reads the latter when it is imported
-    if "torch" in sys.modules:
-        use_threads(1)
+    os.environ["KARD_FORCE"] = force
+    prepare_torch(threads=1)
     store = Store(place)  # with this machine's own working copy
     return make(store, *(_localize(job, store, root) if store.url else job)).name
 
