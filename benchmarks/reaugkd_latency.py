@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from kardlib.distillation import Classifier, build_student, encode
 from kardlib.evaluate import bootstrap_interval, share_interval
-from kardlib.experiment import fingerprint, identify
+from kardlib.experiment import identify
 from kardlib.memory import (
     EF_BUILD,
     LINKS,
@@ -44,7 +44,7 @@ from kardlib.memory import (
 )
 from kardlib.reranker import find_minilm
 from kardlib.settings import ReAugKDSettings, preset
-from kardlib.store import Store, atomic_write, provenance
+from kardlib.store import Store, atomic_write, fingerprint, provenance
 from kardlib.tasks import Example, open_task
 
 K, TAU, BETA = 16, 0.1, 0.5

@@ -15,18 +15,18 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from kardlib.device import multiply_with_onednn
 from kardlib.errors import KardError
-from kardlib.store import Store
+from kardlib.store import Store, fingerprint
 
 PLACES = 2  # jobs that run at a time on a machine, whichever notebook asks for them: more would want for memory
 RETRIES = 3  # how often a job is given to another machine because its machine died
@@ -34,6 +34,8 @@ PATIENCE = 5  # seconds that a Ray head has to answer
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of HTTP/2, over which Ray speaks: no settings
 MISSING = "Ray is not installed: run pip install 'kardlib[ray]'"
 
+K = TypeVar("K")
+Job = tuple[dict[str, Any], tuple[Any, ...]]  # what names an artifact, and what its builder is given
 Make = Callable[..., Path]  # make(store, *job): an artifact's folder
 
 
@@ -41,20 +43,48 @@ class EngineError(KardError, RuntimeError):
     """There is no such engine, Ray cannot be reached, or it gave a job up."""
 
 
-def run_jobs(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Path]:
+def make_all(
+    store: Store, kind: str, build: Callable[..., None], jobs: Mapping[K, Job], at_once: int = PLACES
+) -> dict[K, Path]:
+    """The artifacts of jobs; `build(folder, *work)` makes the missing ones, `at_once` side by side or on Ray.
+
+    Jobs of the same spec are one. One job alone has all the places of this machine. Raises EngineError, and what
+    `build` raises.
+    """
+    different = {fingerprint(spec): (spec, work) for spec, work in jobs.values()}
+    missing = [job for job in different.values() if not store.has(kind, job[0])]
+    if missing:
+        at_once, on_ray = min(at_once, len(different)), choose_engine()[0] == "ray"
+        where = "on Ray" if on_ray else f"{at_once} at a time"
+        print(f"{len(missing)} of {len(different)} {kind} artifacts to make, {where}", flush=True)
+        places = 0 if on_ray else PLACES if at_once == 1 else 1  # Ray counts cores itself
+        sent = [(kind, build, *job, places) for job in missing]
+        for i, folder in enumerate(run_jobs(_make, store, sent, at_once), 1):
+            print(f"{kind} {i}/{len(sent)} {folder.name}", flush=True)
+    made = {name: _make(store, kind, build, *job, places=0) for name, job in different.items()}  # they are there
+    return {key: made[fingerprint(spec)] for key, (spec, _) in jobs.items()}
+
+
+def _make(
+    store: Store, kind: str, build: Callable[..., None], spec: Mapping[str, Any], work: tuple[Any, ...], places: int
+) -> Path:
+    return store.make(kind, spec, lambda folder: build(folder, *work), take_places(store.root, places))
+
+
+def run_jobs(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], at_once: int) -> Iterator[Path]:
     """`make(store, *job)` of all jobs, side by side: the artifacts' folders in the jobs' order.
 
-    `make` must be importable by its name. Each of the `workers` here has its share of the cores, or `$OMP_NUM_THREADS`
+    `make` must be importable by its name. Each of the `at_once` here has its share of the cores, or `$OMP_NUM_THREADS`
     threads; Ray gives a job one core, and one GPU if the cluster has any, and decides itself how many run at a time.
     The number of threads changes a trained model's last bits. Raises EngineError, and what `make` raises.
     """
     if choose_engine()[0] == "ray":
-        yield from _run_on_ray(make, store, jobs, workers)
+        yield from _run_on_ray(make, store, jobs, at_once)
         return
-    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 1) // workers)
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 1) // at_once)
     context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
     context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
-    with ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(at_once, context, initializer=begin_worker, initargs=(threads,)) as pool:
         for future in [pool.submit(make, store, *job) for job in jobs]:
             yield future.result()
 
@@ -107,8 +137,8 @@ def prepare_torch(threads: int) -> None:
     multiply_with_onednn()
 
 
-def connect_ray(address: str, workers: int = 1) -> Any:
-    """The module `ray`, connected: a cluster's machine here becomes its driver, or Ray is started with `workers` cores.
+def connect_ray(address: str, cores: int = 1) -> Any:
+    """The module `ray`, connected: a cluster's machine here becomes its driver, or Ray is started with so many `cores`.
 
     Raises EngineError within seconds where nobody answers.
     """
@@ -122,7 +152,7 @@ def connect_ray(address: str, workers: int = 1) -> Any:
         _knock(address)
     if ray.is_initialized():
         return ray
-    here: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
+    here: dict[str, Any] = {} if address else {"num_cpus": cores, "include_dashboard": False}
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
     except Exception as error:  # Ray has no class of its own for them
@@ -155,8 +185,8 @@ def _knock(address: str) -> None:
         ) from None
 
 
-def _run_on_ray(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Path]:
-    ray = connect_ray(choose_engine()[1], workers)
+def _run_on_ray(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], cores: int) -> Iterator[Path]:
+    ray = connect_ray(choose_engine()[1], cores)
     gpus = int(ray.cluster_resources().get("GPU", 0) > 0)
     run = ray.remote(_run_there).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
     root, force = store.root.absolute(), os.environ.get("KARD_FORCE", "")

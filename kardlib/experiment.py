@@ -7,7 +7,6 @@ that need the same student find the same folder. Students and predictions are ma
 """
 
 import functools
-import hashlib
 import json
 import random
 import time
@@ -35,7 +34,7 @@ from kardlib.data import (
     write_passages,
 )
 from kardlib.device import pick_device
-from kardlib.engine import PLACES, EngineError, choose_engine, run_jobs, take_places
+from kardlib.engine import PLACES, EngineError, Job, K, choose_engine, make_all
 from kardlib.evaluate import last_letter, majority_vote, parse_answer
 from kardlib.hub import HUB, read_hub
 from kardlib.knowledge import Candidates, Lucene, Run, read_run, write_run
@@ -55,7 +54,7 @@ from kardlib.settings import (
     WorldSettings,
     preset,
 )
-from kardlib.store import Store, hash_file, write_json
+from kardlib.store import Store, fingerprint, hash_file, write_json
 from kardlib.teacher import FilterYield, Rationale, Teacher, keep_correct, recorded_teacher, symbolic_teacher
 from kardlib.world import World, build_world, judge_statements
 
@@ -72,7 +71,6 @@ EXAMPLES = {  # of your own data, by scale; of a seed that no other notebook use
 
 
 Knobs = tuple[tuple[str, Any], ...]  # settings by their dotted names: (("student.share", 0.25),)
-Job = tuple[dict[str, Any], tuple[Any, ...]]  # what names an artifact, and what its builder is given
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,8 @@ class Predictions:
 class Experiment:
     """All stages for one dataset under one set of settings; attributes are made on first use and kept in the store."""
 
-    def __init__(self, settings: RunSettings, store: Store | None = None, workers: int = 2):
-        self.settings, self.store, self.workers = settings, store or Store(), workers
+    def __init__(self, settings: RunSettings, store: Store | None = None):
+        self.settings, self.store = settings, store or Store()
         self._variants: dict[Knobs, Experiment] = {(): self}
         # What every cell of a grid asks for again
         self.reranked = functools.cache(self._reranked)
@@ -113,7 +111,7 @@ class Experiment:
     def at(self, knobs: Knobs) -> "Experiment":
         """The same experiment with single settings changed. Raises SettingsError."""
         if knobs not in self._variants:
-            self._variants[knobs] = Experiment(self.settings.override(dict(knobs)), self.store, self.workers)
+            self._variants[knobs] = Experiment(self.settings.override(dict(knobs)), self.store)
         return self._variants[knobs]
 
     @property
@@ -248,7 +246,7 @@ class Experiment:
         sources = [source_text(by_id[r.question_id], [r.text]) for r in rationales]
         settings = self.settings.student.model_copy(update={"model": verifier, "revision": None, "samples": 1})
         job = self._predictions_job(sources, settings, seed=0)
-        texts = json.loads((self._make_all("predictions", [job])[fingerprint(job[0])] / "texts.json").read_text())
+        texts = json.loads((self._make_all("predictions", {"": job})[""] / "texts.json").read_text())
         return [parse_answer(text, by_id[r.question_id].options) for r, (text,) in zip(rationales, texts, strict=True)]
 
     @property
@@ -357,8 +355,7 @@ class Experiment:
     def train_rerankers(self, variants: Iterable[tuple[Knobs, int]]) -> dict[tuple[Knobs, int], Path]:
         """By knobs and seed a trained reranker; those that are missing are trained side by side."""
         jobs = {(knobs, seed): self.at(knobs)._reranker_job(seed) for knobs, seed in variants}
-        made = self._make_all("reranker", list(jobs.values()))
-        return {variant: made[fingerprint(spec)] for variant, (spec, _) in jobs.items()}
+        return self._make_all("reranker", jobs)
 
     def _reranker_job(self, seed: int) -> Job:
         spec, questions = self._reranker_work
@@ -383,7 +380,7 @@ class Experiment:
         """By knobs and seed what `reranked` gives; what is missing is trained and ranked side by side."""
         variants = list(dict.fromkeys(variants))
         self.train_rerankers(variants)
-        self._make_all("reranked", [self.at(knobs)._ranking_job(split, seed) for knobs, seed in variants])
+        self._make_all("reranked", {v: self.at(v[0])._ranking_job(split, v[1]) for v in variants})
         return {(knobs, seed): self.at(knobs).reranked(split, seed) for knobs, seed in variants}
 
     def _reranked(self, split: str, seed: int | None) -> Run:
@@ -393,8 +390,7 @@ class Experiment:
         """
         seeds = self.settings.seeds if seed in self.settings.seeds else [seed]
         jobs = {s: self._ranking_job(split, s) for s in seeds}
-        made = self._make_all("reranked", list(jobs.values()))
-        ranked = _read_run(made[fingerprint(jobs[seed][0])] / "run.tsv")
+        ranked = _read_run(self._make_all("reranked", jobs)[seed] / "run.tsv")
         kappa = self.settings.retrieval.candidates
         candidates = {q.id: {p for p, _ in self.by_question[q.id][:kappa]} for q in self.data.splits[split]}
         return {i: [(p, score) for p, score in ranked[i] if p in kept] for i, kept in candidates.items()}
@@ -429,12 +425,14 @@ class Experiment:
 
             reranker, milliseconds, threads = load_reranker(settings), [], torch.get_num_threads()
             clock = time.perf_counter if pick_device().type == "cuda" else time.process_time
-            torch.set_num_threads(1)
-            for _ in range(1 + repeats):
-                began = clock()
-                rank(reranker, first, run, self.passages)
-                milliseconds.append(1000 * (clock() - began) / len(first))
-            torch.set_num_threads(threads)
+            try:
+                torch.set_num_threads(1)
+                for _ in range(1 + repeats):
+                    began = clock()
+                    rank(reranker, first, run, self.passages)
+                    milliseconds.append(1000 * (clock() - began) / len(first))
+            finally:
+                torch.set_num_threads(threads)
             write_json(folder / "milliseconds.json", milliseconds[1:])  # the first one warmed up
 
         folder = self.store.make("timing", spec, build)
@@ -468,14 +466,12 @@ class Experiment:
         spec = {"texts": texts, "passages": self._passages_hash, "settings": knobs}
         work = (self.settings.rag, questions, self.passages, found, negatives)
         jobs: dict[int, Job] = {seed: (spec | {"seed": seed}, (*work, seed)) for seed in seeds}
-        made = self._make_all("retriever", list(jobs.values()))
-        return {seed: made[fingerprint(spec)] for seed, (spec, _) in jobs.items()}
+        return self._make_all("retriever", jobs)
 
     def rag(self, cells: Iterable[Cell]) -> dict[Cell, Path]:
         """By cell the folder of the retriever (`question`, `passage`) and the `student` that were trained together."""
         jobs = {cell: self.at(cell.knobs)._rag_job(cell) for cell in cells}
-        made = self._make_all("rag", list(jobs.values()))
-        return {cell: made[fingerprint(spec)] for cell, (spec, _) in jobs.items()}
+        return self._make_all("rag", jobs)
 
     def _rag_job(self, cell: Cell) -> Job:
         warm = METHODS[cell.method].reads_in_training == "rag_warm"
@@ -512,8 +508,7 @@ class Experiment:
             spec = {"settings": knobs | {"model": identify_retriever(model)}, "passages": self._passages_hash,
                     "questions": fingerprint([questions, silver]), "depth": depth}  # fmt: skip
             jobs[model] = spec, (settings, questions, self.passages, depth, silver)
-        made = self._make_all("dense", list(jobs.values()))
-        folders = {model: made[fingerprint(spec)] for model, (spec, _) in jobs.items()}
+        folders = self._make_all("dense", jobs)
         return {m: (_read_run(f / "run.tsv"), json.loads((f / "losses.json").read_text())) for m, f in folders.items()}
 
     # What a student reads and learns
@@ -599,31 +594,27 @@ class Experiment:
         knobs = student_knobs(settings.model_copy(update={"lr": dapt.lr, "epochs": dapt.epochs, "steps": None}))
         spec = {"passages": fingerprint(passages), "settings": knobs, "dapt": dapt.model_dump(exclude={"corpus"})}
         jobs = {seed: (spec | {"seed": seed}, (passages, dapt, settings, seed)) for seed in self.settings.seeds}
-        made = self._make_all("adapted", list(jobs.values()))
-        return {seed: made[fingerprint(spec)] for seed, (spec, _) in jobs.items()}
+        return self._make_all("adapted", jobs)
 
     def run(self, cells: Iterable[Cell], split: str = "test") -> dict[Cell, Predictions]:
         """Train what is missing, let it write what is missing, read the answers; two students are made side by side."""
         cells = list(dict.fromkeys(cells))
         learners = [cell for cell in cells if METHODS[cell.method].learns]
         jobs = {c: self.at(c.knobs)._student_job(c) for c in learners if not METHODS[c.method].rag}
-        made = self._make_all("student", list(jobs.values()))
-        students = {cell: str(made[fingerprint(spec)]) for cell, (spec, _) in jobs.items()}
+        students = {cell: str(folder) for cell, folder in self._make_all("student", jobs).items()}
         rags = self.rag(cell for cell in learners if METHODS[cell.method].rag)
         self.dense(rags.values(), split)  # side by side; below one after the other
         students |= {cell: str(folder / "student") for cell, folder in rags.items()}
         self.rank(split, ((c.knobs, c.seed) for c in cells if METHODS[c.method].reads_at_test == "reranker"))
-        asked: dict[Cell, tuple[list[list[str]], Job]] = {}
+        read: dict[Cell, list[list[str]]] = {}
+        asked: dict[Cell, Job] = {}
         for cell in cells:
             variant = self.at(cell.knobs)
-            read, sources = variant.test_sources(METHODS[cell.method], split, cell.seed, cell.student)
+            read[cell], sources = variant.test_sources(METHODS[cell.method], split, cell.seed, cell.student)
             settings = variant._student_settings(cell).model_copy(update={"model": students.get(cell, cell.student)})
-            asked[cell] = (read, self._predictions_job(sources, settings, cell.seed))
-        made = self._make_all("predictions", [job for _, job in asked.values()])
-        return {
-            cell: self.at(cell.knobs)._read(split, read, made[fingerprint(spec)])
-            for cell, (read, (spec, _)) in asked.items()
-        }
+            asked[cell] = self._predictions_job(sources, settings, cell.seed)
+        written = self._make_all("predictions", asked)
+        return {cell: self.at(cell.knobs)._read(split, read[cell], written[cell]) for cell in cells}
 
     def outcomes(self, rows: Iterable[tuple[str, str, Knobs]]) -> dict[tuple[str, str, Knobs], NDArray[np.float64]]:
         """Right (1) or wrong (0) per seed and test question, (seeds, questions), for methods, students and knobs."""
@@ -657,7 +648,7 @@ class Experiment:
             spec["seed"] = seed
         return spec, (sources, settings, seed)
 
-    def _make_all(self, kind: str, jobs: Sequence[Job]) -> dict[str, Path]:
+    def _make_all(self, kind: str, jobs: Mapping[K, Job]) -> dict[K, Path]:
         compute = self.settings.compute
         if compute.machines > 1 and choose_engine()[0] == "ray":
             raise EngineError(
@@ -665,9 +656,9 @@ class Experiment:
                 "one of them: set compute.machines to 1, or run without --engine ray"
             )
         if kind not in launch.BUILDERS:
-            return make_all(self.store, self.workers, kind, BUILDERS[kind], jobs)
-        workers = self.workers if compute == ComputeSettings() else 1  # what takes all GPUs is trained in turn
-        return make_all(self.store, workers, kind, functools.partial(_train, kind=kind, compute=compute), jobs)
+            return make_all(self.store, kind, BUILDERS[kind], jobs)
+        at_once = PLACES if compute == ComputeSettings() else 1  # what takes all GPUs is trained in turn
+        return make_all(self.store, kind, functools.partial(_train, kind=kind, compute=compute), jobs, at_once)
 
     def _read(self, split: str, read: list[list[str]], folder: Path) -> Predictions:
         questions = self.data.splits[split]
@@ -685,29 +676,6 @@ _build_world, _read_run = functools.cache(build_world), functools.cache(read_run
 
 def _query(rationale: Rationale) -> str:
     return rationale.text[:3000]  # an LLM can write without end
-
-
-def make_all(store: Store, workers: int, kind: str, build: Callable[..., None], jobs: Sequence[Job]) -> dict[str, Path]:
-    """Artifacts by the fingerprint of their spec; `build(folder, *work)` makes the missing ones, in `workers` processes
-    or on Ray.
-    """
-    jobs = list({fingerprint(spec): (spec, work) for spec, work in jobs}.values())
-    missing = [job for job in jobs if not store.has(kind, job[0])]
-    if missing:
-        at_once, on_ray = min(workers, len(jobs)), choose_engine()[0] == "ray"
-        where = "on Ray" if on_ray else f"{at_once} at a time"
-        print(f"{len(missing)} of {len(jobs)} {kind} artifacts to make, {where}", flush=True)
-        places = 0 if on_ray else PLACES if at_once == 1 else 1  # Ray counts cores itself
-        sent = [(kind, build, *job, places) for job in missing]
-        for i, folder in enumerate(run_jobs(_make, store, sent, at_once), 1):
-            print(f"{kind} {i}/{len(sent)} {folder.name}", flush=True)
-    return {fingerprint(spec): _make(store, kind, build, spec, work, 0) for spec, work in jobs}  # they are there
-
-
-def _make(
-    store: Store, kind: str, build: Callable[..., None], spec: Mapping[str, Any], work: tuple[Any, ...], places: int
-) -> Path:
-    return store.make(kind, spec, lambda folder: build(folder, *work), take_places(store.root, places))
 
 
 def _train(folder: Path, *work: Any, kind: str, compute: ComputeSettings) -> None:
@@ -788,11 +756,6 @@ def identify_retriever(model: str | Path) -> str:
 @functools.cache
 def _hash_weights(file: Path) -> str:
     return hash_file(file)[:16]
-
-
-def fingerprint(value: Any) -> str:
-    """A short hash of anything that JSON can write: what an artifact's name says of its inputs."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 # What notebooks begin and end with

@@ -5,7 +5,8 @@ the compressed kinds are ours (the authors leave the knowledge base's size to fu
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,10 +20,6 @@ from scipy.special import softmax
 from kardlib.data import DataError
 from kardlib.settings import ReAugKDSettings
 from kardlib.store import write_json
-
-# One thread: torch and FAISS each bring an OpenMP of their own and would fight for the cores (on macOS: crash), and a
-# graph that several threads build differs from run to run.
-faiss.omp_set_num_threads(1)
 
 OUTPUTS = "outputs.safetensors"
 LINKS, EF_BUILD, EF_SEARCH = 32, 100, 64  # of the HNSW graph: edges of a node, candidates while building and searching
@@ -67,6 +64,19 @@ def read_outputs(folder: Path) -> dict[str, Outputs]:
 # The knowledge base
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """FAISS computes on one thread: a graph that several build differs from run to run. Their number may be torch's too
+    (both can share one OpenMP), so it is put back.
+    """
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class KnowledgeBase:
     """Soft labels `y_j` (N, C) and an index over the projected embeddings `z_j` (N, d), by inner product."""
@@ -74,6 +84,7 @@ class KnowledgeBase:
     index: Any  # a FAISS index
     soft_labels: NDArray[np.floating]
 
+    @one_thread()
     def search(self, queries: Array, k: int, candidates: int | None = None) -> tuple[Array, NDArray[np.int64]]:
         """Similarities and entries of the `k` nearest, (Q, k) each, best first. Raises KnowledgeBaseError.
 
@@ -104,6 +115,7 @@ class KnowledgeBase:
         return len(faiss.serialize_index(self.index)) + self.soft_labels.nbytes
 
 
+@one_thread()
 def build_index(keys: Array, kind: Literal["hnsw", "exact"] = "hnsw") -> Any:
     """A FAISS index over unit vectors (N, d): the paper's HNSW graph, or exact search."""
     dim = keys.shape[1]
@@ -117,6 +129,7 @@ def build_index(keys: Array, kind: Literal["hnsw", "exact"] = "hnsw") -> Any:
     return index
 
 
+@one_thread()
 def compress(keys: Array, soft_labels: Array, gold: NDArray[np.int64], kind: str) -> KnowledgeBase:
     """A smaller knowledge base from keys (N, d), soft labels (N, C) and gold labels (N,), searched exactly.
 
@@ -255,6 +268,7 @@ def choose_mixing(
     return best._replace(candidates=choose_candidates(base, np.concatenate([s.unit for s in students]), best.k))
 
 
+@one_thread()
 def choose_candidates(base: KnowledgeBase, queries: Array, k: int) -> int | None:
     """The fewest candidates with which a graph finds a share of `RECALL` of the `k` nearest of these queries.
 

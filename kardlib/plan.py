@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from kardlib.engine import PLACES
 from kardlib.experiment import DEPTH, SILVER, Experiment, Knobs, describe, reranker_knobs, student_knobs
 from kardlib.hub import HUB
 from kardlib.llm import estimate
@@ -277,7 +278,7 @@ def plan(settings: RunSettings, device: str | None = None, store: Store | None =
 
 def _plan_glue(experiment: Experiment, on: Device) -> dict[str, Any]:
     settings, downloads = experiment.settings, list_downloads(experiment)
-    disk = measure_disk(experiment.store, downloads, [], 1)
+    disk = measure_disk(experiment.store, downloads, [])
     return {
         "run": f"{settings.scale} scale, dataset {settings.dataset}, ReAugKD",
         "device": on._asdict(), "questions": None, "downloads": downloads,
@@ -297,7 +298,7 @@ def _plan(experiment: Experiment, on: Device) -> dict[str, Any]:
     work += verifier_work(experiment, texts, on, trainings)
     hours = [row.hours for row in work if row.hours is not None]
     downloads = list_downloads(experiment)
-    disk = measure_disk(experiment.store, downloads, work, experiment.workers)
+    disk = measure_disk(experiment.store, downloads, work)
     first = [Counter(numbers.values()) for numbers in (trainings, writings)]
     return {
         "run": describe(settings),
@@ -497,11 +498,9 @@ def in_cache(repository: str, file: str, revision: str, kind: str = "model") -> 
     return isinstance(try_to_load_from_cache(repository, file, revision=revision, repo_type=kind), str)
 
 
-def measure_disk(
-    store: Store, downloads: Sequence[Mapping[str, Any]], work: Sequence[Work], workers: int
-) -> dict[str, float]:
+def measure_disk(store: Store, downloads: Sequence[Mapping[str, Any]], work: Sequence[Work]) -> dict[str, float]:
     """Bytes: what is fetched and unpacked, what is made, the largest checkpoints on the way (weights and Adam's
-    moments, for each of the `workers`), what is free.
+    moments, for each of the models that are trained side by side), what is free.
     """
     missing = [d for d in downloads if not d["here"] and d["bytes"]]
     unpacked = sum(UNPACKED * d["bytes"] for d in missing if d["what"] == "index")
@@ -510,7 +509,7 @@ def measure_disk(
     root = store.root.resolve()
     free = shutil.disk_usage(next(folder for folder in [root, *root.parents] if folder.exists())).free
     fetched = sum(d["bytes"] for d in missing) + unpacked
-    return {"fetched": fetched, "made": made, "on_the_way": workers * 3 * one, "free": free}
+    return {"fetched": fetched, "made": made, "on_the_way": PLACES * 3 * one, "free": free}
 
 
 def list_notes(

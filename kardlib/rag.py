@@ -31,13 +31,12 @@ from transformers import (
 from kardlib.data import DataError, Question
 from kardlib.device import pick_device
 from kardlib.knowledge import Run
+from kardlib.memory import one_thread
 from kardlib.prompts import source_text
 from kardlib.reranker import LOSSES, TOKENS, check_texts, length_batches, load_encoder
 from kardlib.settings import RagSettings, StudentSettings
 from kardlib.store import write_json
 from kardlib.student import Examples, load_student
-
-faiss.omp_set_num_threads(1)  # torch brings an OpenMP of its own, and two pools of threads fight for the same cores
 
 SIDES = ("question", "passage")  # a trained retriever's folder holds an ordinary checkpoint of each
 IGNORED = -100  # label of a token that is no target: padding, or a causal LM's source
@@ -143,7 +142,8 @@ def retrieve(
     """
     names, row = list(passages), {p: i for i, p in enumerate(passages)}
     queries, vectors = embed(retriever, "question", questions), embed(retriever, "passage", passages)
-    scores, found = build_index(vectors).search(queries.numpy(), min(depth, len(names)))
+    with one_thread():
+        scores, found = build_index(vectors).search(queries.numpy(), min(depth, len(names)))
     run, losses = {}, {}
     for i, question in enumerate(questions):
         ranked = [(names[j], round(float(s), 4)) for s, j in zip(scores[i], found[i], strict=True)]
@@ -264,7 +264,8 @@ def score_found(
     Scores are (B, K), with gradients to both encoders; K is `settings.passages`.
     """
     queries = retriever("question", questions)  # (B, dim)
-    found = index.search(queries.detach().cpu().numpy(), retriever.settings.passages)[1].tolist()
+    with one_thread():
+        found = index.search(queries.detach().cpu().numpy(), retriever.settings.passages)[1].tolist()
     place = {z: i for i, z in enumerate(sorted({z for row in found for z in row}))}
     vectors = retriever("passage", [passages[z] for z in place])  # (P, dim)
     rows = torch.tensor([[place[z] for z in row] for row in found], device=vectors.device)

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kardlib.experiment import Job, fingerprint, identify, make_all
+from kardlib.engine import Job, make_all
+from kardlib.experiment import identify
 from kardlib.memory import (
     Array,
     KnowledgeBase,
@@ -30,7 +31,7 @@ from kardlib.memory import (
     read_outputs,
 )
 from kardlib.settings import Losses, RunSettings, preset
-from kardlib.store import Store, write_json
+from kardlib.store import Store, fingerprint, write_json
 from kardlib.tasks import Task, open_task
 
 
@@ -63,9 +64,8 @@ class ReAugKD:
     There is one teacher (of the first seed), as in the paper; seeds are those of the students.
     """
 
-    def __init__(self, settings: RunSettings, store: Store | None = None, workers: int = 2):
-        self.settings, self.knobs = settings, settings.reaugkd
-        self.store, self.workers = store or Store(), workers
+    def __init__(self, settings: RunSettings, store: Store | None = None):
+        self.settings, self.knobs, self.store = settings, settings.reaugkd, store or Store()
 
     @property
     def suffix(self) -> str:
@@ -118,7 +118,7 @@ class ReAugKD:
         seed = self.settings.seeds[0]
         spec = self._spec("teacher_lr", "teacher_epochs") | {"seed": seed}
         work = (self.task, self.knobs, seed)
-        return make_all(self.store, self.workers, "reaugkd_teacher", _train_teacher, [(spec, work)])[fingerprint(spec)]
+        return make_all(self.store, "reaugkd_teacher", _train_teacher, {seed: (spec, work)})[seed]
 
     @cached_property
     def teacher_weights(self) -> str:
@@ -137,7 +137,7 @@ class ReAugKD:
         spec |= self.knobs.model_dump(include={"projection_steps", "projection_batch", "projection_lr"})
 
         work = (self.task, self.knobs, self.teacher, dim, seed)
-        return make_all(self.store, self.workers, "reaugkd_base", _build_base, [(spec, work)])[fingerprint(spec)]
+        return make_all(self.store, "reaugkd_base", _build_base, {seed: (spec, work)})[seed]
 
     @cached_property
     def base(self) -> KnowledgeBase:
@@ -154,7 +154,7 @@ class ReAugKD:
 
     @cached_property
     def students(self) -> dict[tuple[Losses, int], Path]:
-        """Students by losses and seed; those that two rows share are trained once, `workers` at a time."""
+        """Students by losses and seed; those that two rows share are trained once."""
         kinds = dict.fromkeys(m.losses for m in METHODS.values() if m.losses)
         knobs = {"soft": ["soft_weight", "temperature"], "relational": ["relational_weight", "tau"]}
         knobs["rkd"] = ["rkd_weight"]
@@ -165,8 +165,7 @@ class ReAugKD:
                 spec |= {"losses": losses, "base": self.base_folder.name}
             work = (self.task, self.knobs, self.teacher, self.base_folder, losses)
             jobs |= {(losses, seed): (spec | {"seed": seed}, (*work, seed)) for seed in self.settings.seeds}
-        made = make_all(self.store, self.workers, "reaugkd_student", _distill, list(jobs.values()))
-        return {cell: made[fingerprint(spec)] for cell, (spec, _) in jobs.items()}
+        return make_all(self.store, "reaugkd_student", _distill, jobs)
 
     @cached_property
     def _student_outputs(self) -> dict[tuple[Losses, int], dict[str, Outputs]]:

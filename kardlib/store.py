@@ -320,6 +320,11 @@ def locked(root: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
+def fingerprint(value: Any) -> str:
+    """A short hash of anything that JSON can write: what an artifact's name says of its inputs."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

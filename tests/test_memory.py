@@ -1,5 +1,6 @@
 """ReAugKD's memory: search against plain numpy, mixing against plain loops, refusals in one sentence."""
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from kardlib.memory import (
     load_knowledge_base,
     mix,
     neighbour_prediction,
+    one_thread,
     predict,
     read_outputs,
     save_knowledge_base,
@@ -187,3 +189,22 @@ def test_what_cannot_be_searched(entries, base):
     assert choose_mixing(small, [student], entries[2][:9], KNOBS).k == 1  # larger ones of the grid are left out
     with pytest.raises(KnowledgeBaseError, match="k = 4 neighbours cannot be found among 3 entries"):
         choose_mixing(small, [student], entries[2][:9], KNOBS.model_copy(update={"ks": (4, 64)}))
+
+
+def test_faiss_has_one_thread_and_gives_the_others_back(entries, base):
+    """They are torch's too where both share one OpenMP."""
+    before = faiss.omp_get_max_threads()
+    try:
+        faiss.omp_set_num_threads(3)
+        with one_thread():
+            assert faiss.omp_get_max_threads() == 1
+        build_index(entries[0][:100])
+        compress(*(part[:400] for part in entries), "pq")
+        choose_candidates(base, entries[0][:10], 3)
+        with pytest.raises(KnowledgeBaseError):
+            base.search(entries[0], 3000)
+        assert faiss.omp_get_max_threads() == 3
+        first, again = (faiss.serialize_index(build_index(entries[0])) for _ in range(2))
+        assert (first == again).all()
+    finally:
+        faiss.omp_set_num_threads(before)

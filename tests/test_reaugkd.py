@@ -258,7 +258,6 @@ import os, signal, sys
 from pathlib import Path
 from tests.test_reaugkd import Device, ReAugKDSettings, label_objective, module, train
 module.pick_device = lambda: Device("cpu", False, "the tests")
-module.torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # FAISS, imported after torch, has changed it
 
 def until_step_120(objective):
     def counted(embeddings, logits, number):
@@ -368,7 +367,7 @@ def experiment(bert, tmp_path_factory) -> ReAugKD:
         {"reaugkd.teacher": str(bert), "reaugkd.revision": None, "seeds": [0, 1], "reaugkd.epochs": 1,
          "reaugkd.lr": 1e-3, "reaugkd.teacher_lr": 1e-3, "reaugkd.projection_steps": 5}
     )  # fmt: skip
-    return ReAugKD(settings, Store(tmp_path_factory.mktemp("store")), workers=1)
+    return ReAugKD(settings, Store(tmp_path_factory.mktemp("store")))
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -391,7 +390,7 @@ def test_the_papers_path_with_a_small_bert(experiment):
 
 def test_opened_again_nothing_is_made_and_predictions_are_identical(experiment):
     made = {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")}
-    again = ReAugKD(experiment.settings, experiment.store, workers=1)
+    again = ReAugKD(experiment.settings, experiment.store)
     for method in METHODS:
         assert (again.probabilities(method) == experiment.probabilities(method)).all()
     assert {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")} == made
