@@ -48,18 +48,18 @@ def make_all(
 ) -> dict[K, Path]:
     """The artifacts of jobs; `build(folder, *work)` makes the missing ones, `at_once` side by side or on Ray.
 
-    Jobs of the same spec are one. One job alone has all the places of this machine. Raises EngineError, and what
+    Jobs of the same spec are one. `at_once` 1 is for those that want the machine alone. Raises EngineError, and what
     `build` raises.
     """
     different = {fingerprint(spec): (spec, work) for spec, work in jobs.values()}
     missing = [job for job in different.values() if not store.has(kind, job[0])]
     if missing:
-        at_once, on_ray = min(at_once, len(different)), choose_engine()[0] == "ray"
-        where = "on Ray" if on_ray else f"{at_once} at a time"
+        on_ray, workers = choose_engine()[0] == "ray", min(at_once, len(missing))
+        where = "on Ray" if on_ray else f"{workers} at a time"
         print(f"{len(missing)} of {len(different)} {kind} artifacts to make, {where}", flush=True)
-        places = 0 if on_ray else PLACES if at_once == 1 else 1  # Ray counts cores itself
+        places = 0 if on_ray else PLACES // at_once  # Ray counts cores itself
         sent = [(kind, build, *job, places) for job in missing]
-        for i, folder in enumerate(run_jobs(_make, store, sent, at_once), 1):
+        for i, folder in enumerate(run_jobs(_make, store, sent, workers), 1):
             print(f"{kind} {i}/{len(sent)} {folder.name}", flush=True)
     made = {name: _make(store, kind, build, *job, places=0) for name, job in different.items()}  # they are there
     return {key: made[fingerprint(spec)] for key, (spec, _) in jobs.items()}
@@ -71,20 +71,20 @@ def _make(
     return store.make(kind, spec, lambda folder: build(folder, *work), take_places(store.root, places))
 
 
-def run_jobs(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], at_once: int) -> Iterator[Path]:
-    """`make(store, *job)` of all jobs, side by side: the artifacts' folders in the jobs' order.
+def run_jobs(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Path]:
+    """`make(store, *job)` of all jobs, `workers` side by side: the artifacts' folders in the jobs' order.
 
-    `make` must be importable by its name. Each of the `at_once` here has its share of the cores, or `$OMP_NUM_THREADS`
-    threads; Ray gives a job one core, and one GPU if the cluster has any, and decides itself how many run at a time.
-    The number of threads changes a trained model's last bits. Raises EngineError, and what `make` raises.
+    `make` must be importable by its name. A job has a place's share of the cores, or `$OMP_NUM_THREADS` threads: as
+    many when it is alone, since their number changes a trained model's last bits. Ray gives a job one core, and one GPU
+    if the cluster has any, and decides itself how many run at a time. Raises EngineError, and what `make` raises.
     """
     if choose_engine()[0] == "ray":
-        yield from _run_on_ray(make, store, jobs, at_once)
+        yield from _run_on_ray(make, store, jobs, workers)
         return
-    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 1) // at_once)
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 1) // PLACES)
     context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
     context.set_forkserver_preload(["kardlib.reranker", "kardlib.student"])
-    with ProcessPoolExecutor(at_once, context, initializer=begin_worker, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(threads,)) as pool:
         for future in [pool.submit(make, store, *job) for job in jobs]:
             yield future.result()
 

@@ -287,6 +287,10 @@ def kernel_of_this_python(environment: Mapping[str, str], folder: Path) -> type[
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             await self._async_start_kernel(**options, cwd=str(folder))
 
+        async def _async_interrupt_kernel(self) -> None:
+            if not self.shutting_down:  # else a kernel that is about to end complains of the interrupt
+                await super()._async_interrupt_kernel()
+
         def _transport_encryption_default(self) -> str:  # without it the kernel warns that others could listen
             return "auto" if zmq.has("curve") else "disabled"
 
