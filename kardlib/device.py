@@ -1,6 +1,7 @@
 """Which device and which number format to compute with, and the reason, so that a run can print it."""
 
 import functools
+import os
 import platform
 import sys
 import warnings
@@ -60,6 +61,8 @@ def multiply_with_onednn() -> Any:
 
     if not torch.backends.mkldnn.is_available():
         return None
+    # kernels that are kept, one for each shape of a matrix: a thousand of them take half a gigabyte
+    os.environ |= dict.fromkeys(("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "16")
     kernels = {name: torch.library.get_kernel(f"aten::{name}", "CPU") for name in ("mm", "addmm")}
 
     def multiply(a: Any, b: Any, bias: Any = None) -> Any:
