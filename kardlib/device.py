@@ -59,7 +59,7 @@ def multiply_with_onednn() -> Any:
     """
     import torch
 
-    if not torch.backends.mkldnn.is_available():
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return None
     # kernels that are kept, one for each shape of a matrix: a thousand of them take half a gigabyte
     os.environ |= dict.fromkeys(("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "16")
