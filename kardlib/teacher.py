@@ -82,8 +82,9 @@ def _err(world: World, question: Question, rng: random.Random) -> tuple[str, int
     chain = world.chains[question.id]
     wrong = [a for a in world.signs if a != chain.ailment]
     if chain.signs:  # a near miss shares as many signs as any other ailment does
-        most = max(len(set(world.signs[a]) & set(chain.signs)) for a in wrong)
-        wrong = [a for a in wrong if len(set(world.signs[a]) & set(chain.signs)) == most]
+        shared = {a: len({*chain.signs}.intersection(world.signs[a])) for a in wrong}
+        most = max(shared.values())
+        wrong = [a for a in wrong if shared[a] == most]
     near = rng.choice(wrong)
     kind = rng.choice(("wrong conclusion", "false chain", "empty"))
     if kind == "empty":
