@@ -52,8 +52,8 @@ INDEXES = {  # pyserini's file, bytes
 
 class Device(NamedTuple):
     """What computes. The shares of its peak are assumptions: in training what this project aims at, in writing what is
-    left of a GPU that makes one token of every text at a time. The CPU's give 0.7 hours for the embedded scale, whose
-    first run is known to take half an hour, retrieval and RAG with it.
+    left of a GPU that makes one token of every text at a time. The CPU's give 0.3 hours for the embedded scale, whose
+    first run is known to take a quarter of an hour, retrieval and RAG with it.
     """
 
     name: str
@@ -67,7 +67,7 @@ DEVICES = {
     "a100": Device("one NVIDIA A100 80 GB", 312e12, 80e9, 0.4, 0.02),
     "h100": Device("one NVIDIA H100 80 GB", 989e12, 80e9, 0.4, 0.01),
     "h200": Device("one NVIDIA H200 141 GB", 989e12, 141e9, 0.4, 0.01),
-    "cpu": Device("two CPU cores", 100e9, None, 0.4, 0.1),
+    "cpu": Device("two CPU cores", 200e9, None, 0.4, 0.1),
 }
 
 

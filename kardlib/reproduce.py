@@ -244,6 +244,7 @@ def run_notebook(
                 papermill.execute_notebook(
                     str(notebook), str(copy), dict(parameters), kernel_name="python3", language="python",
                     progress_bar=False, on_cell_start=report, kernel_manager_class=kernel,
+                    shutdown_kernel="immediate",  # to tear down what was imported takes a kernel most of a second
                 )  # fmt: skip
             except PapermillExecutionError as error:
                 last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
