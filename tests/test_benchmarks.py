@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
 from kardlib.device import describe_device
 from kardlib.store import REPOSITORY
 
@@ -37,3 +40,12 @@ def test_shrunken_models_of_the_paper_are_trained_asked_and_rank(tmp_path):
     for measured in line["models"].values():
         for work in measured.values():
             assert {"tokens_a_second", "questions_a_second"} & set(work) and len(work["slowest"]) == 2
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch does not multiply with MKL")
+def test_a_student_is_trained_and_asked_with_both_kinds_of_kernels(tmp_path):
+    line = run("benchmarks/onednn.py", "--steps", "10", "--questions", "10", "--out", str(tmp_path / "line.json"))
+    assert line["provenance"]["device"] == describe_device()
+    for kernels in ("torch", "onednn"):
+        assert {*line[kernels]} == {"gigaflops", "training_seconds", "writing_seconds", "loss", "peak_mib"}
+    assert line["onednn"]["loss"] == pytest.approx(line["torch"]["loss"], abs=1e-3)
