@@ -54,8 +54,8 @@ def multiply_with_onednn() -> Any:
     """Let oneDNN, not MKL, multiply this process's float32 matrices on the CPU. Imports torch.
 
     MKL leaves AVX-512 to Intel's processors; oneDNN, also a part of torch, uses it on all that have it. On an AMD EPYC
-    (Zen 5) it multiplies twice as fast, and training takes two thirds of the time (benchmarks/onednn.py). What is
-    returned, and cached here, keeps torch's own kernels replaced.
+    (Zen 5) it multiplies twice as fast, and training takes a third less time (benchmarks/onednn.py). What is returned,
+    and cached here, keeps torch's own kernels replaced.
     """
     import torch
 

@@ -48,4 +48,4 @@ def test_a_student_is_trained_and_asked_with_both_kinds_of_kernels(tmp_path):
     assert line["provenance"]["device"] == describe_device()
     for kernels in ("torch", "onednn"):
         assert {*line[kernels]} == {"gigaflops", "training_seconds", "writing_seconds", "loss", "peak_mib"}
-    assert line["onednn"]["loss"] == pytest.approx(line["torch"]["loss"], abs=1e-3)
+    assert line["onednn"]["loss"] == pytest.approx(line["torch"]["loss"], rel=0.02)
