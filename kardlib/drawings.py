@@ -466,7 +466,7 @@ def plot_knob(table: pd.DataFrame, label: str) -> Figure:
         if MEASURES[measure].endswith("(%)"):
             _percent(ax.yaxis)
         else:
-            ax.set_ylim(0, 1.06 * part["value"].max())  # from zero, with room for the highest marker
+            ax.set_ylim(0, 1.06 * part[["value", "high"]].max(axis=None))  # from zero, with room for the highest marker
     _legend_below(fig, columns=2 if len(panels) == 1 else 4)
     return fig
 
