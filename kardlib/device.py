@@ -38,7 +38,7 @@ def pick_device() -> Device:
         )
     built = f"built for CUDA {torch.version.cuda} but finds no GPU" if torch.version.cuda else "built without CUDA"
     return Device(
-        "cpu", False, f"torch {torch.__version__} is {built}; on CPUs float32 gives the same numbers everywhere"
+        "cpu", False, f"torch {torch.__version__} is {built}; on CPUs float32 keeps the numbers of machines close"
     )
 
 

@@ -19,7 +19,7 @@ def test_bfloat16_only_on_a_gpu_that_has_it() -> None:
     device = pick_device()
     has = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     assert device.bf16 == has
-    assert device.bf16 or "no bfloat16" in device.reason or "float32 gives the same numbers" in device.reason
+    assert device.bf16 or "no bfloat16" in device.reason or "float32 keeps the numbers" in device.reason
 
 
 def test_it_is_announced_once_and_with_its_reason(capsys) -> None:
