@@ -284,9 +284,7 @@ def train_networks(task: Task, settings: MemorizationSettings) -> Trained:
     """
     import torch  # late: it takes seconds
 
-    torch.set_num_threads(
-        1
-    )  # for tensors as small as these, threads that wait for a busy core cost more than they give
+    torch.set_num_threads(1)  # tensors are small: threads that wait for a busy core cost more than they give
     d, inputs, labels, shown = task.bits, [], [], []
     for number in range(settings.network_draws):
         rng = np.random.default_rng([settings.seed, 5, task.strings, number])

@@ -334,6 +334,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(knobs, tmp_path):
     )
     root = Path(__file__).resolve().parents[1]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (root, root / "tests")))}
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # their number changes the last bits
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], env=environment, stdout=subprocess.DEVNULL
     )
