@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from kardlib.device import multiply_with_onednn
 from kardlib.errors import KardError
-from kardlib.store import Store, fingerprint
+from kardlib.store import Store, artifact_name
 
 PLACES = 2  # jobs that run at a time on a machine, whichever notebook asks for them: more would want for memory
 RETRIES = 3  # how often a job is given to another machine because its machine died
@@ -51,7 +51,8 @@ def make_all(
     Jobs of the same spec are one. `at_once` 1 is for those that want the machine alone. Raises EngineError, and what
     `build` raises.
     """
-    different = {fingerprint(spec): (spec, work) for spec, work in jobs.values()}
+    names = {key: artifact_name(kind, spec) for key, (spec, _) in jobs.items()}
+    different = dict(zip(names.values(), jobs.values(), strict=True))
     missing = [job for job in different.values() if not store.has(kind, job[0])]
     if missing:
         on_ray, workers = choose_engine()[0] == "ray", min(at_once, len(missing))
@@ -62,7 +63,7 @@ def make_all(
         for i, folder in enumerate(run_jobs(_make, store, sent, workers), 1):
             print(f"{kind} {i}/{len(sent)} {folder.name}", flush=True)
     made = {name: _make(store, kind, build, *job, places=0) for name, job in different.items()}  # they are there
-    return {key: made[fingerprint(spec)] for key, (spec, _) in jobs.items()}
+    return {key: made[name] for key, name in names.items()}
 
 
 def _make(
