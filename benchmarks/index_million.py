@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from kardlib.data import Passage, PassageFile, write_passages
-from kardlib.device import describe_device
-from kardlib.knowledge import HEAP, Lucene
+from kardlib.artifacts.device import describe_device
+from kardlib.data.files import Passage, PassageFile, write_passages
 from kardlib.reproduce import watch_memory
+from kardlib.retrieval.lucene import HEAP, Lucene
 from kardlib.settings import KnowledgeSettings
 
 WORDS, LENGTH, ASKED = 200_000, 60, 20  # vocabulary, mean words of a passage, words of a question

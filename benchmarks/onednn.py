@@ -23,13 +23,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from kardlib.device import multiply_with_onednn
-from kardlib.prompts import source_text, target_text
+from kardlib.artifacts.device import multiply_with_onednn
+from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.data.prompts import source_text, target_text
+from kardlib.data.world import build_world
+from kardlib.kard.student import load_student, train_student, write
+from kardlib.kard.teacher import symbolic_teacher
 from kardlib.settings import preset
-from kardlib.store import atomic_write, provenance
-from kardlib.student import load_student, train_student, write
-from kardlib.teacher import symbolic_teacher
-from kardlib.world import build_world
 
 TOKENS, WIDTH, INNER = 5440, 128, 512  # a batch's padded tokens, and a feed-forward layer of the middle student
 

@@ -24,15 +24,16 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
-from kardlib.device import describe_device, pick_device
-from kardlib.models import MODELS, Shape, forward_flops, read_shape, training_flops
-from kardlib.nano import build_tokenizer
-from kardlib.plan import DEVICES
+from kardlib.artifacts.device import describe_device, pick_device
+from kardlib.artifacts.store import provenance
+from kardlib.kard.plan import DEVICES
+from kardlib.kard.student import load_student, train_student, write
+from kardlib.models.catalogue import MODELS
+from kardlib.models.costs import Shape, forward_flops, read_shape, training_flops
+from kardlib.models.encoders import load_reranker, rank
+from kardlib.models.nano import build_tokenizer
 from kardlib.reproduce import watch_memory
-from kardlib.reranker import load_reranker, rank
 from kardlib.settings import RerankerSettings, StudentSettings
-from kardlib.store import provenance
-from kardlib.student import load_student, train_student, write
 
 RERANKER = "google-bert/bert-base-uncased"
 STEPS = (5, 25)  # of the short and of the long training

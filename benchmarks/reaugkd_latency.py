@@ -25,16 +25,14 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from kardlib.distillation import Classifier, build_student, encode
-from kardlib.evaluate import bootstrap_interval, share_interval
-from kardlib.experiment import identify
-from kardlib.memory import (
-    EF_BUILD,
-    LINKS,
+from kardlib.artifacts.store import Kind, Store, atomic_write, fingerprint, provenance
+from kardlib.models.catalogue import identify
+from kardlib.models.encoders import find_minilm
+from kardlib.reaugkd.distillation import Classifier, build_student, encode
+from kardlib.reaugkd.memory import (
     Array,
     KnowledgeBase,
     Outputs,
-    build_index,
     choose_candidates,
     measure_recall,
     mix,
@@ -42,10 +40,10 @@ from kardlib.memory import (
     read_outputs,
     write_outputs,
 )
-from kardlib.reranker import find_minilm
+from kardlib.reaugkd.tasks import Example, open_task
+from kardlib.report.evaluate import bootstrap_interval, share_interval
+from kardlib.retrieval.dense import EF_BUILD, LINKS, build_index
 from kardlib.settings import ReAugKDSettings, preset
-from kardlib.store import Store, atomic_write, fingerprint, provenance
-from kardlib.tasks import Example, open_task
 
 K, TAU, BETA = 16, 0.1, 0.5
 MINILM, BERT = "minilm, 3 layers", "bert-base, 6 layers"
@@ -73,7 +71,7 @@ def embed(store: Store, student: Classifier, splits: dict[str, list[Example]]) -
     def build(folder: Path) -> None:
         write_outputs(folder, {name: encode(student, examples, 128) for name, examples in splits.items()})
 
-    return read_outputs(store.make("latency_embeddings", spec, build))
+    return read_outputs(store.make(Kind("latency_embeddings"), spec, build))
 
 
 def grow(keys: Array, size: int) -> Array:
@@ -107,7 +105,7 @@ def build_bases(store: Store, keys: Array, size: int, dim: int) -> tuple[dict[st
         faiss.write_index(build_index(pad(grow(keys, size), dim)), str(folder / "index.faiss"))
         print(f"{size:,} entries of size {dim}: graph built in {time.process_time() - start:.0f} s", flush=True)
 
-    file = store.make("latency_graph", spec, build) / "index.faiss"
+    file = store.make(Kind("latency_graph"), spec, build) / "index.faiss"
     graph = faiss.read_index(str(file))
     soft = np.random.default_rng(1).dirichlet([1, 1], size).astype(np.float32)
     bases = {"hnsw": KnowledgeBase(graph, soft), "exact": KnowledgeBase(faiss.downcast_index(graph.storage), soft)}

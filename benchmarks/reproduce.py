@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kardlib.device import describe_device
+from kardlib.artifacts.device import describe_device
 from kardlib.reproduce import watch_memory
 
 DONE = re.compile(r"^(\d\d_\w+)\s+done\s+(\d+) s\s+(\d+) MiB", re.MULTILINE)

@@ -14,10 +14,10 @@ from typing import Any
 from packaging.requirements import Requirement
 
 import kardlib
-from kardlib.device import announce_device
+from kardlib.artifacts.device import announce_device
+from kardlib.artifacts.store import REPOSITORY, Store, clear_if_full
 from kardlib.errors import KardError
 from kardlib.settings import GLUE_TASKS, SettingsError, preset
-from kardlib.store import REPOSITORY, Store, clear_if_full
 
 NEEDED_DISK = 5 * 10**9  # bytes; the embedded run with the artifacts of a few changed settings
 
@@ -116,7 +116,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
 
 
 def run_plan(options: argparse.Namespace) -> int:
-    from kardlib.plan import describe_plan, plan
+    from kardlib.kard.plan import describe_plan, plan
 
     settings = preset(options.scale, options.dataset, options.data_dir)
     planned = plan(settings.override(dict(map(parse_setting, options.set))), options.device)
@@ -125,7 +125,7 @@ def run_plan(options: argparse.Namespace) -> int:
 
 
 def run_claims(options: argparse.Namespace) -> int:
-    from kardlib.claims import describe, judge, read_claims, read_rows  # imported late: seaborn takes seconds
+    from kardlib.report.claims import describe, judge, read_claims, read_rows  # imported late: seaborn takes seconds
 
     root = Path(os.path.relpath(REPOSITORY))
     runs = [folder for folder in sorted(root.glob("runs/*/figures")) if not folder.parent.name.startswith("smoke")]
@@ -181,7 +181,7 @@ def check_packages() -> list[str]:
 
 
 def check_java() -> list[str]:
-    from kardlib.knowledge import find_java
+    from kardlib.retrieval.lucene import find_java
 
     try:
         java, reason = find_java()
@@ -225,14 +225,14 @@ def check_nano_models() -> list[str]:
 
 def run_join(options: argparse.Namespace) -> int:
     """Ends when interrupted."""
-    from kardlib.launch import join
+    from kardlib.artifacts.launch import join
 
     join(Store().root, options.machine)
     return 0
 
 
 def run_pretrain_nano(options: argparse.Namespace) -> int:
-    from kardlib.pretraining import pretrain_all
+    from kardlib.models.pretraining import pretrain_all
 
     pretrain_all(options.work, options.models, bf16=options.bf16, cards_only=options.cards)
     return 0

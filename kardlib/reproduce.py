@@ -30,10 +30,10 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from kardlib.engine import check_ray, choose_engine
+from kardlib.artifacts.engine import check_ray, choose_engine
+from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now, provenance
 from kardlib.errors import KardError
 from kardlib.settings import GLUE_TASKS, preset
-from kardlib.store import REPOSITORY, Store, atomic_write, now, provenance
 
 SCORECARD = "14_"  # reads the figures' data, so it waits for all other notebooks
 WAITING = "<p>It follows when the notebooks have ended.</p>"
@@ -133,7 +133,7 @@ def reproduce(
     if publish:
         publish_notebooks([run / notebook.name for notebook in notebooks], root / "notebooks", root)
         if (root / "README.md").is_file():
-            from kardlib.gallery import refresh_readme
+            from kardlib.report.gallery import refresh_readme
 
             refresh_readme(root / "README.md", root / "figures")
     return index
@@ -415,7 +415,13 @@ def describe_sharing(result: Result, results: Sequence[Result]) -> str:
 
 def format_scorecard(figures: Path) -> str:
     """The claims with their verdicts; a sentence where they cannot be read, for a report is written all the same."""
-    from kardlib.claims import judge, read_claims, read_rows, summarize, tally  # imported late: seaborn takes a second
+    from kardlib.report.claims import (  # imported late: seaborn takes a second
+        judge,
+        read_claims,
+        read_rows,
+        summarize,
+        tally,
+    )
 
     try:
         scorecard = judge(read_claims(), read_rows([figures] if figures.is_dir() else []))

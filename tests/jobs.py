@@ -5,8 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+from kardlib.artifacts.store import Kind, Store, StoreError
 from kardlib.settings import StudentSettings
-from kardlib.store import Store, StoreError
 
 
 def write_place(store: Store, number: int, settings: StudentSettings | None = None, refuse: str = "") -> Path:
@@ -19,7 +19,7 @@ def write_place(store: Store, number: int, settings: StudentSettings | None = No
         (folder / "place").write_text(str(folder.parent))
         (folder / "model").write_text(Path(settings.model).read_text() if settings else "")
 
-    return store.make("place", {"number": number}, build)
+    return store.make(Kind("place"), {"number": number}, build)
 
 
 def write_elsewhere(store: Store, place: str) -> Path:

@@ -1,7 +1,7 @@
 """Tables of figures' data for the tests of figures and of drawings."""
 
-from kardlib.figures import long_form
-from kardlib.methods import MAIN_ROWS
+from kardlib.kard.methods import MAIN_ROWS
+from kardlib.report.figures import long_form
 
 WHERE = {"figure": "03_hits", "dataset": "world", "scale": "smoke"}
 RETRIEVERS = ("bm25", "untrained", "reranker")

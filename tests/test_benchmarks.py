@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from kardlib.device import describe_device
-from kardlib.store import REPOSITORY
+from kardlib.artifacts.device import describe_device
+from kardlib.artifacts.store import REPOSITORY
 
 
 def run(*command: str) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from kardlib.__main__ import main, parse_setting
-from kardlib.figures import COLUMNS
+from kardlib.artifacts.store import REPOSITORY
+from kardlib.report.figures import COLUMNS
 from kardlib.settings import SettingsError
-from kardlib.store import REPOSITORY
 
 
 def kard(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, requires, version
-from pathlib import Path
 
 import pytest
 import yaml
@@ -15,7 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ROOT = Path(__file__).parents[1]
+from tests.folders import ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONSTRAINTS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
 PINS = {canonicalize_name(r.name): str(r.specifier) for r in map(Requirement, CONSTRAINTS)}
@@ -170,17 +170,3 @@ def test_nano_models_travel_with_the_package():
     assert "nano_models/**" in package_data["kardlib"]
     files = [p for p in (ROOT / "kardlib" / "nano_models").rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) <= 25e6
-
-
-def test_a_file_imports_only_what_the_readme_lists_above_it():
-    readme = (ROOT / "README.md").read_text()
-    order = re.findall(r"`([a-z_]+)`", readme.partition("each file importing only from those above it:")[2])
-    files = {path.stem for path in (ROOT / "kardlib").glob("*.py")} - {"__init__"}
-    order = order[: len(files)]
-    assert set(order) == files
-    for number, file in enumerate(order):
-        for node in ast.walk(ast.parse((ROOT / "kardlib" / f"{file}.py").read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kardlib":
-                _, _, module = (node.module or "").partition(".")
-                imported = {module} if module else {name.name for name in node.names}
-                assert imported & files <= set(order[:number]), f"{file} imports {imported}"

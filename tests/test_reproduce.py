@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kardlib import reproduce as runner
+from kardlib.artifacts.store import REPOSITORY, Kind, artifact_name
 from kardlib.reproduce import ReproduceError, applies, choose_notebooks, clean_notebook, publish_notebooks, reproduce
 from kardlib.settings import SettingsError
-from kardlib.store import REPOSITORY, artifact_name
 
 PARAMETERS = (
     'scale = "embedded"\ndataset = "world"\ndata_dir = None  # a folder\noverrides = {}\nfigures_dir = "../figures"'
@@ -98,7 +98,7 @@ def test_two_run_side_by_side_and_the_scorecard_waits_for_all(tmp_path: Path) ->
 
 
 def test_the_report_says_which_artifacts_were_shared(tmp_path: Path) -> None:
-    make = "from kardlib.store import Store\nfor kind in {}:\n"
+    make = "from kardlib.artifacts.store import Kind, Store\nfor kind in {}:\n"
     make += "    Store().make(kind, {{}}, lambda folder: (folder / 'file').write_text('1'))"
     write_notebook(tmp_path, "01_one", make.format(("index", "run")))
     write_notebook(tmp_path, "02_two", make.format(("index", "reranker", "index")))
@@ -172,7 +172,7 @@ def test_a_kernel_that_dies_is_named(tmp_path: Path) -> None:
 BUILD = """
 import time
 from pathlib import Path
-from kardlib.store import Store, atomic_write
+from kardlib.artifacts.store import Kind, Store, atomic_write
 def build(folder):
     for step in range(4):
         if not (folder / f"{step}.txt").exists():
@@ -184,7 +184,7 @@ def build(folder):
         if step == 1 and Path("../hang").exists():
             Path("../hung").touch()
             time.sleep(100)
-print(Store().make("slow", {}, build).name)
+print(Store().make(Kind("slow"), {}, build).name)
 """
 
 
@@ -217,12 +217,12 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     page = (tmp_path / "runs" / "embedded-world" / "index.html").read_text()
     assert page.count(">done<") == page.count("<td>not run") == 1 and page.endswith("</html>\n")
     assert psutil.wait_procs(kernels, timeout=20)[1] == [], "a kernel outlived its run"
-    assert not (tmp_path / "store" / artifact_name("slow", {})).exists()
+    assert not (tmp_path / "store" / artifact_name(Kind("slow"), {})).exists()
 
     (tmp_path / "hang").unlink()
     reproduce(root=tmp_path)
     assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "3"], "a finished step was done again"
-    assert printed(tmp_path / "runs" / "embedded-world" / "02_slow.ipynb").strip() == artifact_name("slow", {})
+    assert printed(tmp_path / "runs" / "embedded-world" / "02_slow.ipynb").strip() == artifact_name(Kind("slow"), {})
     reproduce(only=["02"], force=True, root=tmp_path)
     assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "3"] * 2
     page = (tmp_path / "runs" / "embedded-world" / "index.html").read_text()
@@ -251,7 +251,7 @@ def test_two_runs_at_once_share_one_store(tmp_path: Path) -> None:
         process.communicate(timeout=90)
     assert [process.returncode for process in both] == [0, 0]
     assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "3"]
-    assert artifact_name("slow", {}) in printed(tmp_path / "runs" / "embedded-world" / "01_slow.ipynb")
+    assert artifact_name(Kind("slow"), {}) in printed(tmp_path / "runs" / "embedded-world" / "01_slow.ipynb")
 
 
 def test_this_python_runs_whatever_is_installed_as_python3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,19 +8,18 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nbformat
 import pandas as pd
 import psutil
 import pytest
 
-from kardlib.claims import judge, read_claims, read_rows, tally
-from kardlib.figures import COLUMNS
+from kardlib.report.claims import judge, read_claims, read_rows, tally
+from kardlib.report.figures import COLUMNS
 from kardlib.reproduce import reproduce
-from tests.test_paper import write_release
+from tests.folders import ROOT
+from tests.kard.test_paper import write_release
 
-ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 FIGURES = sorted((ROOT / "figures").glob("*.csv"))
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from kardlib.data import Dataset, Question, read_kard, read_recorded_rationales
-from kardlib.knowledge import Lucene, Run, find_java
+from kardlib.data.files import Dataset, Question, read_kard, read_recorded_rationales
+from kardlib.retrieval.lucene import Lucene, find_java
+from kardlib.retrieval.runs import Run
 from kardlib.settings import KnowledgeSettings
+from tests.folders import REAL
 
-REAL = Path(os.environ.get("KARD_DATA", Path(__file__).parents[3] / "shared" / "data"))
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"KARD's released questions are not at {REAL}; set KARD_DATA")
 
 # Percent of questions with a gold passage (all test questions), or a silver one (last 5 % of train), among the first k.

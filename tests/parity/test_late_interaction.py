@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kardlib.reranker import kl_loss, maxsim
+from kardlib.kard.reranker import kl_loss
+from kardlib.models.encoders import maxsim
 
 
 def test_maxsim_equals_sentence_transformers():

@@ -1,0 +1,257 @@
+"""Who makes the missing artifacts of a sweep: processes of this machine, or the machines of a Ray cluster.
+
+    KARD_ENGINE       "local" (default) or "ray"; `kard reproduce --engine` sets it for the notebooks' kernels
+    KARD_RAY_ADDRESS  HOST:PORT as `ray start --head` prints it, "auto" for the cluster that this machine belongs to;
+                      empty: Ray is started here and ends with the kernel
+
+The machines of a cluster need this package in the same version and one store: a folder at the same path on each, or a
+URL (`store.Store`).
+"""
+
+import contextlib
+import gc
+import importlib.util
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel
+
+from kardlib.artifacts import launch
+from kardlib.artifacts.device import multiply_with_onednn
+from kardlib.artifacts.store import Kind, Store, artifact_name
+from kardlib.errors import KardError
+from kardlib.settings import ComputeSettings
+
+PLACES = 2  # jobs that run at a time on a machine, whichever notebook asks for them: more would want for memory
+RETRIES = 3  # how often a job is given to another machine because its machine died
+PATIENCE = 5  # seconds that a Ray head has to answer
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of HTTP/2, over which Ray speaks: no settings
+MISSING = "Ray is not installed: run pip install 'kardlib[ray]'"
+
+K = TypeVar("K")
+Job = tuple[dict[str, Any], tuple[Any, ...]]  # what names an artifact, and what its builder is given
+Make = Callable[..., Path]  # make(store, *job): an artifact's folder
+
+
+class EngineError(KardError, RuntimeError):
+    """There is no such engine, Ray cannot be reached, or it gave a job up."""
+
+
+def make_all(store: Store, kind: Kind, jobs: Mapping[K, Job], compute: ComputeSettings | None = None) -> dict[K, Path]:
+    """The artifacts of jobs; `kind`'s builder makes the missing ones, `PLACES` side by side or on Ray.
+
+    Jobs of the same spec are one. `compute` may divide one model among processes: jobs then come one after another,
+    each with the machine to itself. Raises EngineError, LaunchError, and what the builder raises.
+    """
+    names = {key: artifact_name(kind, spec) for key, (spec, _) in jobs.items()}
+    different = dict(zip(names.values(), jobs.values(), strict=True))
+    missing = [job for job in different.values() if not store.has(kind, job[0])]
+    on_ray, together = choose_engine()[0] == "ray", compute not in (None, ComputeSettings())
+    if on_ray and compute and compute.machines > 1:
+        raise EngineError(
+            f"compute.machines = {compute.machines} trains one model on several machines, Ray gives each model to "
+            "one of them: set compute.machines to 1, or run without --engine ray"
+        )
+    if missing:
+        at_once = 1 if together else PLACES
+        workers = min(at_once, len(missing))
+        where = "on Ray" if on_ray else f"{workers} at a time"
+        print(f"{len(missing)} of {len(different)} {kind.name} artifacts to make, {where}", flush=True)
+        places = 0 if on_ray else PLACES // at_once  # Ray counts cores itself
+        sent = [(kind, *job, compute, places) for job in missing]
+        for i, folder in enumerate(run_jobs(_make, store, sent, workers), 1):
+            print(f"{kind.name} {i}/{len(sent)} {folder.name}", flush=True)
+    made = {name: _make(store, kind, *job, compute, places=0) for name, job in different.items()}  # they are there
+    return {key: made[name] for key, name in names.items()}
+
+
+def _make(
+    store: Store,
+    kind: Kind,
+    spec: Mapping[str, Any],
+    work: tuple[Any, ...],
+    compute: ComputeSettings | None,
+    places: int,
+) -> Path:
+    def build(folder: Path) -> None:
+        if compute:
+            launch.train(kind, work, folder, compute)
+        else:
+            kind.build(work, folder)
+
+    return store.make(kind, spec, build, take_places(store.root, places))
+
+
+def run_jobs(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Path]:
+    """`make(store, *job)` of all jobs, `workers` side by side: the artifacts' folders in the jobs' order.
+
+    `make` must be importable by its name. A job has a place's share of the cores, or `$OMP_NUM_THREADS` threads: as
+    many when it is alone, since their number changes a trained model's last bits. Ray gives a job one core, and one GPU
+    if the cluster has any, and decides itself how many run at a time. Raises EngineError, and what `make` raises.
+    """
+    if choose_engine()[0] == "ray":
+        yield from _run_on_ray(make, store, jobs, workers)
+        return
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 1) // PLACES)
+    context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
+    context.set_forkserver_preload(["kardlib.kard.reranker", "kardlib.kard.student"])
+    with ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(threads,)) as pool:
+        for future in [pool.submit(make, store, *job) for job in jobs]:
+            yield future.result()
+
+
+def choose_engine(engine: str = "", address: str = "") -> tuple[str, str]:
+    """Engine and Ray's address: what is asked for, else what the environment says. Raises EngineError."""
+    engine = engine or os.environ.get("KARD_ENGINE") or "local"
+    if engine not in ("local", "ray"):
+        raise EngineError(f"there is no engine {engine!r}: set KARD_ENGINE to local or ray")
+    if address and engine != "ray":
+        raise EngineError("an address is the Ray cluster's: add --engine ray")
+    return engine, address or os.environ.get("KARD_RAY_ADDRESS", "")
+
+
+@contextlib.contextmanager
+def take_places(root: Path, count: int) -> Iterator[None]:
+    """Hold `count` of this machine's `PLACES`, once so many are free: 0, 1, or all for who wants the machine alone.
+
+    Notebooks that run side by side share them through the store in `root`, so that none leaves a core idle that another
+    has use for. Whoever waits for all takes them in order: no two wait for each other.
+    """
+    here = root / ".locks" / f"place-{socket.gethostname()}"  # several machines may share the store
+    places = [FileLock(f"{here}-{number}.lock") for number in range(PLACES)]
+    with contextlib.ExitStack() as held:
+        if count == 1:
+            held.enter_context(_take_any(places))
+        elif count:
+            for place in places:
+                held.enter_context(place)
+        yield
+
+
+def _take_any(places: Sequence[FileLock]) -> contextlib.AbstractContextManager[Any]:
+    while True:
+        for place in places:
+            with contextlib.suppress(Timeout):
+                return place.acquire(timeout=0)
+        time.sleep(0.1)
+
+
+def begin_worker(threads: int) -> None:
+    gc.freeze()  # what was imported stays: the Trainer's collections need not look at it
+    prepare_torch(threads)
+
+
+def prepare_torch(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    multiply_with_onednn()
+
+
+def connect_ray(address: str, cores: int = 1) -> Any:
+    """The module `ray`, connected: a cluster's machine here becomes its driver, or Ray is started with so many `cores`.
+
+    Raises EngineError within seconds where nobody answers.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change to come
+    try:
+        import ray
+    except ImportError:
+        raise EngineError(MISSING) from None
+    if address not in ("", "auto"):
+        _knock(address)
+    if ray.is_initialized():
+        return ray
+    here: dict[str, Any] = {} if address else {"num_cpus": cores, "include_dashboard": False}
+    try:
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
+    except Exception as error:  # Ray has no class of its own for them
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EngineError(f"Ray at {address or 'this machine'} cannot be used: {said}") from error
+    return ray
+
+
+def check_ray(address: str) -> None:
+    """Raise EngineError where Ray is missing or nobody answers at the address, within seconds. Starts nothing."""
+    if address:
+        connect_ray(address).shutdown()
+    elif not importlib.util.find_spec("ray"):
+        raise EngineError(MISSING)
+
+
+def _knock(address: str) -> None:
+    """Raise EngineError if at HOST:PORT nobody answers as Ray would: Ray itself waits for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise EngineError(f"{address!r} is no address: write HOST:PORT as `ray start --head` prints it, or auto")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE) as connection:
+            connection.sendall(GREETING)
+            if connection.recv(9)[3:4] != b"\4":  # a frame of settings
+                raise OSError("something else than Ray listens there")
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise EngineError(
+            f"no Ray head answers at {address} ({error}): start one there with `ray start --head`, or correct --address"
+        ) from None
+
+
+def _run_on_ray(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], cores: int) -> Iterator[Path]:
+    ray = connect_ray(choose_engine()[1], cores)
+    gpus = int(ray.cluster_resources().get("GPU", 0) > 0)
+    run = ray.remote(_run_there).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
+    root, force = store.root.absolute(), os.environ.get("KARD_FORCE", "")
+    sent = [run.remote(make, store.url or str(root), str(root), job, force) for job in jobs]
+    try:
+        for reference in sent:
+            try:
+                name = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None  # what `make` raised; around it is a traceback as text
+            except ray.exceptions.RayError as error:
+                said = str(error).splitlines()[0]
+                raise EngineError(
+                    f"Ray gave a job up whose machine died {RETRIES + 1} times ({said}): what is finished is kept, "
+                    "and the same command goes on from it"
+                ) from error
+            folder = store.find(name)
+            if not folder:
+                raise EngineError(
+                    f"another machine made {name}, but it is not in {store.url or root}: set KARD_STORE to a folder "
+                    "that all machines have at the same path, or to a URL that all can write to"
+                )
+            yield folder
+    except BaseException:
+        ray.shutdown()  # ends what is running; ray.cancel can take this process with it if a job ends at that moment
+        raise
+
+
+def _run_there(make: Make, place: str, root: str, job: tuple[Any, ...], force: str) -> str:
+    """Runs on the machine that Ray chose: the name of the artifact that a job made."""
+    os.environ["KARD_FORCE"] = force
+    prepare_torch(threads=1)
+    store = Store(place)  # with this machine's own working copy
+    return make(store, *(_localize(job, store, root) if store.url else job)).name
+
+
+def _localize(value: Any, store: Store, root: str) -> Any:
+    """An argument with the sender's folders of artifacts, below `root`, as folders in the store of this machine."""
+    if isinstance(value, tuple):
+        return tuple(_localize(v, store, root) for v in value)
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={n: _localize(v, store, root) for n, v in value if isinstance(v, str)})
+    if isinstance(value, str | Path) and Path(value).is_relative_to(root):
+        name, *rest = Path(value).relative_to(root).parts
+        folder = store.find(name)
+        if not folder:
+            raise EngineError(f"a job needs {name}, which is not in {store.url or store.root} as this machine sees it")
+        return type(value)(folder.joinpath(*rest))
+    return value

@@ -1,0 +1,468 @@
+"""Artifacts on disk, named by the hash of what made them: written whole or not at all, resumable, checked.
+
+    index = Store().make(Kind("index"), {"passages": fingerprint, "k1": 0.9}, build)
+
+An artifact is a folder `{kind}-{hash}` with the files that `build` wrote and `artifact.json`: what it was made from,
+by which code, on what device, when, in how many seconds, and the size and sha256 of every file.
+
+Machines that share no folder share a URL: finished artifacts are copied there, and fetched from there where missing.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+import kardlib
+from kardlib.artifacts.device import describe_device
+from kardlib.errors import KardError, TooLargeError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MANIFEST = "artifact.json"
+UNFINISHED = ".unfinished-"  # how the name of a file begins while it is written
+PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "pyserini", "faiss-cpu", "numpy")
+
+
+class StoreError(KardError, RuntimeError):
+    """The store cannot be written or was asked for something that it cannot name."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of artifact: what its folders are called, by which recipe it is made, and by whom.
+
+    The recipe is a part of every name: raised when the meaning of the code that makes this kind changes, so that edited
+    code never shows old results. `tests/test_recipes.py` holds a hash of that code beside it.
+    """
+
+    name: str
+    recipe: int = 1
+    builder: str = ""  # "module:function", called in a worker as function(*work, folder=...); empty: the caller builds
+    lower: str = ""  # the settings to lower where it does not fit into the GPU's memory
+
+    def build(self, work: Sequence[Any], folder: Path, **options: Any) -> None:
+        """Call the builder, whose module is imported now: it may bring torch."""
+        module, _, function = self.builder.partition(":")
+        getattr(importlib.import_module(module), function)(*work, folder=folder, **options)
+
+
+class Store:
+    """The artifacts under one folder: `place`, else `$KARD_STORE`, else `artifacts/` in the repository.
+
+    The place may be a URL that fsspec knows (`s3://bucket/kard`, `file:///mnt/share`): `root` is then this machine's
+    working copy, `$KARD_CACHE`, else `artifacts/` in the repository. An artifact is fetched before it is built and
+    uploaded once it is finished: its files first, its manifest last, so that nobody sees a half.
+
+    `$KARD_FORCE` (a date as `now` writes it, set by `kard reproduce --force`) makes every artifact begun before it old:
+    it is built again when next asked for, and replaced once the new one is finished.
+    """
+
+    def __init__(self, place: Path | str | None = None) -> None:
+        given = str(place or os.environ.get("KARD_STORE") or "")
+        self.url = given if "://" in given else ""
+        folder = os.environ.get("KARD_CACHE") if self.url else given
+        self.root = Path(folder or REPOSITORY / "artifacts")
+        self._uploaded: set[str] = set()  # names of artifacts that are known to be at the URL
+        self._checked: dict[Path, tuple[int, int]] = {}  # file -> size and time of change when its hash was right
+
+    def make(
+        self,
+        kind: Kind,
+        spec: Mapping[str, Any],
+        build: Callable[[Path], None],
+        place: contextlib.AbstractContextManager[Any] | None = None,
+    ) -> Path:
+        """The folder of the artifact that `kind` and `spec` (plain JSON values) name, built first if it is missing.
+
+        `build(folder)` writes into a folder that outlives a kill, so that it finds there what it left: it must go on
+        from that and end with the same files. `folder/"checkpoints"` is deleted before the artifact is published.
+        It runs within `place`, whose waiting is not counted in the manifest's seconds.
+        Of two processes that ask for the same artifact one builds it and the other waits. Raises StoreError, and
+        TooLargeError where the GPU's memory does not suffice.
+        """
+        name = artifact_name(kind, spec)
+        folder = self.root / name
+        if self._find_damage(folder):
+            with locked(self.root, name), clear_if_full(self.root):
+                damage = self._find_damage(folder)  # again: another process may have built it while this one waited
+                if damage and not self._fetch(folder):
+                    if folder.exists():
+                        print(f"artifact {name} is built again: {damage}", flush=True)
+                    self._build(folder, kind, spec, build, place or contextlib.nullcontext())
+        self._upload(folder)
+        if used := os.environ.get("KARD_USED"):  # a file that `kard reproduce` reads once the notebook has ended
+            with open(used, "a", encoding="utf-8") as file:
+                file.write(f"{name}\n")
+        return folder
+
+    def _build(
+        self,
+        folder: Path,
+        kind: Kind,
+        spec: Mapping[str, Any],
+        build: Callable[[Path], None],
+        place: contextlib.AbstractContextManager[Any],
+    ) -> None:
+        partial = folder.with_name(f"{folder.name}.partial")
+        if is_old(partial):
+            shutil.rmtree(partial)
+        resumed = partial.exists()
+        partial.mkdir(exist_ok=True)
+        manifest = {"kind": kind.name, "recipe": kind.recipe, "spec": spec, "began": now(), "resumed": resumed}
+        if not resumed:
+            write_json(partial / MANIFEST, manifest)
+        try:
+            with place:
+                start = time.monotonic()
+                build(partial)
+                seconds = round(time.monotonic() - start, 3)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
+                raise
+            raise TooLargeError(
+                f"the GPU's memory does not suffice to make {partial.stem}: "
+                f"{kind.lower and f'lower {kind.lower}, or '}take a smaller model or a larger GPU"
+            ) from None
+        shutil.rmtree(partial / "checkpoints", ignore_errors=True)
+        for leftover in partial.rglob(f"{UNFINISHED}*"):  # of a killed atomic_write
+            leftover.unlink()
+        manifest |= {"seconds": seconds, "provenance": provenance()}
+        write_json(partial / MANIFEST, manifest | {"files": describe_files(partial)})
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+        self._uploaded.discard(folder.name)
+
+    def has(self, kind: Kind, spec: Mapping[str, Any]) -> bool:
+        """Whether `make` would return at once. Raises StoreError."""
+        return self.find(artifact_name(kind, spec)) is not None
+
+    def find(self, name: str) -> Path | None:
+        """The folder of a finished artifact, fetched if it is only at the URL; None if nobody finished it.
+
+        Raises StoreError.
+        """
+        folder = self.root / name
+        if not self._find_damage(folder):
+            return folder
+        if self._read_uploaded(name):  # asked first, so as not to wait for a process here that builds it
+            with locked(self.root, name), clear_if_full(self.root):
+                if not self._find_damage(folder) or self._fetch(folder):
+                    return folder
+        return None
+
+    def _read_uploaded(self, name: str) -> dict[str, Any]:
+        """The manifest at the URL; empty where there is none, a torn one, or one that `$KARD_FORCE` makes old."""
+        if not self.url:
+            return {}
+        try:
+            with reached(self.url) as (remote, place):
+                text = remote.cat_file(f"{place}/{name}/{MANIFEST}")
+            manifest = dict(json.loads(text))
+            files = list(manifest["files"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return {}
+        if any(Path(file).is_absolute() or ".." in Path(file).parts for file in files):
+            raise StoreError(f"{self.url}/{name} has files outside its own folder: do not trust that store")
+        return {} if is_older(manifest) else manifest
+
+    def _fetch(self, folder: Path) -> bool:
+        """Whether the artifact could be had from the URL; its lock is held."""
+        manifest = self._read_uploaded(folder.name)
+        if not manifest:
+            return False
+        fetched = folder.with_name(f"{folder.name}.fetched")
+        shutil.rmtree(fetched, ignore_errors=True)  # of a fetch that was killed
+        for file in manifest["files"]:
+            (fetched / file).parent.mkdir(parents=True, exist_ok=True)
+        with reached(self.url) as (remote, place), contextlib.suppress(FileNotFoundError):  # told as damage below
+            files = list(manifest["files"])
+            remote.get([f"{place}/{folder.name}/{file}" for file in files], [str(fetched / file) for file in files])
+        write_json(fetched / MANIFEST, manifest)
+        if damage := self._find_damage(fetched):
+            print(f"artifact {folder.name} at {self.url} is replaced: {damage}", flush=True)
+            shutil.rmtree(fetched)
+            with reached(self.url) as (remote, place):
+                remote.rm_file(f"{place}/{folder.name}/{MANIFEST}")
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder.with_name(f"{folder.name}.partial"), ignore_errors=True)
+        os.replace(fetched, folder)
+        self._uploaded.add(folder.name)
+        return True
+
+    def _upload(self, folder: Path) -> None:
+        if not self.url or folder.name in self._uploaded:
+            return
+        if not self._read_uploaded(folder.name):
+            manifest = (folder / MANIFEST).read_bytes()
+            files = list(json.loads(manifest)["files"])
+            with reached(self.url) as (remote, place):
+                target = f"{place}/{folder.name}"
+                with contextlib.suppress(FileNotFoundError):
+                    remote.rm_file(f"{target}/{MANIFEST}")  # of an old one: its files are replaced
+                for parent in {(Path(target) / file).parent.as_posix() for file in [*files, MANIFEST]}:
+                    remote.makedirs(parent, exist_ok=True)
+                remote.put([str(folder / file) for file in files], [f"{target}/{file}" for file in files])
+                remote.pipe_file(f"{target}/{MANIFEST}", manifest)
+        self._uploaded.add(folder.name)
+
+    def specs(self, kind: Kind) -> list[dict[str, Any]]:
+        """What the finished artifacts of a kind were made from; their files are not looked at."""
+        specs: dict[str, dict[str, Any]] = {}
+        for path in sorted(self.root.glob(f"{kind.name}-*/{MANIFEST}")):
+            with contextlib.suppress(OSError, ValueError):
+                manifest = json.loads(path.read_text("utf-8"))
+                if manifest.get("kind") == kind.name and "files" in manifest and not is_old(path.parent):
+                    specs[path.parent.name] = manifest["spec"]
+        if self.url:
+            with reached(self.url) as (remote, place):
+                uploaded = {Path(path).parent.name for path in remote.glob(f"{place}/{kind.name}-*/{MANIFEST}")}
+            manifests = {name: self._read_uploaded(name) for name in sorted(uploaded - specs.keys())}
+            specs |= {name: m["spec"] for name, m in manifests.items() if m.get("kind") == kind.name}
+        return list(specs.values())
+
+    def _find_damage(self, folder: Path) -> str:
+        """Why the artifact cannot be used; empty if it can. A file is hashed once, and again when touched."""
+        try:
+            files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+            for name, known in files.items():
+                path = folder / name
+                stat = path.stat()
+                seen = (stat.st_size, stat.st_mtime_ns)
+                if self._checked.get(path) != seen:
+                    if stat.st_size != known["bytes"] or hash_file(path) != known["sha256"]:
+                        return f"its file {name} has changed"
+                    self._checked[path] = seen
+        except FileNotFoundError as error:
+            return f"its file {Path(error.filename).relative_to(folder).as_posix()} is missing"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return f"its {MANIFEST} cannot be read"
+        return "a new one was asked for" if is_old(folder) else ""
+
+
+def artifact_name(kind: Kind, spec: Mapping[str, Any]) -> str:
+    """`{kind}-{hash}`: the hash of the canonical JSON of kind, spec and recipe. Raises StoreError."""
+    recipe = f"0.{kind.recipe}.0"  # before there were recipes, the package's version 0.1.0 stood for all of them
+    try:
+        text = canonical_json({"kind": kind.name, "spec": spec, "kardlib": recipe})
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"the spec of a {kind.name!r} artifact must hold plain JSON values only: {error}") from None
+    return f"{kind.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def canonical_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def is_old(folder: Path) -> bool:
+    """Whether an artifact, finished or not, was begun before the date in `$KARD_FORCE`."""
+    if not os.environ.get("KARD_FORCE") or not folder.exists():
+        return False
+    try:
+        return is_older(json.loads((folder / MANIFEST).read_text("utf-8")))
+    except (OSError, ValueError, KeyError):
+        return True
+
+
+def is_older(manifest: Mapping[str, Any]) -> bool:
+    return bool(manifest["began"] < os.environ.get("KARD_FORCE", ""))
+
+
+@contextlib.contextmanager
+def reached(url: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a URL and the place in it. Raises StoreError for whatever that file system raises.
+
+    But a FileNotFoundError is passed on: only the caller knows what it means.
+    """
+    try:
+        import fsspec  # imported late: most stores are folders
+
+        yield fsspec.core.url_to_fs(url)
+    except (StoreError, FileNotFoundError):
+        raise
+    except Exception as error:
+        if is_full(error):
+            raise
+        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise StoreError(
+            f"the store {re.sub('//[^/]*@', '//', url)} cannot be used ({said}): correct KARD_STORE, or mend the "
+            "credentials or the network; what is finished is kept here"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(root: Path, name: str) -> Iterator[None]:
+    """Hold the artifact's lock; the system releases it when the process ends, however it ends. Raises StoreError."""
+    try:
+        (root / ".locks").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / ".locks" / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another process that builds {name}", flush=True)
+            lock.acquire()
+    except OSError as error:
+        if is_full(error):
+            raise full_error(root) from error
+        raise StoreError(
+            f"cannot write to {root} ({error.strerror}): set KARD_STORE to a folder that you own"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def fingerprint(value: Any) -> str:
+    """A short hash of anything that JSON can write: what an artifact's name says of its inputs."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Path within the folder -> size in bytes and sha256, of every file but the manifest."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": hash_file(p)} for p in files}
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """A temporary path, moved to `path` if the block ends well: a reader sees the old file or the new, never a half.
+
+    It lies in the same folder and has the same suffix.
+
+        with atomic_write(folder / "metrics.json") as temporary:
+            temporary.write_text(text)
+
+    Makes the folder if it is missing. Raises StoreError if the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(4)}-{path.name}")
+    with clear_if_full(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def check_begun(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep what a training in `folder` begins with in its checkpoints, for the runs that go on from them.
+
+    Raises StoreError where it was begun with other settings.
+    """
+    path, settings = folder / "checkpoints" / "begun.json", json.loads(canonical_json(settings))
+    if not path.exists():
+        write_json(path, settings)
+        return
+    began = json.loads(path.read_text("utf-8"))
+    for name in sorted(began.keys() | settings.keys()):
+        if began.get(name) != settings.get(name):
+            raise StoreError(
+                f"{folder.name} was begun with {name} = {began.get(name)} and cannot go on with {settings.get(name)}: "
+                "take the same settings again or another folder, or delete that one"
+            )
+
+
+def write_json(path: Path, value: Any) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+@contextlib.contextmanager
+def clear_if_full(folder: Path) -> Iterator[None]:
+    """Turn whatever a library says about a full disk into one sentence. Raises StoreError."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        if is_full(error):
+            raise full_error(folder) from error
+        raise
+
+
+def is_full(error: Exception) -> bool:
+    """Libraries written in other languages raise their own errors with the system's words in them."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
+
+
+def full_error(folder: Path) -> StoreError:
+    return StoreError(
+        f"the disk that holds {folder} is full: free some space and run the same command again; "
+        "what is finished is kept and the rest goes on where it stopped"
+    )
+
+
+def now() -> str:
+    """The date in UTC; such strings sort by time."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def provenance(settings: Mapping[str, Any] | None = None, seed: int | None = None) -> dict[str, Any]:
+    """Where a result comes from: date, device, versions, the commit and whether `kardlib/` differs from it.
+
+    `commit` and `dirty` are absent outside a git repository, `settings` and `seed` where they are not given. It holds
+    no path and no name of a user or machine.
+    """
+    given = {"settings": settings, "seed": seed}
+    return {
+        "date": now(),
+        "device": describe_device(),
+        "versions": dict(read_versions()),
+        **read_commit(),
+        **{name: value for name, value in given.items() if value is not None},
+    }
+
+
+@functools.cache
+def read_versions() -> dict[str, str]:
+    """Versions of Python, of this package and of those that decide results, without importing them."""
+    versions = {"python": platform.python_version(), "kardlib": kardlib.__version__}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+@functools.cache
+def read_commit() -> dict[str, Any]:
+    """Commit and dirtiness when first asked, which is when the running code was read.
+
+    Only `kardlib/` counts as dirty: a run itself writes figures and notebooks.
+    """
+    if not (REPOSITORY / ".git").exists():
+        return {}
+    try:
+        commit = _git("rev-parse", "--verify", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--", "kardlib"))}
+    except (OSError, subprocess.CalledProcessError):  # no git here, or no commit yet
+        return {}
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return run.stdout.strip()

@@ -1,0 +1,418 @@
+"""Questions and passages, the two records that every other file passes around, and their readers.
+
+`read_kard(data_dir, name)` reads KARD's release:
+
+    data_dir/kard/<name>/{train,dev,test}.json     JSON lines: id, sent1, sent2, ending0..3, label
+    data_dir/kb/<name>/passages.jsonl.gz           JSON lines: id, contents
+    data_dir/kb/<name>/gold.jsonl.gz               JSON lines: split, question_id, passage_ids
+
+`read_own(data_dir)` reads your own data, of which only the first two files must be there:
+
+    data_dir/questions.jsonl     JSON lines: id, question, options (a list), answer (a letter: A is the first option);
+                                 split (train, dev or test) in every row or in none: then 7 of 10 are for training
+    data_dir/questions.csv       the same as a table: options in columns A, B, ...
+    data_dir/passages.jsonl      JSON lines: id, contents; also .jsonl.gz
+    data_dir/gold.jsonl          JSON lines: question_id, passage_ids
+    data_dir/rationales.jsonl    JSON lines: question_id, rationales (a list)
+
+Whatever is wrong with a file raises DataError: one sentence that names the file and the line and says what to do.
+"""
+
+import csv
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kardlib.artifacts.store import atomic_write
+from kardlib.errors import KardError
+
+LETTERS = "ABCDEFGHIJ"
+SPLITS = ("train", "dev", "test")
+
+
+class DataError(KardError, ValueError):
+    """Data that cannot be used as it is; the message is one sentence that says where and what to do."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question `x_i` with its options and the gold answer `y_i` (KARD, Section 2)."""
+
+    id: str
+    text: str
+    options: tuple[str, ...]
+    answer: int  # index into options
+    kind: str = ""  # e.g. "two-hop"; empty where a dataset does not say
+
+    @property
+    def prompt(self) -> str:
+        """The question followed by its lettered options: what a retriever and a student read."""
+        return " ".join([self.text, *(f"{LETTERS[i]}. {option}" for i, option in enumerate(self.options))])
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A passage `d` of the knowledge base `D`."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class PassageFile:
+    """Passages that stay on disk: whoever iterates reads the file anew, line by line, so that memory holds one.
+
+    Unlike `read_passages` it does not find ids that come twice: the index does when it is built.
+    """
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Passage]:
+        return (_passage(row, {}) for row in _read_rows(self.path))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Splits of questions, the knowledge base, and the passages that annotators (or the world) call gold.
+
+    An id means one question wherever it stands: a split may repeat the questions of another one (StrategyQA's dev is
+    its test), and gold passages then hold for both.
+    """
+
+    name: str
+    splits: dict[str, list[Question]]  # "train", "dev", "test"
+    passages: list[Passage] | PassageFile
+    gold: dict[str, frozenset[str]]  # question id -> ids of its gold passages
+
+    def questions(self, ids: Sequence[str]) -> list[Question]:
+        by_id = {q.id: q for questions in self.splits.values() for q in questions}
+        return [by_id[i] for i in ids]
+
+
+def read_kard(data_dir: str | Path, name: str) -> Dataset:
+    """A dataset of KARD's release, e.g. "obqa".
+
+    Train or dev questions, passages and gold that are not there (MedQA comes without train.json) come out empty; what
+    needs them says so. Raises DataError for a name without test.json, an id that means different questions in two
+    splits, and gold for a question or of a passage that does not exist.
+    """
+    folder, kb = Path(data_dir, "kard", name), Path(data_dir, "kb", name)
+    known = sorted(path.parent.name for path in Path(data_dir, "kard").glob("*/test.json"))
+    if name not in known:
+        found = f"the datasets there are {', '.join(known)}" if known else "there is no kard/<dataset>/test.json there"
+        raise DataError(f"no dataset {name!r} in {Path(data_dir)}: {found}; correct the dataset's name or data_dir")
+    files = {split: folder / f"{split}.json" for split in SPLITS}
+    splits = {split: read_questions(file) if file.exists() else [] for split, file in files.items()}
+    by_id: dict[str, Question] = {}
+    for question in (q for questions in splits.values() for q in questions):
+        if by_id.setdefault(question.id, question) != question:
+            raise DataError(f"{folder}: two splits have different questions with the id {question.id!r}; rename one")
+    passages = read_passages(kb / "passages.jsonl.gz") if (kb / "passages.jsonl.gz").exists() else []
+    gold = read_gold(kb / "gold.jsonl.gz") if (kb / "gold.jsonl.gz").exists() else {}
+    if unknown := set(gold) - set(by_id):
+        raise DataError(f"{kb / 'gold.jsonl.gz'}: no split has the question {min(unknown)!r}; remove its gold passages")
+    if unknown := set().union(*gold.values()) - {p.id for p in passages}:
+        raise DataError(f"{kb / 'gold.jsonl.gz'}: there is no passage {min(unknown)!r}; add it to passages.jsonl.gz")
+    return Dataset(name, splits, passages, gold)
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """Questions with the fields `id, sent1, sent2, ending0.., label`.
+
+    `label` counts from 0; empty endings are no options; `sent2`, where there is one, continues `sent1`.
+    Raises DataError for a malformed row, fewer than two options, a label without an option, an id that comes twice.
+    """
+    questions: dict[str, Question] = {}
+    for row in _read_rows(path):
+        endings = map("ending{}".format, count())
+        options = row.options([row.text(name) for name in takewhile(row.fields.__contains__, endings)], "ending0, ...")
+        label = row.whole_number("label")
+        if label >= len(options):
+            raise row.error(f"label {label} names none of the {len(options)} options", "count the options from 0")
+        text = " ".join(part for part in (row.text("sent1"), row.text("sent2", "")) if part)
+        if not text.strip():
+            raise row.error("the question has no text", "write it in sent1")
+        id = row.new_id(questions)
+        questions[id] = Question(id, text, options, label)
+    if not questions:
+        raise DataError(f"{path}: the file holds no questions; put one on each line or remove the file")
+    return list(questions.values())
+
+
+def read_passages(path: str | Path) -> list[Passage]:
+    """Passages with the fields `id, contents`, ids unique. Raises DataError, also for a file without passages."""
+    passages: dict[str, Passage] = {}
+    for row in _read_rows(path):
+        passage = _passage(row, passages)
+        passages[passage.id] = passage
+    if not passages:
+        raise DataError(f"{path}: the file holds no passages; a knowledge base needs at least one")
+    return list(passages.values())
+
+
+def _passage(row: "Row", taken: Mapping[str, Any]) -> Passage:
+    id, text = row.new_id(taken), row.text("contents")
+    if not text.strip():
+        raise row.error("the passage has no text", "fill in contents or remove the line")
+    return Passage(id, text)
+
+
+def read_gold(path: str | Path) -> dict[str, frozenset[str]]:
+    """Question id -> ids of the passages that annotators call its evidence, from the fields `question_id, passage_ids`.
+
+    The field `split` is not needed, because an id means one question in all splits of a dataset. Two rows of the same
+    question (StrategyQA has two such pairs) are two annotations: their passages are united. Raises DataError.
+    """
+    gold: dict[str, frozenset[str]] = {}
+    for row in _read_rows(path):
+        id = row.text("question_id")
+        gold[id] = gold.get(id, frozenset()) | frozenset(row.texts("passage_ids"))
+    return gold
+
+
+def read_recorded_rationales(path: str | Path) -> dict[int, list[str]]:
+    """Line of train.json, counted from 0, -> the rationales of that question, from the fields `idx, rationales`.
+
+    They come as the teacher wrote them, unfiltered. Raises DataError.
+    """
+    recorded: dict[int, list[str]] = {}
+    for row in _read_rows(path):
+        index = row.whole_number("idx")
+        if index in recorded:
+            raise row.error(f"idx {index} comes twice", "put all rationales of a question on one line")
+        recorded[index] = row.texts("rationales")
+    return recorded
+
+
+# Your own data
+
+
+def read_own(data_dir: str | Path) -> Dataset:
+    """The dataset "own" from the files that the head of this module names.
+
+    Passages stay on disk; without passages.jsonl there are none, and an index must be given (`knowledge.index`).
+    Raises DataError, also where no question is for training or none for testing.
+    """
+    folder = Path(data_dir)
+    file = _find(folder, "questions.jsonl", "questions.csv")
+    if file is None:
+        raise DataError(f"there is no questions.jsonl or questions.csv in {folder}: put one there or correct data_dir")
+    splits = read_own_questions(file)
+    for split in ("train", "test"):
+        if not splits[split]:
+            raise DataError(f"{file}: no question is in the split {split!r}; add questions or set the field split")
+    kb = _find(folder, "passages.jsonl", "passages.jsonl.gz")
+    gold = read_gold(folder / "gold.jsonl") if (folder / "gold.jsonl").exists() else {}
+    if unknown := set(gold) - {q.id for questions in splits.values() for q in questions}:
+        raise DataError(f"{folder / 'gold.jsonl'}: there is no question {min(unknown)!r}; remove its gold passages")
+    if kb and gold:
+        missing = set().union(*gold.values())
+        for passage in PassageFile(kb):
+            missing.discard(passage.id)
+        if missing:
+            raise DataError(f"{folder / 'gold.jsonl'}: there is no passage {min(missing)!r}; add it to {kb.name}")
+    return Dataset("own", splits, PassageFile(kb) if kb else [], gold)
+
+
+def _find(folder: Path, *names: str) -> Path | None:
+    found = [folder / name for name in names if (folder / name).exists()]
+    if len(found) > 1:
+        raise DataError(f"{folder} has both {' and '.join(names)}: remove the one that you do not mean")
+    return found[0] if found else None
+
+
+def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
+    """Split -> questions, of `questions.jsonl` or `questions.csv` (a name that ends so).
+
+    Without the field `split` the text of a question draws one, so that the same text is never in two of them and a
+    question stays where it is when others are added. Raises DataError.
+    """
+    splits: dict[str, list[Question]] = {split: [] for split in SPLITS}
+    taken: dict[str, str] = {}  # id -> the split named for it
+    for row in _read_table(path) if str(path).endswith(".csv") else _read_rows(path):
+        id, text = row.new_id(taken), row.text("question")
+        if not text.strip():
+            raise row.error("the question has no text", "fill in question")
+        given = row.texts("options") if "options" in row.fields else [
+            row.text(letter, "") for letter in takewhile(row.fields.__contains__, LETTERS)
+        ]  # fmt: skip
+        options = row.options(given, "options" if "options" in row.fields else "the columns A, B, ...")
+        letters, answer = LETTERS[: len(options)], row.text("answer").strip().upper()
+        if len(answer) != 1 or answer not in letters:
+            raise row.error(f"the answer {_show(row.text('answer'))} is none of {', '.join(letters)}", "write a letter")
+        question = Question(id, text, options, letters.index(answer))
+        split = row.text("split", "").strip()
+        if split not in ("", *SPLITS):
+            raise row.error(f"the split {_show(split)} is none of {', '.join(SPLITS)}", "write one of them")
+        if bool(split) != bool(next(iter(taken.values()), split)):
+            raise row.error("not all questions name a split", "fill in split in every row or in none")
+        taken[id] = split
+        splits[split or _draw_split(question)].append(question)
+    if not taken:
+        raise DataError(f"{path}: the file holds no questions; put one on each line")
+    return splits
+
+
+def _draw_split(question: Question) -> str:
+    """Of ten texts seven are for training, one for development, two for the test."""
+    drawn = int(hashlib.sha256(question.text.encode()).hexdigest(), 16) % 10
+    return "train" if drawn < 7 else "dev" if drawn < 8 else "test"
+
+
+def read_own_rationales(path: str | Path, questions: Collection[str]) -> dict[str, list[str]]:
+    """Question id -> its recorded rationales, from the fields `question_id, rationales`; `questions` are the ids known.
+
+    Raises DataError.
+    """
+    recorded: dict[str, list[str]] = {}
+    for row in _read_rows(path):
+        id = row.text("question_id")
+        if id not in questions:
+            raise row.error(f"there is no question {_show(id)}", "correct question_id or remove the line")
+        if id in recorded:
+            raise row.error(f"question {_show(id)} comes twice", "put all rationales of a question on one line")
+        recorded[id] = row.texts("rationales")
+    return recorded
+
+
+def write_own(data_dir: str | Path, data: Dataset, rationales: Mapping[str, Sequence[str]]) -> None:
+    """Write a dataset in the layout that `read_own` reads, every file whole or not at all."""
+    rows: dict[str, Iterable[dict[str, Any]]] = {
+        "questions": (
+            {"id": q.id, "question": q.text, "options": q.options, "answer": LETTERS[q.answer], "split": split}
+            for split, questions in data.splits.items()
+            for q in questions
+        ),
+        "gold": ({"question_id": id, "passage_ids": sorted(gold)} for id, gold in data.gold.items()),
+        "rationales": ({"question_id": id, "rationales": texts} for id, texts in rationales.items()),
+    }
+    write_passages(Path(data_dir, "passages.jsonl"), data.passages)
+    for name, records in rows.items():
+        _write_rows(Path(data_dir, f"{name}.jsonl"), records)
+
+
+def write_passages(path: Path, passages: Iterable[Passage]) -> None:
+    """Write passages as `read_passages` reads them, one at a time, the file whole or not at all."""
+    _write_rows(path, ({"id": p.id, "contents": p.text} for p in passages))
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+# Rows
+
+
+class Row(NamedTuple):
+    """One line of a file; its readers know where it stands, so that every error can say so."""
+
+    path: str | Path
+    line: int
+    fields: dict[str, Any]
+
+    def error(self, problem: str, remedy: str) -> DataError:
+        return DataError(f"{self.path}, line {self.line}: {problem}; {remedy}")
+
+    def text(self, name: str, default: str | None = None) -> str:
+        return self._as_text(name, self.fields.get(name, default))
+
+    def texts(self, name: str) -> list[str]:
+        if not isinstance(values := self.fields.get(name), list):
+            raise self.error(f"{name!r} is {_show(values)}", "a list of texts is needed")
+        return [self._as_text(name, value) for value in values]
+
+    def whole_number(self, name: str) -> int:
+        value = self.fields.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self.error(f"{name!r} is {_show(value)}", "a whole number from 0 is needed")
+        return value
+
+    def options(self, given: list[str], where: str) -> tuple[str, ...]:
+        """The options that are not empty; empty ones may only follow them."""
+        options = tuple(option for option in given if option.strip())
+        if len(options) < 2:
+            raise self.error("the question has fewer than two options", f"fill in {where}")
+        if options != tuple(given[: len(options)]):
+            raise self.error("an option is missing before another one", "fill in the options without a gap")
+        if len(options) > len(LETTERS):
+            raise self.error(f"the question has {len(options)} options", f"leave at most {len(LETTERS)}")
+        return options
+
+    def new_id(self, taken: Mapping[str, Any]) -> str:
+        id = self.text("id")
+        if not id.strip() or not id.isprintable():  # ids stand in tables: no tabs, no line breaks
+            raise self.error(f"the id {_show(id)} is not printable text", "give every line an id of its own")
+        if id in taken:
+            raise self.error(f"the id {_show(id)} comes twice", "give every line an id of its own")
+        return id
+
+    def _as_text(self, name: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise self.error(f"{name!r} is {_show(value)}", "a text is needed")
+        try:
+            value.encode()  # JSON can spell half of a surrogate pair, which no file can hold
+        except UnicodeEncodeError:
+            raise self.error(f"{name!r} holds a character that is not Unicode", "remove the lone surrogate") from None
+        return value
+
+
+def _show(value: object) -> str:
+    shown = "missing" if value is None else ascii(value)
+    return shown if len(shown) <= 40 else shown[:40] + "..."
+
+
+def _read_rows(path: str | Path) -> Iterator[Row]:
+    """The JSON objects of a file, one a line, gzipped where its name ends in .gz; empty lines are skipped."""
+    number = 0
+    try:
+        with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                if not text:
+                    continue
+                fields = json.loads(text)
+                if not isinstance(fields, dict):
+                    raise DataError(
+                        f'{path}, line {number}: {_show(fields)} is no record; write {{"name": value, ...}}'
+                    )
+                yield Row(path, number, fields)
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}; correct the path or put the file there") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: the gzip file is damaged after line {number} ({error}); fetch it again") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); correct the path or its permissions") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}, line {number}: the text is not UTF-8; convert the file") from None
+    except DataError:
+        raise
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}, line {number}: the line is not JSON; write one JSON object on each line") from None
+
+
+def _read_table(path: str | Path) -> Iterator[Row]:
+    """The rows of a CSV file with a header line, as comma-separated UTF-8; a cell may hold line breaks."""
+    table = None
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, strict=True)
+            for fields in table:
+                if None in fields or None in fields.values():  # where DictReader puts what is too much or missing
+                    problem = "more" if None in fields else "fewer"
+                    raise DataError(f"{path}, line {table.line_num}: the row has {problem} cells than the header; "
+                                    "put texts with commas into quotation marks")  # fmt: skip
+                yield Row(path, table.line_num, dict(fields))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); correct the path or its permissions") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: the text is not UTF-8; save the table as CSV in UTF-8") from None
+    except csv.Error as error:
+        line = table.line_num + 1 if table else 1  # where the row begins that could not be read
+        raise DataError(f"{path}, line {line}: the row is not CSV ({error}); correct its quotation marks") from None

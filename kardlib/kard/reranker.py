@@ -1,0 +1,193 @@
+"""The reranker: late interaction over an encoder's tokens, taught to prefer what a rationale would have retrieved.
+
+At test time the only query is the question. The reranker `f_phi(d, x)` orders BM25's candidates for it, and learns from
+BM25 itself: for a training question the teacher's rationale is at hand, and its BM25 scores are the target (KARD,
+Section 4, "reranker"). Scores are always fp32; the encoder runs in bf16 where the device has it.
+"""
+
+import heapq
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    get_linear_schedule_with_warmup,
+)
+
+from kardlib.artifacts.store import check_begun, write_json
+from kardlib.data.files import DataError
+from kardlib.models.encoders import Reranker, check_texts, load_reranker, score_pairs
+from kardlib.models.training import add_lora, find_place, part_of, sum_over_processes
+from kardlib.retrieval.runs import Candidates
+from kardlib.settings import RerankerSettings
+
+LOSSES = "losses.json"  # the KL of every step
+
+
+def kl_loss(target_scores: Tensor, model_scores: Tensor, mask: Tensor, tau_1: float, tau_2: float) -> Tensor:
+    """Mean `KL(Q || P)` over rationales; all three tensors (B, C), mask False where there is no candidate.
+
+    `Q(d | r_ij) = softmax(rho(d | r_ij) / tau_1)`, `P(d | x_i) = softmax(f_phi(d, x_i) / tau_2)`, both over `D~_ij`.
+    """
+    log_q = (target_scores / tau_1).masked_fill(~mask, -torch.inf).log_softmax(1)
+    log_p = (model_scores / tau_2).masked_fill(~mask, -torch.inf).log_softmax(1)
+    return (log_q.exp() * (log_q - log_p)).masked_fill(~mask, 0.0).sum(1).mean()
+
+
+def best_candidate_loss(target_scores: Tensor, model_scores: Tensor, mask: Tensor, tau_2: float) -> Tensor:
+    """Mean `-log P(d*)`, `d*` the candidate that the rationale scores highest: the released code's default for the KL.
+
+    Shapes and masks as in `kl_loss`.
+    """
+    best = target_scores.masked_fill(~mask, -torch.inf).argmax(1, keepdim=True)
+    return -(model_scores / tau_2).masked_fill(~mask, -torch.inf).log_softmax(1).gather(1, best).mean()
+
+
+def temperature_factor(progress: float, zero: float) -> float:
+    """What the released code multiplies both temperatures with: a line from 1 through 0 at `zero`, negative after it.
+
+    `progress` is the share of the steps that are done. A reconstruction: the zero itself, which no division survives,
+    is stepped over.
+    """
+    factor = 1 - progress / zero
+    return factor if abs(factor) >= 0.01 else 0.01
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training and ranking
+
+
+def draw_steps(
+    candidates: Sequence[Candidates], settings: RerankerSettings, seed: int
+) -> Iterator[list[tuple[str, dict[str, float]]]]:
+    """The batches of all steps: per rationale its question's id and the passages drawn from `D~_ij` with their scores.
+
+    Of each kind `settings.sampled` are drawn, anew in every epoch. A question's rationales stay together and draw by
+    one random key per passage (the smallest keys win, so each draw is uniform): what several of them have is drawn by
+    all of them or none, as far as possible, and a step encodes the question and these passages once.
+    """
+    of_question = defaultdict(list)
+    for c in candidates:
+        of_question[c.question_id].append(c)
+    for epoch in range(settings.epochs):
+        rng = random.Random(f"{seed} {epoch}")
+        drawn = []
+        for question in rng.sample(sorted(of_question), len(of_question)):
+            key: dict[str, float] = defaultdict(rng.random)
+            for c in of_question[question]:
+                chosen: dict[str, float] = {}
+                for kind in (c.from_rationale, c.from_question):
+                    chosen |= {p: kind[p] for p in heapq.nsmallest(settings.sampled, kind, key.__getitem__)}
+                drawn.append((question, chosen))
+        yield from (drawn[start : start + settings.batch] for start in range(0, len(drawn), settings.batch))
+
+
+def train_reranker(
+    settings: RerankerSettings,
+    questions: Mapping[str, str],
+    passages: Mapping[str, str],
+    candidates: Sequence[Candidates],
+    seed: int,
+    folder: Path,
+    checkpoint_every: int = 200,
+) -> Path:
+    """Train `settings.model` on the candidates (texts by id) and save it in `folder`, which is returned.
+
+    AdamW without decay, linear warm-up and fall, gradient norm cut at 1. All that a step draws depends on the seed and
+    its number alone, so a killed run goes on from `folder/checkpoints` and, on a CPU, ends with the same bits. Several
+    processes (`launch.py`) each take a part of every step. Raises DataError where there is nothing to train on or a
+    text is missing, and StoreError for checkpoints of other settings.
+    """
+    first = find_place()[0] == 0  # of the processes: it writes for all
+    wanted = sorted({p for c in candidates for p in (*c.from_rationale, *c.from_question)})
+    if not wanted:
+        raise DataError("the reranker has no candidates to learn from: no rationale found a passage")
+    asked = sorted({c.question_id for c in candidates})
+    check_texts(asked, wanted, questions, passages)
+    check_begun(folder, settings.model_dump() | {"seed": seed, "number of rationales": len(candidates)})
+
+    with torch.random.fork_rng():  # LoRA draws from torch's global generator; the caller's state is kept
+        torch.manual_seed(seed)
+        reranker = load_reranker(settings)
+        if settings.lora:
+            reranker.encoder = add_lora(reranker.encoder)
+        weights = {name: weight for name, weight in reranker.named_parameters() if weight.requires_grad}
+        optimizer = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
+        steps = -(-len(candidates) // settings.batch) * settings.epochs
+        schedule = get_linear_schedule_with_warmup(optimizer, int(settings.warmup * steps), steps)
+
+        checkpoint = folder / "checkpoints" / "last.pt"
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        done, losses = 0, []
+        if checkpoint.is_file():
+            saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            done, losses = saved["step"], saved["losses"]
+            reranker.load_state_dict(saved["weights"], strict=False)
+            optimizer.load_state_dict(saved["optimizer"])
+            schedule.load_state_dict(saved["schedule"])
+            print(f"reranker: goes on after step {done} of {steps}", flush=True)
+
+        question_ids = reranker.tokenize({q: questions[q] for q in asked})
+        passage_ids = reranker.tokenize({p: passages[p] for p in wanted})
+        reranker.eval()  # no dropout: noise decides which token wins a maximum, and a small encoder then learns nothing
+        for name, layer in reranker.named_modules():
+            if "lora_dropout" in name:
+                layer.train()
+        for step, batch in enumerate(draw_steps(candidates, settings, seed), 1):
+            if step <= done:
+                continue
+            torch.manual_seed(seed * 1_000_000 + step)
+            loss, part = torch.zeros((), device=reranker.linear.weight.device), part_of(batch, *find_place())
+            if part:
+                own = batch_loss(reranker, part, question_ids, passage_ids, settings, (step - 1) / steps)
+                loss = len(part) / len(batch) * own
+                loss.backward()
+            sum_over_processes(loss.detach(), weights.values())
+            nn.utils.clip_grad_norm_(weights.values(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            losses.append(loss.item())
+            if first and (step % 50 == 0 or step == steps):
+                print(f"reranker: step {step}/{steps}, KL {fmean(losses[-50:]):.3f}", flush=True)
+            if first and step % checkpoint_every == 0:
+                saved = {"step": step, "losses": losses, "weights": weights, "optimizer": optimizer.state_dict()}
+                torch.save({**saved, "schedule": schedule.state_dict()}, checkpoint.with_suffix(".tmp"))
+                checkpoint.with_suffix(".tmp").replace(checkpoint)
+    if settings.lora:
+        reranker.encoder = reranker.encoder.merge_and_unload()
+    if first:
+        reranker.save(folder)
+        write_json(folder / LOSSES, losses)
+    return folder
+
+
+def batch_loss(
+    reranker: Reranker,
+    batch: Sequence[tuple[str, Mapping[str, float]]],
+    question_ids: Mapping[str, list[int]],
+    passage_ids: Mapping[str, list[int]],
+    settings: RerankerSettings,
+    progress: float = 0.0,
+) -> Tensor:
+    """Mean `KL(Q || P)` of one step of `draw_steps`; `question_ids` and `passage_ids` hold the texts' tokens.
+
+    `progress` is the share of the steps that are done: only falling temperatures depend on it.
+    """
+    pairs = list(dict.fromkeys((question, p) for question, drawn in batch for p in drawn))
+    scores = score_pairs(reranker, question_ids, passage_ids, pairs, passage_gradient=settings.passage_gradient)
+    place = {pair: i for i, pair in enumerate(pairs)}
+    places = [torch.tensor([place[question, p] for p in drawn]) for question, drawn in batch]
+    targets = [torch.tensor(list(drawn.values())) for _, drawn in batch]
+    mask = pad_sequence([torch.ones_like(p, dtype=torch.bool) for p in places], batch_first=True).to(scores.device)
+    target_scores = pad_sequence(targets, batch_first=True).to(scores.device)  # (B, C), like the mask
+    model_scores = scores[pad_sequence(places, batch_first=True).to(scores.device)]
+    factor = temperature_factor(progress, settings.warmup) if settings.temperatures == "falling" else 1.0
+    if settings.loss == "cross_entropy":
+        return best_candidate_loss(target_scores, model_scores, mask, factor * settings.tau_2)
+    return kl_loss(target_scores, model_scores, mask, factor * settings.tau_1, factor * settings.tau_2)

@@ -1,0 +1,301 @@
+"""Students: encoder-decoder and causal LMs, nano or from the Hub: load, train, write.
+
+Training minimises `-(1/(n l)) sum_ij log p_theta(r_ij, y_i | x_i, D^_ij)` (KARD, Section 4): the loss is on the target
+text alone, whatever the source holds. An encoder-decoder reads the source in its encoder; a causal LM reads it as the
+beginning of one sequence that the target ends.
+"""
+
+import json
+import random
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from kardlib.artifacts.device import free_memory, pick_device
+from kardlib.artifacts.store import check_begun
+from kardlib.data.files import DataError
+from kardlib.models.catalogue import load_weights, pinned
+from kardlib.models.costs import check_memory, read_shape
+from kardlib.models.nano import build_student, build_tokenizer
+from kardlib.models.training import PartTrainer, PlainProgress, add_lora, find_checkpoint, find_place, merge_embeddings
+from kardlib.settings import NANO, DaptSettings, StudentSettings
+
+transformers_logging.disable_progress_bar()  # of loading and saving, which takes no time
+
+Example = tuple[str, str]  # source and target text
+_CONCLUDED = re.compile(r"answer is \(?[A-J]\b")
+
+
+def load_student(
+    name: str, revision: str | None = None, seed: int = 0
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and its tokenizer: a nano model's name, a folder, a Hub id, or "random-t5".
+
+    A model of the paper comes at the revision that `models.py` pins unless another is given.
+    "random-t5" has the middle nano size and weights drawn from `seed`: it runs every step on any text, knowing nothing.
+    Raises DataError where there is no such model, it is neither an encoder-decoder nor a causal LM, or its tokenizer
+    knows no end.
+    """
+    if name == "random-t5":
+        torch.manual_seed(seed)
+        nano = build_tokenizer()
+        return build_student("t5-nano-base", len(nano)), nano
+    place = NANO / name if (NANO / name).is_dir() else name
+    try:
+        revision = revision or pinned(name)
+        config = AutoConfig.from_pretrained(place, revision=revision)
+        architectures = config.architectures or [config.model_type]
+        if not config.is_encoder_decoder and set(architectures).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+            raise ValueError(f"a {architectures[0]} is neither an encoder-decoder nor a causal LM")
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = load_weights(kind, place, revision)
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
+        if tokenizer.eos_token is None:
+            raise ValueError("its tokenizer has no end token, so that no text would ever end")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"no student could be loaded from {name!r} (a nano model, a folder with config.json and model.safetensors, "
+            f"or a Hub id): {str(error).splitlines()[0]}"
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # masks and labels say what is padding, so any token will do
+    if not config.is_encoder_decoder:
+        tokenizer.padding_side = "left"  # what is written must follow the source's last token
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def source_limit(config: PreTrainedConfig, settings: StudentSettings) -> int:
+    """Tokens of a source that are read: a causal LM's positions must also hold what it writes. Raises DataError."""
+    positions = None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
+    limit = min(settings.max_source_tokens, (positions or 10**9) - settings.max_new_tokens)
+    if limit < 1:
+        raise DataError(
+            f"student.max_new_tokens = {settings.max_new_tokens} leaves no room for a question in the {positions} "
+            f"positions of a {config.model_type}: lower it"
+        )
+    return limit
+
+
+class Examples(torch.utils.data.Dataset):
+    """Tokenised sources and targets, each cut to its limit; padded per batch, never here.
+
+    A causal LM's `input_ids` hold both, with -100 for the source in `labels`, where no loss is taken.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        tokenizer: PreTrainedTokenizerBase,
+        settings: StudentSettings,
+        config: PreTrainedConfig,
+    ):
+        sources, targets = (list(texts) for texts in zip(*examples, strict=True))
+        limits: dict[str, Any] = {"truncation": True, "return_token_type_ids": False}
+        tokenizer.truncation_side = settings.truncation_side
+        self.inputs = tokenizer(sources, max_length=source_limit(config, settings), **limits).input_ids
+        if config.is_encoder_decoder:
+            self.labels = tokenizer(text_target=targets, max_length=settings.max_new_tokens, **limits).input_ids
+        else:
+            limits |= {"max_length": settings.max_new_tokens - 1, "add_special_tokens": False}
+            ends = [
+                [*ids, tokenizer.eos_token_id] for ids in tokenizer([f"\n{t}" for t in targets], **limits).input_ids
+            ]
+            self.labels = [[-100] * len(ids) + end for ids, end in zip(self.inputs, ends, strict=True)]
+            self.inputs = [ids + end for ids, end in zip(self.inputs, ends, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, i: int) -> dict[str, list[int]]:
+        return {"input_ids": self.inputs[i], "attention_mask": [1] * len(self.inputs[i]), "labels": self.labels[i]}
+
+
+def train_student(
+    examples: Sequence[Example], settings: StudentSettings, seed: int, folder: Path, sharded: bool = False
+) -> None:
+    """Fine-tune `settings.model` on the examples and save it in `folder`, LoRA's updates merged into the weights.
+
+    A run that was killed goes on from `folder/checkpoints` and ends with the same weights. In each of several processes
+    (`launch.py`) it takes a part of every batch; `sharded` also divides the weights among them. Raises DataError, and
+    TooLargeError before anything is trained if the device's memory cannot hold it (not asked where it is divided), and
+    StoreError for checkpoints of other settings.
+    """
+    set_seed(seed)
+    free, place = free_memory()
+    model, tokenizer = load_student(settings.model, settings.revision, seed)
+    trained = add_lora(model) if settings.lora else model
+    device, data = pick_device(), Examples(examples, tokenizer, settings, model.config)
+    source, target = (max(map(len, ids)) for ids in (data.inputs, data.labels))
+    target = target if model.config.is_encoder_decoder else 0  # a causal LM's inputs hold both
+    shape = read_shape(model.config.to_dict(), model.num_parameters())
+    batch = -(-min(settings.batch, len(data)) // find_place()[1])
+    if not sharded:
+        check_memory(shape, settings, batch, source, target, bf16=device.bf16, free=free, place=place)
+    check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
+    steps = settings.steps or -(-len(examples) // settings.batch) * settings.epochs
+    arguments = TrainingArguments(
+        output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
+        per_device_train_batch_size=settings.batch, num_train_epochs=settings.epochs,
+        max_steps=settings.steps or -1, learning_rate=settings.lr,
+        warmup_steps=int(settings.warmup * steps), lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0,
+        save_strategy="steps", save_steps=max(100, steps // 5), save_total_limit=1, logging_steps=max(10, steps // 4),
+        report_to=[], disable_tqdm=True, ddp_find_unused_parameters=False, fsdp=sharded,  # type: ignore[arg-type]
+        fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+    )  # fmt: skip
+    if sharded:
+        merge_embeddings(trained)
+    trainer = PartTrainer(
+        trained, arguments, train_dataset=data, callbacks=[PlainProgress()],
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
+    trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded))
+    gathered = trainer.accelerator.get_state_dict(trainer.model) if sharded else {}  # by all processes together
+    if not trainer.is_world_process_zero():
+        return
+    if sharded:
+        model = load_student(settings.model, settings.revision, seed)[0]
+        trained = add_lora(model) if settings.lora else model
+        trained.load_state_dict(gathered)
+    if settings.lora:
+        model = trained.merge_and_unload()  # type: ignore[operator]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
+    (folder / "losses.json").write_text(json.dumps(losses))
+
+
+def mask_spans(text: str, settings: DaptSettings, sentinels: Sequence[str], rng: random.Random) -> Example:
+    """Span corruption (T5, Section 3.1.4): spans of words become sentinels; the target restores them in order.
+
+    A share `settings.masked` of the words, at least one, in spans of `settings.span` words on average; `sentinels` are
+    used in turn, the last of them again and again.
+    """
+    words = text.split()
+    masked = {rng.randrange(len(words))}
+    while len(masked) < settings.masked * len(words):
+        start, length = rng.randrange(len(words)), max(1, round(rng.expovariate(1 / settings.span)))
+        masked |= set(range(start, min(start + length, len(words))))
+    source, target, spans = [], [], 0
+    for i, word in enumerate(words):
+        if i in masked and i - 1 not in masked:
+            sentinel = sentinels[min(spans, len(sentinels) - 1)]
+            source.append(sentinel)
+            target.append(sentinel)
+            spans += 1
+        (target if i in masked else source).append(word)
+    return " ".join(source), " ".join(target)
+
+
+def adapt_student(
+    passages: Sequence[str],
+    dapt: DaptSettings,
+    settings: StudentSettings,
+    seed: int,
+    folder: Path,
+    sharded: bool = False,
+) -> None:
+    """Domain-adaptive pretraining (KARD, Figure 3): train on the passages alone.
+
+    An encoder-decoder restores masked spans, masked anew in every epoch; a causal LM predicts every next token.
+    """
+    model, tokenizer = load_student(settings.model, settings.revision, seed)
+    texts = [text for _ in range(dapt.epochs) for text in passages if text.split()]
+    if model.config.is_encoder_decoder:
+        known, rng = tokenizer.get_vocab(), random.Random(seed)
+        sentinels = [t for i in range(100) if (t := f"<extra_id_{i}>") in known] or [tokenizer.mask_token]
+        examples = [mask_spans(text, dapt, sentinels, rng) for text in texts]
+    else:
+        examples = [("", text) for text in texts]
+        settings = settings.model_copy(
+            update={"max_new_tokens": settings.max_source_tokens}
+        )  # a passage's, not a target's
+    settings = settings.model_copy(update={"lr": dapt.lr, "epochs": 1, "steps": None})
+    train_student(examples, settings, seed, folder, sharded)
+
+
+class AnswerIsOut(StoppingCriteria):
+    """Ends a sequence once its text names an option: what a pretrained LM goes on to say is not read.
+
+    Decoding costs, so it looks at the last tokens at every eighth step only, and never at the first `start`: the padded
+    source. Steps are counted from there, so that a text ends at the same word in every batch.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int):
+        self.tokenizer, self.start = tokenizer, start
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        if (input_ids.shape[1] - self.start) % 8 == 0:
+            tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -20:], skip_special_tokens=True)
+            done |= torch.tensor([bool(_CONCLUDED.search(tail)) for tail in tails], device=done.device)
+        return done
+
+
+@torch.inference_mode()
+def write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[str],
+    settings: StudentSettings,
+    seed: int,
+) -> list[list[str]]:
+    """For every source the student's texts: one if greedy, else `settings.samples` (top-k, top-p).
+
+    Sources are taken in order of length, so that a batch holds little padding; greedy texts do not depend on the batch.
+    """
+    device = pick_device()
+    model = model.to(device.type, torch.bfloat16 if device.bf16 else torch.float32).eval()  # type: ignore[arg-type]
+    set_seed(seed)
+    limit = source_limit(model.config, settings)
+    tokenizer.truncation_side = settings.truncation_side
+    ids = tokenizer(list(sources), truncation=True, max_length=limit).input_ids
+    sampling: dict[str, Any] = {"do_sample": False}
+    if settings.samples > 1:
+        sampling = {"do_sample": True, "top_k": settings.top_k, "top_p": settings.top_p,
+                    "num_return_sequences": settings.samples}  # fmt: skip
+    texts: list[list[str]] = [[] for _ in sources]
+    for batch in _batches(sorted(range(len(ids)), key=lambda i: (len(ids[i]), i)), settings.generation_batch):
+        inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(device.type)
+        start = 0 if model.config.is_encoder_decoder else inputs.input_ids.shape[1]  # a causal LM repeats its source
+        written = model.generate(  # type: ignore[operator]
+            **inputs, max_new_tokens=settings.max_new_tokens, **sampling,
+            stopping_criteria=StoppingCriteriaList([AnswerIsOut(tokenizer, start)]),
+        )  # fmt: skip
+        decoded = tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)
+        for row, i in enumerate(batch):
+            texts[i] = decoded[row * settings.samples : (row + 1) * settings.samples]
+    return texts
+
+
+def write_predictions(sources: Sequence[str], settings: StudentSettings, seed: int, folder: Path) -> None:
+    """What the student that `settings.model` names writes for every source: `folder/texts.json`. Raises DataError."""
+    texts = write(*load_student(settings.model, settings.revision, seed), sources, settings, seed)
+    (folder / "texts.json").write_text(json.dumps(texts))
+
+
+def _batches(items: Sequence[int], size: int) -> Iterable[Sequence[int]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

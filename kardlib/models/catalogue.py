@@ -1,0 +1,224 @@
+"""The models of the papers as data: names, revisions and shapes; the one way to load weights, and what names them.
+
+Nothing here imports torch.
+"""
+
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from kardlib.artifacts.store import hash_file
+from kardlib.data.files import DataError
+from kardlib.settings import (
+    NANO,
+)
+
+# Else transformers would have an outside service convert a model without safetensors, and load what that service
+# proposes to its repository
+os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+
+Kind = Literal["encoder-decoder", "causal", "encoder"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides a model's memory and FLOPs. Layers are 0 on the side that a model does not have."""
+
+    kind: Kind
+    parameters: int
+    encoder_layers: int
+    decoder_layers: int
+    width: int
+    feed_forward: int
+    heads: int
+    head_size: int
+    vocabulary: int
+    gated: bool = False  # a third matrix in the feed-forward layer
+
+    @property
+    def attention(self) -> int:
+        """Weights of one attention: query, key, value and output."""
+        return 4 * self.width * self.heads * self.head_size
+
+    @property
+    def dense(self) -> int:
+        """Weights of one feed-forward layer."""
+        return (3 if self.gated else 2) * self.width * self.feed_forward
+
+
+def read_shape(config: Mapping[str, Any], parameters: int) -> Shape:
+    """The shape that a config.json describes, in T5's names or in those that other models share.
+
+    What it does not say counts as nothing, so that estimates come out low rather than fail.
+    """
+
+    def first(*names: str) -> Any:
+        return next((config[name] for name in names if config.get(name) is not None), 0)
+
+    width, heads = first("d_model", "hidden_size"), first("num_heads", "num_attention_heads") or 1
+    layers = first("num_layers", "num_hidden_layers")
+    both = config.get("model_type") == "t5" or config.get("is_encoder_decoder", False)
+    encoder = not both and "bert" in config.get("model_type", "")
+    return Shape(
+        "encoder-decoder" if both else "encoder" if encoder else "causal", parameters,
+        encoder_layers=layers if both or encoder else 0,
+        decoder_layers=0 if encoder else first("num_decoder_layers") or layers,
+        width=width, feed_forward=first("d_ff", "ffn_dim", "encoder_ffn_dim", "intermediate_size"), heads=heads,
+        head_size=first("d_kv", "head_dim") or width // heads, vocabulary=first("vocab_size"),
+        gated="gated" in config.get("feed_forward_proj", "") or config.get("hidden_act") == "silu",
+    )  # fmt: skip
+
+
+class Model(NamedTuple):
+    """A model on the Hub. `config` holds the fields of its config.json that differ from the defaults of its type.
+
+    Its revision is a commit that others' public code names too. None where none was found: then the commit that the
+    model has at its first use on a machine is taken, and named by all that is made with it (`pinned`). OPT and LinkBERT
+    may have no safetensors there: `load_weights` says how to convert them once. Pull requests with some are anybody's.
+    """
+
+    name: str
+    revision: str | None
+    kind: Kind
+    parameters: int
+    bytes_per_weight: int  # as stored
+    config: dict[str, Any]
+
+    @property
+    def shape(self) -> Shape:
+        return read_shape(self.config, self.parameters)
+
+    @property
+    def download(self) -> int:
+        """Bytes of the weights; a tokenizer is a few megabytes more."""
+        return self.parameters * self.bytes_per_weight
+
+
+T5 = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, "decoder_start_token_id": 0}
+FLAN = {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+OPT = {"model_type": "opt", "vocab_size": 50272, "max_position_embeddings": 2048, "num_hidden_layers": 24}
+BERT = {"model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "intermediate_size": 3072,
+        "num_hidden_layers": 12, "num_attention_heads": 12}  # fmt: skip
+
+MODELS = {
+    m.name: m
+    for m in (
+        # students of MedQA: KARD, Table 1
+        Model("google/flan-t5-base", "7bcac572ce56db69c1ea7c8af255c5d7c9672fc2", "encoder-decoder", 247_577_856, 4,
+              FLAN | {"d_model": 768, "d_ff": 2048, "num_heads": 12, "num_layers": 12}),
+        Model("google/flan-t5-large", "0613663d0d48ea86ba8cb3d7a44f0f65dc596a2a", "encoder-decoder", 783_150_080, 4,
+              FLAN | {"d_model": 1024, "d_ff": 2816, "num_heads": 16, "num_layers": 24}),
+        Model("google/flan-t5-xl", "7d6315df2c2fb742f0f5b556879d730926ca9001", "encoder-decoder", 2_849_757_184, 4,
+              FLAN | {"d_model": 2048, "d_ff": 5120, "num_heads": 32, "num_layers": 24}),
+        Model("facebook/opt-350m", "08ab08cc4b72ff5593870b5d527cf4230323703c", "causal", 331_196_416, 2,
+              OPT | {"hidden_size": 1024, "ffn_dim": 4096, "num_attention_heads": 16, "word_embed_proj_dim": 512,
+                     "do_layer_norm_before": False}),
+        Model("facebook/opt-iml-1.3b", None, "causal", 1_315_758_080, 2,
+              OPT | {"hidden_size": 2048, "ffn_dim": 8192, "num_attention_heads": 32}),
+        # students of StrategyQA and OpenbookQA: KARD, Table 2
+        Model("google-t5/t5-base", "a9723ea7f1b39c1eae772870f3b547bf6ef7e6c1", "encoder-decoder", 222_903_552, 4,
+              T5 | {"d_model": 768, "d_ff": 3072, "num_heads": 12, "num_layers": 12}),
+        Model("google-t5/t5-large", "150ebc2c4b72291e770f58e6057481c8d2ed331a", "encoder-decoder", 737_668_096, 4,
+              T5 | {"d_model": 1024, "d_ff": 4096, "num_heads": 16, "num_layers": 24}),
+        Model("google-t5/t5-3b", "bed96aab9ee46012a5046386105ee5fd0ac572f0", "encoder-decoder", 2_851_598_336, 4,
+              T5 | {"d_model": 1024, "d_ff": 16384, "d_kv": 128, "num_heads": 32, "num_layers": 24}),
+        # rerankers: LinkBERT, for MedQA BioLinkBERT
+        Model("michiyasunaga/LinkBERT-base", None, "encoder", 108_310_272, 4, BERT | {"vocab_size": 28996}),
+        Model("michiyasunaga/BioLinkBERT-base", "b71f5d70f063d1c8f1124070ce86f1ee463ca1fe", "encoder", 108_232_704, 4,
+              BERT | {"vocab_size": 28895}),
+        # not the paper's: the reranker of real questions on a CPU, and where RAG's retriever starts
+        Model("sentence-transformers/all-MiniLM-L6-v2", "c9745ed1d9f207416be6d2e6f8de32d1f16199bf", "encoder",
+              22_713_216, 4, BERT | {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}),
+        Model("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594", "encoder", 109_482_240, 4,
+              BERT),
+    )
+}  # fmt: skip
+
+
+def find_model(name: str) -> Model | None:
+    """The table's entry; "minilm" is short for its own."""
+    return MODELS.get("sentence-transformers/all-MiniLM-L6-v2" if name == "minilm" else name)
+
+
+def pinned(name: str) -> str | None:
+    """The commit of a model on the Hub: the table's, else what "main" was at its first use. None for what lies here.
+
+    Raises DataError where the Hub has no such model or is out of reach, unless `without_network`.
+    """
+    if name in ("random-t5", "minilm") or (NANO / name).is_dir() or Path(name).exists() or Path(name).is_absolute():
+        return None
+    return (MODELS[name].revision if name in MODELS else None) or _resolve(name, _ask)
+
+
+_ask = True
+
+
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Within it `pinned` knows only the table's commits and those resolved before."""
+    global _ask
+    before, _ask = _ask, False
+    try:
+        yield
+    finally:
+        _ask = before
+
+
+@functools.cache
+def _resolve(name: str, ask: bool) -> str | None:
+    """What "main" meant at the first use: the Hub's cache on this machine keeps it for other processes and runs."""
+    from huggingface_hub import HfApi, hf_hub_download  # imported late: it takes half a second
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, "config.json", local_files_only=True)).parent.name
+    except (LocalEntryNotFoundError, ValueError):  # the latter: no name that the Hub allows
+        if not ask:
+            return None
+    try:
+        HfApi().model_info(name, timeout=5)  # fails at once without a network; a download tries again and again
+        commit = Path(hf_hub_download(name, "config.json")).parent.name
+    except Exception as error:  # whatever the Hub client's HTTP library raises
+        raise DataError(
+            f"the Hub has no model {name!r}, or is out of reach ({str(error).strip().splitlines()[0]}): correct the "
+            "name, check the network, or give a folder with config.json and model.safetensors"
+        ) from None
+    print(f"{name} is taken at the commit {commit}", flush=True)
+    return commit
+
+
+def load_weights(kind: Any, place: str | Path, revision: str | None) -> Any:
+    """`kind` is a class of transformers that loads models; weights in fp32, from safetensors alone.
+
+    Raises what transformers raises, and ValueError for a model without safetensors.
+    """
+    try:
+        return kind.from_pretrained(place, revision=revision, use_safetensors=True, dtype="float32")
+    except OSError as error:
+        if "cannot be loaded with `safetensors`" not in str(error):
+            raise
+        take = f"from_pretrained('{place}', revision='{revision}'"
+        raise ValueError(
+            f"its commit {revision} has no safetensors, and nothing else is loaded: convert it once with "
+            f'DISABLE_SAFETENSORS_CONVERSION=1 python -c "import transformers as t; t.{kind.__name__}.{take}, '
+            f"use_safetensors=False).save_pretrained('FOLDER'); t.AutoTokenizer.{take}).save_pretrained('FOLDER')\" "
+            "(it reads tensors only, no code), and give FOLDER instead"
+        ) from None
+
+
+def identify(model: str, revision: str | None = None) -> str:
+    """What an artifact's name says of a model: the hash of its weights where they are here, else name and revision."""
+    for place in (NANO / model, Path(model)):
+        if (place / "model.safetensors").is_file():
+            return _hash_weights(place / "model.safetensors")
+    revision = revision or pinned(model)
+    return f"{model}@{revision}" if revision else model
+
+
+@functools.cache
+def _hash_weights(file: Path) -> str:
+    return hash_file(file)[:16]

@@ -1,0 +1,166 @@
+"""What processes that train one model together share: every step's batch, cut into a part for each of them.
+
+A step depends on its global batch alone, never on how many processes work on it: examples come in an order that the
+seed and the epoch decide, a part's loss counts by its tokens, and gradients are summed over the parts. So any number
+of processes goes on from the checkpoints of any other. What differs is the last bits of a sum and, in a model with
+dropout, which units are dropped. `launch.py` starts the processes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+
+from kardlib.data.files import DataError
+
+T = TypeVar("T")
+
+
+def find_place() -> tuple[int, int]:
+    """This process's number and how many there are; (0, 1) where no process group was started."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+def part_of(batch: Sequence[T], rank: int, processes: int) -> Sequence[T]:
+    """A process's part of a batch: neighbours stay together; empty for some where a batch has fewer items."""
+    return batch[len(batch) * rank // processes : len(batch) * (rank + 1) // processes]
+
+
+def sum_over_processes(loss: Tensor, weights: Iterable[nn.Parameter]) -> None:
+    """Replace the loss and the weights' gradients, those of this process's part, by the sums over all parts."""
+    if find_place()[1] > 1:
+        distributed.all_reduce(loss)
+        for weight in weights:
+            if weight.grad is None:  # an empty part
+                weight.grad = torch.zeros_like(weight)
+            distributed.all_reduce(weight.grad)
+
+
+def merge_embeddings(model: nn.Module) -> None:
+    """Let modules that look up the same weights be the same module, as FSDP asks of a T5's encoder and decoder.
+
+    It divides the weights of each module once and refuses those that a second one holds (accelerate 1.15 groups an
+    embedding with the output layer tied to it, but not with another embedding).
+    """
+    shared = model.get_input_embeddings()  # type: ignore[operator]
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Embedding) and child.weight is shared.weight:
+                setattr(module, name, shared)
+
+
+class EpochOrder(LengthGroupedSampler):
+    """Examples of about one length together, in an order that the seed and the epoch decide.
+
+    The numbers drawn are those that a `DataLoader` with transformers' sampler takes from torch's global generator in a
+    run that is never interrupted and drops no units. Taken from there, they would depend on where a killed run goes on.
+    """
+
+    def __init__(self, batch: int, dataset: Any, seed: int, epoch: Callable[[], int]):
+        super().__init__(batch, dataset=dataset, model_input_name="input_ids")
+        self.seed, self.epoch = seed, epoch
+
+    def __iter__(self) -> Any:
+        generator = torch.Generator().manual_seed(self.seed)
+        order: list[int] = []
+        for _ in range(self.epoch() + 1):
+            torch.empty((), dtype=torch.int64).random_(generator=generator)  # the DataLoader's own seed
+            order = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        return iter(order)
+
+
+class PartTrainer(Trainer):
+    """transformers' Trainer, whose processes each take their part of one global batch.
+
+    `per_device_train_batch_size` is the batch of all of them here, so that a checkpoint fits any number of processes.
+    The Trainer's own way gives every process batches of its own, repeats examples until the last ones are full, and
+    multiplies a T5's loss by the number of processes: T5 averages over the tokens of its part, whatever all have.
+    """
+
+    def __init__(self, model: Any, args: TrainingArguments, **others: Any):
+        if args.n_gpu > 1:
+            args._n_gpu = 1  # else one process takes all GPUs (DataParallel), and a batch for each of them
+        super().__init__(model, args, **others)
+        if args.world_size > 1:
+            self.compute_loss_func = self.part_of_loss
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of all processes, of which `collate` keeps this one's part."""
+        parts, examples = self.args.gradient_accumulation_steps, len(self.train_dataset)  # type: ignore[arg-type]
+        batch = self.args.per_device_train_batch_size
+        steps = -(-examples // (batch * parts))  # of an epoch
+        order = EpochOrder(
+            batch * parts, self.train_dataset, self.args.seed, lambda: self.state.global_step // steps
+        )  # the state of a run that goes on is that of its checkpoint
+        return DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch, sampler=order, collate_fn=self.collate, pin_memory=self.args.device.type == "cuda",
+        )  # fmt: skip
+
+    def collate(self, batch: Sequence[dict[str, Any]]) -> Mapping[str, Any]:
+        """This process's part as tensors; where it is empty, an example without labels, which adds nothing."""
+        part = list(part_of(batch, *find_place()))
+        if not part:
+            part = [{**batch[0], "labels": [-100] * len(batch[0]["labels"])}]
+        return self.data_collator(part)
+
+    def part_of_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
+        """The part's summed loss over the number of tokens that all parts have: (B, T, V) logits, (B, T) labels.
+
+        The Trainer multiplies it by the number of processes, by which their gradients' mean is then divided.
+        """
+        logits = outputs.logits
+        if not self.model.config.is_encoder_decoder:  # type: ignore[union-attr]
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        total = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+        return total / num_items_in_batch
+
+
+def add_lora(model: PreTrainedModel) -> nn.Module:
+    """Low-rank updates of the query and value projections, found by the model's type. Raises DataError."""
+    try:
+        from peft import LoraConfig, get_peft_model  # imported late: it is optional
+
+        return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.1))
+    except ImportError:
+        raise DataError("LoRA needs the package peft: run pip install 'kardlib[lora]', or set lora to false") from None
+    except ValueError as error:
+        kind = model.config.model_type
+        raise DataError(f"LoRA does not know the query and value layers of a {kind!r}: set lora to false") from error
+
+
+class PlainProgress(TrainerCallback):
+    """One line of text at each log, as batch runs want it."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        if logs and "loss" in logs and state.is_world_process_zero:
+            print(f"  step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.3f}", flush=True)
+
+
+def find_checkpoint(folder: Path, sharded: bool) -> str | None:
+    """The last whole checkpoint: its state is what the Trainer writes last.
+
+    Raises DataError where it was written with the other `sharded`: its weights lie in other files.
+    """
+    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    if not whole:
+        return None
+    last = max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))
+    was = any(last.glob("pytorch_model_fsdp*"))
+    if was != sharded:
+        raise DataError(
+            f"{folder.parent.name} was begun with compute.strategy = {'fsdp' if was else 'ddp'}: go on with it (the "
+            "number of processes may change), or delete that folder"
+        )
+    return str(last)

@@ -1,0 +1,391 @@
+"""ReAugKD's losses, classifiers and training: what a teacher and its students learn, and from what.
+
+B texts in a batch, C labels, d the student's embedding size. `reaugkd.py` says which parts of
+the method are sourced and which are reconstructed, and puts them together.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, huber_loss, kl_div, normalize
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from kardlib.artifacts.device import pick_device
+from kardlib.artifacts.store import check_begun, write_json
+from kardlib.data.files import DataError
+from kardlib.models.catalogue import identify
+from kardlib.models.encoders import count_positions, length_batches, load_encoder
+from kardlib.models.training import PartTrainer, PlainProgress, find_checkpoint
+from kardlib.reaugkd.memory import (
+    Array,
+    KnowledgeBase,
+    Outputs,
+    load_knowledge_base,
+    read_outputs,
+    save_knowledge_base,
+    write_outputs,
+)
+from kardlib.reaugkd.tasks import Example, Task
+from kardlib.retrieval.dense import build_index
+from kardlib.settings import Losses, ReAugKDSettings
+
+HEAD, HEAD_FACTS = "head.safetensors", "classifier.json"
+TOKENS = 4096  # padded tokens that an encoder reads at once
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The equations
+
+
+def contrastive_loss(z: Tensor, labels: Tensor, tau: float) -> Tensor:
+    """Supervised contrastive loss of the projection: z (B, d) of length 1, labels (B,).
+
+    `-1/|P(i)| sum_{p in P(i)} log softmax_{a != i}(z_i . z_a / tau)_p`, `P(i)` the others with the label of `i`; mean
+    over those that have others (Khosla et al. 2020, L_out; that ReAugKD uses this loss is sourced, its form is not).
+    Raises DataError where no two examples share a label.
+    """
+    same = labels[:, None] == labels[None, :]
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    positive = same & ~itself
+    counts = positive.sum(1)
+    if not counts.any():
+        raise DataError("the contrastive loss needs two examples with the same label in a batch: enlarge the batch")
+    log_softmax = (z @ z.T / tau).masked_fill(itself, -torch.inf).log_softmax(1)
+    per_anchor = -log_softmax.masked_fill(~positive, 0.0).sum(1) / counts.clamp(min=1)
+    return per_anchor[counts > 0].mean()
+
+
+def soft_label_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """`T^2 KL(softmax(teacher / T) || softmax(student / T))`, mean over the batch; both (B, C) (Hinton et al. 2015)."""
+    target, own = ((logits / temperature).log_softmax(1) for logits in (teacher_logits, student_logits))
+    return temperature**2 * kl_div(own, target, reduction="batchmean", log_target=True)
+
+
+def relational_loss(s: Tensor, z: Tensor, tau: float) -> Tensor:
+    """`KL(q_i || p_i)`, mean over the batch (formula **reconstructed**); s and z are (B, d) of length 1.
+
+    `q_ij = softmax_{j != i}(z_i . z_j / tau)` between teacher embeddings, `p_ij = softmax_{j != i}(s_i . z_j / tau)`
+    from the student's to the teacher's: a student's text should stand to the memory as its teacher's embedding does.
+    """
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    log_q, log_p = ((x @ z.T / tau).masked_fill(itself, -torch.inf).log_softmax(1) for x in (z, s))
+    return (log_q.exp() * (log_q - log_p)).masked_fill(itself, 0.0).sum(1).mean()
+
+
+def rkd_loss(s: Tensor, t: Tensor, angle_weight: float = 2.0) -> Tensor:
+    """Relational knowledge distillation (Park et al., CVPR 2019): distances plus `angle_weight` times angles.
+
+    s (B, d) and t (B, d_t) are embeddings of any length. Huber loss between the distances of all pairs, each side
+    divided by its mean, and between the cosines of the angles at the middle of all triplets.
+    """
+    distances_s, distances_t = (_distances(x) / _mean_distance(x) for x in (s, t))
+    return huber_loss(distances_s, distances_t) + angle_weight * huber_loss(_angles(s), _angles(t))
+
+
+def _distances(x: Tensor) -> Tensor:
+    """(B, B), 0 on the diagonal; the root of 0 has no gradient, so it is taken of the others alone."""
+    squares = (x[:, None] - x[None, :]).square().sum(2)
+    return torch.where(squares > 0, squares.where(squares > 0, 1.0).sqrt(), 0.0)
+
+
+def _mean_distance(x: Tensor) -> Tensor:
+    distances = _distances(x)
+    return distances.sum() / (distances > 0).sum().clamp(min=1)
+
+
+def _angles(x: Tensor) -> Tensor:
+    """(B, B, B): the cosine at `j` between the directions to `i` and to `k`."""
+    directions = normalize(x[None, :] - x[:, None], dim=2)  # (j, i, d)
+    return directions @ directions.transpose(1, 2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Encoders that classify
+
+
+class Classifier(nn.Module):
+    """An encoder and a linear head: tokens to an embedding (B, d) and logits (B, C)."""
+
+    def __init__(
+        self, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, labels: int, pooling: str, seed: int = 0
+    ):
+        super().__init__()
+        self.encoder: Any = encoder
+        self.tokenizer, self.pooling = tokenizer, pooling
+        self.head = nn.Linear(encoder.config.hidden_size, labels)
+        nn.init.normal_(self.head.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.encoder(**inputs).last_hidden_state  # (B, T, d)
+        mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
+        embedding = hidden[:, 0] if self.pooling == "cls" else (hidden * mask).sum(1) / mask.sum(1)
+        return embedding, self.head(embedding)
+
+    def tokenize(self, examples: Sequence[Example], max_tokens: int) -> list[dict[str, list[int]]]:
+        """What the encoder is given for every example; the longer text of a pair is cut first."""
+        texts, pairs = [e.text for e in examples], [e.pair for e in examples]
+        tokens = self.tokenizer(
+            texts, pairs if any(pairs) else None, truncation=True,
+            max_length=min(max_tokens, count_positions(self.encoder)),
+            return_token_type_ids=getattr(self.encoder.config, "type_vocab_size", 0) > 1,
+        )  # fmt: skip
+        return [dict(zip(tokens, values, strict=True)) for values in zip(*tokens.values(), strict=True)]
+
+    def save(self, folder: Path) -> None:
+        """Encoder and tokenizer as an ordinary `transformers` checkpoint, the head beside them."""
+        self.encoder.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        save_file(
+            {name: weight.detach().contiguous() for name, weight in self.head.state_dict().items()}, folder / HEAD
+        )
+        write_json(folder / HEAD_FACTS, {"pooling": self.pooling})
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """What `Classifier.save` wrote. Raises DataError."""
+    encoder, tokenizer = load_encoder(str(folder), None, "classifier")
+    head = load_file(folder / HEAD)
+    pooling = json.loads((folder / HEAD_FACTS).read_text())["pooling"]
+    classifier = Classifier(encoder, tokenizer, len(head["weight"]), pooling)
+    classifier.head.load_state_dict(head)
+    return classifier.eval()
+
+
+def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """The encoder with the given ones of its layers alone, counted from 0. Raises DataError."""
+    count = encoder.config.num_hidden_layers
+    stacks = [(n, m) for n, m in encoder.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if not stacks:
+        raise DataError(f"a {encoder.config.model_type!r} encoder has no list of {count} layers to choose from")
+    if not layers or not all(0 <= i < count for i in layers):
+        raise DataError(f"layers {list(layers)} cannot be kept of {count}: give numbers from 0 to {count - 1}")
+    name, stack = stacks[0]
+    parent, _, attribute = name.rpartition(".")
+    setattr(encoder.get_submodule(parent), attribute, nn.ModuleList(copy.deepcopy(stack[i]) for i in layers))
+    encoder.config.num_hidden_layers = len(layers)
+    return encoder
+
+
+def build_teacher(settings: ReAugKDSettings, labels: int, seed: int) -> Classifier:
+    """The teacher before fine-tuning. Raises DataError."""
+    encoder, tokenizer = load_encoder(settings.teacher, settings.revision, "teacher")
+    if settings.teacher_layers is not None:
+        encoder = keep_layers(encoder, settings.teacher_layers)
+    return Classifier(encoder, tokenizer, labels, settings.pooling, seed)
+
+
+def build_student(settings: ReAugKDSettings, labels: int, seed: int) -> Classifier:
+    """The student before training: its own backbone, or layers of the teacher's, every second one unless said.
+
+    They are the teacher's as it was before fine-tuning: a student that is trained alone must not know the task.
+    """
+    if settings.student is None:
+        student = build_teacher(settings, labels, seed)
+        layers = settings.student_layers or range(0, student.encoder.config.num_hidden_layers, 2)
+        student.encoder = keep_layers(student.encoder, list(layers))
+        return student
+    encoder, tokenizer = load_encoder(settings.student, settings.student_revision, "student")
+    if settings.student_layers is not None:
+        encoder = keep_layers(encoder, settings.student_layers)
+    return Classifier(encoder, tokenizer, labels, settings.pooling, seed)
+
+
+@torch.inference_mode()
+def encode(classifier: Classifier, examples: Sequence[Example], max_tokens: int) -> Outputs:
+    """Outputs for every example, in order; batches of nearly one length."""
+    device = pick_device()
+    classifier = classifier.to(device.type).eval()
+    tokens = classifier.tokenize(examples, max_tokens)
+    rows: dict[int, tuple[Tensor, Tensor]] = {}
+    for batch in length_batches({str(i): t["input_ids"] for i, t in enumerate(tokens)}, TOKENS):
+        padded = classifier.tokenizer.pad([tokens[int(i)] for i in batch], return_tensors="pt").to(device.type)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.bf16):
+            embeddings, logits = classifier(**padded)
+        rows |= {int(i): (e.float().cpu(), l.float().cpu()) for i, e, l in zip(batch, embeddings, logits, strict=True)}
+    columns = zip(*(rows[i] for i in range(len(examples))), strict=True)
+    return Outputs(*(torch.stack(column).numpy() for column in columns))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # embeddings, logits and numbers of a batch's examples -> loss
+
+
+class Numbered(torch.utils.data.Dataset):
+    """Tokens of every example with its number, by which the objective finds its label and what its teacher says."""
+
+    def __init__(self, tokens: Sequence[dict[str, list[int]]]):
+        self.tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {**self.tokens[i], "number": i}
+
+
+class Distiller(PartTrainer):
+    """A `PartTrainer` that minimises an objective; of one process, as a batch's embeddings are compared."""
+
+    objective: Objective
+
+    def __init__(self, *arguments: Any, objective: Objective, **options: Any):
+        super().__init__(*arguments, **options)
+        self.objective = objective
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
+        number = inputs.pop("number")
+        embeddings, logits = model(**inputs)
+        loss = self.objective(embeddings.float(), logits.float(), number)
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+
+def train_classifier(
+    classifier: Classifier,
+    examples: Sequence[Example],
+    objective: Objective,
+    settings: ReAugKDSettings,
+    lr: float,
+    epochs: int,
+    seed: int,
+    folder: Path,
+) -> None:
+    """Train in place. A run that was killed goes on from `folder/checkpoints` and ends with the same weights.
+
+    Raises StoreError for checkpoints of other settings.
+    """
+    set_seed(seed)
+    knobs = settings.model_dump(include={"batch", "max_tokens", "train_words", "warmup"})
+    check_begun(folder, knobs | {"lr": lr, "epochs": epochs, "seed": seed, "number of examples": len(examples)})
+    device = pick_device()
+    classifier.encoder.get_input_embeddings().requires_grad_(settings.train_words)
+    steps = -(-len(examples) // settings.batch) * epochs
+    arguments = TrainingArguments(
+        output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
+        per_device_train_batch_size=settings.batch, num_train_epochs=epochs, learning_rate=lr,
+        warmup_steps=int(settings.warmup * steps), lr_scheduler_type="linear", weight_decay=0.01, max_grad_norm=1.0,
+        save_strategy="steps", save_steps=max(100, steps // 5), save_total_limit=1,
+        logging_steps=max(10, steps // 4), report_to=[], disable_tqdm=True, remove_unused_columns=False,
+    )  # fmt: skip
+    trainer = Distiller(
+        classifier, arguments, objective=objective, callbacks=[PlainProgress()],
+        train_dataset=Numbered(classifier.tokenize(examples, settings.max_tokens)),
+        data_collator=DataCollatorWithPadding(classifier.tokenizer),
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
+    trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded=False))
+
+
+def label_objective(labels: Tensor) -> Objective:
+    """Cross-entropy with the gold labels (N,)."""
+    return lambda embeddings, logits, number: cross_entropy(logits, labels.to(logits.device)[number])
+
+
+def student_objective(
+    losses: Losses, labels: Tensor, teacher: Outputs, keys: Array, settings: ReAugKDSettings
+) -> Objective:
+    """The weighted sum of a method's losses; `teacher` and `keys` (N, d) hold what the teacher says of training texts.
+
+    Label + soft-label + relational loss is ReAugKD's sum (sourced); the weights are not public.
+    """
+    device = pick_device().type
+    labels, logits_t, embeddings_t, z = (
+        torch.as_tensor(x, device=device) for x in (labels, teacher.logits, teacher.embeddings, keys)
+    )
+
+    def objective(s: Tensor, logits: Tensor, number: Tensor) -> Tensor:
+        loss = cross_entropy(logits, labels[number])
+        if "soft" in losses:
+            loss = loss + settings.soft_weight * soft_label_loss(logits, logits_t[number], settings.temperature)
+        if "relational" in losses:
+            loss = loss + settings.relational_weight * relational_loss(normalize(s, dim=1), z[number], settings.tau)
+        if "rkd" in losses:
+            loss = loss + settings.rkd_weight * rkd_loss(s, embeddings_t[number])
+        return loss
+
+    return objective
+
+
+def train_projection(
+    embeddings: Array, labels: NDArray[np.int64], dim: int, count: int, settings: ReAugKDSettings, seed: int
+) -> Callable[[Array], Array]:
+    """A linear layer from the teacher's embedding to `dim`, trained alone; maps (N, d_t) to unit vectors (N, dim).
+
+    It learns from the teacher's outputs, so the teacher cannot change. `count` is the number of labels. Raises
+    DataError for a label without training examples.
+    """
+    present = np.bincount(labels, minlength=count)
+    if not present.all():
+        raise DataError(
+            f"{(present == 0).sum()} of {count} labels have no training example, so that the contrastive loss has an "
+            "empty class: train on more examples (reaugkd.train) or remove the label"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.from_numpy(embeddings), torch.from_numpy(labels)
+    projection = nn.Linear(x.shape[1], dim)
+    nn.init.zeros_(projection.bias)
+    if dim == x.shape[1]:
+        nn.init.eye_(projection.weight)
+    else:
+        nn.init.orthogonal_(projection.weight, generator=generator)
+    optimizer = torch.optim.AdamW(projection.parameters(), lr=settings.projection_lr)
+    for _ in range(settings.projection_steps):
+        drawn = torch.randperm(len(x), generator=generator)[: settings.projection_batch]
+        loss = contrastive_loss(normalize(projection(x[drawn]), dim=1), y[drawn], settings.tau)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    projection.requires_grad_(False)
+    return lambda array: normalize(projection(torch.from_numpy(array)), dim=1).numpy()
+
+
+def train_teacher(task: Task, settings: ReAugKDSettings, seed: int, folder: Path) -> None:
+    """Fine-tune the teacher, and keep what it says of all splits."""
+    teacher = build_teacher(settings, len(task.labels), seed)
+    objective = label_objective(torch.from_numpy(task.gold("train")))
+    lr, epochs = settings.teacher_lr, settings.teacher_epochs
+    train_classifier(teacher, task.splits["train"], objective, settings, lr, epochs, seed, folder)
+    finish(teacher, task, ("train", "dev", "test"), settings, folder)
+
+
+def build_base(task: Task, settings: ReAugKDSettings, teacher: Path, dim: int, seed: int, folder: Path) -> None:
+    """The knowledge base of the training split: projected embeddings, soft labels, HNSW graph."""
+    outputs = read_outputs(teacher)["train"]
+    project = train_projection(outputs.embeddings, task.gold("train"), dim, len(task.labels), settings, seed)
+    keys = project(outputs.embeddings)
+    base = KnowledgeBase(build_index(keys), outputs.probabilities)
+    save_knowledge_base(folder, base, keys, identify(str(teacher)))
+
+
+def distill_student(
+    task: Task, settings: ReAugKDSettings, teacher: Path, base: Path, losses: Losses, seed: int, folder: Path
+) -> None:
+    """One student, and what it says where something is chosen or reported."""
+    student = build_student(settings, len(task.labels), seed)
+    labels = torch.from_numpy(task.gold("train"))
+    keys = load_knowledge_base(base, identify(str(teacher)), student.encoder.config.hidden_size)[1]
+    objective = student_objective(losses, labels, read_outputs(teacher)["train"], keys, settings)
+    train_classifier(student, task.splits["train"], objective, settings, settings.lr, settings.epochs, seed, folder)
+    finish(student, task, ("dev", "test"), settings, folder)
+
+
+def finish(classifier: Classifier, task: Task, splits: Sequence[str], settings: ReAugKDSettings, folder: Path) -> None:
+    """Save a trained classifier and what it says of some splits."""
+    classifier.save(folder)
+    write_outputs(folder, {split: encode(classifier, task.splits[split], settings.max_tokens) for split in splits})

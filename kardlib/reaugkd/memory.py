@@ -1,0 +1,257 @@
+"""ReAugKD's memory: the knowledge base of a teacher's embeddings and soft labels, retrieval from it, and its cost.
+
+Storing both and finding neighbours with HNSW is sourced; the weights in retrieval and the mixing are **reconstructed**;
+the compressed kinds are ours (the authors leave the knowledge base's size to future work).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from scipy.special import softmax
+
+from kardlib.artifacts.store import write_json
+from kardlib.data.files import DataError
+from kardlib.retrieval.dense import EF_SEARCH, build_index, one_thread
+from kardlib.settings import ReAugKDSettings
+
+OUTPUTS = "outputs.safetensors"
+RECALL = 0.96  # of the nearest neighbours that a search should find, on development data
+CANDIDATES = (16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024)  # tried for it
+
+Array = NDArray[np.float32]
+
+
+class KnowledgeBaseError(DataError):
+    """A knowledge base that does not fit what is asked of it."""
+
+
+class Outputs(NamedTuple):
+    """What a classifier says of a split: embeddings (N, d) as they come, and logits (N, C)."""
+
+    embeddings: Array
+    logits: Array
+
+    @property
+    def unit(self) -> Array:
+        """Embeddings of length 1."""
+        return self.embeddings / np.linalg.norm(self.embeddings, axis=1, keepdims=True).clip(1e-12)
+
+    @property
+    def probabilities(self) -> Array:
+        return softmax(self.logits, axis=1)
+
+
+def write_outputs(folder: Path, outputs: Mapping[str, Outputs]) -> None:
+    arrays = {f"{split}.{name}": array for split, o in outputs.items() for name, array in o._asdict().items()}
+    save_file(arrays, folder / OUTPUTS)
+
+
+def read_outputs(folder: Path) -> dict[str, Outputs]:
+    """Outputs by split."""
+    arrays = load_file(folder / OUTPUTS)
+    return {s: Outputs(arrays[f"{s}.embeddings"], arrays[f"{s}.logits"]) for s in {n.split(".")[0] for n in arrays}}
+
+
+@dataclass(frozen=True)
+class KnowledgeBase:
+    """Soft labels `y_j` (N, C) and an index over the projected embeddings `z_j` (N, d), by inner product."""
+
+    index: Any  # a FAISS index
+    soft_labels: NDArray[np.floating]
+
+    @one_thread()
+    def search(self, queries: Array, k: int, candidates: int | None = None) -> tuple[Array, NDArray[np.int64]]:
+        """Similarities and entries of the `k` nearest, (Q, k) each, best first. Raises KnowledgeBaseError.
+
+        `candidates` are how many entries a graph keeps in view on its way; exact search has no use for them.
+        """
+        entries, dim = self.index.ntotal, self.index.d
+        if k > entries:
+            raise KnowledgeBaseError(
+                f"k = {k} neighbours cannot be found among {entries} entries: lower k (reaugkd.ks)"
+            )
+        if queries.shape[1] != dim:
+            raise KnowledgeBaseError(
+                f"the knowledge base holds embeddings of size {dim}, the student's have size {queries.shape[1]}: "
+                "build it for this student"
+            )
+        if isinstance(self.index, faiss.IndexHNSW):
+            self.index.hnsw.efSearch = max(candidates, k) if candidates else max(EF_SEARCH, 2 * k)
+        return self.index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
+
+    def look_up(self, queries: Array, k: int, candidates: int | None = None) -> tuple[Array, Array]:
+        """Similarities (Q, k) and soft labels (Q, k, C) of the nearest; an entry that was not found weighs nothing."""
+        similarities, entries = self.search(queries, k, candidates)
+        return similarities, self.soft_labels[entries].astype(np.float32)
+
+    @property
+    def bytes(self) -> int:
+        """Of the index as FAISS writes it, and of the soft labels."""
+        return len(faiss.serialize_index(self.index)) + self.soft_labels.nbytes
+
+
+@one_thread()
+def compress(keys: Array, soft_labels: Array, gold: NDArray[np.int64], kind: str) -> KnowledgeBase:
+    """A smaller knowledge base from keys (N, d), soft labels (N, C) and gold labels (N,), searched exactly.
+
+    "full" keeps everything in single precision; "half" in half precision; "pq" product-quantises the keys to one byte
+    for every eight numbers; "prototypes_P" keeps P % of every class's entries, at least one: the centres that spherical
+    k-means finds in the class, each with the mean soft label of its members (at 100 %: the entries themselves). The
+    last two keep what else there is in half precision.
+    """
+    if kind == "full":
+        return KnowledgeBase(build_index(keys, "exact"), soft_labels)
+    if kind.startswith("prototypes_"):
+        keys, soft_labels = find_prototypes(keys, soft_labels, gold, int(kind.removeprefix("prototypes_")) / 100)
+    dim = keys.shape[1]
+    index: Any = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    if kind == "pq":
+        index = faiss.IndexPQ(dim, dim // 8, 8, faiss.METRIC_INNER_PRODUCT)
+        index.pq.cp.min_points_per_centroid = 1  # without its warning where entries are few
+    index.train(keys)
+    index.add(keys)
+    return KnowledgeBase(index, soft_labels.astype(np.float16))
+
+
+def find_prototypes(keys: Array, soft_labels: Array, gold: NDArray[np.int64], share: float) -> tuple[Array, Array]:
+    """Class-wise centres of unit length and their members' mean soft labels: `share` of every class, at least one."""
+    centres, means = [], []
+    for label in np.unique(gold):
+        own, soft = keys[gold == label], soft_labels[gold == label]
+        count = max(1, round(share * len(own)))
+        if count == len(own):
+            centres.append(own)
+            means.append(soft)
+            continue
+        limits = {"min_points_per_centroid": 1, "max_points_per_centroid": len(own)}  # no warning, no subset
+        kmeans: Any = faiss.Kmeans(keys.shape[1], count, niter=20, spherical=True, seed=0, **limits)
+        kmeans.train(own)
+        member = kmeans.index.search(own, 1)[1][:, 0]
+        used = np.unique(member)
+        centres.append(kmeans.centroids[used])
+        means.append(np.stack([soft[member == m].mean(0) for m in used]))
+    return np.concatenate(centres), np.concatenate(means)
+
+
+def save_knowledge_base(folder: Path, base: KnowledgeBase, keys: Array, teacher: str) -> None:
+    """Write index, keys and soft labels, and the hash of the teacher's weights (`experiment.identify`)."""
+    faiss.write_index(base.index, str(folder / "index.faiss"))
+    save_file({"keys": keys, "soft_labels": base.soft_labels}, folder / "entries.safetensors")
+    write_json(folder / "knowledge_base.json", {"teacher": teacher, "dim": base.index.d, "entries": base.index.ntotal})
+
+
+def load_knowledge_base(folder: Path, teacher: str, dim: int) -> tuple[KnowledgeBase, Array]:
+    """The knowledge base and its keys; `teacher` is the hash of its weights.
+
+    Raises KnowledgeBaseError if another teacher built it, or for another size.
+    """
+    try:
+        facts = json.loads((folder / "knowledge_base.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        raise KnowledgeBaseError(f"{folder} holds no knowledge base: build it first") from None
+    if facts["teacher"] != teacher:
+        raise KnowledgeBaseError(
+            f"the knowledge base in {folder.name} was built by a teacher with the weights {facts['teacher']}, not "
+            f"{teacher}: build it again with this teacher"
+        )
+    if facts["dim"] != dim:
+        raise KnowledgeBaseError(
+            f"the knowledge base in {folder.name} holds embeddings of size {facts['dim']}, the student's have size "
+            f"{dim}: build it for this student"
+        )
+    arrays = load_file(folder / "entries.safetensors")
+    return KnowledgeBase(faiss.read_index(str(folder / "index.faiss")), arrays["soft_labels"]), arrays["keys"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Retrieval and mixing
+
+
+class Mixing(NamedTuple):
+    """How many neighbours, how sharply they are weighed, the share of the student's own prediction, and how far a graph
+    looks for the neighbours."""
+
+    k: int
+    tau: float
+    beta: float
+    candidates: int | None = None
+
+
+def neighbour_prediction(similarities: Array, soft_labels: Array, tau: float) -> Array:
+    """`sum_j w_j y_j`, `w = softmax(s . z_j / tau)` over the neighbours: (Q, k), (Q, k, C) -> (Q, C); reconstructed."""
+    with np.errstate(over="ignore"):  # the similarity of an entry that was not found
+        scores = similarities / tau
+    weights = np.exp(scores - scores.max(1, keepdims=True))
+    weights /= weights.sum(1, keepdims=True)
+    return np.einsum("qk,qkc->qc", weights, soft_labels)
+
+
+def mix(own: Array, neighbours: Array, beta: float) -> Array:
+    """`p = beta p_student + (1 - beta) sum_j w_j y_j`, (Q, C) each (**reconstructed**)."""
+    return beta * own + (1 - beta) * neighbours
+
+
+def predict(base: KnowledgeBase, students: Sequence[Outputs], mixing: Mixing) -> Array:
+    """Mixed predictions of students (one per seed) on a split, (seeds, N, C)."""
+    found = [base.look_up(s.unit, mixing.k, mixing.candidates) for s in students]
+    return np.stack(
+        [
+            mix(s.probabilities, neighbour_prediction(*f, mixing.tau), mixing.beta)
+            for s, f in zip(students, found, strict=True)
+        ]
+    )
+
+
+def choose_mixing(
+    base: KnowledgeBase,
+    students: Sequence[Outputs],
+    gold: NDArray[np.int64],
+    settings: ReAugKDSettings,
+    betas: Sequence[float] | None = None,
+) -> Mixing:
+    """The best of the grid on a development split, one for all seeds: highest accuracy, then highest log-likelihood.
+
+    Values of `k` above the knowledge base's size are left out if a smaller one is in the grid.
+    """
+    ks = [k for k in settings.ks if k <= base.index.ntotal] or [min(settings.ks)]
+    found = [base.look_up(s.unit, max(ks)) for s in students]
+    own = [s.probabilities for s in students]
+    scored = []
+    for k in ks:
+        for tau in settings.taus:
+            neighbours = [neighbour_prediction(sim[:, :k], soft[:, :k], tau) for sim, soft in found]
+            for beta in betas or settings.betas:
+                p = np.stack([mix(o, n, beta) for o, n in zip(own, neighbours, strict=True)])
+                right = (p.argmax(2) == gold).mean()
+                likelihood = np.log(p[:, np.arange(len(gold)), gold].clip(1e-9)).mean()
+                scored.append((right, likelihood, Mixing(k, tau, beta)))
+    best = max(scored, key=lambda entry: entry[:2])[2]
+    return best._replace(candidates=choose_candidates(base, np.concatenate([s.unit for s in students]), best.k))
+
+
+@one_thread()
+def choose_candidates(base: KnowledgeBase, queries: Array, k: int) -> int | None:
+    """The fewest candidates with which a graph finds a share of `RECALL` of the `k` nearest of these queries.
+
+    How many that takes grows with the number of entries. None where the search is exact.
+    """
+    if not isinstance(base.index, faiss.IndexHNSW):
+        return None
+    nearest = faiss.downcast_index(base.index.storage).search(queries, k)[1]
+    for candidates in CANDIDATES:
+        found = base.search(queries, k, candidates)[1]
+        if measure_recall(found, nearest).mean() >= RECALL:
+            break
+    return candidates
+
+
+def measure_recall(found: NDArray[np.int64], nearest: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The share of the nearest entries that a search found, (Q,), from the entries of both, (Q, k) each."""
+    return np.array([len({*a} & {*b}) / len(b) for a, b in zip(found, nearest, strict=True)])

@@ -1,0 +1,230 @@
+"""Places of one machine, and a real Ray cluster: two nodes here that share no folder, one of which is killed."""
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from kardlib.__main__ import main
+from kardlib.artifacts.engine import PLACES, EngineError, check_ray, connect_ray, run_jobs, take_places
+from kardlib.artifacts.store import MANIFEST, REPOSITORY, Kind, Store, StoreError, artifact_name
+from kardlib.report.claims import judge, read_claims, read_rows
+from kardlib.reproduce import reproduce
+from kardlib.settings import StudentSettings
+from tests.jobs import die, write_elsewhere, write_place
+
+
+def test_jobs_share_the_places_and_who_wants_the_machine_alone_waits_for_all(tmp_path):
+    running, most = [], []
+
+    def work(count: int) -> None:
+        with take_places(tmp_path, count):
+            running.append(count)
+            most.append(list(running))
+            time.sleep(0.1)
+            running.remove(count)
+
+    (tmp_path / ".locks").mkdir()
+    threads = [threading.Thread(target=work, args=(count,)) for count in (1, PLACES, 1, 1, PLACES, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(most) == len(threads) and not running
+    assert max(map(len, most)) == PLACES  # side by side
+    assert all(at_once == [PLACES] or PLACES not in at_once for at_once in most)
+
+
+class Machines:
+    """The cluster's address, the working copy of each node by name, and a way to kill the second node."""
+
+    def __init__(self, folder: Path):
+        from ray.cluster_utils import Cluster
+
+        self.copies = {name: folder / name for name in ("head", "other")}
+        self.cluster = Cluster()
+        self.cluster.add_node(num_cpus=1, include_dashboard=False)
+        self.other = self.cluster.add_node(num_cpus=1, env_vars={"KARD_CACHE": str(self.copies["other"])})
+        self.address = self.cluster.address
+
+    def kill_other(self) -> None:
+        self.cluster.remove_node(self.other, allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory) -> Iterator[Machines]:
+    folder = tmp_path_factory.mktemp("machines")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(REPOSITORY))  # where a machine's workers find this package and these tests
+        patch.setenv("KARD_CACHE", str(folder / "head"))
+        machines = Machines(folder)
+        yield machines
+        connect_ray(machines.address).shutdown()
+        machines.cluster.shutdown()
+
+
+@pytest.fixture
+def on_ray(machines, monkeypatch) -> Machines:
+    monkeypatch.setenv("KARD_ENGINE", "ray")
+    monkeypatch.setenv("KARD_RAY_ADDRESS", machines.address)
+    monkeypatch.setenv("KARD_CACHE", str(machines.copies["head"]))
+    return machines
+
+
+def test_without_an_address_ray_is_started_here(monkeypatch, tmp_path):
+    monkeypatch.setenv("KARD_ENGINE", "ray")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # where Ray's workers find these tests
+    monkeypatch.delenv("KARD_RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    made = list(run_jobs(write_place, Store(tmp_path), [(n,) for n in range(3)], 2))
+    assert made == [tmp_path / artifact_name(Kind("place"), {"number": n}) for n in range(3)]
+    assert {(folder / "place").read_text() for folder in made} == {str(tmp_path)}
+    ray = connect_ray("")
+    assert ray.cluster_resources()["CPU"] == 2
+    ray.shutdown()
+
+
+def test_machines_with_a_url_fetch_what_a_job_needs_into_their_own_copies(on_ray, tmp_path):
+    store = Store(f"file://{tmp_path}/shared")
+    model = store.make(Kind("model"), {}, lambda folder: (folder / "weights").write_text("123") and None)
+    settings = StudentSettings(model=str(model / "weights"))
+    made = list(run_jobs(write_place, store, [(n, settings) for n in (10, 11)], 2))
+    assert {folder.parent for folder in made} == {on_ray.copies["head"]} == {store.root}
+    assert {(folder / "place").read_text() for folder in made} == {str(copy) for copy in on_ray.copies.values()}
+    assert [(folder / "model").read_text() for folder in made] == ["123", "123"]
+    assert (on_ray.copies["other"] / model.name / "weights").read_text() == "123"
+
+
+def test_what_a_job_raises_is_raised_here(on_ray, tmp_path):
+    with pytest.raises(StoreError, match=r"^no room$") as error:
+        list(run_jobs(write_place, Store(tmp_path), [(20, None, "no room"), (21,)], 2))
+    assert type(error.value) is StoreError
+
+
+def test_machines_that_share_nothing_are_told_what_to_share(on_ray, tmp_path):
+    with pytest.raises(EngineError, match=r"^another machine made place-.*, but it is not in .*/here: set KARD_STORE"):
+        list(run_jobs(write_elsewhere, Store(tmp_path / "here"), [(str(tmp_path / "there"),)], 1))
+
+
+def test_a_job_that_kills_every_machine_is_given_up(on_ray, tmp_path, monkeypatch):
+    monkeypatch.setattr("kardlib.artifacts.engine.RETRIES", 1)
+    with pytest.raises(EngineError, match=r"^Ray gave a job up whose machine died 2 times \(.*\): what is finished"):
+        list(run_jobs(die, Store(tmp_path), [(str(tmp_path / "log"),)], 1))
+    assert (tmp_path / "log").read_text().count("tried") == 2
+
+
+def sweep(root: Path, **options) -> tuple[pd.DataFrame, str]:
+    """Scorecard and data of Tables 1 and 2 at the smoke scale with two seeds, by `kard reproduce`."""
+    (root / "notebooks").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "notebooks" / "04_distillation.ipynb", root / "notebooks")
+    smaller = {"seeds": [0, 1], "world.train": 40, "world.test": 10}
+    reproduce("smoke", overrides=smaller, root=root, **options)
+    figures = root / "runs" / "smoke-world" / "figures"
+    return judge(read_claims(), read_rows([figures])).drop(columns="file"), (figures / "04_main.csv").read_text()
+
+
+def read_files(place: Path) -> dict[str, dict]:
+    """Artifact -> sizes and hashes of its files."""
+    manifests = {path.parent.name: json.loads(path.read_text()) for path in place.glob(f"*/{MANIFEST}")}
+    return {name: manifest["files"] for name, manifest in manifests.items() if manifest["kind"] != "index"}
+
+
+def test_a_sweep_survives_the_death_of_a_machine(on_ray, tmp_path, monkeypatch):
+    """The second machine dies while it trains a student; the scorecard is that of one machine alone, bit by bit."""
+    other, shared = on_ray.copies["other"], tmp_path / "shared"
+    seen: list[Path] = []
+
+    def kill_while_it_trains() -> None:
+        end = time.monotonic() + 120
+        while not seen and time.monotonic() < end:
+            time.sleep(0.01)
+            seen.extend(path for path in other.glob("student-*.partial") if (path / MANIFEST).exists())
+        on_ray.kill_other()
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as a job on Ray has
+    killer = threading.Thread(target=kill_while_it_trains)
+    monkeypatch.setenv("KARD_STORE", f"file://{shared}")
+    monkeypatch.delenv("KARD_ENGINE")
+    monkeypatch.delenv("KARD_RAY_ADDRESS")
+    killer.start()
+    on_two = sweep(tmp_path / "two", engine="ray", address=on_ray.address)
+    killer.join()
+    assert seen and seen[0].is_dir(), "the machine had finished before it died"
+    assert (shared / seen[0].stem / MANIFEST).exists(), "nobody did its job instead"
+
+    made_by_workers = shutil.ignore_patterns("student-*", "reranker-*", "predictions-*")
+    shutil.copytree(shared, tmp_path / "store", ignore=made_by_workers)  # searches need not be done twice
+    monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
+    on_one = sweep(tmp_path / "one")
+    assert read_files(shared) == read_files(tmp_path / "store") and len(read_files(shared)) > 30
+    assert on_two[1] == on_one[1]
+    pd.testing.assert_frame_equal(on_two[0], on_one[0])
+    assert on_one[0].verdict.isin(["reproduced", "not reproduced", "undecided"]).any()
+
+
+@pytest.fixture
+def without_ray(monkeypatch) -> None:
+    monkeypatch.delenv("KARD_ENGINE", raising=False)
+    monkeypatch.delenv("KARD_RAY_ADDRESS", raising=False)
+
+
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ("--engine ray --address 127.0.0.1:9", "no Ray head answers at 127.0.0.1:9 ([Errno 111] Connection refused)"),
+        ("--engine ray --address no-such-host.invalid:6379", "no Ray head answers at no-such-host.invalid:6379 ("),
+        ("--engine ray --address 127.0.0.1:99999", "no Ray head answers at 127.0.0.1:99999 ("),
+        ("--engine ray --address ray://head:10001", "is no address: write HOST:PORT as `ray start --head` prints it"),
+        ("--engine ray --address head", "'head' is no address: write HOST:PORT"),
+        ("--address 127.0.0.1:6379", "an address is the Ray cluster's: add --engine ray"),
+    ],
+)  # fmt: skip
+def test_a_head_that_cannot_be_reached_is_one_sentence(options, said, capsys):
+    assert main(["reproduce", *options.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("kard: ") and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", None])
+def test_a_server_that_is_not_ray_is_told_from_one_that_is(answer, monkeypatch):
+    monkeypatch.setattr("kardlib.artifacts.engine.PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def reply() -> None:
+            connection = server.accept()[0]
+            if answer is not None:  # else it keeps silent
+                connection.sendall(answer)
+                connection.close()
+            else:
+                kept.append(connection)
+
+        kept: list[socket.socket] = []
+        thread = threading.Thread(target=reply)
+        thread.start()
+        port = server.getsockname()[1]
+        with pytest.raises(
+            EngineError, match=rf"no Ray head answers at 127.0.0.1:{port} \((something else|timed out|.*reset)"
+        ):
+            check_ray(f"127.0.0.1:{port}")
+        thread.join()
+
+
+def test_an_engine_that_does_not_exist(monkeypatch):
+    monkeypatch.setenv("KARD_ENGINE", "dask")
+    with pytest.raises(EngineError, match="there is no engine 'dask': set KARD_ENGINE to local or ray"):
+        list(run_jobs(write_place, Store(), [], 1))
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:6379"])
+def test_without_ray_it_is_named(address, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(EngineError, match=r"Ray is not installed: run pip install 'kardlib\[ray\]'"):
+        check_ray(address)

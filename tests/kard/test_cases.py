@@ -1,0 +1,203 @@
+"""Case studies: why answers are wrong, how statements are marked, and that no text becomes markup."""
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kardlib.artifacts.store import Store
+from kardlib.data.files import Dataset, Question
+from kardlib.data.world import DIAGNOSES, RELATIONS, World, build_world, fill_diagnosis, judge_statements
+from kardlib.kard.cases import (
+    CAUSES,
+    FAILED,
+    MISSED,
+    UNPARSABLE,
+    as_table,
+    count_outcomes,
+    find_causes,
+    has_read_all,
+    mark_statements,
+    show_passage,
+    show_question,
+    show_side_by_side,
+)
+from kardlib.kard.experiment import Experiment, Predictions
+from kardlib.report.drawings import plot_shares
+from kardlib.report.evaluate import share_rows
+from kardlib.report.figures import COLUMNS, FigureError, long_form
+from kardlib.settings import preset
+
+WORLD = build_world(preset("smoke").world)
+ATTACK = "<script>alert('x')</script> & <b onclick=\"go()\">."
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> Experiment:
+    return Experiment(preset("smoke"), Store(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def world(experiment) -> World:
+    return experiment.world
+
+
+class Tags(HTMLParser):
+    """The tags of a page, and its text."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def two_hop(world: World) -> Question:
+    return next(q for q in world.splits["test"] if q.kind == "two-hop")
+
+
+def hops(world: World, question: Question) -> tuple[list[str], list[str]]:
+    """The passages of both hops."""
+    chain = world.chains[question.id]
+    return world.stating[chain.ailment, "sign"], world.stating[chain.ailment, chain.relation]
+
+
+def answer(question: Question, read: list[str], answer: int | None, text: str = "") -> Predictions:
+    return Predictions([question], [read], [[text]], [answer])
+
+
+# Causes
+
+
+def test_two_hops_take_a_passage_each_in_any_wording(experiment, world):
+    question = two_hop(world)
+    signs, relation = hops(world, question)
+    other = next(p.id for p in world.passages if p.id not in {*signs, *relation})
+    assert len(signs) > 1 and len(relation) > 1
+    assert all(has_read_all(experiment, question, [other, s, r]) for s in signs for r in relation)
+    assert not has_read_all(experiment, question, [*signs, other])
+    assert not has_read_all(experiment, question, relation)
+    assert not has_read_all(experiment, question, [])
+
+
+def test_the_cause_is_the_first_step_that_went_wrong(experiment, world):
+    question = two_hop(world)
+    signs, relation = hops(world, question)
+    complete, lacking = [signs[0], relation[0]], [signs[0]]
+    wrong = (question.answer + 1) % len(question.options)
+    expected = {
+        (True, question.answer): "", (True, wrong): FAILED, (True, None): UNPARSABLE,
+        (False, question.answer): "", (False, wrong): MISSED, (False, None): MISSED,
+    }  # fmt: skip
+    for (read_all, said), cause in expected.items():
+        assert find_causes(experiment, answer(question, complete if read_all else lacking, said)) == [cause]
+    every = [answer(question, complete if read_all else lacking, said) for read_all, said in expected]
+    counted = count_outcomes(experiment, [*every, every[1]])
+    assert counted.loc["all it takes"].to_dict() == {"right": 1, "wrong": 2, "none": 1, "all": 4}
+    assert counted.loc["less"].to_dict() == {"right": 1, "wrong": 1, "none": 1, "all": 3}
+
+
+def test_of_real_data_annotators_say_what_is_missed(tmp_path):
+    real = Experiment(preset("smoke", "obqa", str(tmp_path)), Store(tmp_path / "store"))
+    question, unknown = Question("a", "?", ("x", "y"), 0), Question("b", "?", ("x", "y"), 0)
+    real.data = Dataset("obqa", {"test": [question, unknown]}, [], {"a": frozenset({"p", "q"}), "b": frozenset()})
+    assert find_causes(real, answer(question, ["p", "q", "r"], 1)) == [FAILED]
+    assert find_causes(real, answer(question, ["p", "r"], 1)) == [MISSED]
+    assert find_causes(real, answer(unknown, ["p"], 1)) == [""]  # nobody knows
+
+
+def test_shares_are_of_all_failures_over_all_seeds():
+    causes = [["", MISSED, FAILED, ""], [MISSED, MISSED, UNPARSABLE, ""]]
+    columns = {"figure": "f", "dataset": "d", "scale": "s", "method": "kard_reranker", "student": "t"}
+    table = long_form(share_rows(causes, CAUSES, **columns))
+    assert list(table.columns) == COLUMNS and (table.n == 5).all()
+    assert dict(zip(table.metric, table.value, strict=True)) == pytest.approx(
+        {f"share of failures: {cause}": n / 5 for cause, n in zip(CAUSES, (3, 1, 1), strict=True)}
+    )
+    assert share_rows([["", ""]], CAUSES, **columns) == []
+
+
+# Marks
+
+
+def test_statements_are_marked_as_the_world_says(world):
+    question = two_hop(world)
+    chain, (signs, _) = world.chains[question.id], hops(world, question)
+    false = next(v for v in world.values[chain.relation] if v != chain.value)
+    diagnosis = fill_diagnosis(DIAGNOSES[0], chain.ailment, chain.signs)
+    states = RELATIONS[chain.relation][2][0].format
+    text = f"Step by step. {diagnosis} {states(a=chain.ailment, v=chain.value)} {states(a=chain.ailment, v=false)}"
+    marked = mark_statements(world, f"{text} The answer is B.", signs)
+    sentences = marked.split("</span>")
+    assert [s.rsplit(" ", 1)[1] for s in sentences[:-1]] == ["✓▣", "✓", "✗"]
+    assert len({s.split("background:")[1][:7] for s in sentences[:-1]}) == 3  # three colours
+    assert "Step by step" in sentences[0].split("<span")[0] and sentences[-1] == " The answer is B."
+    assert mark_statements(None, text, []) == text
+
+
+@given(st.text(), st.integers(0, 5))
+def test_marking_keeps_every_character_and_every_judgement(extra, at):
+    stating = [p for p in WORLD.passages if WORLD.stated[p.id]]
+    written = " ".join(p.text for p in stating[:6])
+    text, read = written[: at * 20] + extra + written[at * 20 :], [p.id for p in stating[:3]]
+    page = Tags(mark_statements(WORLD, text, read))
+    judged = judge_statements(WORLD, text, read)
+    assert set(page.tags) <= {"span"} and len(page.tags) == len(judged)
+    signs = [" " + ("✓" if true else "✗") + ("▣" if supported else "") for true, supported in judged]
+    assert len(page.text.replace("\r", "")) == len(text.replace("\r", "")) + sum(map(len, signs))
+
+
+# Escaping
+
+
+def test_no_text_becomes_markup(experiment, world, monkeypatch):
+    question = Question("test-00000", f"Who? {ATTACK}", (ATTACK, "b"), 1)
+    passage = world.passages[0].id
+    monkeypatch.setitem(experiment.passages, passage, ATTACK)
+    page = Tags(show_side_by_side(experiment, {ATTACK: answer(question, [passage], 0, ATTACK * 2)}, 0))
+    assert set(page.tags) <= {"p", "br", "b", "table", "tr", "th", "td", "ol", "li", "span"}
+    assert page.text.count("<script>alert('x')</script>") == 6  # question, option, label, passage, and twice written
+    assert "<script" not in mark_statements(None, ATTACK, []) + mark_statements(world, ATTACK, [])
+
+
+def test_a_gold_passage_bears_a_star_and_what_it_states(experiment, world):
+    question = two_hop(world)
+    signs, relation = hops(world, question)
+    assert show_passage(experiment, question, signs[0]).startswith("<b>★ sign</b> ")
+    assert show_passage(experiment, question, relation[0]).startswith(f"<b>★ {world.chains[question.id].relation}</b> ")
+    other = next(p.id for p in world.passages if p.id not in {*signs, *relation})
+    assert "★" not in show_passage(experiment, question, other)
+
+
+def test_the_gold_option_is_bold_and_verdicts_are_in_words(experiment, world):
+    question = two_hop(world)
+    shown = show_question(question)
+    assert shown.count("<b>") == 1 and f"{question.options[question.answer]}</b>" in shown
+    wrong = (question.answer + 1) % 4
+    for said, word in ((question.answer, "right]"), (wrong, "wrong]"), (None, "[no answer]")):
+        page = show_side_by_side(experiment, {"RD": answer(question, [], said)}, 0)
+        assert word in page and "reads nothing" in page
+    assert as_table(("a",), [("1",), ("2",)]).count("<tr>") == 3
+
+
+# The figure
+
+
+def test_the_figure_has_a_panel_for_each_student():
+    columns = {"figure": "f", "dataset": "d", "scale": "s", "method": "kard_reranker"}
+    causes = np.array([[MISSED, FAILED, FAILED, UNPARSABLE]])
+    rows = [row for student in ("small", "large") for row in share_rows(causes, CAUSES, student=student, **columns)]
+    figure = plot_shares(long_form(rows))
+    assert [ax.get_title() for ax in figure.axes] == ["small", "large"]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["Reranker missed", "Student failed\nwith the passages", "Unparsable"]
+    with pytest.raises(FigureError, match="nothing to draw"):
+        plot_shares(long_form(rows).iloc[:0])

@@ -1,0 +1,229 @@
+"""The plan counts what the notebooks would do, says what it costs, and does nothing."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from kardlib.__main__ import main
+from kardlib.artifacts.store import REPOSITORY, Kind, Store
+from kardlib.data.prompts import teacher_text
+from kardlib.kard.experiment import Cell, Experiment, student_knobs, write_example
+from kardlib.kard.llm import estimate
+from kardlib.kard.methods import Method
+from kardlib.kard.plan import ON_THE_HUB, count_examples, count_texts, describe_plan, grids, plan
+from kardlib.models.catalogue import MODELS
+from kardlib.settings import preset
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_example(tmp_path_factory.mktemp("own"), "smoke"))
+
+
+class Asked(Exception):
+    """What a notebook asks an experiment to run."""
+
+
+class Recording(Experiment):
+    """Stops at the first run instead of training."""
+
+    def run(self, cells: Iterable[Cell], split: str = "test") -> dict:
+        raise Asked(set(cells))
+
+    def at(self, knobs: tuple) -> Experiment:
+        return Recording(self.settings.override(dict(knobs)), self.store)
+
+    def _training_examples(self, method: Method, seed: int = 0) -> list[tuple[str, str]]:
+        return [("", "")] * count_examples(self.settings, count_texts(self), method.learns)
+
+
+def ask(notebook: Path, experiment: Experiment) -> set[Cell]:
+    """The cells that a notebook's assignments ask for; what cannot be computed without a run is skipped."""
+    names = {"experiment": experiment, "settings": experiment.settings, "data": experiment.data}
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for statement in ast.parse(cell.source).body if cell.cell_type == "code" else ():
+            targets = [ast.unparse(target) for target in getattr(statement, "targets", [])]
+            if isinstance(statement, ast.Assign | ast.ImportFrom) and not {*targets} & {"experiment", "settings, data"}:
+                try:
+                    exec(ast.unparse(statement), names)
+                except Asked as asked:
+                    return asked.args[0]
+                except Exception:  # what needs a trained model comes after what asks for it
+                    continue
+    raise AssertionError(f"{notebook.name} runs nothing")
+
+
+@pytest.mark.parametrize("number", ["04", "05", "06", "07", "08", "09", "10", "11", "12", "15", "16"])
+def test_the_grids_are_those_of_the_notebooks(number: str, own: str, tmp_path: Path) -> None:
+    settings = preset("embedded", "own", own) if number == "15" else preset()
+    experiment = Recording(settings, Store(tmp_path))
+    rows = grids(settings, count_texts(experiment), oracles=number != "15")[number]
+    (notebook,) = REPOSITORY.glob(f"notebooks/{number}_*.ipynb")
+    assert ask(notebook, experiment) == {Cell(*row[:2], seed, row[2]) for row in rows for seed in settings.seeds}
+
+
+def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
+    planned = plan(preset(), store=Store(tmp_path))
+    # 04: fine-tuning and RD, each with and without passages; 05: three of them at three shares; 07: seven ways for KARD
+    # at a quarter of the questions; 10: two corpora, with and without passages; all others share them
+    made = {number: n["students"] for number, n in planned["notebooks"].items() if n["students"]}
+    assert made == {"04": 4 * 3 * 3, "05": 3 * 3 * 3, "07": 7 * 3, "10": 4 * 3}
+    students = [w for w in planned["work"] if w["what"] == "train" and w["model"].startswith("t5")]
+    assert sum(w["artifacts"] for w in students) == sum(made.values())
+    # without fine-tuning greedy answers do not depend on the seed: few-shot prompts and the teacher's rationale
+    assert planned["notebooks"]["04"]["predictions"] == 6 * 3 * 3 + 4 * 3
+    assert planned["notebooks"]["08"]["predictions"] == 2 * 3 * 3  # without the 100 candidates of 04
+    # 16: six differences from the released code, of which one only reads the answers otherwise; four more rerankers
+    assert planned["notebooks"]["16"]["predictions"] == 5 * 3
+    assert [w["artifacts"] for w in planned["work"] if w["model"] == "bert-nano"] == [5 * 3, 1 + 5 * 3]
+    sampled = plan(preset().override({"student.samples": 2}), store=Store(tmp_path))
+    assert sampled["notebooks"]["04"]["predictions"] == 10 * 3 * 3
+
+
+def test_steps_and_tokens_follow_from_questions_and_rationales(tmp_path: Path) -> None:
+    settings = preset().override({"seeds": [0], "students": ["t5-nano-base"]})
+    (row,) = [w for w in plan(settings, store=Store(tmp_path))["work"] if w["model"] == "t5-nano-base"][:1]
+    by_share = [2 * -(-n // 64) + -(-n // 128) for n in (40, 200, 1000)]  # 05: RD and KARD from two rationales, FT
+    in_07 = [-(-500 * l // 64) for l in (1, 3, 5, 10)] + 3 * [-(-1500 // 64)]
+    assert row["steps"] == 2 * 63 + 2 * 32 + sum(by_share) + sum(in_07) + 4 * 63
+    double = plan(settings.override({"student.epochs": 2}), store=Store(tmp_path))["work"][0]
+    assert double["steps"] > 1.7 * row["steps"] and double["hours"] > 1.5 * row["hours"]  # 07 has steps of its own
+
+
+def test_the_papers_models_and_wikipedia_are_downloaded_and_nothing_else_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYSERINI_CACHE", str(tmp_path))
+    planned = plan(preset("paper", "medqa_usmle_hf"), store=Store(tmp_path))
+    names = [d["name"] for d in planned["downloads"]]
+    assert {"google/flan-t5-xl", "facebook/opt-iml-1.3b", "michiyasunaga/BioLinkBERT-base", "enwiki-paragraphs"} <= {
+        *names
+    }
+    index = planned["downloads"][-1]
+    assert index["name"] == "enwiki-paragraphs" and index["bytes"] == 17_725_958_785 and not index["here"]
+    students = sum(w["artifacts"] * MODELS[w["model"]].parameters * 4 for w in planned["work"] if w["what"] == "train")
+    assert planned["disk"]["made"] == students and planned["disk"]["fetched"] > 2.5 * index["bytes"]
+    folder = tmp_path / "indexes" / "lucene-index.enwiki-20180701-paragraphs.77d1cd530579905dad2ee3c2bda1b73d"
+    folder.mkdir(parents=True)
+    (folder / "segments_1").touch()
+    assert plan(preset("paper", "medqa_usmle_hf"), store=Store(tmp_path))["downloads"][-1]["here"]
+
+
+def test_pubmed_is_counted_and_an_index_of_unknown_size_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYSERINI_CACHE", str(tmp_path))
+    known, unknown = (
+        plan(preset("paper", "medqa_usmle_hf").override({"knowledge.index": index}), store=Store(tmp_path))
+        for index in ("beir-v1.0.0-bioasq.flat", "another-index")
+    )
+    assert known["downloads"][-1]["bytes"] == 24_821_943_492 and known["disk"]["fetched"] > 2.5 * 24.8e9
+    assert "the size of the index another-index is not known and left out" in describe_plan(unknown)
+
+
+def test_the_verifier_answers_once_for_every_rationale_and_every_l(tmp_path: Path) -> None:
+    settings = preset().override({"teacher.verifier": "t5-nano-base"})
+    (row,) = [w for w in plan(settings, store=Store(tmp_path))["work"] if w["what"] == "verify"]
+    assert row["model"] == "t5-nano-base" and row["artifacts"] == 5  # l = 2, and notebook 07's 1, 3, 5 and 10
+    (large,) = [
+        w for w in plan(preset("paper", "obqa").override({"teacher.verifier": "google/flan-t5-xl"}), "a100",
+                        Store(tmp_path))["work"] if w["what"] == "verify"
+    ]  # fmt: skip
+    assert large["hours"] > 0.1 and large["memory"] > 2 * MODELS["google/flan-t5-xl"].parameters
+
+
+def test_on_glue_the_downloads_are_listed(tmp_path: Path) -> None:
+    page = describe_plan(plan(preset("paper", "rte"), store=Store(tmp_path)))
+    assert "google-bert/bert-base-uncased" in page and "nyu-mll/glue rte" in page
+    assert "on rte only ReAugKD runs, whose trainings are not counted" in page
+
+
+def test_a_model_that_is_in_the_hubs_cache_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model = MODELS["google-t5/t5-base"]
+    for folder, file in ((f"snapshots/{model.revision}", "model.safetensors"), ("refs", "main")):
+        place = tmp_path / "models--google-t5--t5-base" / folder / file
+        place.parent.mkdir(parents=True)
+        place.write_text(model.revision)
+    downloads = plan(preset("paper", "obqa"), store=Store(tmp_path))["downloads"]
+    assert [d["name"] for d in downloads if d["here"]] == ["google-t5/t5-base"]
+
+
+def test_a_teacher_is_asked_as_often_as_the_notebooks_need_and_costs_what_its_own_estimate_says(own: str) -> None:
+    server = {"teacher.base_url": "http://localhost:1/v1", "teacher.model": "m", "teacher.price_out": 2}
+    settings = preset("embedded", "own", own).override(server)
+    data = Experiment(settings).data
+    jobs = [(teacher_text(q), j) for q in data.splits["train"] for j in range(10)]  # notebook 07 goes to ten
+    jobs += [(teacher_text(q), j) for q in data.splits["silver"] for j in range(3)]
+    expected = estimate(settings.teacher, jobs)
+    asked = plan(settings)["teacher"]
+    assert asked == {"who": "m", "rationales": 10} | vars(expected) and expected.dollars > 0
+    assert f"${expected.dollars:.2f}" in describe_plan(plan(settings))
+    assert plan(preset("embedded", "own", own))["teacher"] == {"who": "recorded rationales", "rationales": 10}
+
+
+def test_the_store_is_asked_for_students_with_the_same_settings(tmp_path: Path) -> None:
+    settings, store = preset(), Store(tmp_path)
+    knobs = student_knobs(settings.student.model_copy(update={"model": "t5-nano-base"}))
+    for text, seed in (("a", 0), ("b", 0), ("c", 7)):
+        store.make(Kind("student"), {"examples": text, "settings": knobs, "seed": seed}, lambda folder: None)
+    store.make(Kind("student"), {"examples": "a", "settings": knobs | {"lr": 1}, "seed": 0}, lambda folder: None)
+    trained = [w for w in plan(settings, store=store)["work"] if w["what"] == "train"]
+    assert {w["model"]: w["here"] for w in trained if w["here"]} == {"t5-nano-base": 2}
+
+
+@pytest.mark.parametrize(
+    "changes, note",
+    [
+        ({}, "nobody has written rationales, which is counted as if it were done: set teacher.base_url"),
+        ({"knowledge.index": None}, "there are no passages: set knowledge.index"),
+        ({"student.gradient_checkpointing": False}, "GB to train, more than the 80 GB of one NVIDIA A100 80 GB: lower"),
+        ({"student.generation_batch": 500}, "lower student.generation_batch"),
+        ({"students": ["someone/new-model"]}, "hours, memory and disk of someone/new-model are not known and left out"),
+    ],
+)
+def test_what_would_stop_the_run_is_said(changes: dict, note: str, tmp_path: Path) -> None:
+    settings = preset("paper", "obqa").override(changes)
+    assert note in describe_plan(plan(settings, "a100", Store(tmp_path)))
+
+
+def test_lengths_on_the_hub_are_those_of_the_release() -> None:
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs KARD's release beside the repository")
+    for name in ("obqa", "strategyqa"):
+        counted = count_texts(Experiment(preset("embedded", name, str(folder))))
+        known = ON_THE_HUB[name]
+        assert counted[:3] == known[:3]
+        assert counted[3:5] == pytest.approx(known[3:5], rel=0.15)
+
+
+def test_the_command_prints_a_page_or_an_object_and_touches_neither_torch_nor_network() -> None:
+    code = (
+        "import socket, sys\n"
+        "socket.socket.connect = None\n"
+        "from kardlib.__main__ import main\n"
+        "assert main(sys.argv[1:]) == 0 and 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, "plan", "--scale", "paper", "--dataset", "strategyqa"]
+    page = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for words in ("google-t5/t5-3b", "on one NVIDIA A100 80 GB", "together", "requests", "not counted: BM25"):
+        assert words in page
+    planned = json.loads(subprocess.run([*command, "--json"], cwd=REPOSITORY, capture_output=True, check=True).stdout)
+    assert planned["hours"] == pytest.approx(sum(w["hours"] for w in planned["work"]))
+
+
+def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
+        (["--dataset", "own", "--data-dir", "nowhere"], "there is no questions.jsonl"),
+        (["--set", "retrieval.kk=1"], "there is no setting 'retrieval.kk'"),
+    ):
+        assert main(["plan", *arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("kard: ") and said in err and err.count("\n") == 1

@@ -1,0 +1,523 @@
+"""Claims: what is read, what each test decides on hand-made rows, and that the committed claims are sound."""
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from kardlib.kard.methods import METHODS
+from kardlib.reaugkd import experiment as reaugkd
+from kardlib.report.claims import (
+    NOT_RUN,
+    SIGNS,
+    Claim,
+    ClaimError,
+    Region,
+    Reported,
+    best_rows,
+    describe,
+    findings,
+    gains,
+    judge,
+    mean_rows,
+    other_gains,
+    read_claims,
+    read_rows,
+    summarize,
+    tally,
+)
+from kardlib.report.drawings import plot_claims
+from kardlib.report.evaluate import gain_row
+from kardlib.report.figures import COLUMNS, long_form
+from kardlib.report.gallery import FIGURE_4C, TABLES_1_AND_2
+from kardlib.settings import validate
+from tests.folders import ROOT
+
+REPORTED = Path(os.environ.get("KARD_DATA", ROOT.parent / "shared" / "data")).parent / "paper" / "reported.yml"
+NO_CLAIM = {
+    "14": "it is the scorecard",
+    "15": "your own data: no claim of a paper",
+    "16": "no paper speaks of its code",
+}
+
+OVER_RD = "gain in accuracy over reasoning_distillation"
+CLAIM = {
+    "id": "KARD over RD", "paper": "KARD", "where": "Table 1", "notebook": "04", "says": "KARD is better than RD.",
+    "reported": [{"at": "Table 1", "dataset": "MedQA", "students": ["base"], "value": [38.15], "over": [31.03]}],
+    "row": {"method": "kard_reranker", "metric": OVER_RD}, "test": {"above": 0},
+}  # fmt: skip
+
+
+def claim(**changes) -> Claim:
+    return validate(Claim, CLAIM | changes)
+
+
+def row(value: float = 0.05, reach: float | None = 0.02, **changes) -> dict:
+    ends = {} if reach is None else {"low": value - reach, "high": value + reach}
+    where = {"figure": "04_main", "dataset": "world", "scale": "embedded", "method": "kard_reranker", "k": 3}
+    return where | {"student": "t5-nano-base", "metric": OVER_RD, "value": value, "n": 600} | ends | changes
+
+
+def write(folder: Path, name: str, *rows: dict) -> Path:
+    folder.mkdir(exist_ok=True)
+    long_form(rows).to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+def scorecard(*rows: dict, **changes) -> pd.DataFrame:
+    return judge([claim(**changes)], long_form(rows).assign(file="figures/04_main.csv"))
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize(
+    ("test", "value", "verdict"),
+    [
+        ({"above": 0}, 0.05, "reproduced"),
+        ({"above": 0}, 0.01, "undecided"),
+        ({"above": 0}, -0.01, "undecided"),
+        ({"above": 0}, -0.05, "not reproduced"),
+        ({"above": 0.04}, 0.05, "undecided"),
+        ({"above": 0.04}, 0.07, "reproduced"),
+        ({"above": 0.04}, 0.01, "not reproduced"),
+        ({"below": 0.02}, -0.05, "reproduced"),
+        ({"below": 0.02}, -0.01, "reproduced"),
+        ({"below": 0.02}, 0.01, "undecided"),
+        ({"below": 0.02}, 0.05, "not reproduced"),
+        ({"below": 0}, 0.01, "undecided"),
+        ({"within": 0.03}, 0.0, "reproduced"),
+        ({"within": 0.03}, 0.02, "undecided"),
+        ({"within": 0.03}, -0.02, "undecided"),
+        ({"within": 0.03}, 0.06, "not reproduced"),
+        ({"within": 0.03}, -0.06, "not reproduced"),
+        ({"within": 0.01}, 0.0, "undecided"),  # too wide to be inside, and not outside
+        ({"within": 0.1, "of": 0.5}, 0.55, "reproduced"),
+        ({"within": 0.1, "of": 0.5}, 0.59, "undecided"),
+        ({"within": 0.1, "of": 0.5}, 0.65, "not reproduced"),
+        ({"within": 0.1, "of": 0.5}, 0.05, "not reproduced"),
+    ],
+)
+def test_the_whole_interval_decides(test, value, verdict):
+    assert scorecard(row(value, reach=0.02), test=test)["verdict"].item() == verdict
+
+
+def test_a_gain_row_is_judged_by_its_interval():
+    a, b = [[1, 1, 1, 1, 0, 1, 1, 1]] * 3, [[0, 0, 0, 1, 0, 0, 0, 0]] * 3
+    place = row(method="kard_reranker")
+    made = place | gain_row(a, b, "reasoning_distillation", method="kard_reranker")
+    assert scorecard(made)["verdict"].item() == "reproduced"
+    made = place | gain_row(b, a, "reasoning_distillation", method="kard_reranker")
+    assert scorecard(made)["verdict"].item() == "not reproduced"
+    assert scorecard(place | gain_row(a, a, "reasoning_distillation"))["verdict"].item() == "undecided"
+
+
+def test_without_an_interval_nothing_is_decided():
+    for value in (0.5, -0.5):
+        line = scorecard(row(value, reach=None)).iloc[0]
+        assert line.verdict == "undecided" and pd.isna(line.low) and line.value == 100 * value
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "kard_bm25"},
+        {"metric": "gain in accuracy over fine_tuning"},
+        {"metric": "accuracy"},
+        {"figure": "06_main"},
+        {"seed": 0},
+    ],
+)
+def test_no_such_row_is_not_run(changes):
+    line = scorecard(row(**changes)).iloc[0]
+    assert (line.verdict, line.scale, line.dataset) == (NOT_RUN, "embedded", "") and pd.isna(line.value)
+
+
+def test_no_rows_at_all():
+    table = judge([claim()], read_rows([]))
+    assert table[["scale", "verdict"]].to_numpy().tolist() == [["", NOT_RUN]]
+    assert tally(table) == "1 not run at this scale" and tally(judge([], read_rows([]))) == "no claims"
+
+
+def test_every_dataset_scale_and_student_has_its_own_verdict():
+    rows = [
+        row(0.05, student="t5-nano-large"),
+        row(-0.05, student="t5-nano-small"),
+        row(0.0, student="random-t5", dataset="obqa"),
+        row(0.05, scale="smoke"),
+        row(0.05, scale="paper", metric="accuracy at l = 3"),
+    ]
+    lines = scorecard(*rows)[["scale", "dataset", "student", "verdict"]].to_numpy().tolist()
+    assert lines == [
+        ["smoke", "world", "t5-nano-base", "reproduced"],
+        ["embedded", "obqa", "random-t5", "undecided"],
+        ["embedded", "world", "t5-nano-small", "not reproduced"],  # from small to large
+        ["embedded", "world", "t5-nano-large", "reproduced"],
+        ["paper", "", "", NOT_RUN],
+    ]
+
+
+def test_rows_are_chosen_by_student_k_and_pattern():
+    rows = [row(student=s, k=k) for s in ("t5-nano-base", "t5-nano-large") for k in (1, 3)]
+    chosen = scorecard(*rows, row={"method": "kard_reranker", "metric": OVER_RD, "student": "*base", "k": 1})
+    assert chosen[["student", "k"]].to_numpy().tolist() == [["t5-nano-base", 1]]
+    metrics = [f"gain in accuracy over dapt at corpus = {corpus}" for corpus in ("own", "neighbour")]
+    pattern = {"method": "kard_reranker", "metric": "gain in accuracy over dapt at corpus = *"}
+    other = row(metric="gain in accuracy over dapt_kard")
+    chosen = scorecard(*(row(metric=metric) for metric in metrics), other, row=pattern)
+    assert sorted(chosen["metric"]) == sorted(metrics)
+
+
+def test_a_star_in_a_name_is_found_as_it_is():
+    metric = "gain in accuracy at kappa* = 100 over kappa* = 20"
+    assert len(scorecard(row(metric=metric), row={"method": "kard_reranker", "metric": metric})) == 1
+
+
+def test_a_row_that_two_figures_of_a_notebook_share_counts_once():
+    assert len(scorecard(row(), row(figure="04_other"))) == 1
+
+
+# Means over tasks
+
+
+def task_rows(gains: dict[str, dict[str, tuple[float, float, float]]], **changes) -> pd.DataFrame:
+    """Rows as notebook 13 writes them: for each task the gain over each rival, its low and its high end."""
+    return long_form(
+        row(dataset=task, figure="13_reaugkd", method="reaugkd", student="minilm, 3 layers", k=None,
+            metric=f"gain in accuracy over {rival}", value=value, low=low, high=high, n=100, **changes)
+        for task, rivals in gains.items()
+        for rival, (value, low, high) in rivals.items()
+    ).assign(file=[f"figures/13_reaugkd_{task}.csv" for task, rivals in gains.items() for _ in rivals])  # fmt: skip
+
+
+GLUE_GAINS = {
+    "rte": {"rkd": (0.02, -0.01, 0.06), "soft_labels": (0.01, -0.03, 0.05)},
+    "mrpc": {"rkd": (0.04, 0.0, 0.07), "soft_labels": (0.07, 0.03, 0.11)},
+}
+
+
+def test_the_mean_over_tasks_and_its_interval():
+    means = {mean["metric"]: mean for mean in mean_rows(task_rows(GLUE_GAINS))}
+    over_rkd = means["gain in accuracy over rkd, mean of tasks"]
+    assert over_rkd["value"] == pytest.approx(0.03)
+    assert over_rkd["low"] == pytest.approx(0.03 - (0.03**2 + 0.04**2) ** 0.5 / 2)  # 0.005
+    assert over_rkd["high"] == pytest.approx(0.03 + (0.04**2 + 0.03**2) ** 0.5 / 2)
+    assert (over_rkd["dataset"], over_rkd["n"]) == ("mean of mrpc, rte", 200)
+    assert over_rkd["file"] == "figures/13_reaugkd_mrpc.csv, figures/13_reaugkd_rte.csv"
+    best = means["gain in accuracy over the best earlier method, mean of tasks"]  # RKD, over which the gain is smallest
+    assert best["value"] == over_rkd["value"] and len(means) == 3
+
+
+def test_on_every_task_the_best_earlier_method_is_its_own():
+    gains = GLUE_GAINS | {"world": {"rkd": (0.03, 0.0, 0.06), "reaugkd_no_retrieval": (0.01, 0.0, 0.02)}}
+    best = {row["dataset"]: row for row in best_rows(task_rows(gains))}
+    ends = {task: (row["value"], row["low"], row["high"]) for task, row in best.items()}
+    assert ends == {"rte": gains["rte"]["soft_labels"], "mrpc": gains["mrpc"]["rkd"], "world": gains["world"]["rkd"]}
+    assert {row["metric"] for row in best.values()} == {"gain in accuracy over the best earlier method"}
+    assert best_rows(long_form([]).assign(file="")) == []
+    table = judge([c for c in read_claims() if c.id == "ReAugKD first on a task"], task_rows(GLUE_GAINS))
+    assert dict(zip(table["dataset"], table["value"], strict=True)) == {"mrpc": 4, "rte": 1}
+
+
+def test_one_task_and_the_closed_world_have_no_mean():
+    assert mean_rows(task_rows({"rte": GLUE_GAINS["rte"]})) == []
+    assert mean_rows(task_rows({"rte": GLUE_GAINS["rte"], "world": GLUE_GAINS["mrpc"]})) == []
+    assert mean_rows(long_form([]).assign(file="")) == []
+    lacking = {"rte": GLUE_GAINS["rte"], "mrpc": {"rkd": GLUE_GAINS["mrpc"]["rkd"]}}
+    assert [mean["metric"] for mean in mean_rows(task_rows(lacking))] == [  # one task lacks soft labels
+        "gain in accuracy over rkd, mean of tasks",
+        "gain in accuracy over the best earlier method, mean of tasks",
+    ]
+
+
+def test_a_mean_without_intervals_decides_nothing():
+    rows = task_rows({task: {"rkd": (0.04, None, None)} for task in ("rte", "mrpc")})
+    metric = "gain in accuracy over the best earlier method, mean of tasks"
+    table = judge([claim(notebook="13", row={"method": "reaugkd", "metric": metric})], rows)
+    assert table["verdict"].tolist() == ["undecided"] and table["value"].tolist() == [4]
+
+
+def test_the_committed_claim_of_the_mean_is_judged():
+    table = judge([c for c in read_claims() if c.notebook == "13"], task_rows(GLUE_GAINS)).set_index("id")
+    mean = table.loc["ReAugKD over the best earlier method, mean"]
+    assert (mean.verdict, mean.dataset, mean.student) == ("reproduced", "mean of mrpc, rte", "minilm, 3 layers")
+
+
+def test_numbers_are_in_the_papers_units():
+    line = scorecard(row(0.05, reach=0.02), test={"below": 0.1}).iloc[0]
+    assert [round(line[name], 6) for name in ("value", "low", "high")] == [5, 3, 7] and line.test == "below 10"
+    line = scorecard(row(0.05, reach=0.02), test={"within": 0.1, "of": 0.5}, percent=False).iloc[0]
+    assert line.value == 0.05 and line.test == "within 0.1 of 0.5" and line.n == 600
+
+
+# Text
+
+
+def test_the_scorecard_as_text():
+    table = judge(
+        [claim(note="The paper contradicts itself."), claim(id="B", notebook="13", reported=[])],
+        long_form([row(), row(-0.05, student="t5-nano-large")]).assign(file="figures/04_main.csv"),
+    )
+    text = describe(table)
+    for said in (
+        "KARD over RD (KARD, Table 1; notebook 04; test: above 0)\n    KARD is better than RD.",
+        "paper: Table 1, MedQA: base +7.12\n    note: The paper contradicts itself.",
+        f"✓ reproduced: world, embedded, t5-nano-base, {OVER_RD}: +5 [+3, +7] (figures/04_main.csv)",
+        f"✗ not reproduced: world, embedded, t5-nano-large, {OVER_RD}: -5 [-7, -3]",
+        "– not run at this scale: embedded",
+    ):
+        assert said in text
+    assert text.endswith("\n\n1 reproduced, 1 not reproduced, 1 not run at this scale")
+    first, second = summarize(table).to_dict("records")
+    assert first == {
+        "claim": "KARD is better than RD.\nNote: The paper contradicts itself.",
+        "paper": "KARD, Table 1, MedQA: base +7.12",
+        "here": "✓ world, embedded, t5-nano-base: +5 [+3, +7]\n✗ world, embedded, t5-nano-large: -5 [-7, -3]",
+        "test": "above 0",
+        "verdict": "✓ reproduced (1)\n✗ not reproduced (1)",
+    }
+    assert second["paper"] == "KARD, Table 1" and second["verdict"] == "– not run at this scale"
+
+
+def test_a_notebooks_findings_hold_the_p_and_cut_nothing():
+    a, b = [[1, 1, 1, 1, 0, 1, 1, 1]] * 3, [[0, 0, 0, 1, 0, 0, 0, 0]] * 3
+    place = {"figure": "09_passages", "dataset": "world", "scale": "smoke", "student": "t5-nano-base"}
+    rows = [
+        place | {"k": k} | gain_row(a, b, over, method="kard_reranker")
+        for k in (1, 2, 5) for over in ("kard_bm25", "k = 1") if (k, over) != (1, "k = 1")
+    ]  # fmt: skip
+    rows += [
+        place | {"method": "kard_reranker", "metric": "accuracy at k = 1", "seed": s, "value": 0.5} for s in (0, 1)
+    ]
+    shown = findings(rows, "09").data.set_index("claim")
+    line = shown[shown.index.str.startswith("However many passages")].iloc[0]
+    first, second, third = line.here.splitlines()
+    assert first.startswith("✓ world, smoke, t5-nano-base, k = 1: +75 [") and first.endswith(", 2 seeds, p = 0.029")
+    assert (second[30:35], third[30:35]) == ("k = 2", "k = 5") and line.verdict == "✓ reproduced (3)"
+    assert len(shown) == sum(claim.notebook == "09" for claim in read_claims())
+    other = other_gains(rows, "09").data
+    assert other[["method", "k", "gain", "p"]].to_numpy().tolist() == [
+        ["KARD (reranker)", "5", "gain in accuracy over k = 1", "0.029"]
+    ]
+    assert "gain in accuracy over k = 1" in other_gains(rows, "09").to_html()
+
+
+def test_no_gain_is_left_over():
+    assert other_gains([row()], "04").data.empty and findings([row()], "16").data.empty
+
+
+def test_what_a_paper_reports():
+    places = {"at": "Figure 4c", "dataset": "MedQA"}
+    read_off = validate(Reported, places | {"value": [23.2], "over": [14.3], "read_off": True})
+    assert str(read_off) == "Figure 4c, MedQA: +8.9 (read off)"
+    assert str(validate(Reported, places | {"students": ["share"], "value": [50]})) == "Figure 4c, MedQA: share 50"
+    assert read_off.numbers == {"": 8.9}
+
+
+def test_gains_are_drawn_beside_the_papers():
+    claims = [claim(), claim(id="a share", row={"method": "kard_reranker", "metric": "share of failures"})]
+    table = judge(claims, long_form([row(), row(dataset="obqa")]).assign(file=""))
+    drawn = gains(claims, table, "world", "embedded")
+    assert drawn[["method", "dataset", "scale", "where", "verdict"]].to_numpy().tolist() == [
+        ["KARD over RD", "MedQA", "reported", "Table 1", ""],
+        ["KARD over RD", "world", "embedded", "Table 1", "reproduced"],
+    ]
+    assert drawn["value"].round(6).tolist() == [0.0712, 0.05]
+    figure = plot_claims(drawn)
+    figure.canvas.draw()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["KARD over RD (Table 1)"]
+    left, bottom, right, _ = figure.get_tightbbox().extents
+    assert min(left, bottom) > -0.01 and right < figure.get_size_inches()[0] + 0.01
+
+
+# Files
+
+
+def test_rows_of_all_folders_and_the_first_counts(tmp_path):
+    first = write(tmp_path / "figures", "04_main", row(0.05))
+    second = write(tmp_path / "more", "04_main", row(-0.05), row(0.01, dataset="obqa"))
+    rows = read_rows([first, second])
+    assert list(rows.columns) == [*COLUMNS, "file"]
+    assert rows.set_index("dataset")["value"].to_dict() == {"world": 0.05, "obqa": 0.01}
+    assert rows["file"].str.endswith(("figures/04_main.csv", "more/04_main.csv")).all()
+    assert judge([claim()], rows)["verdict"].tolist() == ["undecided", "reproduced"]  # obqa, world
+
+
+def test_a_missing_folder_is_one_sentence(tmp_path):
+    with pytest.raises(ClaimError, match=r"^there is no folder .*nowhere: run kard reproduce first, or correct"):
+        read_rows([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "No columns to parse"),
+        ("name,age\nme,3\n", "there is no column 'age'"),
+        (",".join(COLUMNS) + "\n04_main,world,embedded,m,s,,3,accuracy,high,,,\n", "could not convert"),
+        (",".join(COLUMNS) + "\n04_main,world,embedded,m,s,,1.5,accuracy,0.5,,,\n", "cannot safely cast"),
+        ('"\n', "EOF inside string"),
+    ],
+)
+def test_a_csv_that_is_no_figures_data_is_named(tmp_path, text, reason):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(ClaimError, match=r"x\.csv is not a figure's data: ") as error:
+        read_rows([tmp_path])
+    assert reason in str(error.value) and "make it again or remove it" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ("- [", "is not YAML: "),
+        ("\x00", "is not YAML: "),
+        ("id: x", "must be a list of claims, not dict"),
+        ("", "must be a list of claims, not NoneType"),
+        ("- 3", "claim 1: Input should be a valid dictionary"),
+        ([CLAIM | {"tset": 1}], "claim 'KARD over RD': tset: Extra inputs are not permitted"),
+        ([{k: v for k, v in CLAIM.items() if k != "says"}], "claim 'KARD over RD': says: Field required"),
+        ([CLAIM | {"test": {}}], "claim 'KARD over RD': a test is one of above, below, within"),
+        ([CLAIM | {"test": {"above": 0, "below": 1}}], "a test is one of above, below, within"),
+        ([CLAIM | {"test": {"above": 0, "of": 1}}], "`of` belongs to `within`"),
+        ([CLAIM | {"test": {"within": -1}}], "test.within: Input should be greater than 0"),
+        ([CLAIM | {"notebook": 4}], "notebook: Input should be a valid string"),
+        ([CLAIM | {"notebook": "4"}], "notebook: String should match pattern"),
+        ([CLAIM | {"row": {"method": "m", "metric": "a", "dataset": "world"}}], "row.dataset: Extra inputs"),
+        ([CLAIM | {"reported": [{"at": "T", "dataset": "d", "value": [1, 2]}]}], "must be equally many"),
+        ([CLAIM | {"paper": "BERT"}], "paper: Input should be 'KARD' or 'ReAugKD'"),
+        ([CLAIM, CLAIM], "there are two claims 'KARD over RD'"),
+    ],
+)
+def test_malformed_claims_are_one_sentence(tmp_path, claims, said):
+    path = tmp_path / "claims.yml"
+    path.write_text(claims if isinstance(claims, str) else yaml.safe_dump(claims))
+    with pytest.raises(ClaimError) as error:
+        read_claims(path)
+    assert said in str(error.value) and "claims.yml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_claims_that_are_not_there(tmp_path):
+    with pytest.raises(ClaimError, match=r"no\.yml cannot be read: No such file"):
+        read_claims(tmp_path / "no.yml")
+
+
+# The committed claims
+
+
+@pytest.fixture(scope="module")
+def committed() -> list[Claim]:
+    return read_claims()
+
+
+def test_the_committed_claims_cover_both_papers(committed):
+    papers = [claim.paper for claim in committed]
+    assert papers.count("KARD") >= 20 and papers.count("ReAugKD") >= 4
+    said = " ".join(claim.where for claim in committed)
+    for place in ("Section 3", *(f"Table {i}" for i in (1, 3, 4, 5, 6, 7)), *(f"Figure {i}" for i in ("3", "4a"))):
+        assert place in said
+    assert any("contradicts itself" in claim.note for claim in committed)
+    assert any("released code" in claim.note for claim in committed)
+
+
+def test_every_notebook_is_touched_by_a_claim(committed):
+    notebooks = {path.name[:2] for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
+    assert notebooks - {claim.notebook for claim in committed} <= set(NO_CLAIM)
+
+
+def test_no_two_claims_are_decided_by_the_same_row(committed):
+    rows = [(claim.notebook, claim.row) for claim in committed]
+    assert len(set(rows)) == len(rows)
+
+
+def test_rows_name_methods_that_there_are(committed):
+    names = {*METHODS, *reaugkd.METHODS, "reranker", "bm25", "silver", "recall_visible", "read_key"}
+    assert {claim.row.method for claim in committed} <= names
+    over = [match[1] for claim in committed if (match := re.search(r" over ([a-z0-9_]+)$", claim.row.metric))]
+    assert set(over) <= names | {"eps"}
+
+
+SECTIONS = {  # what a paper's place is called in the notes
+    "Table 1": "table1_medqa", "Table 2": "table2", "Table 3": "table3_rationales", "Table 4": "table4_candidates",
+    "Table 5": "table5_passages", "Table 7": "table7_rag", "Figure 3": "figure3_dapt", "Abstract": "reaugkd",
+    "Figure 4a": "figure4a_dataset_size", "Figure 4b": "figure4b_model_size", "Figure 4c": "figure4c_hits",
+    "Failure analysis": "failure_analysis",
+}  # fmt: skip
+
+
+def section(at: str, dataset: str) -> str:
+    """The text of the notes on one table or figure, of Table 2 on one dataset."""
+    text = REPORTED.read_text("utf-8")
+    if SECTIONS[at] == "table2":
+        start = re.search(rf"^    {dataset.lower()}:", text, re.M).end()
+        return re.split(r"^ {,4}\w", text[start:], maxsplit=1, flags=re.M)[0]
+    start = re.search(rf"^ *{SECTIONS[at]}:", text, re.M).end()
+    return re.split(r"^ {,2}\w" if at != "Abstract" else r"^\w", text[start:], maxsplit=1, flags=re.M)[0]
+
+
+def numbers_of(reported: Reported) -> list[list[float]]:
+    """The numbers of every line of the notes on the places that are named, as lists."""
+    places = re.sub(r"Tables (\d) and (\d)", r"Table \1, Table \2", reported.at).split(", ")
+    lines = [line for at in places for line in section(at, reported.dataset).splitlines()]
+    return [[float(number) for number in re.findall(r"\d+(?:\.\d+)?", line.split(":", 1)[-1])] for line in lines]
+
+
+@pytest.fixture
+def notes():
+    if not REPORTED.is_file():
+        pytest.skip(f"there is no {REPORTED.name} beside the checkout: set KARD_DATA")
+    return yaml.safe_load(REPORTED.read_text("utf-8"))["kard"]
+
+
+def test_the_papers_numbers_are_those_of_the_notes_on_the_same_table(committed, notes):
+    for claim in committed:
+        for reported in claim.reported:
+            lines = numbers_of(reported)
+            assert lines and any(lines), (claim.id, reported.at)
+            for values in (reported.value, reported.over or ()):
+                if claim.id == "half of the failures are the reranker's":
+                    assert [15.0] in lines and values in ((50.0,), ())  # 15 of 30
+                elif reported.students == ("base", "large", "XL"):
+                    assert list(values) in [line[:3] for line in lines], (claim.id, reported.at)
+                else:
+                    assert {*values} <= {number for line in lines for number in line}, (claim.id, reported.at)
+
+
+def test_a_gain_compares_the_rows_that_its_claim_names(committed, notes):
+    tables = {"MedQA": notes["table1_medqa"], "StrategyQA": notes["table2"]["strategyqa"]}
+    tables |= {"OpenbookQA": notes["table2"]["openbookqa"]}
+    oracles = {"kard_silver": "kard_silver_oracle", "teacher_cot": "teacher_cot_oracle"}
+    for claim in committed:
+        rival = re.fullmatch(r"gain in accuracy over (\w+)", claim.row.metric)
+        for reported in claim.reported if rival and claim.where == "Tables 1 and 2" else ():
+            for method, values in ((claim.row.method, reported.value), (rival[1], reported.over)):
+                assert tables[reported.dataset][oracles.get(method, method)][:3] == list(values), claim.id
+
+
+def test_the_gallerys_numbers_are_those_of_the_notes(notes):
+    tables = [notes["table1_medqa"], notes["table2"]["strategyqa"], notes["table2"]["openbookqa"]]
+    oracles = {"kard_silver": "kard_silver_oracle", "teacher_cot": "teacher_cot_oracle"}
+    for method, values in TABLES_1_AND_2.items():
+        assert [table[oracles.get(method, method)][0] for table in tables] == list(values), method
+    assert {name: list(values) for name, values in FIGURE_4C.items()} == {
+        name: notes["figure4c_hits"][name] for name in ("bm25", "reranker")
+    }
+
+
+def test_committed_claims_can_be_drawn_and_told(committed):
+    table = judge(committed, long_form([row()]).assign(file=""))
+    assert set(table["id"]) == {claim.id for claim in committed}
+    assert set(table["verdict"]) == {"reproduced", NOT_RUN} and set(table["verdict"]) <= set(SIGNS)
+    drawn = gains(committed, table, "world", "embedded")[COLUMNS].astype(object)
+    long_form(drawn.where(drawn.notna(), None).to_dict("records"))  # no two rows for the same cell
+
+
+@pytest.mark.parametrize("test", [{"above": 0}, {"below": 0.1}, {"within": 0.1}])
+def test_a_region_says_what_it_is(test):
+    region = validate(Region, test)
+    low, high = region.ends
+    assert low < high
+    (name, end), *_ = test.items()
+    assert region.describe(1).startswith(f"{name} {end:g}")

@@ -1,0 +1,250 @@
+"""Drawings: what stands on a figure is what stands in its table."""
+
+from itertools import combinations
+
+import matplotlib as mpl
+
+mpl.use("agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from kardlib.kard.memorization import Task, key_rows
+from kardlib.kard.methods import MAIN_ROWS
+from kardlib.report.drawings import (
+    plot_compression,
+    plot_corpora,
+    plot_differences,
+    plot_hits,
+    plot_keys,
+    plot_knob,
+    plot_latency,
+    plot_main,
+    plot_rag,
+    plot_where,
+)
+from kardlib.report.figures import METHOD_LABEL, METHOD_STYLE, FigureError, long_form
+from tests.tables import RETRIEVERS, WHERE, accuracy_row, hits_table, main_table
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def labels_in_view(axis):
+    """Text and place on the page of each tick's label."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return {tick.label1.get_text(): tick.label1.get_window_extent() for tick in ticks if tick.label1.get_text()}
+
+
+def test_plot_hits():
+    table = hits_table()
+    fig = plot_hits(table)
+    gold, silver = fig.axes
+    assert gold.get_title() == "Gold passages (n = 600)" and silver.get_title().startswith("Silver")
+    assert [label.get_text() for label in gold.get_xticklabels()] == ["1", "3", "10"]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [METHOD_LABEL[m] for m in RETRIEVERS]
+    curve = gold.containers[2].lines[0]
+    assert curve.get_ydata() == pytest.approx([0.43, 0.49, 0.7])
+    assert curve.get_color() == METHOD_STYLE["reranker"].color
+    assert fig.get_size_inches()[0] == 7.0
+    assert plot_hits(table[table["metric"] == "hits_gold"]).get_size_inches()[0] == 3.4
+
+
+def test_plot_main():
+    fig = plot_main(main_table())
+    assert [ax.get_title() for ax in fig.axes] == ["small", "base", "large"]
+    ax = fig.axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == [METHOD_LABEL[m] for m in MAIN_ROWS]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
+    assert len(ax.containers) == len(MAIN_ROWS)  # summaries over seeds, not single seeds
+    assert {"30.0", "66.0", " chance"} <= {t.get_text() for t in ax.texts}
+    fig.canvas.draw()
+    (word,) = [t.get_window_extent() for t in ax.texts if t.get_text() == " chance"]
+    (star,) = [c.lines[0].get_window_extent() for c in ax.containers if c.get_label() == METHOD_LABEL["teacher_cot"]]
+    assert word.y1 < star.y0  # the word stands below the last row
+
+
+@pytest.mark.parametrize("knobs", [(1, 3, 10), (0.01, 0.05, 0.25, 1)])
+def test_plot_knob(knobs):
+    row = accuracy_row(low=0.4, high=0.6)
+    rows = [row | {"metric": f"accuracy at l = {x}", "method": m} for x in knobs for m in ("fine_tuning", "kard_bm25")]
+    rows += [row | {"metric": f"accuracy, equal steps at l = {x}", "value": 0.55} for x in knobs]
+    rows += [accuracy_row(metric=f"milliseconds at l = {x}", value=100 - i, high=150 - i) for i, x in enumerate(knobs)]
+    fig = plot_knob(long_form([*rows, accuracy_row(method="chance", value=0.25)]), "Rationales, l")
+    accuracy, equal, time = fig.axes
+    fig.canvas.draw()
+    assert list(labels_in_view(accuracy.xaxis)) == [f"{x:g}" for x in knobs]
+    assert accuracy.get_ylim() == equal.get_ylim() and accuracy.get_ylim()[0] < 0.25  # one scale, with chance on it
+    one, other = (container.lines[0].get_window_extent() for container in accuracy.containers)
+    assert 3 < other.x0 - one.x0 < 12  # whiskers stand side by side, however far the knob reaches
+    low, high = time.get_ylim()
+    assert low == 0 and high > 154  # the highest whisker is whole
+
+
+def test_plot_corpora():
+    rows = [accuracy_row(metric="accuracy at corpus = own", method=m, k=1) for m in ("dapt", "dapt_kard")]
+    rows += [accuracy_row(metric="accuracy at corpus = none", method="kard_reranker"), accuracy_row(method="chance")]
+    fig = plot_corpora(long_form(rows))
+    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["own", "none"]
+    labels = [METHOD_LABEL[m] for m in ("dapt", "dapt_kard", "kard_reranker", "chance")]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == labels
+
+
+@pytest.fixture
+def rag_table():
+    table = main_table()
+    accuracy = table[table["student"].isin(["base"]) | (table["method"] == "chance")]
+    rag = long_form(accuracy_row(method=m, student="base", low=0.4, high=0.6) for m in ("rag", "rag_warm"))
+    return pd.concat([accuracy[~accuracy["method"].str.startswith("few")], rag, hits_table()], ignore_index=True)
+
+
+def test_plot_rag(rag_table):
+    fig = plot_rag(rag_table)
+    answers, gold, silver = fig.axes
+    assert METHOD_LABEL["rag_warm"] in [t.get_text() for t in answers.get_yticklabels()]
+    assert [gold.get_title(), silver.get_title()] == ["Gold passages", "Silver passages"]
+    assert gold.get_ylim() == silver.get_ylim()
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [METHOD_LABEL[m] for m in RETRIEVERS]
+    with pytest.raises(FigureError, match="nothing to draw"):
+        plot_rag(rag_table[rag_table["metric"] == "accuracy"])
+    fig.canvas.draw()
+    left, _, right, _ = fig.get_tightbbox().extents  # inches
+    assert left > -0.01 and right < fig.get_size_inches()[0] + 0.01
+
+
+def test_a_share_is_drawn_in_per_cent():
+    rows = [accuracy_row(metric=f"accuracy at share = {share}", k=3) for share in (0.01, 1)]
+    for label, ticks in (("Share (%)", ["1", "100"]), ("Share", ["0.01", "1"])):
+        assert [tick.get_text() for tick in plot_knob(long_form(rows), label).axes[0].get_xticklabels()] == ticks
+
+
+def test_chance_is_named_beside_the_corpora():
+    rows = [accuracy_row(metric="accuracy at corpus = own", method="dapt"), accuracy_row(method="chance", student=None)]
+    assert "Chance" in [text.get_text() for text in plot_corpora(long_form(rows)).legends[0].get_texts()]
+
+
+def test_a_sweep_has_no_style_of_a_reader_or_of_the_other_sweep():
+    rows = []
+    for task in (Task(16, 64, 16, 256), Task(256, 64, 256, 256), Task(256, 64, 256, 0)):
+        rows += key_rows(task, [0.01], 2, 0, ["read_key", "read_prefix"])
+    table = long_form(row | {"figure": "x", "dataset": "x", "scale": "x"} for row in rows)
+    by_n, by_r, readers, _ = plot_keys(table, str(Task(256, 64, 256, 256))).axes
+    looks = [{(line.get_color(), line.get_marker()) for line in ax.lines if line.get_marker() != "None"}
+             for ax in (by_n, by_r, readers)]  # fmt: skip
+    assert looks[0] & looks[1] == looks[0] & looks[2] == looks[1] & looks[2] == {METHOD_STYLE["read_key"][:2]}
+
+
+def test_plot_where():
+    rows = [
+        WHERE | {"method": "reaugkd", "metric": f"gain_{by}_{i}", "value": i / 100, "low": -0.01, "high": 0.05, "n": 10}
+        for by in ("confidence", "distance")
+        for i in (1, 2, 3, 4)
+    ]
+    for ax in plot_where(long_form(rows)).axes:
+        assert ax.containers[0].lines[0].get_ydata() == pytest.approx([1, 2, 3, 4])
+    with pytest.raises(FigureError, match="gain_distance_4"):
+        plot_where(long_form(rows[:-1]))
+
+
+def test_plot_compression():
+    row = WHERE | {"value": 0.8, "low": 0.7, "high": 0.9}
+    rows = [row | {"method": m, "metric": "accuracy"} for m in ("full", "prototypes_5", "reaugkd_no_retrieval")]
+    rows += [WHERE | {"method": m, "metric": "bytes", "value": v} for m, v in (("full", 4096), ("prototypes_5", 2048))]
+    (ax,) = plot_compression(long_form(rows)).axes
+    assert [c.lines[0].get_xdata().tolist() for c in ax.containers] == [[4.0], [2.0]]
+    assert [t.get_text() for t in ax.texts] == ["5 %"]
+
+
+@pytest.mark.parametrize("smallest", [15, 80])
+def test_sizes_can_be_read(smallest):
+    kinds = {"full": 200, "half": 100, "pq": 30, "prototypes_20": 20, "prototypes_1": 1}  # in the smallest's size
+    rows = [accuracy_row(method=kind, low=0.4, high=0.6) for kind in kinds]
+    rows += [WHERE | {"method": k, "metric": "bytes", "value": 1024 * smallest * v} for k, v in kinds.items()]
+    fig = plot_compression(long_form(rows))
+    fig.canvas.draw()
+    boxes = labels_in_view(fig.axes[0].xaxis)
+    assert len(boxes) >= 3 and not any(a.overlaps(b) for a, b in combinations(boxes.values(), 2))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.48, 0.62), (0.49, 0.604), (0.77, 0.8), (0.03, 0.98)])
+def test_a_tick_says_where_it_stands(low, high):
+    rows = [accuracy_row(method="full", value=high, low=low, high=high)]
+    rows += [WHERE | {"method": "full", "metric": "bytes", "value": 4096}]
+    fig = plot_compression(long_form(rows))
+    fig.canvas.draw()
+    for tick in fig.axes[0].yaxis.get_major_ticks():
+        assert float(tick.label1.get_text().replace("−", "-")) == pytest.approx(100 * tick.get_loc(), abs=1e-6)
+
+
+def latency_rows(entries, method, value):
+    row = WHERE | {"method": method, "student": "minilm, 3 layers", "value": value}
+    return [
+        *(row | {"metric": f"latency overhead at batch = {b}, entries = {entries}"} for b in (1, 32)),
+        row | {"metric": f"bytes at entries = {entries}", "value": 2**21},
+        row | {"metric": f"recall at entries = {entries}", "value": 0.97},
+    ]
+
+
+def test_plot_latency():
+    searches = {"reaugkd": 0.03, "reaugkd_exact": 0.8}
+    rows = [row for n in (2000, 67000) for method, value in searches.items() for row in latency_rows(n, method, value)]
+    table = long_form([*rows, accuracy_row(method="reaugkd_no_retrieval", metric="milliseconds at batch = 1")])
+    one, many, recall, memory = plot_latency(table).axes
+    assert "batch 1 " in one.get_title() and "batch 32 " in many.get_title()
+    lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in many.containers}
+    assert lines["minilm, 3 layers: HNSW"] == [[2000, 3], [67000, 3]] and len(lines) == 2
+    assert [c.get_label() for c in recall.containers] == ["minilm, 3 layers: HNSW"]
+    assert memory.containers[0].lines[0].get_ydata().tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("largest", [20_000, 67_000, 250_000, 1_000_000])
+def test_every_number_of_entries_can_be_read(largest):
+    rows = [row for n in (2000, largest) for row in latency_rows(n, "reaugkd_exact", n / 400_000)]
+    fig = plot_latency(long_form(rows))
+    fig.canvas.draw()
+    for ax in fig.axes[:2]:
+        for axis in (ax.xaxis, ax.yaxis):
+            boxes = labels_in_view(axis)
+            assert len(boxes) >= 3 and not any(a.overlaps(b) for a, b in combinations(boxes.values(), 2))
+    assert "10,000" in labels_in_view(fig.axes[0].xaxis)
+
+
+def test_differences_have_a_line_each_and_a_panel_for_every_measure():
+    rows = [
+        accuracy_row(metric=f"gain in {measure} at difference = {name} over the paper", method="kard_reranker",
+                     value=-0.02, low=-0.05, high=0.01, k=1)
+        for measure, names in (("hits_gold", ["loss"]), ("accuracy", ["loss", "prompt"])) for name in names
+    ]  # fmt: skip
+    fig = plot_differences(long_form(rows))
+    assert [ax.get_title() for ax in fig.axes] == ["Hits, gold", "Accuracy"]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["loss", "prompt"]
+    assert [len(ax.containers[0].lines[0].get_xdata()) for ax in fig.axes] == [1, 2]
+    with pytest.raises(FigureError, match="no row is a gain at a difference"):
+        plot_differences(long_form([accuracy_row()]))
+
+
+@pytest.mark.parametrize("plot", [plot_hits, plot_main, plot_compression, plot_latency, plot_where])
+def test_nothing_to_draw(plot):
+    with pytest.raises(FigureError, match="nothing to draw"):
+        plot(long_form([accuracy_row(metric="bits")]))
+
+
+@pytest.mark.parametrize(("plot", "metric"), [(plot_hits, "hits_gold"), (plot_main, "accuracy")])
+def test_a_method_without_a_style(plot, metric):
+    with pytest.raises(FigureError, match="no style for the method 'mine'"):
+        plot(long_form([accuracy_row(method="mine", metric=metric, k=1)]))
+
+
+def test_text_fits_on_the_page():
+    for table, plot in ((hits_table(), plot_hits), (main_table(), plot_main)):
+        for part in (table, table[table["metric"].isin(["hits_gold"]) | (table["student"] == "base")]):
+            fig = plot(part)
+            fig.canvas.draw()
+            left, bottom, right, top = fig.get_tightbbox().extents  # inches
+            width, height = fig.get_size_inches()
+            assert left > -0.01 and bottom > -0.01 and right < width + 0.01 and top < height + 0.01

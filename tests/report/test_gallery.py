@@ -1,0 +1,79 @@
+"""What the README says is what the figures' data say."""
+
+from kardlib.report.claims import read_claims
+from kardlib.report.figures import long_form
+from kardlib.report.gallery import (
+    BEGIN,
+    COVERS,
+    END,
+    figures_table,
+    gallery,
+    hits_table,
+    reaugkd_table,
+    refresh_readme,
+    scorecard_table,
+)
+from tests.folders import ROOT
+
+
+def test_the_readme_shows_the_committed_figures_numbers():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert gallery(ROOT / "figures") in text, "refresh it with: kard reproduce --publish"
+
+
+def test_refreshing_changes_the_section_alone(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n", "utf-8")
+    refresh_readme(readme, ROOT / "figures")
+    text = readme.read_text("utf-8")
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text and "Figure 4c" in text
+
+
+def test_every_figure_stands_beside_its_place_in_the_paper(tmp_path):
+    for name in ("04_main", "03_hits_obqa", "99_new"):
+        (tmp_path / f"{name}.png").write_bytes(b"x")
+    assert figures_table(tmp_path)[2:] == [
+        "| KARD, Figure 4c, on OpenbookQA | ![03_hits_obqa](figures/03_hits_obqa.png) |",
+        "| KARD, Tables 1 and 2 | ![04_main](figures/04_main.png) |",
+        "| ours | ![99_new](figures/99_new.png) |",
+    ]
+    drawn = {path.stem for path in (ROOT / "figures").glob("*.png")}
+    section = gallery(ROOT / "figures")
+    assert all(f"](figures/{name}.png)" in section for name in drawn)
+    assert {name[:2] for name in drawn} <= set(COVERS)
+
+
+def test_the_scorecard_is_a_table_of_markdown(tmp_path):
+    row = {"figure": "08_x", "dataset": "world", "scale": "embedded", "method": "kard_reranker", "n": 600}
+    metric = "gain in accuracy at kappa* = 100 over kappa* = 20"
+    gain = {"student": "t5-nano-base", "metric": metric, "value": 0.0, "low": -0.01, "high": 0.01}
+    long_form([row | gain]).to_csv(tmp_path / "08_x.csv", index=False)
+    head, rule, *lines, _, last = scorecard_table(tmp_path)
+    assert head.count("|") == rule.count("|") == 6 and len(lines) == len(read_claims())
+    assert all(line.count("|") == 6 and "\n" not in line for line in lines)
+    (line,) = [line for line in lines if "✓ reproduced" in line]
+    assert "world, embedded, t5-nano-base: +0 [-1, +1]" in line and "Table 4" in line
+    assert last.startswith("Together: 1 reproduced, ")
+
+
+def test_gains_are_no_retriever_of_the_hits_table(tmp_path):
+    row = {"figure": "03_hits", "dataset": "world", "scale": "embedded", "method": "reranker", "k": 1, "value": 0.5}
+    rows = [row | {"metric": "hits_gold"}, row | {"metric": "gain in hits_gold over bm25"}]
+    long_form(rows).to_csv(tmp_path / "03_hits.csv", index=False)
+    assert [line for line in hits_table(tmp_path) if "closed world" in line] == [
+        "| gold | closed world | Reranker, trained | 50.0 |"
+    ]
+
+
+def test_reaugkds_tasks_stand_side_by_side(tmp_path):
+    row = {"dataset": "mrpc", "scale": "embedded", "value": 0.7, "low": 0.65, "high": 0.75}
+    for task, metrics in (("", ["accuracy"]), ("_mrpc", ["accuracy", "f1", "gain in accuracy over rkd"])):
+        rows = [row | {"figure": "13_reaugkd", "method": "reaugkd", "metric": metric} for metric in metrics]
+        rows += [row | {"figure": "13_reaugkd", "method": "rkd", "metric": "accuracy"}]
+        long_form(rows).to_csv(tmp_path / f"13_reaugkd{task}.csv", index=False)
+    assert reaugkd_table(tmp_path) == [
+        "| method | closed world | MRPC | MRPC, F1 |",
+        "|---|---|---|---|",
+        "| ReAugKD | 70.0 [65.0, 75.0] | 70.0 [65.0, 75.0] | 70.0 [65.0, 75.0] |",
+        "| RKD | 70.0 [65.0, 75.0] | 70.0 [65.0, 75.0] |  |",
+    ]
