@@ -12,7 +12,10 @@ import pandas as pd
 
 from kardlib.data.files import LETTERS, Question
 from kardlib.data.world import Fact, World, judge_statements
-from kardlib.kard.experiment import Experiment, Predictions
+from kardlib.kard.experiment import Experiment
+from kardlib.kard.pipeline import Predictions
+from kardlib.kard.prepare import Prepared
+from kardlib.retrieval.runs import Run
 
 MISSED, FAILED, UNPARSABLE = CAUSES = "reranker missed", "student failed with the passages", "unparsable"
 GREEN, RED, BLUE = "#d5eedd", "#f8d5cf", "#cfe3f5"  # true, false, and true as a passage says
@@ -69,6 +72,19 @@ def _judge(question: Question, answer: int | None) -> str:
     return "none" if answer is None else "right" if answer == question.answer else "wrong"
 
 
+def statement_shares(world: World, predictions: Predictions) -> tuple[list[float], list[float]]:
+    """For every question the share of its rationale's statements that are true, and that the passages read support.
+
+    A text without a statement has none that is true.
+    """
+    true, supported = [], []
+    for texts, read in zip(predictions.texts, predictions.passages, strict=True):
+        judged = judge_statements(world, texts[0], read) or [(False, False)]
+        true.append(sum(t for t, _ in judged) / len(judged))
+        supported.append(sum(s for _, s in judged) / len(judged))
+    return true, supported
+
+
 # HTML
 
 
@@ -97,44 +113,46 @@ def show_question(question: Question) -> str:
     return f"{escape(question.text)}<br>{' '.join(options)}"
 
 
-def show_passage(experiment: Experiment, question: Question, passage: str) -> str:
+def show_passage(prepared: Prepared, question: Question, passage: str) -> str:
     """A passage; a gold one with a star and, in the closed world, with what it states: signs or a relation."""
-    text = escape(experiment.passages[passage])
-    if passage not in experiment.data.gold.get(question.id, ()):
+    text = escape(prepared.runs.passages[passage])
+    if passage not in prepared.experiment.data.gold.get(question.id, ()):
         return text
-    states = {fact.relation for fact in experiment.world.stated[passage]} if experiment.world else {"gold"}
+    states = (
+        {fact.relation for fact in prepared.experiment.world.stated[passage]} if prepared.experiment.world else {"gold"}
+    )
     return f"<b>★ {''.join(states)}</b> {text}"
 
 
-def show_reading(experiment: Experiment, predictions: Predictions, i: int) -> str:
+def show_reading(prepared: Prepared, predictions: Predictions, i: int) -> str:
     """The passages that were read for question `i`, in order."""
-    items = [show_passage(experiment, predictions.questions[i], p) for p in predictions.passages[i]]
+    items = [show_passage(prepared, predictions.questions[i], p) for p in predictions.passages[i]]
     return f"<ol>{''.join(f'<li>{item}' for item in items)}</ol>" if items else "<i>reads nothing</i>"
 
 
-def show_writing(experiment: Experiment, predictions: Predictions, i: int) -> str:
+def show_writing(prepared: Prepared, predictions: Predictions, i: int) -> str:
     """What was written for question `i` (the first sample), marked, and whether the answer is right."""
     answer, text = predictions.answers[i], predictions.texts[i][0]
     said = "no answer" if answer is None else f"{LETTERS[answer]}, {_judge(predictions.questions[i], answer)}"
-    return f"{mark_statements(experiment.world, text, predictions.passages[i])} <b>[{said}]</b>"
+    return f"{mark_statements(prepared.experiment.world, text, predictions.passages[i])} <b>[{said}]</b>"
 
 
-def show_side_by_side(experiment: Experiment, written: Mapping[str, Predictions], i: int) -> str:
+def show_side_by_side(prepared: Prepared, written: Mapping[str, Predictions], i: int) -> str:
     """Question `i` with, for each method (label -> predictions), what it read and what it wrote."""
     question = next(iter(written.values())).questions[i]
     rows = [
-        (f"<b>{escape(label)}</b>", show_reading(experiment, predictions, i), show_writing(experiment, predictions, i))
+        (f"<b>{escape(label)}</b>", show_reading(prepared, predictions, i), show_writing(prepared, predictions, i))
         for label, predictions in written.items()
     ]
     return f"<p>{show_question(question)}</p>" + as_table(("method", "read", "wrote"), rows)
 
 
-def show_candidates(experiment: Experiment, question: Question, seed: int, depth: int = 5) -> str:
-    """The first candidates of a test question as BM25 orders them and as the reranker of `seed` does."""
+def show_candidates(prepared: Prepared, ranked: Run, question: Question, depth: int = 5) -> str:
+    """The first candidates of a question as BM25 orders them and as a reranker does."""
     rows = []
-    before, after = experiment.by_question[question.id], experiment.reranked("test", seed)[question.id]
+    before, after = prepared.runs.by_question[question.id], ranked[question.id]
     for rank, found in enumerate(zip(before, after[:depth], strict=False), 1):
-        rows.append((str(rank), *(show_passage(experiment, question, passage) for passage, _ in found)))
+        rows.append((str(rank), *(show_passage(prepared, question, passage) for passage, _ in found)))
     return as_table(("rank", "before: BM25", "after: reranker"), rows)
 
 

@@ -1,8 +1,8 @@
 """`kard plan`: what a run would download, ask, train and write, and what that costs; nothing is started or fetched.
 
 Students and texts are counted from the notebooks' grids, each once, however many notebooks share it. Tokens are
-characters divided by four, hours are FLOPs (`models.py`) divided by an assumed share of the device's peak. So counts
-are exact, but for rationales that the filter drops; hours are right within a factor of two or three, no more.
+characters divided by four, hours are FLOPs (`models/costs.py`) divided by an assumed share of the device's peak. So
+counts are exact, but for rationales that the filter drops; hours are right within a factor of two or three, no more.
 """
 
 import importlib.metadata
@@ -18,21 +18,16 @@ from typing import Any, NamedTuple
 
 from kardlib.artifacts.engine import PLACES
 from kardlib.artifacts.store import Kind, Store, canonical_json
+from kardlib.data.files import Dataset
 from kardlib.data.hub import GLUE, HUB
 from kardlib.data.prompts import SHOTS, TEACHER_PROMPT, teacher_text
-from kardlib.kard.experiment import (
-    DEPTH,
-    RERANKER,
-    SILVER,
-    STUDENT,
-    Experiment,
-    Knobs,
-    describe,
-    reranker_knobs,
-    student_knobs,
-)
-from kardlib.kard.llm import estimate
+from kardlib.kard.experiment import SILVER, Cell, Experiment, describe_run, open_settings
+from kardlib.kard.grids import all_grids, at_number
+from kardlib.kard.llm import estimate, server_teacher
 from kardlib.kard.methods import METHODS, main_rows
+from kardlib.kard.pipeline import STUDENT, PredictionKey, Row, StudentKey, prediction_key, student_key, student_spec
+from kardlib.kard.prepare import DEPTH
+from kardlib.kard.rankings import RERANKER
 from kardlib.models.catalogue import find_model, pinned, without_network
 from kardlib.models.costs import find_shape, forward_flops, training_bytes, training_flops, writing_bytes
 from kardlib.retrieval.prebuilt import UNPACKED, cache_folder
@@ -92,43 +87,6 @@ ON_THE_HUB = {  # the questions there; lengths were counted on KARD's release
 }
 
 
-class Row(NamedTuple):
-    """One line of a notebook's grid: a method with a student under changed settings, for every seed."""
-
-    method: str
-    student: str
-    knobs: Knobs = ()
-
-
-class Training(NamedTuple):
-    """What tells one trained student from another."""
-
-    student: str
-    learns: str
-    reads: str  # in training
-    corpus: str  # on which it was trained before (DAPT)
-    share: float
-    rationales: int
-    steps: int | None
-    seed: int
-
-
-class Writing(NamedTuple):
-    """What a student is asked: it answers every test question once or, sampled, several times."""
-
-    training: Training | None  # None: as it comes
-    student: str
-    method: str  # where the method itself decides what is read
-    reads: str
-    reranker: str  # its settings, where it decides that
-    prompt: str
-    passages: int
-    candidates: int
-    shots: str
-    writes: str
-    seed: int
-
-
 class Work(NamedTuple):
     """One line of the plan. The last three are None where the model's shape is not known."""
 
@@ -143,77 +101,24 @@ class Work(NamedTuple):
     disk: float | None = None  # bytes of all artifacts
 
 
-def grids(settings: RunSettings, texts: Texts, oracles: bool) -> dict[str, list[Row]]:
-    """Notebook -> what it trains and lets write, as the notebooks' own cells say (`tests/test_plan.py` compares)."""
-    students, middle = settings.students, settings.students[len(settings.students) // 2]
-    ft, rd, bm25, reranker = "fine_tuning", "reasoning_distillation", "kard_bm25", "kard_reranker"
-    shares: list[Knobs] = [*((("student.share", share),) for share in (0.01, 0.05, 0.25)), ()]
-    by_number: dict[int, Knobs] = {l: (("student.share", 0.25), ("teacher.rationales", l)) for l in (1, 3, 5, 10)}
-    # the released code's loss, passages without gradient, both, its temperatures; how it reads an answer, its prompt
-    loss, frozen = ("reranker.loss", "cross_entropy"), ("reranker.passage_gradient", False)
-    released: list[Knobs] = [(loss,), (frozen,), (loss, frozen), (("reranker.temperatures", "falling"),)]
-    released += [(("answer", "last_letter"),), (("test_prompt", "passages_first"),)]
-    three = settings.override(dict(by_number[3]))
-    steps = count_steps(three.student, count_examples(three, texts, "rationale"))
-    equal: list[Knobs] = [(*knobs, ("student.steps", steps)) for l, knobs in by_number.items() if l != 3]
-    candidates = [n for n in (10, 20, 50, 100) if n >= settings.retrieval.k]
-    corpora = ("own", "neighbour") if settings.dataset == "world" else ("own",)
-    found = {
-        "04": [Row(m, s) for s in students for m in main_rows(oracles, rationales=True)],
-        "05": [Row(m, middle, knobs) for knobs in shares for m in (ft, rd, bm25)],
-        "06": [Row(m, s) for s in students for m in (ft, rd, reranker)],
-        "07": [Row(bm25, middle, knobs) for knobs in (*by_number.values(), *equal)],
-        "08": [Row(reranker, s, (("retrieval.candidates", n),))
-               for s in sorted({middle, students[-1]} - {"random-t5"}) for n in candidates],
-        "09": [Row(m, middle, (("retrieval.k", k),)) for k in (1, 2, 3, 5) for m in (bm25, reranker)],
-        "10": [Row(rd, middle), Row(reranker, middle)]
-              + [Row(m, middle, (("dapt.corpus", c),)) for c in corpora for m in ("dapt", "dapt_kard")],
-        "11": [Row(m, middle) for m in ("ka_fine_tuning", "rag", "rag_warm", rd, reranker, "kard_dense")],
-        "12": [Row(m, s) for s in students for m in (rd, bm25, reranker)],
-        "15": [Row(m, s) for s in students for m in (ft, "ka_fine_tuning", rd, bm25, reranker)],
-        "16": [Row(reranker, middle, knobs) for knobs in ((), *released)],
-    }  # fmt: skip
-    alone = {"15": "own", "16": "world"}
-    return {number: rows for number, rows in found.items() if alone.get(number, settings.dataset) == settings.dataset}
-
-
-def reranker_name(settings: RunSettings) -> str:
-    """What tells one trained reranker from another, but for its seed."""
-    return canonical_json(reranker_knobs(settings.reranker))
-
-
 def list_work(
     experiment: Experiment, grid: Mapping[str, Sequence[Row]]
-) -> tuple[dict[Training, str], dict[Writing, str]]:
+) -> tuple[dict[StudentKey, str], dict[PredictionKey, str]]:
     """Every student and everything that is written, with the notebook that asks for it first.
 
     Students of RAG are trained together with their retriever: they are written here, but not among the trainings.
     """
-    trainings: dict[Training, str] = {}
-    writings: dict[Writing, str] = {}
+    trainings: dict[StudentKey, str] = {}
+    writings: dict[PredictionKey, str] = {}
     for number, rows in grid.items():
         for row in rows:
-            settings, method = experiment.at(row.knobs).settings, METHODS[row.method]
+            settings = experiment.settings.override(dict(row.knobs))
             for seed in settings.seeds:
-                training = None
-                if method.learns:
-                    training = Training(
-                        row.student, method.learns, method.reads_in_training,
-                        settings.dapt.corpus if method.adapted else "", settings.student.share,
-                        settings.teacher.rationales, settings.student.steps, seed,
-                    )  # fmt: skip
-                    if not method.rag:
-                        trainings.setdefault(training, number)
-                reads = method.reads_at_test
-                seeded = training or reads == "reranker" or settings.student.samples > 1 or row.student == "random-t5"
-                writing = Writing(
-                    training, row.student, row.method if method.rag else "", reads,
-                    reranker_name(settings) if reads == "reranker" else "", settings.test_prompt,
-                    settings.retrieval.k if reads not in ("", "rationale") else 0,
-                    settings.retrieval.candidates if reads == "reranker" else 0,
-                    method.shots, method.writes, seed if seeded else 0,
-                )  # fmt: skip
-                writings.setdefault(writing, number)
+                cell = Cell(row.method, row.student, seed, row.knobs)
+                writings.setdefault(prediction_key(settings, cell), number)
+                student = student_key(settings, cell)
+                if student and not METHODS[row.method].rag:
+                    trainings.setdefault(student, number)
     return trainings, writings
 
 
@@ -228,7 +133,8 @@ def count_texts(experiment: Experiment) -> Texts:
     splits, passages = experiment.data.splits, experiment.data.passages
     rationale, passage, known = RATIONALE, PARAGRAPH, None if settings.knowledge.index else 0
     if experiment.teacher and not settings.teacher.base_url and splits["train"]:
-        rationale = fmean(len(r.text) for r in experiment.written["train"])
+        number = max(settings.teacher.rationales, SILVER)
+        rationale = fmean(len(r.text) for r in experiment.teacher(splits["train"], number))
     if not settings.knowledge.index and passages:
         some = list(islice(passages, 100_000))
         passage, known = fmean(len(p.text) for p in some), len(some) if len(some) < 100_000 else None
@@ -274,8 +180,16 @@ def plan(settings: RunSettings, device: str | None = None, store: Store | None =
     """
     with without_network():
         on = DEVICES[device or ("a100" if settings.scale == "paper" else "cpu")]
-        experiment = Experiment(settings, store)
+        experiment = open_unread(settings, store or Store())
         return _plan_glue(experiment, on) if settings.dataset in GLUE_TASKS else _plan(experiment, on)
+
+
+def open_unread(settings: RunSettings, store: Store) -> Experiment:
+    """The experiment, without the questions where they would have to be fetched or are no part of the plan."""
+    if settings.dataset not in GLUE_TASKS and not (settings.data_dir is None and settings.dataset in HUB):
+        return open_settings(settings, store)
+    server = server_teacher(settings.teacher, store.root) if settings.teacher.base_url else None
+    return Experiment(settings, store, Dataset(settings.dataset, {}, [], {}), None, server)
 
 
 def _plan_glue(experiment: Experiment, on: Device) -> dict[str, Any]:
@@ -292,7 +206,9 @@ def _plan_glue(experiment: Experiment, on: Device) -> dict[str, Any]:
 def _plan(experiment: Experiment, on: Device) -> dict[str, Any]:
     settings = experiment.settings
     texts = count_texts(experiment)
-    grid = grids(settings, texts, oracles=experiment.world is not None)
+    three = settings.override(dict(at_number(3)))
+    steps = count_steps(three.student, count_examples(three, texts, "rationale"))
+    grid = all_grids(settings, main_rows(oracles=experiment.world is not None, rationales=True), steps)
     trainings, writings = list_work(experiment, grid)
     work = [training_work(experiment, texts, on, name, trainings) for name in settings.students]
     work += [writing_work(experiment, texts, on, name, writings) for name in settings.students]
@@ -303,7 +219,7 @@ def _plan(experiment: Experiment, on: Device) -> dict[str, Any]:
     disk = measure_disk(experiment.store, downloads, work)
     first = [Counter(numbers.values()) for numbers in (trainings, writings)]
     return {
-        "run": describe(settings),
+        "run": describe_run(settings),
         "device": on._asdict(),
         "questions": texts._asdict(),
         "downloads": downloads,
@@ -318,7 +234,7 @@ def _plan(experiment: Experiment, on: Device) -> dict[str, Any]:
 
 
 def training_work(
-    experiment: Experiment, texts: Texts, device: Device, student: str, trainings: Iterable[Training]
+    experiment: Experiment, texts: Texts, device: Device, student: str, trainings: Iterable[StudentKey]
 ) -> Work:
     """Training one student in all the ways that are asked for."""
     settings, shape = experiment.settings, find_shape(student)
@@ -327,7 +243,7 @@ def training_work(
     count, steps, tokens, flops, planned = 0, 0, 0.0, 0.0, Counter[str]()
     for training in (t for t in trainings if t.student == student):
         changed = {"student.share": training.share, "student.steps": training.steps}
-        variant = experiment.at((*changed.items(), ("teacher.rationales", training.rationales))).settings
+        variant = settings.override(changed | {"teacher.rationales": training.rationales})
         examples = count_examples(variant, texts, training.learns)
         seen = training.steps * knobs.batch if training.steps else examples * knobs.epochs
         source = source_tokens(variant, texts, variant.retrieval.k_training if training.reads else 0)
@@ -338,7 +254,7 @@ def training_work(
         flops += seen * training_flops(shape, source, target, **options) if shape else 0
         if not training.corpus:  # else its settings name weights that are not there yet
             named = variant.student.model_copy(update={"model": student})
-            planned[canonical_json([student_knobs(named), training.seed])] += 1
+            planned[canonical_json(student_spec(named, training.seed))] += 1
     work = Work("train", student, count, count_stored(experiment.store, STUDENT, planned), steps, round(tokens))
     if not shape:
         return work
@@ -348,12 +264,12 @@ def training_work(
 
 
 def writing_work(
-    experiment: Experiment, texts: Texts, device: Device, student: str, writings: Iterable[Writing]
+    experiment: Experiment, texts: Texts, device: Device, student: str, writings: Iterable[PredictionKey]
 ) -> Work:
     """What all copies of one student write for the test questions."""
     settings, shape = experiment.settings, find_shape(student)
     samples, count, tokens, seconds = settings.student.samples, 0, 0.0, 0.0
-    for writing in (w for w in writings if w.student == student):
+    for writing in (w for w in writings if w.model == student):
         source = source_tokens(settings, texts, writing.passages, writing.shots, writing.reads == "rationale")
         target = target_tokens(settings, texts, writing.writes)
         count += 1
@@ -373,7 +289,7 @@ def writing_work(
     return work._replace(hours=seconds / 3600, memory=memory, disk=0.0)
 
 
-def verifier_work(experiment: Experiment, texts: Texts, device: Device, trainings: Iterable[Training]) -> list[Work]:
+def verifier_work(experiment: Experiment, texts: Texts, device: Device, trainings: Iterable[StudentKey]) -> list[Work]:
     """The LM that filters rationales, if one is set, answers from every one of them, once for each `l` in the grids."""
     settings, name = experiment.settings, experiment.settings.teacher.verifier
     if not name:
@@ -398,16 +314,20 @@ def longest_tokens(settings: RunSettings, texts: Texts) -> tuple[int, int]:
     return min(settings.student.max_source_tokens, round(source)), min(settings.student.max_new_tokens, round(target))
 
 
-def reranker_work(experiment: Experiment, texts: Texts, device: Device, writings: Iterable[Writing]) -> list[Work]:
+def reranker_work(
+    experiment: Experiment, texts: Texts, device: Device, writings: Iterable[PredictionKey]
+) -> list[Work]:
     """Training one for every seed and every way that is asked for, and ranking with each and with the untrained one.
 
     A text is encoded once, so where the passages are few they bound the work.
     """
-    settings, ways = experiment.settings, {w.reranker for w in writings if w.reranker}
+    settings, ways = experiment.settings, {w.ranked_by for w in writings if w.reads == "reranker"}
     knobs, shape, gpu = settings.reranker, find_shape(settings.reranker.model), device.memory is not None
     question, passage = (min(knobs.max_tokens, n / CHARACTERS) for n in (texts.question, texts.passage))
     rationales = min(texts.train, knobs.questions or texts.train) * settings.teacher.rationales
-    names = Counter(canonical_json([json.loads(way), seed]) for way in ways for seed in settings.seeds)
+    names = Counter(
+        canonical_json({"settings": json.loads(way)[0], "seed": seed}) for way in ways for seed in settings.seeds
+    )
     steps = -(-rationales // knobs.batch) * knobs.epochs * len(names)
     drawn = min(2 * knobs.sampled * knobs.batch, texts.passages or MANY)  # passages of a step, at most
     seen = steps * (knobs.batch * question + drawn * passage)
@@ -433,14 +353,16 @@ def count_stored(store: Store, kind: Kind, planned: Counter[str]) -> int:
     """How many of the planned artifacts the store has, by settings and seed: whether they were made from the same texts
     only a run can tell.
     """
-    stored = Counter(canonical_json([spec.get("settings"), spec.get("seed")]) for spec in store.specs(kind))
+    stored = Counter(
+        canonical_json({name: spec.get(name) for name in ("settings", "seed")}) for spec in store.specs(kind)
+    )
     return (stored & planned).total()
 
 
 def teacher_work(experiment: Experiment, texts: Texts, grid: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     """Who writes the rationales and, where a server does or would have to, what it is asked at most."""
     settings = experiment.settings
-    numbers = [experiment.at(row.knobs).settings.teacher.rationales for rows in grid.values() for row in rows]
+    numbers = [settings.override(dict(row.knobs)).teacher.rationales for rows in grid.values() for row in rows]
     l = max(SILVER, *numbers)
     if experiment.teacher and not settings.teacher.base_url:
         return {"who": "the closed world's own" if experiment.world else "recorded rationales", "rationales": l}

@@ -26,7 +26,8 @@ from kardlib.artifacts.store import (
     provenance,
 )
 from kardlib.errors import TooLargeError
-from kardlib.kard import experiment
+from kardlib.kard import pipeline, rankings
+from kardlib.kard.experiment import PREDICTIONS
 from kardlib.reaugkd import experiment as reaugkd
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
@@ -403,7 +404,9 @@ def test_what_is_made_is_kept_when_the_upload_fails(tmp_path: Path, monkeypatch:
     assert machine("other", url, tmp_path, monkeypatch).has(Kind("model"), {})
 
 
-@pytest.mark.parametrize("kind", [*experiment.TOGETHER, experiment.PREDICTIONS, experiment.RAG, reaugkd.TEACHER])
+@pytest.mark.parametrize(
+    "kind", [pipeline.STUDENT, pipeline.ADAPTED, rankings.RERANKER, rankings.DENSE, PREDICTIONS, reaugkd.TEACHER]
+)
 def test_what_does_not_fit_into_the_gpu_is_one_sentence(kind, tmp_path):
     import torch
 

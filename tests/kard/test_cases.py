@@ -24,7 +24,8 @@ from kardlib.kard.cases import (
     show_question,
     show_side_by_side,
 )
-from kardlib.kard.experiment import Experiment, Predictions
+from kardlib.kard.experiment import Experiment
+from kardlib.kard.pipeline import Predictions
 from kardlib.report.drawings import plot_shares
 from kardlib.report.evaluate import share_rows
 from kardlib.report.figures import COLUMNS, FigureError, long_form
@@ -32,11 +33,6 @@ from kardlib.settings import preset
 
 WORLD = build_world(preset("smoke").world)
 ATTACK = "<script>alert('x')</script> & <b onclick=\"go()\">."
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory) -> Experiment:
-    return Experiment(preset("smoke"), Store(tmp_path_factory.mktemp("store")))
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +102,9 @@ def test_the_cause_is_the_first_step_that_went_wrong(experiment, world):
 
 
 def test_of_real_data_annotators_say_what_is_missed(tmp_path):
-    real = Experiment(preset("smoke", "obqa", str(tmp_path)), Store(tmp_path / "store"))
     question, unknown = Question("a", "?", ("x", "y"), 0), Question("b", "?", ("x", "y"), 0)
-    real.data = Dataset("obqa", {"test": [question, unknown]}, [], {"a": frozenset({"p", "q"}), "b": frozenset()})
+    data = Dataset("obqa", {"test": [question, unknown]}, [], {"a": frozenset({"p", "q"}), "b": frozenset()})
+    real = Experiment(preset("smoke", "obqa", str(tmp_path)), Store(tmp_path / "store"), data, None, None)
     assert find_causes(real, answer(question, ["p", "q", "r"], 1)) == [FAILED]
     assert find_causes(real, answer(question, ["p", "r"], 1)) == [MISSED]
     assert find_causes(real, answer(unknown, ["p"], 1)) == [""]  # nobody knows
@@ -158,32 +154,32 @@ def test_marking_keeps_every_character_and_every_judgement(extra, at):
 # Escaping
 
 
-def test_no_text_becomes_markup(experiment, world, monkeypatch):
+def test_no_text_becomes_markup(prepared, world, monkeypatch):
     question = Question("test-00000", f"Who? {ATTACK}", (ATTACK, "b"), 1)
     passage = world.passages[0].id
-    monkeypatch.setitem(experiment.passages, passage, ATTACK)
-    page = Tags(show_side_by_side(experiment, {ATTACK: answer(question, [passage], 0, ATTACK * 2)}, 0))
+    monkeypatch.setitem(prepared.runs.passages, passage, ATTACK)
+    page = Tags(show_side_by_side(prepared, {ATTACK: answer(question, [passage], 0, ATTACK * 2)}, 0))
     assert set(page.tags) <= {"p", "br", "b", "table", "tr", "th", "td", "ol", "li", "span"}
     assert page.text.count("<script>alert('x')</script>") == 6  # question, option, label, passage, and twice written
     assert "<script" not in mark_statements(None, ATTACK, []) + mark_statements(world, ATTACK, [])
 
 
-def test_a_gold_passage_bears_a_star_and_what_it_states(experiment, world):
+def test_a_gold_passage_bears_a_star_and_what_it_states(prepared, world):
     question = two_hop(world)
     signs, relation = hops(world, question)
-    assert show_passage(experiment, question, signs[0]).startswith("<b>★ sign</b> ")
-    assert show_passage(experiment, question, relation[0]).startswith(f"<b>★ {world.chains[question.id].relation}</b> ")
+    assert show_passage(prepared, question, signs[0]).startswith("<b>★ sign</b> ")
+    assert show_passage(prepared, question, relation[0]).startswith(f"<b>★ {world.chains[question.id].relation}</b> ")
     other = next(p.id for p in world.passages if p.id not in {*signs, *relation})
-    assert "★" not in show_passage(experiment, question, other)
+    assert "★" not in show_passage(prepared, question, other)
 
 
-def test_the_gold_option_is_bold_and_verdicts_are_in_words(experiment, world):
+def test_the_gold_option_is_bold_and_verdicts_are_in_words(prepared, world):
     question = two_hop(world)
     shown = show_question(question)
     assert shown.count("<b>") == 1 and f"{question.options[question.answer]}</b>" in shown
     wrong = (question.answer + 1) % 4
     for said, word in ((question.answer, "right]"), (wrong, "wrong]"), (None, "[no answer]")):
-        page = show_side_by_side(experiment, {"RD": answer(question, [], said)}, 0)
+        page = show_side_by_side(prepared, {"RD": answer(question, [], said)}, 0)
         assert word in page and "reads nothing" in page
     assert as_table(("a",), [("1",), ("2",)]).count("<tr>") == 3
 

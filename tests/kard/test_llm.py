@@ -23,8 +23,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from kardlib.artifacts.store import REPOSITORY, Store
 from kardlib.data.files import Question
 from kardlib.data.prompts import teacher_text
-from kardlib.kard.experiment import Experiment
+from kardlib.kard.experiment import open_settings
 from kardlib.kard.llm import Answer, TeacherError, estimate, read_answer, server_teacher
+from kardlib.kard.prepare import write_rationales
 from kardlib.models.nano import build_tokenizer
 from kardlib.settings import SettingsError, TeacherSettings, preset
 
@@ -430,9 +431,9 @@ def test_the_rationales_of_any_data_come_from_the_server_if_one_is_set(proxy, se
         path.write_text("\n".join(map(json.dumps, lines)))
     changes = {f"teacher.{name}": getattr(settings, name) for name in ("base_url", "model", "max_tokens")}
     own = preset("smoke", "mine", str(tmp_path / "data")).override(changes)
-    experiment = Experiment(own, Store(tmp_path / "store"))
-    written = experiment.written
+    rationales = write_rationales(open_settings(own, Store(tmp_path / "store")))
+    written = rationales.written
     assert [r.id for r in written["train"]] == [f"q{i}/{j}" for i in range(3) for j in range(3)]
     assert [r.id for r in written["silver"]] == [f"q3/{j}" for j in range(3)]
     assert len(read_lines(tmp_path / "store")) == 12
-    assert experiment.filtered[1].written == 6  # l is 2 at the smoke scale
+    assert rationales.counts.written == 6  # l is 2 at the smoke scale

@@ -8,8 +8,9 @@ from typing import Any
 
 from kardlib.artifacts.store import Store
 from kardlib.data.world import build_world
-from kardlib.kard.experiment import Cell, Experiment
+from kardlib.kard.experiment import Cell, open_settings
 from kardlib.kard.methods import METHODS
+from kardlib.kard.pipeline import answer
 from kardlib.kard.teacher import symbolic_teacher
 from kardlib.models.catalogue import MODELS
 from kardlib.settings import WorldSettings, preset
@@ -52,10 +53,10 @@ def test_every_row_of_the_papers_tables_gives_predictions(tmp_path: Path) -> Non
         "reranker.epochs": 1, "rag.epochs": 1, "rag.passages": 2, "rag.contrastive_epochs": 1,
     })  # fmt: skip
     assert settings.student.samples == 5 and settings.reranker.lora and settings.student.gradient_checkpointing
-    experiment = Experiment(settings, Store(tmp_path / "store"))
+    experiment = open_settings(settings, Store(tmp_path / "store"))
     rows = [*experiment.methods, "dapt", "dapt_kard", "rag", "rag_warm", "kard_dense"]
     assert set(METHODS) - {*rows} == {"kard_silver", "teacher_cot"}  # of whose rationales no release has any
-    predictions = experiment.run(Cell(row, models["student"], seed=0) for row in rows)
+    predictions = answer(experiment, [Cell(row, models["student"], seed=0) for row in rows])
     for cell, found in predictions.items():
         assert [len(samples) for samples in found.texts] == [5] * 4 and len(found.correct) == 4, cell.method
         read = METHODS[cell.method].reads_at_test

@@ -1,22 +1,19 @@
 """The plan counts what the notebooks would do, says what it costs, and does nothing."""
 
-import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from kardlib.__main__ import main
 from kardlib.artifacts.store import REPOSITORY, Kind, Store
 from kardlib.data.prompts import teacher_text
-from kardlib.kard.experiment import Cell, Experiment, student_knobs, write_example
+from kardlib.kard.experiment import open_settings, write_example
 from kardlib.kard.llm import estimate
-from kardlib.kard.methods import Method
-from kardlib.kard.plan import ON_THE_HUB, count_examples, count_texts, describe_plan, grids, plan
+from kardlib.kard.pipeline import student_spec
+from kardlib.kard.plan import ON_THE_HUB, count_texts, describe_plan, plan
 from kardlib.models.catalogue import MODELS
 from kardlib.settings import preset
 
@@ -24,48 +21,6 @@ from kardlib.settings import preset
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_example(tmp_path_factory.mktemp("own"), "smoke"))
-
-
-class Asked(Exception):
-    """What a notebook asks an experiment to run."""
-
-
-class Recording(Experiment):
-    """Stops at the first run instead of training."""
-
-    def run(self, cells: Iterable[Cell], split: str = "test") -> dict:
-        raise Asked(set(cells))
-
-    def at(self, knobs: tuple) -> Experiment:
-        return Recording(self.settings.override(dict(knobs)), self.store)
-
-    def _training_examples(self, method: Method, seed: int = 0) -> list[tuple[str, str]]:
-        return [("", "")] * count_examples(self.settings, count_texts(self), method.learns)
-
-
-def ask(notebook: Path, experiment: Experiment) -> set[Cell]:
-    """The cells that a notebook's assignments ask for; what cannot be computed without a run is skipped."""
-    names = {"experiment": experiment, "settings": experiment.settings, "data": experiment.data}
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        for statement in ast.parse(cell.source).body if cell.cell_type == "code" else ():
-            targets = [ast.unparse(target) for target in getattr(statement, "targets", [])]
-            if isinstance(statement, ast.Assign | ast.ImportFrom) and not {*targets} & {"experiment", "settings, data"}:
-                try:
-                    exec(ast.unparse(statement), names)
-                except Asked as asked:
-                    return asked.args[0]
-                except Exception:  # what needs a trained model comes after what asks for it
-                    continue
-    raise AssertionError(f"{notebook.name} runs nothing")
-
-
-@pytest.mark.parametrize("number", ["04", "05", "06", "07", "08", "09", "10", "11", "12", "15", "16"])
-def test_the_grids_are_those_of_the_notebooks(number: str, own: str, tmp_path: Path) -> None:
-    settings = preset("embedded", "own", own) if number == "15" else preset()
-    experiment = Recording(settings, Store(tmp_path))
-    rows = grids(settings, count_texts(experiment), oracles=number != "15")[number]
-    (notebook,) = REPOSITORY.glob(f"notebooks/{number}_*.ipynb")
-    assert ask(notebook, experiment) == {Cell(*row[:2], seed, row[2]) for row in rows for seed in settings.seeds}
 
 
 def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
@@ -158,7 +113,7 @@ def test_a_model_that_is_in_the_hubs_cache_is_here(tmp_path: Path, monkeypatch: 
 def test_a_teacher_is_asked_as_often_as_the_notebooks_need_and_costs_what_its_own_estimate_says(own: str) -> None:
     server = {"teacher.base_url": "http://localhost:1/v1", "teacher.model": "m", "teacher.price_out": 2}
     settings = preset("embedded", "own", own).override(server)
-    data = Experiment(settings).data
+    data = open_settings(settings).data
     jobs = [(teacher_text(q), j) for q in data.splits["train"] for j in range(10)]  # notebook 07 goes to ten
     jobs += [(teacher_text(q), j) for q in data.splits["silver"] for j in range(3)]
     expected = estimate(settings.teacher, jobs)
@@ -170,7 +125,7 @@ def test_a_teacher_is_asked_as_often_as_the_notebooks_need_and_costs_what_its_ow
 
 def test_the_store_is_asked_for_students_with_the_same_settings(tmp_path: Path) -> None:
     settings, store = preset(), Store(tmp_path)
-    knobs = student_knobs(settings.student.model_copy(update={"model": "t5-nano-base"}))
+    knobs = student_spec(settings.student.model_copy(update={"model": "t5-nano-base"}), 0)["settings"]
     for text, seed in (("a", 0), ("b", 0), ("c", 7)):
         store.make(Kind("student"), {"examples": text, "settings": knobs, "seed": seed}, lambda folder: None)
     store.make(Kind("student"), {"examples": "a", "settings": knobs | {"lr": 1}, "seed": 0}, lambda folder: None)
@@ -198,7 +153,7 @@ def test_lengths_on_the_hub_are_those_of_the_release() -> None:
     if not folder.is_dir():
         pytest.skip("needs KARD's release beside the repository")
     for name in ("obqa", "strategyqa"):
-        counted = count_texts(Experiment(preset("embedded", name, str(folder))))
+        counted = count_texts(open_settings(preset("embedded", name, str(folder))))
         known = ON_THE_HUB[name]
         assert counted[:3] == known[:3]
         assert counted[3:5] == pytest.approx(known[3:5], rel=0.15)

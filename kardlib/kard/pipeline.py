@@ -1,0 +1,344 @@
+"""What students learn and answer: from what there is to read to right and wrong answers.
+
+    prepared, rankings -> sources -> students -> predictions -> outcomes
+
+Every stage takes the cells of a grid, each with its variant of the settings, and gives by cell what it made. What a
+student's name depends on stands in `StudentKey`, a prediction's in `PredictionKey`: cells that agree in it share one
+artifact, and `kard plan` counts by them. `answer` goes the whole way.
+"""
+
+import functools
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kardlib.artifacts.engine import Job, make_all
+from kardlib.artifacts.store import Kind, canonical_json, fingerprint
+from kardlib.data.answers import last_letter, majority_vote, parse_answer
+from kardlib.data.files import DataError, Question
+from kardlib.data.prompts import SHOTS, few_shot_text, source_text, target_text
+from kardlib.data.world import build_world
+from kardlib.kard.experiment import Cell, Experiment, Knobs, write_texts
+from kardlib.kard.methods import METHODS, Method
+from kardlib.kard.prepare import Prepared, prepare
+from kardlib.kard.rankings import (
+    RETRIEVERS,
+    Reading,
+    find_retriever,
+    identify_retriever,
+    read_passages,
+    reranker_knobs,
+    train_retrievers,
+)
+from kardlib.kard.teacher import Rationale
+from kardlib.models.catalogue import identify
+from kardlib.retrieval.runs import Run
+from kardlib.settings import RunSettings, StudentSettings
+
+NEIGHBOUR = 500  # what a neighbouring world's seed is away
+ADAPTED = Kind("adapted", 1, "kardlib.kard.student:adapt_student", "student.batch")
+STUDENT = Kind("student", 1, "kardlib.kard.student:train_student", "student.batch")
+RAG = Kind("rag", 1, "kardlib.kard.rag:train_rag", "rag.batch or rag.passages")
+
+Asked = Mapping[Cell, Prepared]  # cells of a grid, each with its variant of the settings
+Example = tuple[str, str]  # source and target text
+
+
+# What tells artifacts apart
+
+
+class StudentKey(NamedTuple):
+    """What tells one trained student from another: what it learns from, and how."""
+
+    student: str
+    learns: str
+    reads: str  # in training
+    corpus: str  # on which it was trained before (DAPT)
+    share: float
+    rationales: int
+    steps: int | None
+    seed: int
+    others: str  # the other settings of its texts and its training
+
+
+class PredictionKey(NamedTuple):
+    """What tells one set of predictions from another: who is asked, and what."""
+
+    student: StudentKey | None  # None: as it comes
+    model: str
+    method: str  # where retriever and student are trained together
+    reads: str
+    ranked_by: str  # the settings of what was trained to rank, where it decides what is read
+    prompt: str
+    passages: int
+    candidates: int
+    shots: str
+    writes: str
+    written: str  # the settings of generation
+    seed: int
+
+
+def student_key(settings: RunSettings, cell: Cell) -> StudentKey | None:
+    """None where a method trains no student."""
+    method, knobs = METHODS[cell.method], student_settings(settings, cell)
+    if not method.learns:
+        return None
+    others = {
+        "training": knobs.of_training() | {"examples": settings.student.examples},
+        "k": settings.retrieval.k_training,
+        "teacher": settings.teacher.model_dump(mode="json"),
+        "knowledge": settings.knowledge.model_dump(),
+        "dapt": settings.dapt.model_dump() if method.adapted else None,
+        "rag": settings.rag.model_dump() if method.rag else None,
+    }
+    corpus = settings.dapt.corpus if method.adapted else ""
+    return StudentKey(
+        cell.student, method.learns, method.reads_in_training, corpus, settings.student.share,
+        settings.teacher.rationales, settings.student.steps, cell.seed, canonical_json(others),
+    )  # fmt: skip
+
+
+def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
+    """Without a student of its own a cell's texts depend on the seed only where something is drawn or trained."""
+    method, student = METHODS[cell.method], student_key(settings, cell)
+    reads, knobs = method.reads_at_test, student_settings(settings, cell)
+    seeded = reads in RETRIEVERS and RETRIEVERS[reads].seeded
+    drawn = student or seeded or knobs.samples > 1 or cell.student == "random-t5"
+    return PredictionKey(
+        student, cell.student, cell.method if method.rag else "", reads,
+        canonical_json([reranker_knobs(settings.reranker), settings.rag.model_dump()]) if seeded else "",
+        settings.test_prompt, settings.retrieval.k if reads not in ("", "rationale") else 0,
+        settings.retrieval.candidates if reads not in ("", "rationale", "bm25_question", "bm25_rationale") else 0,
+        method.shots, method.writes, canonical_json(knobs.of_writing()), cell.seed if drawn else 0,
+    )  # fmt: skip
+
+
+def student_settings(settings: RunSettings, cell: Cell) -> StudentSettings:
+    """A cell's student, with room for as many sources as its prompt holds; what is asked stands last and is kept."""
+    student = settings.student.model_copy(update={"model": cell.student})
+    if METHODS[cell.method].shots:
+        room = (SHOTS + 1) * student.max_source_tokens
+        student = student.model_copy(update={"max_source_tokens": room, "truncation_side": "left"})
+    return student
+
+
+def student_spec(settings: StudentSettings, seed: int) -> dict[str, Any]:
+    """What a student's artifact is named by, besides its examples."""
+    return {"settings": settings.of_training() | {"model": identify(settings.model)}, "seed": seed}
+
+
+# What students learn from and are asked
+
+
+@functools.lru_cache(maxsize=64)  # every seed of a grid asks again
+def training_examples(prepared: Prepared, method: Method, seed: int = 0) -> list[Example]:
+    """Source and target texts: one for every rationale, or for every question where answers alone are learnt.
+
+    `seed` draws the questions where the student learns from a share of them only.
+    """
+    experiment, passages = prepared.experiment, prepared.runs.passages
+    settings, train = experiment.settings, experiment.data.splits["train"]
+    drawn = random.Random(seed).sample(train, max(1, round(len(train) * settings.student.share)))
+    by_id = {q.id: q for q in drawn}
+    rationales = [r for r in learnt_rationales(prepared) if r.question_id in by_id]
+    if method.learns == "answer":
+        rationales = list({r.question_id: r for r in rationales}.values())
+    ranked: Run = {}
+    if method.reads_in_training == "bm25_rationale":
+        ranked = prepared.runs.by_rationale
+    elif method.reads_in_training:  # whoever searches with the question finds the same for all of its rationales
+        cell = Cell(method.id, experiment.student, seed)
+        reading = Reading(experiment, "train", {cell: prepared}, {})
+        by_question = find_retriever(method.reads_in_training).retrieve(reading)[cell]
+        ranked = {r.id: by_question[r.question_id] for r in rationales}
+    examples = []
+    for r in rationales[: settings.student.examples]:
+        read = [passages[p] for p, _ in ranked.get(r.id, [])[: settings.retrieval.k_training]]
+        target = target_text(r.text if method.learns == "rationale" else "", by_id[r.question_id].answer)
+        examples.append((source_text(by_id[r.question_id], read), target))
+    return examples
+
+
+def learnt_rationales(prepared: Prepared) -> list[Rationale]:
+    """What examples are made from; without a teacher an empty rationale for each training question."""
+    if prepared.rationales.written:
+        return prepared.rationales.kept
+    return [Rationale(q.id, 0, "", None) for q in prepared.experiment.data.splits["train"]]
+
+
+def source_texts(prepared: Prepared, method: Method, split: str, read: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a student is asked for every question of a split; `read` are the ids of the passages that it reads."""
+    experiment, passages = prepared.experiment, prepared.runs.passages
+    explained = {r.question_id: r.text for r in prepared.rationales.written.get(split, []) if r.number == 0}
+    sources = []
+    for question in experiment.data.splits[split]:
+        texts = [passages[p] for p in read[question.id]]
+        texts += [explained.get(question.id, "")] if method.reads_at_test == "rationale" else []
+        sources.append(source_text(question, texts, experiment.settings.test_prompt == "passages_first"))
+    if method.shots:
+        explain, reads = method.shots == "rationale", bool(method.reads_at_test)
+        shots = few_shots(prepared, explain, reads)
+        sources = [few_shot_text(shots, source, explain, reads) for source in sources]
+    return sources
+
+
+def few_shots(prepared: Prepared, explain: bool, reads: bool) -> list[Example]:
+    """The examples of a few-shot prompt: the first training questions, read and answered as is asked."""
+    experiment, runs = prepared.experiment, prepared.runs
+    rationales = {r.question_id: r.text for r in reversed(learnt_rationales(prepared))}
+    shots = []
+    for question in [q for q in experiment.data.splits["train"] if q.id in rationales][:SHOTS]:
+        found = runs.by_question[question.id][: experiment.settings.retrieval.k] if reads else []
+        target = target_text(rationales[question.id] if explain else "", question.answer)
+        shots.append((source_text(question, [runs.passages[p] for p, _ in found]), target))
+    return shots
+
+
+# Students
+
+
+def train_students(experiment: Experiment, asked: Asked) -> dict[Cell, Path]:
+    """By cell the folder of its trained student, for methods that train one; cells of one key share it."""
+    learners = {cell: p for cell, p in asked.items() if METHODS[cell.method].learns}
+    together = {cell: p for cell, p in learners.items() if METHODS[cell.method].rag}
+    alone = {cell: p for cell, p in learners.items() if cell not in together}
+    adapted = adapt_students(experiment, {cell: p for cell, p in alone.items() if METHODS[cell.method].adapted})
+    keys = {cell: student_key(p.experiment.settings, cell) for cell, p in alone.items()}
+    first = {key: cell for cell, key in reversed(keys.items())}
+    jobs = {key: student_job(alone[cell], cell, adapted.get(cell)) for key, cell in first.items()}
+    trained = make_all(experiment.store, STUDENT, jobs, experiment.settings.compute)
+    folders = {cell: trained[key] for cell, key in keys.items()}
+    return folders | {cell: folder / "student" for cell, folder in train_rag(experiment, together).items()}
+
+
+def student_job(prepared: Prepared, cell: Cell, start: Path | None = None) -> Job:
+    """What names a student, and what trains it; `start` is the folder of an adapted one."""
+    settings = student_settings(prepared.experiment.settings, cell)
+    if start:
+        settings = settings.model_copy(update={"model": str(start)})
+    seed = cell.seed if settings.share < 1 else 0  # all of the questions, whatever the seed
+    examples = training_examples(prepared, METHODS[cell.method], seed)
+    spec = {"examples": fingerprint(examples)} | student_spec(settings, cell.seed)
+    return spec, (examples, settings, cell.seed)
+
+
+def adapt_students(experiment: Experiment, asked: Asked) -> dict[Cell, Path]:
+    """By cell its student after training to restore masked spans of a corpus (DAPT). Raises DataError."""
+    jobs = {cell: _adapted_job(p, cell) for cell, p in asked.items()}
+    return make_all(experiment.store, ADAPTED, jobs, experiment.settings.compute)
+
+
+def _adapted_job(prepared: Prepared, cell: Cell) -> Job:
+    settings = prepared.experiment.settings
+    dapt, passages = settings.dapt, list(prepared.runs.passages.values())
+    if dapt.corpus == "neighbour":
+        if not prepared.experiment.world:
+            raise DataError("only the closed world has a neighbour: set dapt.corpus to own")
+        seed = settings.world.seed + NEIGHBOUR
+        passages = list(build_world(settings.world.model_copy(update={"seed": seed})).texts.values())
+    student = settings.student.model_copy(update={"model": cell.student})
+    first = student.model_copy(update={"lr": dapt.lr, "epochs": dapt.epochs, "steps": None})
+    spec = {"passages": fingerprint(passages), "dapt": dapt.model_dump(exclude={"corpus"})}
+    return spec | student_spec(first, cell.seed), (passages, dapt, student, cell.seed)
+
+
+def train_rag(experiment: Experiment, asked: Asked) -> dict[Cell, Path]:
+    """By cell the folder of the retriever (`question`, `passage`) and the `student` that are trained together."""
+    warm = {cell: (p, cell.seed) for cell, p in asked.items() if METHODS[cell.method].reads_in_training == "rag_warm"}
+    starts = train_retrievers(experiment, warm)
+    return make_all(experiment.store, RAG, {cell: _rag_job(p, cell, starts.get(cell)) for cell, p in asked.items()})
+
+
+def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:
+    experiment, passages = prepared.experiment, prepared.runs.passages
+    settings = experiment.settings.rag
+    settings = settings.model_copy(update={"model": str(start or settings.model)})
+    student = student_settings(experiment.settings, cell)
+    knobs = {n: v for n, v in settings.model_dump(exclude={"questions"}).items() if "contrastive" not in n}
+    of_student = student.model_dump(include={"revision", "lr", "max_source_tokens", "max_new_tokens"})
+    by_id = {q.id: q for q in experiment.data.splits["train"]}
+    written: dict[str, list[str]] = {}
+    for r in prepared.rationales.need().kept:
+        written.setdefault(r.question_id, []).append(target_text(r.text, by_id[r.question_id].answer))
+    targets = dict(list(written.items())[: settings.questions])
+    questions: dict[str, Question] = {q: by_id[q] for q in targets}
+    texts = fingerprint([targets, {q: question.prompt for q, question in questions.items()}])
+    spec = {"texts": texts, "passages": prepared.runs.passages_name, "seed": cell.seed,
+            "settings": knobs | {"model": identify_retriever(settings.model)},
+            "student": of_student | {"model": identify(student.model)}}  # fmt: skip
+    return spec, (settings, student, questions, targets, passages, cell.seed)
+
+
+# Predictions
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a student wrote for every question of a split, in the split's order."""
+
+    questions: list[Question]
+    passages: list[list[str]]  # ids of the passages that it read
+    texts: list[list[str]]  # its samples; one if greedy
+    answers: list[int | None]  # parsed, by majority vote; None where no sample concludes an option
+
+    @property
+    def correct(self) -> list[bool]:
+        return [answer == question.answer for answer, question in zip(self.answers, self.questions, strict=True)]
+
+
+def answer(experiment: Experiment, cells: Iterable[Cell], split: str = "test") -> dict[Cell, Predictions]:
+    """Prepare, train and ask for the cells of a grid; what is in the store is not made again."""
+    cells = list(dict.fromkeys(cells))
+    variants = {knobs: prepare(experiment, knobs) for knobs in dict.fromkeys(cell.knobs for cell in cells)}
+    asked = {cell: variants[cell.knobs] for cell in cells}
+    students = train_students(experiment, asked)
+    read = read_passages(Reading(experiment, split, asked, students))
+    return predict(experiment, split, asked, students, read)
+
+
+def predict(
+    experiment: Experiment, split: str, asked: Asked, students: Mapping[Cell, Path],
+    read: Mapping[Cell, Mapping[str, Sequence[str]]],
+) -> dict[Cell, Predictions]:  # fmt: skip
+    """By cell what its student answers after reading these passages (ids by question); cells of one key ask once."""
+    keys = {cell: prediction_key(p.experiment.settings, cell) for cell, p in asked.items()}
+    work = {}
+    for key, cell in {key: cell for cell, key in reversed(keys.items())}.items():
+        settings = student_settings(asked[cell].experiment.settings, cell)
+        settings = settings.model_copy(update={"model": str(students.get(cell, cell.student))})
+        work[key] = (source_texts(asked[cell], METHODS[cell.method], split, read[cell]), settings, cell.seed)
+    texts = write_texts(experiment, work)
+    return {cell: _parse(p, split, read[cell], texts[keys[cell]]) for cell, p in asked.items()}
+
+
+def _parse(prepared: Prepared, split: str, read: Mapping[str, Sequence[str]], texts: list[list[str]]) -> Predictions:
+    questions = prepared.experiment.data.splits[split]
+    read_answer = parse_answer if prepared.experiment.settings.answer == "parsed" else last_letter
+    answers = [
+        majority_vote([read_answer(text, q.options) for text in samples])
+        for q, samples in zip(questions, texts, strict=True)
+    ]
+    return Predictions(questions, [list(read[q.id]) for q in questions], texts, answers)
+
+
+class Row(NamedTuple):
+    """One line of a grid: a method with a student under changed settings, for every seed."""
+
+    method: str
+    student: str
+    knobs: Knobs = ()
+
+
+def outcomes(experiment: Experiment, rows: Iterable[Row]) -> dict[Row, NDArray[np.float64]]:
+    """Right (1) or wrong (0) per seed and test question, (seeds, questions), for the lines of a grid."""
+    rows, seeds = list(dict.fromkeys(rows)), experiment.settings.seeds
+    answered = answer(experiment, (Cell(row.method, row.student, seed, row.knobs) for row in rows for seed in seeds))
+    return {
+        row: np.array([answered[Cell(row.method, row.student, s, row.knobs)].correct for s in seeds], dtype=float)
+        for row in rows
+    }

@@ -1,0 +1,234 @@
+"""What is there before anything is trained: rationales, what BM25 finds with them and without, the texts to read.
+
+    experiment -> rationales -> runs = prepared -> candidates
+
+Every search is done once, in the knowledge base's own process, and kept as a run table. A variant of the settings is
+prepared anew; what it shares with others is found in the store.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kardlib.artifacts.store import Kind, fingerprint, hash_file
+from kardlib.data.answers import parse_answer
+from kardlib.data.files import DataError, PassageFile, read_passages, write_passages
+from kardlib.data.prompts import source_text
+from kardlib.kard.experiment import SILVER, Experiment, Knobs, write_texts
+from kardlib.kard.teacher import FilterYield, Rationale, keep_correct
+from kardlib.retrieval.lucene import Lucene
+from kardlib.retrieval.prebuilt import find_index, identify_index
+from kardlib.retrieval.runs import Candidates, Run, read_run, write_run
+
+DEPTH = 100  # passages kept of every question's search, more where kappa* is larger
+QUERY_LIMIT = 3000  # characters of a rationale as a query: an LLM can write without end
+INDEX, TEXTS, RUN, SCORES = map(Kind, ("index", "texts", "run", "scores"))
+
+
+@dataclass(frozen=True, eq=False)
+class Rationales:
+    """Everything that the teacher wrote, and what is learnt from it. All is empty where there is no teacher."""
+
+    written: dict[str, list[Rationale]]  # by split; at least `SILVER` of a question, which serve as queries
+    kept: list[Rationale]  # r_ij, j < l, of the training questions, that the filter keeps
+    counts: FilterYield
+
+    def need(self) -> "Rationales":
+        """Itself. Raises DataError where there are none."""
+        if not self.written:
+            raise DataError(
+                "nobody has written rationales for these questions: put rationales.jsonl beside your own, set "
+                "data_dir to KARD's release or teacher.base_url to a server; without them only answers can be learnt"
+            )
+        return self
+
+
+class Index(NamedTuple):
+    """A Lucene index, and what artifacts' names say of it."""
+
+    folder: Path
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """What BM25 finds, and the texts of all that may be read."""
+
+    by_question: Run  # topk(rho(d | x)) of every question of every split
+    by_rationale: Run  # topk(rho(d | r)) of every rationale
+    passages: dict[str, str]  # all texts or, where these stay on disk, those of the two runs and of the gold passages
+    index: Index
+    passages_name: str  # what artifacts' names say of the passages
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One variant of an experiment's settings with all that is there before anything is trained."""
+
+    experiment: Experiment
+    rationales: Rationales
+    runs: Runs
+
+
+def prepare(experiment: Experiment, knobs: Knobs = ()) -> Prepared:
+    """The experiment with single settings changed, its rationales and its runs. Raises DataError, KnowledgeError."""
+    variant = experiment.at(knobs)
+    rationales = write_rationales(variant)
+    return Prepared(variant, rationales, search(variant, rationales))
+
+
+# Rationales
+
+
+def write_rationales(experiment: Experiment) -> Rationales:
+    """What the teacher writes for the training questions and, as queries, for those that silver passages are known of.
+
+    Raises DataError, and TeacherError where a server is asked.
+    """
+    settings, splits = experiment.settings.teacher, experiment.data.splits
+    if not experiment.teacher:
+        return Rationales({}, [], FilterYield(0, 0, 0, 0, len(splits["train"]), 0))
+    numbers = {"train": max(settings.rationales, SILVER)}
+    numbers |= dict.fromkeys(("dev", "test") if experiment.world else ("silver",), SILVER)
+    written = {split: experiment.teacher(splits[split], number) for split, number in numbers.items()}
+    used = [r for r in written["train"] if r.number < settings.rationales]
+    picked = verify(experiment, used, settings.verifier) if settings.verifier else None
+    kept, counts = keep_correct(used, splits["train"], picked)
+    return Rationales(written, kept if settings.correct_only else used, counts)
+
+
+def verify(experiment: Experiment, rationales: Sequence[Rationale], verifier: str) -> list[int | None]:
+    """The option that the LM `verifier` concludes when it reads each question with the rationale for a passage."""
+    by_id = {q.id: q for q in experiment.data.splits["train"]}
+    sources = [source_text(by_id[r.question_id], [r.text]) for r in rationales]
+    settings = experiment.settings.student.model_copy(update={"model": verifier, "revision": None, "samples": 1})
+    texts = write_texts(experiment, {"": (sources, settings, 0)})[""]
+    return [parse_answer(text, by_id[r.question_id].options) for r, (text,) in zip(rationales, texts, strict=True)]
+
+
+# Retrieval
+
+
+def search(experiment: Experiment, rationales: Rationales) -> Runs:
+    """Search with every question and every rationale. Raises DataError and KnowledgeError."""
+    settings, data, retrieval = experiment.settings, experiment.data, experiment.settings.retrieval
+    passages_name = name_passages(experiment)
+    index = build_index(experiment, passages_name)
+    find = functools.partial(search_all, experiment, index)
+    questions = {q.id: q.prompt for split in data.splits.values() for q in split}
+    by_question = find(questions, max(DEPTH, retrieval.candidates))
+    depth = max(settings.reranker.rationale_candidates, retrieval.k, retrieval.k_training, SILVER)
+    written = [r for split in rationales.written.values() for r in split]
+    first, more = (
+        {r.id: query_text(r) for r in written if (r.number < SILVER) == silver} for silver in (True, False)
+    )  # the first of a question are searched whatever `l` is
+    by_rationale = {i: run for queries in (first, more) if queries for i, run in find(queries, depth).items()}
+    if not settings.knowledge.index and not isinstance(data.passages, PassageFile):
+        texts = {p.id: p.text for p in data.passages}
+    else:
+        found = {p for run in (by_question, by_rationale) for ranked in run.values() for p, _ in ranked}
+        needed = sorted(found.union(*data.gold.values()))
+
+        def fetch(folder: Path) -> None:
+            with Lucene(settings.knowledge) as lucene:
+                write_passages(folder / "passages.jsonl", lucene.texts(index.folder, needed))
+
+        spec = {"index": index.name, "passages": fingerprint(needed)}
+        texts = {p.id: p.text for p in read_passages(experiment.store.make(TEXTS, spec, fetch) / "passages.jsonl")}
+    return Runs(by_question, by_rationale, texts, index, passages_name)
+
+
+def build_index(experiment: Experiment, passages_name: str) -> Index:
+    """The Lucene index that the settings name, else one of the dataset's passages. Raises DataError, KnowledgeError."""
+    settings, passages = experiment.settings, experiment.data.passages
+    if settings.knowledge.index:
+        return Index(find_index(settings.knowledge.index), passages_name)
+    if not passages:
+        raise DataError(
+            f"dataset {settings.dataset!r} comes without passages: put passages.jsonl beside your own "
+            'questions, or set knowledge.index to an index, e.g. "enwiki-paragraphs"'
+        )
+
+    def build(folder: Path) -> None:
+        with Lucene(settings.knowledge) as lucene:
+            lucene.build(folder / "lucene", passages)
+
+    folder = experiment.store.make(INDEX, {"passages": passages_name}, build)
+    return Index(folder / "lucene", folder.name)
+
+
+def name_passages(experiment: Experiment) -> str:
+    """What artifacts' names say of the passages: of a prebuilt index its name or commit, else a hash of the texts."""
+    passages = experiment.data.passages
+    if experiment.settings.knowledge.index:
+        return identify_index(experiment.settings.knowledge.index)
+    if isinstance(passages, PassageFile):
+        return hash_file(passages.path)
+    return fingerprint({p.id: p.text for p in passages})
+
+
+def bm25_knobs(experiment: Experiment) -> dict[str, Any]:
+    """What a search's result depends on besides its query and its index."""
+    return experiment.settings.knowledge.model_dump(exclude={"threads", "index"})
+
+
+def search_all(experiment: Experiment, index: Index, queries: Mapping[str, str], depth: int) -> Run:
+    return run_table(
+        experiment, RUN, index, queries, lambda lucene: lucene.search(index.folder, queries, depth), {"depth": depth}
+    )
+
+
+def run_table(
+    experiment: Experiment, kind: Kind, index: Index, queries: Mapping[str, str], ask: Callable[[Lucene], Run],
+    asked: dict[str, Any],
+) -> Run:  # fmt: skip
+    """One run table: made by `ask` in the knowledge base's process where the store has none."""
+    spec: dict[str, Any] = {"queries": fingerprint(queries), "index": index.name, "bm25": bm25_knobs(experiment)}
+
+    def build(folder: Path) -> None:
+        with Lucene(experiment.settings.knowledge) as lucene:
+            write_run(folder / "run.tsv", ask(lucene))
+
+    return read_table(experiment.store.make(kind, spec | asked, build) / "run.tsv")
+
+
+read_table = functools.cache(read_run)  # variants share tables
+
+
+def query_text(rationale: Rationale) -> str:
+    """A rationale as a query."""
+    return rationale.text[:QUERY_LIMIT]
+
+
+def find_silver(prepared: Prepared, split: str) -> dict[str, set[str]]:
+    """Question id -> its silver passages: what the first rationales find, and a question alone should find."""
+    silver: dict[str, set[str]] = {q.id: set() for q in prepared.experiment.data.splits[split]}
+    for rationale in prepared.rationales.need().written[split]:
+        if rationale.number < SILVER:
+            silver[rationale.question_id] |= {p for p, _ in prepared.runs.by_rationale[rationale.id][:3]}
+    return silver
+
+
+@functools.lru_cache(maxsize=2)  # every seed of a reranker learns from the same
+def find_candidates(prepared: Prepared) -> list[Candidates]:
+    """`D~_ij` with the rationale's own BM25 scores for all of it, also for what the question brought."""
+    experiment, runs = prepared.experiment, prepared.runs
+    knobs = experiment.settings.reranker
+    asking = {q.id for q in experiment.data.splits["train"][: knobs.questions]}
+    rationales = {r.id: r for r in prepared.rationales.need().kept if r.question_id in asking}
+    queries = {i: query_text(r) for i, r in rationales.items()}
+    asked = {i: [p for p, _ in runs.by_question[i][: knobs.question_candidates]] for i in asking}
+    given = {i: asked[r.question_id] for i, r in rationales.items()}
+    on_question = run_table(
+        experiment, SCORES, runs.index, queries, lambda lucene: lucene.score(runs.index.folder, queries, given),
+        {"given": fingerprint(given)},
+    )  # fmt: skip
+    candidates = []
+    for i, rationale in rationales.items():
+        found = dict(runs.by_rationale[i][: knobs.rationale_candidates])
+        if found:
+            scores = dict(on_question[i]) | found
+            candidates.append(Candidates(rationale.question_id, found, {p: scores[p] for p in given[i]}))
+    return candidates

@@ -1,0 +1,233 @@
+"""One small grid through a real reranker and real students."""
+
+import json
+
+import pytest
+
+from kardlib.artifacts.launch import LaunchError
+from kardlib.errors import KardError
+from kardlib.kard import methods
+from kardlib.kard.cases import statement_shares
+from kardlib.kard.experiment import Cell, open_settings
+from kardlib.kard.methods import METHODS, Method
+from kardlib.kard.pipeline import (
+    Row,
+    answer,
+    outcomes,
+    prediction_key,
+    source_texts,
+    student_job,
+    student_key,
+    training_examples,
+)
+from kardlib.kard.prepare import find_silver, prepare
+from kardlib.kard.rankings import (
+    RETRIEVERS,
+    Reading,
+    from_candidates,
+    from_texts,
+    rank,
+    read_passages,
+    register_reranker,
+    register_retriever,
+    search_dense,
+    time_ranking,
+    train_rerankers,
+)
+
+RD = "reasoning_distillation"
+
+
+@pytest.fixture(scope="module")
+def student(experiment) -> str:
+    return experiment.settings.students[0]
+
+
+def times_made(experiment):
+    return {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")}
+
+
+def test_what_a_method_reads_is_what_its_row_says(prepared):
+    rationales, runs = prepared.rationales, prepared.runs
+    rd, kard = METHODS[RD], METHODS["kard_bm25"]
+    for method in (rd, kard):
+        examples = training_examples(prepared, method)
+        assert len(examples) == len(rationales.kept)
+        for rationale, (source, _) in zip(rationales.kept, examples, strict=True):
+            finds = bool(method.reads_in_training and runs.by_rationale[rationale.id])
+            assert ("Passage:" in source) == finds
+    first = rationales.kept[0]
+    assert runs.by_rationale[first.id]
+    k = prepared.experiment.settings.retrieval.k
+    passages = [runs.passages[p] for p, _ in runs.by_rationale[first.id][:k]]
+    assert all(p in training_examples(prepared, kard)[0][0] for p in passages)
+    answers = training_examples(prepared, METHODS["fine_tuning"])
+    assert len(answers) == rationales.counts.questions_left
+    assert all(target.startswith("The answer is") for _, target in answers)
+    asked = training_examples(prepared, METHODS["ka_fine_tuning"])[0][0]
+    assert all(runs.passages[p] in asked for p, _ in runs.by_question[first.question_id][:k])
+
+
+def test_the_teachers_words_stand_in_the_oracles_source_only(experiment, prepared):
+    question = experiment.data.splits["test"][0]
+    words = next(r.text for r in prepared.rationales.written["test"] if r.question_id == question.id)
+    nothing = {q.id: [] for q in experiment.data.splits["test"]}
+    for method in experiment.methods.values():
+        assert (words in source_texts(prepared, method, "test", nothing)[0]) == (method.id == "teacher_cot")
+
+
+def test_a_grid_shares_students_and_is_not_made_twice(experiment, student):
+    cells = [Cell(m, student, 0) for m in ("kard_bm25", "kard_silver", RD)]
+    first = answer(experiment, cells)
+    made = times_made(experiment)
+    assert sum(p.parent.name.startswith("student") for p in made) == 2  # the two KARD rows are one student
+    again = answer(open_settings(experiment.settings, experiment.store), cells)
+    assert again == first and times_made(experiment) == made
+    for predictions in first.values():
+        assert len(predictions.correct) == len(experiment.data.splits["test"])
+        true, supported = statement_shares(experiment.world, predictions)
+        assert all(0 <= s <= 1 for s in (*true, *supported))
+    assert not any(statement_shares(experiment.world, first[cells[2]])[1])  # RD reads nothing: nothing is supported
+    (right,) = outcomes(experiment, [Row(RD, student)])[Row(RD, student)]
+    assert right.tolist() == first[cells[2]].correct
+
+
+def test_a_share_of_the_questions_is_drawn_by_the_seed(experiment, prepared):
+    quarter, kard = prepare(experiment, (("student.share", 0.25),)), METHODS["kard_bm25"]
+    whole = training_examples(prepared, kard)
+    first, second = (training_examples(quarter, kard, seed) for seed in (0, 1))
+    assert set(first) < set(whole) and set(second) < set(whole) and first != second
+    drawn = {q.prompt for q in experiment.data.splits["train"] if any(q.prompt in source for source, _ in first)}
+    assert 0 < len(drawn) <= round(0.25 * len(experiment.data.splits["train"]))
+    jobs = [student_job(p, Cell("kard_bm25", experiment.student, 1))[0]["examples"] for p in (prepared, quarter)]
+    assert jobs[0] == student_job(prepared, Cell("kard_bm25", experiment.student, 0))[0]["examples"] != jobs[1]
+
+
+def test_k_at_test_changes_what_is_read_and_not_the_student(experiment, prepared, student):
+    one, cell = prepare(experiment, (("retrieval.k", 1),)), Cell("kard_bm25", student, 0)
+    assert student_job(one, cell)[0] == student_job(prepared, cell)[0]
+    read = read_passages(Reading(experiment, "test", {cell: one}, {}))[cell]
+    assert {len(ids) for ids in read.values()} == {1}
+
+
+CHANGES = [
+    ("student.lr", 0.5), ("student.share", 0.5), ("teacher.rationales", 1), ("teacher.flawed", 0.9),
+    ("retrieval.k_training", 1), ("student.max_source_tokens", 99), ("knowledge.k1", 2.0), ("student.examples", 7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change[0])
+def test_cells_of_one_key_have_one_spec_and_what_changes_the_spec_changes_the_key(
+    change, experiment, prepared, student
+):
+    """A key that left a setting out would let two students share one artifact in silence."""
+    cell, other = Cell("kard_bm25", student, 0), prepare(experiment, (change,))
+    specs = [student_job(p, cell)[0] for p in (prepared, other)]
+    keys = [student_key(p.experiment.settings, cell) for p in (prepared, other)]
+    assert specs[0] != specs[1] and keys[0] != keys[1]
+    assert student_key(experiment.settings, cell._replace(method="kard_silver")) == keys[0]
+
+
+@pytest.mark.parametrize(
+    "change", [("retrieval.k", 1), ("retrieval.candidates", 5), ("reranker.lr", 0.5), ("test_prompt", "passages_first"),
+               ("student.max_new_tokens", 9), ("student.samples", 2)], ids=lambda change: change[0],
+)  # fmt: skip
+def test_predictions_of_one_key_are_one(change, experiment, student):
+    cell = Cell("kard_reranker", student, 0)
+    assert prediction_key(experiment.at((change,)).settings, cell) != prediction_key(experiment.settings, cell)
+    greedy = [prediction_key(experiment.settings, Cell("few_shot", student, seed)) for seed in (0, 1)]
+    assert greedy[0] == greedy[1] != prediction_key(experiment.settings, Cell("few_shot_cot", student, 0))
+
+
+def test_who_computes_changes_no_name_and_is_asked_before_training(experiment, prepared, student):
+    cell = Cell(RD, student, 0)
+    many = prepare(experiment, (("compute.processes", 8),))
+    assert student_job(many, cell)[0] == student_job(prepared, cell)[0]
+    trained = train_rerankers(experiment, {0: (prepared, 0)})
+    assert train_rerankers(many.experiment, {0: (many, 0)}) == trained  # made by the one, found by the other
+    uneven = experiment.at((("compute.processes", 7), ("student.lr", 0.5)))  # another rate: not trained yet
+    with pytest.raises(LaunchError, match="a batch of 32 cannot be divided evenly among 7 processes"):
+        answer(uneven, [cell])
+
+
+def test_a_reranker_orders_the_candidates_that_kappa_leaves(experiment, prepared):
+    trained = train_rerankers(experiment, {0: (prepared, 0)})
+    few = prepare(experiment, (("retrieval.candidates", 5),))
+    asked = {"all": (prepared, trained[0]), "few": (few, trained[0]), "untrained": (prepared, "bert-nano")}
+    ranked = rank(experiment, "test", asked)
+    for question in experiment.data.splits["test"]:
+        bm25 = [p for p, _ in prepared.runs.by_question[question.id]]
+        assert {p for p, _ in ranked["few"][question.id]} == set(bm25[:5])
+        assert {p for p, _ in ranked["all"][question.id]} == set(bm25[:20])
+    assert ranked["all"] != ranked["untrained"]
+    assert len(time_ranking(prepared, trained[0], 2, 3)) == 3
+
+
+def test_dapt_starts_rd_from_a_student_adapted_to_the_corpus(experiment, student):
+    neighbour = Cell("dapt", student, 0, (("dapt.corpus", "neighbour"),))
+    cells = [Cell("dapt", student, 0), neighbour, Cell(RD, student, 0)]
+    assert all(predictions.texts for predictions in answer(experiment, cells).values())
+    specs = [json.loads(p.read_text())["spec"] for p in experiment.store.root.glob("student-*/artifact.json")]
+    adapted = [json.loads(p.read_text())["spec"] for p in experiment.store.root.glob("adapted-*/artifact.json")]
+    plain = student_job(prepare(experiment), cells[2])[0]
+    alike = [s for s in specs if s["examples"] == plain["examples"] and s["seed"] == 0]
+    assert len({s["settings"]["model"] for s in alike}) == 3 and len({s["passages"] for s in adapted}) == 2
+
+
+def test_rag_reads_what_its_own_retriever_finds(experiment, prepared, student):
+    cell = Cell("rag_warm", student, 0)
+    predictions = answer(experiment, [cell])[cell]
+    (folder,) = experiment.store.root.glob("rag-*")
+    run, losses = search_dense(experiment, "test", {0: (prepared, folder)})[0]
+    questions, k = experiment.data.splits["test"], experiment.settings.retrieval.k
+    assert predictions.passages == [[p for p, _ in run[q.id][:k]] for q in questions]
+    assert losses.keys() == {q for q, found in find_silver(prepared, "test").items() if found}
+    made = times_made(experiment)
+    kinds = [p.parent.name.split("-")[0] for p in made]
+    assert [kinds.count(kind) for kind in ("retriever", "rag", "dense")] == [1, 1, 1]
+    assert answer(open_settings(experiment.settings, experiment.store), [cell])[cell] == predictions
+    assert times_made(experiment) == made
+
+
+# What a user adds
+
+
+@pytest.fixture
+def added(monkeypatch):
+    monkeypatch.setattr("kardlib.kard.rankings.RETRIEVERS", RETRIEVERS.copy())
+    monkeypatch.setattr(methods, "METHODS", METHODS)
+    before = dict(METHODS)
+    yield METHODS
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def test_a_retriever_and_a_reranker_of_ones_own_are_read_like_the_built_in_ones(experiment, prepared, student, added):
+    def last(questions, passages, depth):
+        """The knowledge base's last passages, whatever is asked."""
+        return {i: [(p, 1.0) for p in sorted(passages)[-depth:]] for i in questions}
+
+    def backwards(questions, candidates, passages):
+        return {i: [(p, -score) for p, score in reversed(candidates[i])] for i in questions}
+
+    register_retriever("last", from_texts(last))
+    register_reranker("backwards", from_candidates(backwards))
+    added["kard_last"] = Method("kard_last", "KARD (last)", "rationale", "last", "last")
+    added["kard_backwards"] = Method("kard_backwards", "KARD (backwards)", "rationale", "bm25_rationale", "backwards")
+    cells = [Cell(m, student, 0) for m in ("kard_last", "kard_backwards")]
+    answered = answer(experiment, cells)
+    k, kappa = experiment.settings.retrieval.k, experiment.settings.retrieval.candidates
+    assert set(map(tuple, answered[cells[0]].passages)) == {tuple(sorted(prepared.runs.passages)[-100:][:k])}
+    first = experiment.data.splits["test"][0].id
+    found = [p for p, _ in prepared.runs.by_question[first]]
+    assert answered[cells[1]].passages[0] == [p for p in reversed(found) if p in found[:kappa]][:k]
+    shown = training_examples(prepared, added["kard_last"])[0][0]
+    assert prepared.runs.passages[sorted(prepared.runs.passages)[-100:][0]] in shown
+
+
+def test_a_name_that_is_taken_or_unknown_is_one_sentence(experiment, student, added):
+    with pytest.raises(KardError, match="there is a retriever 'reranker' already: choose another name"):
+        register_reranker("reranker", from_candidates(lambda questions, candidates, passages: candidates))
+    added["lost"] = Method("lost", "Lost", reads_at_test="nowhere")
+    with pytest.raises(KardError, match="there is no retriever 'nowhere': call register_retriever first, or name one"):
+        answer(experiment, [Cell("lost", student, 0)])

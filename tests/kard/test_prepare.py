@@ -1,0 +1,113 @@
+"""Rationales, runs and candidates of one small experiment, through real Lucene."""
+
+import json
+import shutil
+
+import pytest
+
+from kardlib.data.files import DataError
+from kardlib.data.world import judge_statements
+from kardlib.kard.experiment import open_settings
+from kardlib.kard.methods import METHODS
+from kardlib.kard.pipeline import source_texts, training_examples
+from kardlib.kard.prepare import find_candidates, find_silver, prepare, write_rationales
+from kardlib.retrieval.lucene import KnowledgeError, Lucene
+from kardlib.settings import preset
+
+
+def test_candidates_are_the_union_with_the_rationales_scores(prepared):
+    knobs, runs = prepared.experiment.settings.reranker, prepared.runs
+    ordered = iter(r for r in prepared.rationales.kept if runs.by_rationale[r.id])  # empty words find nothing
+    for candidate in find_candidates(prepared)[:50]:
+        rationale = next(ordered)
+        assert rationale.question_id == candidate.question_id
+        found = runs.by_rationale[rationale.id]
+        assert list(candidate.from_rationale.items()) == found[: knobs.rationale_candidates]
+        asked = runs.by_question[candidate.question_id][: knobs.question_candidates]
+        assert list(candidate.from_question) == [p for p, _ in asked]
+        found = dict(found)
+        for passage, score in candidate.from_question.items():  # of what both found, the scores are one and the same
+            assert score == found[passage] if passage in found else score <= min(found.values())
+
+
+def test_rationales_find_more_gold_than_questions(prepared):
+    gold, questions = prepared.experiment.data.gold, prepared.experiment.data.splits["test"]
+    runs = prepared.runs
+    by_question = sum(bool({p for p, _ in runs.by_question[q.id][:3]} & gold[q.id]) for q in questions)
+    by_rationale = sum(bool({p for p, _ in runs.by_rationale[f"{q.id}/0"][:3]} & gold[q.id]) for q in questions)
+    assert by_rationale > by_question
+
+
+def test_a_verifier_finds_flaws_that_the_plain_filter_cannot_see(experiment):
+    flaws = ("teacher.flawed", 0.5)
+    plain = experiment.at((flaws,))
+    verified = write_rationales(experiment.at((flaws, ("teacher.verifier", "t5-nano-base"))))
+    assert set(verified.kept) < set(write_rationales(plain).written["train"])
+
+    def flawed(rationales):
+        judged = [[true for true, _ in judge_statements(plain.world, r.text, [])] for r in rationales]
+        return sum(not truths or not all(truths) for truths in judged) / len(judged)
+
+    assert flawed(verified.kept) < 0.8 * flawed(write_rationales(plain).kept)
+    assert verified.counts.correct == len(verified.kept) and verified.counts.silent == 0
+
+
+def test_more_rationales_share_the_searches_of_the_first(experiment, prepared):
+    more = prepare(experiment, (("teacher.rationales", 5),))
+    assert {i: more.runs.by_rationale[i] for i in prepared.runs.by_rationale} == prepared.runs.by_rationale
+    assert f"{experiment.data.splits['train'][0].id}/4" in more.runs.by_rationale
+
+
+def test_preparing_again_makes_nothing(experiment, prepared):
+    made = {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")}
+    again = prepare(open_settings(experiment.settings, experiment.store))
+    assert again.runs == prepared.runs or vars(again.runs) == vars(prepared.runs)
+    assert {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")} == made
+
+
+def test_your_own_data_go_the_way_of_the_world(example, experiment):
+    own = prepare(open_settings(preset("smoke", "own", str(example)), experiment.store))
+    texts = {p.id: p.text for p in own.experiment.data.passages}
+    needed = {p for run in (own.runs.by_question, own.runs.by_rationale) for ranked in run.values() for p, _ in ranked}
+    needed |= set().union(*own.experiment.data.gold.values())
+    assert own.runs.passages == {i: texts[i] for i in needed}
+    assert len(find_candidates(own)) > 100  # which the reranker is trained on
+    source, target = training_examples(own, METHODS["kard_bm25"])[0]
+    assert "Passage:" in source and "The answer is" in target
+
+
+def test_an_index_that_is_there_takes_the_place_of_the_passages(example, experiment, tmp_path):
+    own = prepare(open_settings(preset("smoke", "own", str(example)), experiment.store))
+    bare = shutil.copytree(example, tmp_path / "bare")
+    (bare / "passages.jsonl").unlink()
+    with pytest.raises(DataError, match=r"comes without passages: put passages\.jsonl .* or set knowledge"):
+        prepare(open_settings(preset("smoke", "own", str(bare)), experiment.store))
+    given = preset("smoke", "own", str(bare)).override({"knowledge.index": str(own.runs.index.folder)})
+    found = prepare(open_settings(given, experiment.store))
+    assert found.runs.by_question == own.runs.by_question and found.runs.passages == own.runs.passages
+    with Lucene(given.knowledge) as lucene:
+        lucene.build(tmp_path / "other", list(own.experiment.data.passages)[:50])
+    other = given.override({"knowledge.index": str(tmp_path / "other")})
+    with pytest.raises(
+        KnowledgeError, match=r"has no passage 'p.*: it is of another corpus than the run tables or gold"
+    ):
+        prepare(open_settings(other, experiment.store))
+
+
+def test_without_rationales_only_answers_are_learnt(example, experiment, tmp_path):
+    quiet = shutil.copytree(example, tmp_path / "quiet")
+    (quiet / "rationales.jsonl").unlink()
+    own = prepare(open_settings(preset("smoke", "own", str(quiet)), experiment.store))
+    assert list(own.experiment.methods) == ["few_shot", "fine_tuning", "ka_fine_tuning"]
+    examples = training_examples(own, METHODS["ka_fine_tuning"])
+    assert len(examples) == len(own.experiment.data.splits["train"])
+    assert all("Passage:" in source for source, _ in examples)
+    nothing = {q.id: [] for q in own.experiment.data.splits["test"]}
+    assert source_texts(own, METHODS["few_shot"], "test", nothing)[0].count("Question:") == 4
+    for needs_rationales in (find_candidates, lambda p: find_silver(p, "train")):
+        with pytest.raises(DataError, match=r"nobody has written rationales .*: put rationales\.jsonl beside"):
+            needs_rationales(own)
+    rows = [{"question_id": q.id, "rationales": ["One only."]} for q in own.experiment.data.splits["train"][:7]]
+    (quiet / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    few = prepare(open_settings(own.experiment.settings, experiment.store))
+    assert len(training_examples(few, METHODS["reasoning_distillation"])) == 7
