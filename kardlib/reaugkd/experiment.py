@@ -1,18 +1,19 @@
 """ReAugKD: a student that looks up what its teacher thought of similar training examples.
 
-    teacher -> embeddings, logits -> projection -> knowledge base (z_i, y_i) -> students -> retrieval, mixing
+    task -> teacher -> memory: projected embeddings, soft labels (z_i, y_i) -> students -> retrieval, mixing
 
 Zhang et al., *ReAugKD: Retrieval-Augmented Knowledge Distillation for Pre-trained Language Models*, ACL 2023. The steps
 are those of the abstract and the authors' public summary. **Reconstructed** here, from the description alone, are the
 exact form of the relational loss, of the weights in retrieval and of the mixing, the pooling, and every number.
+
+There is one teacher (of the first seed), as in the paper; seeds are those of the students.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,11 @@ from kardlib.reaugkd.memory import (
     Mixing,
     Outputs,
     choose_mixing,
-    compress,
     load_knowledge_base,
     predict,
     read_outputs,
 )
+from kardlib.reaugkd.methods import METHODS
 from kardlib.reaugkd.tasks import Task, open_task
 from kardlib.settings import Losses, RunSettings, preset
 
@@ -39,188 +40,50 @@ SHAPE = Kind("reaugkd_shape")
 TEACHER = Kind("reaugkd_teacher", 1, "kardlib.reaugkd.distillation:train_teacher", LOWER)
 BASE = Kind("reaugkd_base", 1, "kardlib.reaugkd.distillation:build_base", LOWER)
 STUDENT = Kind("reaugkd_student", 1, "kardlib.reaugkd.distillation:distill_student", LOWER)
+WEIGHTS: dict[str, list[str]] = {  # the settings that a loss brings into a student's name
+    "soft": ["soft_weight", "temperature"], "relational": ["relational_weight", "tau"], "rkd": ["rkd_weight"],
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Method:
-    """A row of the table: the losses its student learns from, and whose prediction counts."""
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """The settings of a run, where its artifacts are kept, its task, and the student's shape."""
 
-    label: str
-    losses: Losses
-    predicts: Literal["student", "mixed", "neighbours", "teacher"]
-
-
-METHODS = {
-    "student_alone": Method("Student, fine-tuned alone", ("label",), "student"),
-    "soft_labels": Method("Soft-label distillation", ("label", "soft"), "student"),
-    "rkd": Method("RKD", ("label", "soft", "rkd"), "student"),
-    "reaugkd_no_retrieval": Method("ReAugKD without retrieval", ("label", "soft", "relational"), "student"),
-    "reaugkd": Method("ReAugKD", ("label", "soft", "relational"), "mixed"),
-    "neighbours": Method("Nearest neighbours alone", ("label", "soft", "relational"), "neighbours"),
-    "reaugkd_teacher": Method("Teacher", (), "teacher"),
-}
-
-# ---------------------------------------------------------------------------------------------------------------------
-# From settings to predictions
-
-
-class ReAugKD:
-    """All rows of the table for one task; every stage is an artifact of the store, made on first use.
-
-    There is one teacher (of the first seed), as in the paper; seeds are those of the students.
-    """
-
-    def __init__(self, settings: RunSettings, store: Store | None = None):
-        self.settings, self.knobs, self.store = settings, settings.reaugkd, store or Store()
+    settings: RunSettings
+    store: Store
+    task: Task
+    dim: int  # the student's embedding size
+    layers: int
 
     @property
     def suffix(self) -> str:
         """What figures of a real dataset add to their name."""
         return "" if self.settings.dataset == "world" else f"_{self.settings.dataset}"
 
-    @cached_property
-    def task(self) -> Task:
-        return open_task(self.settings)
-
-    @cached_property
-    def _task_hash(self) -> str:
-        return fingerprint([self.task.labels, self.task.splits])
-
-    @cached_property
-    def shape(self) -> dict[str, int]:
-        """The student's embedding size "dim" and its number of "layers": kept, as loading a model takes seconds."""
-        names = ("revision", "student_revision", "teacher_layers", "student_layers")
-        spec = self._models | self.knobs.model_dump(mode="json", include=set(names))
-
-        def build(folder: Path) -> None:
-            from kardlib.reaugkd.distillation import build_student  # imported late: it brings torch
-
-            config = build_student(self.knobs, len(self.task.labels), 0).encoder.config
-            write_json(folder / "shape.json", {"dim": config.hidden_size, "layers": config.num_hidden_layers})
-
-        return dict(json.loads((self.store.make(SHAPE, spec, build) / "shape.json").read_text()))
-
     @property
     def student(self) -> str:
         """The student's name in tables: its backbone and its number of layers."""
-        layers = self.shape["layers"]
-        return f"{Path(self.knobs.student or self.knobs.teacher).name}, {layers} layer{'s' * (layers > 1)}"
+        knobs = self.settings.reaugkd
+        return f"{Path(knobs.student or knobs.teacher).name}, {self.layers} layer{'s' * (self.layers > 1)}"
 
-    @property
-    def _models(self) -> dict[str, str]:
-        return {"teacher": identify(self.knobs.teacher), "student": identify(self.knobs.student or "")}
 
-    def _spec(self, *names: str) -> dict[str, Any]:
-        common = {"revision", "student_revision", "teacher_layers", "pooling", "train_words", "max_tokens", "batch"}
-        return {
-            "task": self._task_hash,
-            **self._models,
-            **self.knobs.model_dump(mode="json", include=common | {*names, "warmup"}),
-        }
+class Memory(NamedTuple):
+    """The knowledge base of the training split, and `z_j`, the keys of its entries, (N, d)."""
 
-    @cached_property
-    def teacher(self) -> Path:
-        """The fine-tuned teacher, with its outputs on all splits."""
-        seed = self.settings.seeds[0]
-        spec = self._spec("teacher_lr", "teacher_epochs") | {"seed": seed}
-        work = (self.task, self.knobs, seed)
-        return make_all(self.store, TEACHER, {seed: (spec, work)})[seed]
+    folder: Path
+    base: KnowledgeBase
+    keys: Array
 
-    @cached_property
-    def teacher_weights(self) -> str:
-        return identify(str(self.teacher))
 
-    @cached_property
-    def teacher_outputs(self) -> dict[str, Outputs]:
-        return read_outputs(self.teacher)
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """What a teacher and its students say of the splits where something is chosen or reported."""
 
-    @cached_property
-    def base_folder(self) -> Path:
-        """The knowledge base of the training split: projected embeddings, soft labels, HNSW graph."""
-        seed, dim = self.settings.seeds[0], self.shape["dim"]
-        spec = {"teacher": self.teacher.name, "dim": dim, "seed": seed, "tau": self.knobs.tau}
-        spec |= {"weights": self.teacher_weights}  # a teacher trained again has the same name
-        spec |= self.knobs.model_dump(include={"projection_steps", "projection_batch", "projection_lr"})
-
-        work = (self.task, self.knobs, self.teacher, dim, seed)
-        return make_all(self.store, BASE, {seed: (spec, work)})[seed]
-
-    @cached_property
-    def base(self) -> KnowledgeBase:
-        return self._loaded_base[0]
-
-    @cached_property
-    def keys(self) -> Array:
-        """`z_j` of the training examples, (N, d)."""
-        return self._loaded_base[1]
-
-    @cached_property
-    def _loaded_base(self) -> tuple[KnowledgeBase, Array]:
-        return load_knowledge_base(self.base_folder, self.teacher_weights, self.shape["dim"])
-
-    @cached_property
-    def students(self) -> dict[tuple[Losses, int], Path]:
-        """Students by losses and seed; those that two rows share are trained once."""
-        kinds = dict.fromkeys(m.losses for m in METHODS.values() if m.losses)
-        knobs = {"soft": ["soft_weight", "temperature"], "relational": ["relational_weight", "tau"]}
-        knobs["rkd"] = ["rkd_weight"]
-        jobs: dict[tuple[Losses, int], Job] = {}
-        for losses in kinds:
-            spec = self._spec("lr", "epochs", "student_layers", *(w for l in losses for w in knobs.get(l, [])))
-            if losses != ("label",):
-                spec |= {"losses": losses, "base": self.base_folder.name}
-            work = (self.task, self.knobs, self.teacher, self.base_folder, losses)
-            jobs |= {(losses, seed): (spec | {"seed": seed}, (*work, seed)) for seed in self.settings.seeds}
-        return make_all(self.store, STUDENT, jobs)
-
-    @cached_property
-    def _student_outputs(self) -> dict[tuple[Losses, int], dict[str, Outputs]]:
-        return {cell: read_outputs(folder) for cell, folder in self.students.items()}
-
-    def outputs(self, method: str, split: str = "test") -> list[Outputs]:
-        """What the students of a method say, one per seed; of the teacher's row the teacher, once."""
-        losses = METHODS[method].losses
-        if not losses:
-            return [self.teacher_outputs[split]]
-        return [self._student_outputs[losses, seed][split] for seed in self.settings.seeds]
-
-    @cached_property
-    def mixing(self) -> dict[str, Mixing]:
-        """`k`, `tau` and `beta` of the two methods that retrieve, chosen on the development split."""
-        return {"reaugkd": self.choose(self.base), "neighbours": self.choose(self.base, betas=(0.0,))}
-
-    def choose(self, base: KnowledgeBase, betas: Sequence[float] | None = None) -> Mixing:
-        return choose_mixing(base, self.outputs("reaugkd", "dev"), self.task.gold("dev"), self.knobs, betas)
-
-    def probabilities(self, method: str, split: str = "test") -> Array:
-        """Predictions of a method, (seeds, N, C)."""
-        if METHODS[method].predicts in ("mixed", "neighbours"):
-            return predict(self.base, self.outputs(method, split), self.mixing[method])
-        return np.stack([o.probabilities for o in self.outputs(method, split)])
-
-    def correct(self, method: str, split: str = "test") -> NDArray[np.float64]:
-        """Right (1) or wrong (0), (seeds, N); the teacher's one row is repeated."""
-        right = (self.probabilities(method, split).argmax(2) == self.task.gold(split)).astype(float)
-        return np.broadcast_to(right, (len(self.settings.seeds), right.shape[1]))
-
-    # Past the paper
-
-    def compressed(self, kind: str) -> KnowledgeBase:
-        """The knowledge base in one of the kinds of `memory.compress`."""
-        return compress(self.keys, self.base.soft_labels, self.task.gold("train"), kind)
-
-    def correct_with(self, base: KnowledgeBase) -> NDArray[np.float64]:
-        """Right or wrong on the reported split with another knowledge base; its mixing is chosen on the other."""
-        p = predict(base, self.outputs("reaugkd"), self.choose(base))
-        return (p.argmax(2) == self.task.gold("test")).astype(float)
-
-    def confidence(self) -> Array:
-        """How sure the students are without retrieval: their highest probability, (seeds, N)."""
-        return self.probabilities("reaugkd_no_retrieval").max(2)
-
-    def distance(self) -> Array:
-        """From a student's embedding to the nearest entry: 1 - cosine, (seeds, N)."""
-        return np.stack([1 - self.base.search(s.unit, 1)[0][:, 0] for s in self.outputs("reaugkd")])
+    experiment: Experiment
+    teacher: dict[str, Outputs]
+    memory: Memory
+    students: dict[tuple[Losses, int], dict[str, Outputs]]  # by losses and seed; rows share them
+    mixing: dict[str, Mixing]  # of the two methods that retrieve, chosen on the development split
 
 
 def open_reaugkd(
@@ -228,6 +91,137 @@ def open_reaugkd(
     dataset: str = "world",
     data_dir: str | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> ReAugKD:
-    """The experiment of a scale's preset with single knobs changed. Raises SettingsError."""
-    return ReAugKD(preset(scale, dataset, data_dir).override(overrides or {}))
+) -> Experiment:
+    """The experiment of a scale's preset with single knobs changed. Raises SettingsError and DataError."""
+    return open_settings(preset(scale, dataset, data_dir).override(overrides or {}))
+
+
+def open_settings(settings: RunSettings, store: Store | None = None) -> Experiment:
+    """The experiment of these settings; `store` None: the one that `Store()` finds. Raises DataError."""
+    store, task, knobs = store or Store(), open_task(settings), settings.reaugkd
+    names = {"revision", "student_revision", "teacher_layers", "student_layers"}
+
+    def build(folder: Path) -> None:
+        from kardlib.reaugkd.distillation import build_student  # imported late: it brings torch
+
+        config = build_student(knobs, len(task.labels), 0).encoder.config
+        write_json(folder / "shape.json", {"dim": config.hidden_size, "layers": config.num_hidden_layers})
+
+    spec = model_hashes(settings) | knobs.model_dump(mode="json", include=names)
+    shape = json.loads((store.make(SHAPE, spec, build) / "shape.json").read_text())  # loading a model takes seconds
+    return Experiment(settings, store, task, **shape)
+
+
+def model_hashes(settings: RunSettings) -> dict[str, str]:
+    return {"teacher": identify(settings.reaugkd.teacher), "student": identify(settings.reaugkd.student or "")}
+
+
+def training_spec(experiment: Experiment, *names: str) -> dict[str, Any]:
+    """What a trained model's artifact is named by: task, backbones, and the settings that all or these names share."""
+    common = {"revision", "student_revision", "teacher_layers", "pooling", "train_words", "max_tokens", "batch"}
+    knobs = experiment.settings.reaugkd.model_dump(mode="json", include=common | {*names, "warmup"})
+    task = fingerprint([experiment.task.labels, experiment.task.splits])
+    return {"task": task} | model_hashes(experiment.settings) | knobs
+
+
+def train_teacher(experiment: Experiment) -> Path:
+    """The folder of the fine-tuned teacher, with its outputs on all splits."""
+    seed = experiment.settings.seeds[0]
+    spec = training_spec(experiment, "teacher_lr", "teacher_epochs") | {"seed": seed}
+    work = (experiment.task, experiment.settings.reaugkd, seed)
+    return make_all(experiment.store, TEACHER, {seed: (spec, work)})[seed]
+
+
+def build_memory(experiment: Experiment, teacher: Path) -> Memory:
+    """The knowledge base of the training split: projected embeddings, soft labels, HNSW graph."""
+    seed, knobs, dim = experiment.settings.seeds[0], experiment.settings.reaugkd, experiment.dim
+    weights = identify(str(teacher))
+    spec = {"teacher": teacher.name, "dim": dim, "seed": seed, "tau": knobs.tau}
+    spec |= {"weights": weights}  # a teacher trained again has the same name
+    spec |= knobs.model_dump(include={"projection_steps", "projection_batch", "projection_lr"})
+    work = (experiment.task, knobs, teacher, dim, seed)
+    folder = make_all(experiment.store, BASE, {seed: (spec, work)})[seed]
+    return Memory(folder, *load_knowledge_base(folder, weights, dim))
+
+
+def distill_students(experiment: Experiment, teacher: Path, memory: Memory) -> dict[tuple[Losses, int], Path]:
+    """By losses and seed the folder of a student, with its outputs; those that two rows share are trained once."""
+    knobs, jobs = experiment.settings.reaugkd, dict[tuple[Losses, int], Job]()
+    for losses in dict.fromkeys(method.losses for method in METHODS.values() if method.losses):
+        weights = [name for loss in losses for name in WEIGHTS.get(loss, [])]
+        spec = training_spec(experiment, "lr", "epochs", "student_layers", *weights)
+        if losses != ("label",):
+            spec |= {"losses": losses, "base": memory.folder.name}
+        work = (experiment.task, knobs, teacher, memory.folder, losses)
+        jobs |= {(losses, seed): (spec | {"seed": seed}, (*work, seed)) for seed in experiment.settings.seeds}
+    return make_all(experiment.store, STUDENT, jobs)
+
+
+def gather(
+    experiment: Experiment, teacher: Path, memory: Memory, students: Mapping[tuple[Losses, int], Path]
+) -> Distilled:
+    """What teacher and students say, and how predictions are mixed: `k`, `tau`, `beta` are chosen on "dev"."""
+    said = {key: read_outputs(folder) for key, folder in students.items()}
+    distilled = Distilled(experiment, read_outputs(teacher), memory, said, {})
+    distilled.mixing["reaugkd"] = choose(distilled, memory.base)
+    distilled.mixing["neighbours"] = choose(distilled, memory.base, betas=(0.0,))
+    return distilled
+
+
+def distill(experiment: Experiment) -> Distilled:
+    """The whole way: teacher, memory, students, and what they say."""
+    teacher = train_teacher(experiment)
+    memory = build_memory(experiment, teacher)
+    return gather(experiment, teacher, memory, distill_students(experiment, teacher, memory))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Predictions
+
+
+def outputs(distilled: Distilled, method: str, split: str = "test") -> list[Outputs]:
+    """What the students of a method say, one per seed; of the teacher's row the teacher, once."""
+    losses = METHODS[method].losses
+    if not losses:
+        return [distilled.teacher[split]]
+    return [distilled.students[losses, seed][split] for seed in distilled.experiment.settings.seeds]
+
+
+def choose(distilled: Distilled, base: KnowledgeBase, betas: Sequence[float] | None = None) -> Mixing:
+    """The mixing of ReAugKD's students with a knowledge base that is best on the development split."""
+    experiment = distilled.experiment
+    gold = experiment.task.gold("dev")
+    return choose_mixing(base, outputs(distilled, "reaugkd", "dev"), gold, experiment.settings.reaugkd, betas)
+
+
+def probabilities(distilled: Distilled, method: str, split: str = "test") -> Array:
+    """Predictions of a method, (seeds, N, C)."""
+    if METHODS[method].predicts in ("mixed", "neighbours"):
+        return predict(distilled.memory.base, outputs(distilled, method, split), distilled.mixing[method])
+    return np.stack([o.probabilities for o in outputs(distilled, method, split)])
+
+
+def correct(distilled: Distilled, method: str, split: str = "test") -> NDArray[np.float64]:
+    """Right (1) or wrong (0), (seeds, N); the teacher's one row is repeated."""
+    gold = distilled.experiment.task.gold(split)
+    right = (probabilities(distilled, method, split).argmax(2) == gold).astype(float)
+    return np.broadcast_to(right, (len(distilled.experiment.settings.seeds), right.shape[1]))
+
+
+# Past the paper
+
+
+def correct_with(distilled: Distilled, base: KnowledgeBase) -> NDArray[np.float64]:
+    """Right or wrong on the reported split with another knowledge base; its mixing is chosen on the other."""
+    p = predict(base, outputs(distilled, "reaugkd"), choose(distilled, base))
+    return (p.argmax(2) == distilled.experiment.task.gold("test")).astype(float)
+
+
+def confidence(distilled: Distilled) -> Array:
+    """How sure the students are without retrieval: their highest probability, (seeds, N)."""
+    return probabilities(distilled, "reaugkd_no_retrieval").max(2)
+
+
+def distance(distilled: Distilled) -> Array:
+    """From a student's embedding to the nearest entry: 1 - cosine, (seeds, N)."""
+    return np.stack([1 - distilled.memory.base.search(s.unit, 1)[0][:, 0] for s in outputs(distilled, "reaugkd")])

@@ -46,8 +46,24 @@ from kardlib.reaugkd.distillation import (
     train_classifier,
     train_projection,
 )
-from kardlib.reaugkd.experiment import METHODS, ReAugKD, open_reaugkd
-from kardlib.reaugkd.memory import KnowledgeBaseError, Outputs
+from kardlib.reaugkd.experiment import (
+    Distilled,
+    build_memory,
+    confidence,
+    correct,
+    correct_with,
+    distance,
+    distill,
+    distill_students,
+    open_reaugkd,
+    open_settings,
+    outputs,
+    probabilities,
+    train_teacher,
+    training_spec,
+)
+from kardlib.reaugkd.memory import KnowledgeBaseError, Outputs, compress
+from kardlib.reaugkd.methods import METHODS
 from kardlib.reaugkd.tasks import Example
 from kardlib.settings import ReAugKDSettings, preset
 from tests.folders import ROOT
@@ -361,73 +377,89 @@ def write_task(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def experiment(bert, tmp_path_factory) -> ReAugKD:
+def distilled(bert, tmp_path_factory) -> Distilled:
     """The paper's preset with a small random BERT in BERT-base's place."""
     folder = write_task(tmp_path_factory.mktemp("data"))
     settings = preset("paper", "rte", str(folder)).override(
         {"reaugkd.teacher": str(bert), "reaugkd.revision": None, "seeds": [0, 1], "reaugkd.epochs": 1,
          "reaugkd.lr": 1e-3, "reaugkd.teacher_lr": 1e-3, "reaugkd.projection_steps": 5}
     )  # fmt: skip
-    return ReAugKD(settings, Store(tmp_path_factory.mktemp("store")))
+    return distill(open_settings(settings, Store(tmp_path_factory.mktemp("store"))))
 
 
 def hashes(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
-def test_the_papers_path_with_a_small_bert(experiment):
-    before = hashes(experiment.teacher)
-    assert experiment.keys.shape == (87, 32) and experiment.base.index.ntotal == 87
-    assert hashes(experiment.teacher) == before  # projection and knowledge base leave the teacher as it was
-    assert experiment.shape["layers"] == 2
-    assert len(experiment.students) == 8  # four sets of losses, two seeds: rows share students
+def test_the_papers_path_with_a_small_bert(distilled):
+    experiment = distilled.experiment
+    teacher = train_teacher(experiment)
+    before = hashes(teacher)
+    memory = build_memory(experiment, teacher)
+    assert memory.keys.shape == (87, 32) and memory.base.index.ntotal == 87
+    assert hashes(teacher) == before  # projection and knowledge base leave the teacher as it was
+    assert experiment.layers == 2
+    assert (
+        len(distill_students(experiment, teacher, memory)) == 8
+    )  # four sets of losses, two seeds: rows share students
     for method in METHODS:
-        p = experiment.probabilities(method)
+        p = probabilities(distilled, method)
         assert p.shape == (1 if method == "reaugkd_teacher" else 2, 24, 2)
         assert p.sum(2) == pytest.approx(1, abs=1e-5)
-        assert experiment.correct(method).shape == (2, 24)
-    assert experiment.mixing["neighbours"].beta == 0
+        assert correct(distilled, method).shape == (2, 24)
+    assert distilled.mixing["neighbours"].beta == 0
 
 
-def test_opened_again_nothing_is_made_and_predictions_are_identical(experiment):
-    made = {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")}
-    again = ReAugKD(experiment.settings, experiment.store)
+def test_opening_trains_nothing_and_a_second_run_is_identical(distilled):
+    store = distilled.experiment.store
+    made = {p: p.stat().st_mtime_ns for p in store.root.glob("*/artifact.json")}
+    again = distill(open_settings(distilled.experiment.settings, store))
     for method in METHODS:
-        assert (again.probabilities(method) == experiment.probabilities(method)).all()
-    assert {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")} == made
+        assert (probabilities(again, method) == probabilities(distilled, method)).all()
+    assert {p: p.stat().st_mtime_ns for p in store.root.glob("*/artifact.json")} == made
+    other = open_settings(distilled.experiment.settings.override({"reaugkd.epochs": 2}), store)
+    assert other.dim == 32 and {p: p.stat().st_mtime_ns for p in store.root.glob("*/artifact.json")} == made
 
 
-def test_a_knowledge_base_of_a_teacher_trained_again_is_refused(experiment, tmp_path):
+def test_a_knowledge_base_of_a_teacher_trained_again_is_refused(distilled, tmp_path):
     """Its settings, and so its artifact's name, are the same; one of its weights is not."""
-    again = tmp_path / experiment.teacher.name
-    shutil.copytree(experiment.teacher, again)
+    experiment = distilled.experiment
+    teacher = train_teacher(experiment)
+    again = tmp_path / teacher.name
+    shutil.copytree(teacher, again)
     weights = load_file(again / "model.safetensors")
     weights["embeddings.LayerNorm.bias"][0] += 1e-3
     save_file(weights, again / "model.safetensors", {"format": "pt"})
-    losses = METHODS["reaugkd"].losses
+    losses, knobs = METHODS["reaugkd"].losses, experiment.settings.reaugkd
     with pytest.raises(KnowledgeBaseError, match=r"by a teacher with the weights \w{16}, not \w{16}: build it again"):
-        distill_student(tmp_path, experiment.task, experiment.knobs, again, experiment.base_folder, losses, 0)
+        distill_student(experiment.task, knobs, again, distilled.memory.folder, losses, 0, tmp_path)
 
 
-def test_a_saved_student_says_what_its_outputs_say(experiment):
-    folder = experiment.students[METHODS["reaugkd"].losses, 0]
-    spoken = encode(load_classifier(folder), experiment.task.splits["test"], experiment.knobs.max_tokens)
-    assert spoken.logits == pytest.approx(experiment.outputs("reaugkd")[0].logits, abs=1e-5)
+def test_a_saved_student_says_what_its_outputs_say(distilled):
+    experiment = distilled.experiment
+    students = distill_students(experiment, train_teacher(experiment), distilled.memory)
+    folder = students[METHODS["reaugkd"].losses, 0]
+    spoken = encode(load_classifier(folder), experiment.task.splits["test"], experiment.settings.reaugkd.max_tokens)
+    assert spoken.logits == pytest.approx(outputs(distilled, "reaugkd")[0].logits, abs=1e-5)
 
 
-def test_past_the_paper(experiment):
-    whole, small = (experiment.compressed(kind) for kind in ("full", "prototypes_5"))
+def test_past_the_paper(distilled):
+    base, gold = distilled.memory.base, distilled.experiment.task.gold("train")
+    whole, small = (compress(distilled.memory.keys, base.soft_labels, gold, kind) for kind in ("full", "prototypes_5"))
     assert small.index.ntotal < whole.index.ntotal and small.bytes < whole.bytes
-    assert experiment.correct_with(whole).shape == (2, 24)
-    assert ((experiment.distance() >= 0) & (experiment.distance() <= 2)).all()
-    assert experiment.confidence().min() >= 0.5
+    assert correct_with(distilled, whole).shape == (2, 24)
+    assert ((distance(distilled) >= 0) & (distance(distilled) <= 2)).all()
+    assert confidence(distilled).min() >= 0.5
 
 
-def test_knobs_name_what_they_change_and_nothing_else(experiment):
-    other = ReAugKD(experiment.settings.override({"reaugkd.ks": [1]}), experiment.store)
-    assert other.base_folder == experiment.base_folder  # retrieval's knobs train nothing
-    spec = experiment._spec("lr")
-    assert other._spec("lr") == spec != ReAugKD(experiment.settings.override({"reaugkd.lr": 1}))._spec("lr")
+def test_knobs_name_what_they_change_and_nothing_else(distilled):
+    experiment = distilled.experiment
+    other = open_settings(experiment.settings.override({"reaugkd.ks": [1]}), experiment.store)
+    assert (
+        build_memory(other, train_teacher(other)).folder == distilled.memory.folder
+    )
+    spec, faster = training_spec(experiment, "lr"), experiment.settings.override({"reaugkd.lr": 1})
+    assert training_spec(other, "lr") == spec != training_spec(open_settings(faster, experiment.store), "lr")
 
 
 def test_wrong_settings_are_one_sentence(tmp_path):
