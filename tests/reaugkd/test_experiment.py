@@ -455,9 +455,7 @@ def test_past_the_paper(distilled):
 def test_knobs_name_what_they_change_and_nothing_else(distilled):
     experiment = distilled.experiment
     other = open_settings(experiment.settings.override({"reaugkd.ks": [1]}), experiment.store)
-    assert (
-        build_memory(other, train_teacher(other)).folder == distilled.memory.folder
-    )
+    assert build_memory(other, train_teacher(other)).folder == distilled.memory.folder
     spec, faster = training_spec(experiment, "lr"), experiment.settings.override({"reaugkd.lr": 1})
     assert training_spec(other, "lr") == spec != training_spec(open_settings(faster, experiment.store), "lr")
 
