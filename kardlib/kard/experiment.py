@@ -169,6 +169,7 @@ def write_texts(
 
 
 def writing_job(sources: list[str], settings: StudentSettings, seed: int) -> Job:
+    """What names a student's texts, and what writes them; greedy ones do not depend on the seed."""
     spec: dict[str, Any] = {"student": identify(settings.model, settings.revision),
                             "sources": fingerprint(sources), "settings": settings.of_writing()}  # fmt: skip
     if settings.samples > 1 or settings.model == "random-t5":

@@ -38,6 +38,7 @@ def middle(settings: RunSettings) -> str:
 
 
 def at_share(share: float) -> Knobs:
+    """Trained on a share of the questions; all of them are the settings as they are."""
     return () if share == 1 else (("student.share", share),)
 
 
@@ -52,18 +53,22 @@ def at_steps(l: int, steps: int) -> Knobs:
 
 
 def at_candidates(kappa: int) -> Knobs:
+    """Reranked from so many BM25 candidates, kappa*."""
     return (("retrieval.candidates", kappa),)
 
 
 def at_passages(k: int) -> Knobs:
+    """Asked with `k` passages; it was trained with as many as ever."""
     return (("retrieval.k", k),)
 
 
 def at_corpus(corpus: str) -> Knobs:
+    """Trained on this corpus first; "none": not at all."""
     return () if corpus == "none" else (("dapt.corpus", corpus),)
 
 
 def candidate_numbers(settings: RunSettings) -> list[int]:
+    """Those of `CANDIDATES` from which `k` passages can be chosen."""
     return [kappa for kappa in CANDIDATES if kappa >= settings.retrieval.k]
 
 

@@ -288,6 +288,7 @@ class Predictions:
 
     @property
     def correct(self) -> list[bool]:
+        """Whether each answer is the gold one; no answer is a wrong one."""
         return [answer == question.answer for answer, question in zip(self.answers, self.questions, strict=True)]
 
 

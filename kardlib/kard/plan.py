@@ -145,6 +145,7 @@ def count_examples(settings: RunSettings, texts: Texts, learns: str) -> int:
 
 
 def count_steps(student: StudentSettings, examples: int) -> int:
+    """Of a training: those that are set, else all examples in every epoch."""
     return student.steps or -(-examples // student.batch) * student.epochs
 
 
@@ -159,6 +160,7 @@ def source_tokens(
 
 
 def target_tokens(settings: RunSettings, texts: Texts, writes: str) -> float:
+    """Mean length of what a student writes, cut at its limit."""
     length = ANSWER + (texts.rationale / CHARACTERS if writes == "rationale" else 0)
     return min(settings.student.max_new_tokens, length)
 

@@ -175,6 +175,7 @@ def bm25_knobs(experiment: Experiment) -> dict[str, Any]:
 
 
 def search_all(experiment: Experiment, index: Index, queries: Mapping[str, str], depth: int) -> Run:
+    """`topk(rho(d | query; D), depth)` for every query, texts by id, as a run table of the store."""
     return run_table(
         experiment, RUN, index, queries, lambda lucene: lucene.search(index.folder, queries, depth), {"depth": depth}
     )

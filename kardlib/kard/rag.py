@@ -94,6 +94,7 @@ class DualEncoder(nn.Module):
         return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
     def save(self, folder: Path) -> None:
+        """Each encoder with the tokenizer as an ordinary `transformers` checkpoint, in a folder named by its side."""
         for side in SIDES:
             self.encoders[side].save_pretrained(folder / side)  # type: ignore[operator]
             self.tokenizer.save_pretrained(folder / side)

@@ -113,6 +113,7 @@ def open_settings(settings: RunSettings, store: Store | None = None) -> Experime
 
 
 def model_hashes(settings: RunSettings) -> dict[str, str]:
+    """What artifacts' names say of the two backbones."""
     return {"teacher": identify(settings.reaugkd.teacher), "student": identify(settings.reaugkd.student or "")}
 
 

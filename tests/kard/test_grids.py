@@ -1,0 +1,40 @@
+"""Grids name methods that exist, with students and settings that exist, each row once."""
+
+import pytest
+
+from kardlib.kard import grids
+from kardlib.kard.methods import METHODS, main_rows
+from kardlib.settings import preset
+
+
+@pytest.mark.parametrize("dataset", ["world", "obqa", "own"])
+@pytest.mark.parametrize("scale", ["smoke", "embedded", "paper"])
+def test_every_row_can_be_set(scale, dataset):
+    settings = preset(scale, dataset)
+    for number, rows in grids.all_grids(settings, main_rows(oracles=True, rationales=True), steps=7).items():
+        assert rows and len({*rows}) == len(rows), number
+        for row in rows:
+            assert row.method in METHODS and row.student in settings.students
+            settings.override(dict(row.knobs))  # raises for a name that does not exist or a value out of range
+
+
+def test_a_notebook_runs_where_its_data_are():
+    def of(dataset):
+        return {*grids.all_grids(preset("embedded", dataset), METHODS, steps=1)}
+
+    assert of("world") - of("obqa") == {"16"} and of("own") - of("obqa") == {"15"}
+    assert {"dapt.corpus"} == {name for row in grids.dapt(preset()) for name, _ in row.knobs}
+
+
+def test_equal_steps_are_those_of_three_rationales():
+    settings = preset()
+    rows = grids.rationales(settings, 24)
+    assert len(rows) == 7  # four numbers, and three of them again at the steps of the fourth
+    assert {dict(row.knobs).get("student.steps") for row in rows} == {None, 24}
+    assert grids.at_steps(3, 24) == grids.at_number(3)
+
+
+def test_no_more_passages_are_read_than_there_are_candidates():
+    few = preset().override({"retrieval.k": 20, "retrieval.k_training": 3})
+    assert grids.candidate_numbers(few) == [20, 50, 100]
+    assert "random-t5" not in {row.student for row in grids.candidates(preset("embedded", "obqa"))}
