@@ -12,7 +12,7 @@ from kardlib.settings import preset
 def test_every_row_can_be_set(scale, dataset):
     settings = preset(scale, dataset)
     for number, rows in grids.all_grids(settings, main_rows(oracles=True, rationales=True), steps=7).items():
-        assert rows and len({*rows}) == len(rows), number
+        assert len({*rows}) == len(rows) and (rows or settings.students == ("random-t5",)), number
         for row in rows:
             assert row.method in METHODS and row.student in settings.students
             settings.override(dict(row.knobs))  # raises for a name that does not exist or a value out of range
