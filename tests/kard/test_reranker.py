@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from kardlib.artifacts.device import Device
 from kardlib.data.files import DataError
-from kardlib.kard import reranker as module
+from kardlib.models import encoders as module
 from kardlib.kard.reranker import (
     Candidates,
     batch_loss,
@@ -322,13 +322,12 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(knobs, tmp_path):
     (tmp_path / "knobs.json").write_text(knobs.model_dump_json())
     script = (
         "import sys; from pathlib import Path; from kardlib.settings import RerankerSettings\n"
-        "from test_reranker import Device, module, task, train_reranker\n"
+        "from tests.kard.test_reranker import Device, module, task, train_reranker\n"
         "module.pick_device = lambda: Device('cpu', False, 'the tests')\n"
         "here = Path(sys.argv[1]); knobs = RerankerSettings.model_validate_json((here / 'knobs.json').read_text())\n"
         "train_reranker(knobs, *task(6), 0, here / 'killed', 2)"
     )
-    root = ROOT
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (root, root / "tests")))}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # their number changes the last bits
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], env=environment, stdout=subprocess.DEVNULL
