@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-from kardlib.artifacts.engine import EngineError
 from kardlib.artifacts.launch import LaunchError
 from kardlib.artifacts.store import Store
 from kardlib.data.files import DataError, PassageFile
@@ -132,19 +131,12 @@ def test_k_at_test_changes_what_is_read_and_not_the_student(experiment):
 
 def test_who_computes_changes_no_name_and_is_asked_before_training(experiment):
     cell = Cell("reasoning_distillation", experiment.settings.students[0], 0)
-    many = changed(experiment, compute__processes=8, compute__machines=4, compute__address="first:29400")
+    many = changed(experiment, compute__processes=8)
     assert many._student_job(cell)[0] == experiment._student_job(cell)[0]
     assert experiment.rerankers == many.rerankers  # made by the one, found by the other
     uneven = changed(experiment, compute__processes=7, student__lr=0.5)  # another rate: not trained yet
     with pytest.raises(LaunchError, match="a batch of 32 cannot be divided evenly among 7 processes"):
         uneven.run([cell])
-
-
-def test_ray_and_several_machines_for_one_model_exclude_each_other(experiment, monkeypatch):
-    monkeypatch.setenv("KARD_ENGINE", "ray")
-    many = changed(experiment, compute__machines=2, compute__address="first:29400", student__lr=0.25)
-    with pytest.raises(EngineError, match=r"compute\.machines = 2 trains one model on several machines, Ray gives"):
-        many.run([Cell("fine_tuning", experiment.settings.students[0], 0)])
 
 
 def test_more_rationales_share_the_searches_of_the_first(experiment):
