@@ -73,10 +73,6 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="say what is installed, what would not work here, and how to mend it")
     doctor.set_defaults(command=run_doctor)
 
-    join = commands.add_parser("join", help="train along, as another machine, with what the first one trains")
-    join.set_defaults(command=run_join)
-    join.add_argument("machine", type=int, metavar="NUMBER", help="this machine's: 1, 2, ... below compute.machines")
-
     pretrain = commands.add_parser("pretrain-nano", help="make the nano models that the package ships")
     pretrain.set_defaults(command=run_pretrain_nano)
     pretrain.add_argument(
@@ -221,14 +217,6 @@ def check_nano_models() -> list[str]:
         if missing
         else []
     )
-
-
-def run_join(options: argparse.Namespace) -> int:
-    """Ends when interrupted."""
-    from kardlib.artifacts.launch import join
-
-    join(Store().root, options.machine)
-    return 0
 
 
 def run_pretrain_nano(options: argparse.Namespace) -> int:

@@ -298,23 +298,8 @@ class ComputeSettings(Group):
     all processes.
     """
 
-    processes: int | None = Field(1, ge=1)  # on each machine; None: one for each of its GPUs
-    machines: int = Field(1, ge=1)  # the first one is told what to run, each further one runs `kard join NUMBER`
-    address: str | None = None  # "host:port" of the first machine, where the others find it
+    processes: int | None = Field(1, ge=1)  # None: one for each of this machine's GPUs
     strategy: Literal["ddp", "fsdp"] = "ddp"  # fsdp also divides a student's weights and its optimizer's state
-    wait: int = Field(600, ge=1)  # seconds that machines wait for each other
-
-    @model_validator(mode="after")
-    def _machines_meet(self) -> Self:
-        host, colon, port = (self.address or "").rpartition(":")
-        if self.address is not None and not (host and colon and port.isdigit() and 0 < int(port) < 2**16):
-            raise ValueError(f"compute.address = {self.address} is no host:port")
-        if self.machines > 1 and not self.address:
-            raise ValueError(
-                f"compute.machines = {self.machines} machines need a place to meet: set compute.address to host:port "
-                "of the first one"
-            )
-        return self
 
 
 class RunSettings(Group):

@@ -9,21 +9,21 @@ from kardlib.artifacts.store import Kind, Store, StoreError
 from kardlib.settings import StudentSettings
 
 
-def write_place(store: Store, number: int, settings: StudentSettings | None = None, refuse: str = "") -> Path:
+def write_folder(store: Store, number: int, settings: StudentSettings | None = None, refuse: str = "") -> Path:
     """A job: the artifact holds the folder that it was made in and the model's folder that it was given."""
 
     def build(folder: Path) -> None:
         time.sleep(1)  # so that one machine does not do both
         if refuse:
             raise StoreError(refuse)
-        (folder / "place").write_text(str(folder.parent))
+        (folder / "made_in").write_text(str(folder.parent))
         (folder / "model").write_text(Path(settings.model).read_text() if settings else "")
 
-    return store.make(Kind("place"), {"number": number}, build)
+    return store.make(Kind("folder"), {"number": number}, build)
 
 
-def write_elsewhere(store: Store, place: str) -> Path:
-    return write_place(Store(place), 0)
+def write_elsewhere(store: Store, folder: str) -> Path:
+    return write_folder(Store(folder), 0)
 
 
 def die(store: Store, log: str) -> Path:

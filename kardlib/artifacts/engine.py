@@ -8,15 +8,19 @@ The machines of a cluster need this package in the same version and one store: a
 URL (`store.Store`).
 """
 
+import ast
 import contextlib
 import gc
 import importlib.util
+import inspect
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,10 +34,9 @@ from kardlib.artifacts.store import Kind, Store, artifact_name
 from kardlib.errors import KardError
 from kardlib.settings import ComputeSettings
 
-PLACES = 2  # jobs that run at a time on a machine, whichever notebook asks for them: more would want for memory
+SLOTS = 2  # jobs that run at a time on a machine, whichever notebook asks for them: more would want for memory
 RETRIES = 3  # how often a job is given to another machine because its machine died
 PATIENCE = 5  # seconds that a Ray head has to answer
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of HTTP/2, over which Ray speaks: no settings
 MISSING = "Ray is not installed: run pip install 'kardlib[ray]'"
 
 K = TypeVar("K")
@@ -42,11 +45,15 @@ Make = Callable[..., Path]  # make(store, *job): an artifact's folder
 
 
 class EngineError(KardError, RuntimeError):
-    """There is no such engine, Ray cannot be reached, or it gave a job up."""
+    """There is no such engine, Ray cannot be reached, or a job was given up."""
+
+
+class ScriptError(SystemExit, EngineError):
+    """A script starts a sweep where its workers would start it again. It ends with the sentence, not a traceback."""
 
 
 def make_all(store: Store, kind: Kind, jobs: Mapping[K, Job], compute: ComputeSettings | None = None) -> dict[K, Path]:
-    """The artifacts of jobs; `kind`'s builder makes the missing ones, `PLACES` side by side or on Ray.
+    """The artifacts of jobs; `kind`'s builder makes the missing ones, `SLOTS` side by side or on Ray.
 
     Jobs of the same spec are one. `compute` may divide one model among processes: jobs then come one after another,
     each with the machine to itself. Raises EngineError, LaunchError, and what the builder raises.
@@ -55,21 +62,16 @@ def make_all(store: Store, kind: Kind, jobs: Mapping[K, Job], compute: ComputeSe
     different = dict(zip(names.values(), jobs.values(), strict=True))
     missing = [job for job in different.values() if not store.has(kind, job[0])]
     on_ray, together = choose_engine()[0] == "ray", compute not in (None, ComputeSettings())
-    if on_ray and compute and compute.machines > 1:
-        raise EngineError(
-            f"compute.machines = {compute.machines} trains one model on several machines, Ray gives each model to "
-            "one of them: set compute.machines to 1, or run without --engine ray"
-        )
     if missing:
-        at_once = 1 if together else PLACES
+        at_once = 1 if together else SLOTS
         workers = min(at_once, len(missing))
         where = "on Ray" if on_ray else f"{workers} at a time"
         print(f"{len(missing)} of {len(different)} {kind.name} artifacts to make, {where}", flush=True)
-        places = 0 if on_ray else PLACES // at_once  # Ray counts cores itself
-        sent = [(kind, *job, compute, places) for job in missing]
+        slots = 0 if on_ray else SLOTS // at_once  # Ray counts cores itself
+        sent = [(kind, *job, compute, slots) for job in missing]
         for i, folder in enumerate(run_jobs(_make, store, sent, workers), 1):
             print(f"{kind.name} {i}/{len(sent)} {folder.name}", flush=True)
-    made = {name: _make(store, kind, *job, compute, places=0) for name, job in different.items()}  # they are there
+    made = {name: _make(store, kind, *job, compute, slots=0) for name, job in different.items()}  # they are there
     return {key: made[name] for key, name in names.items()}
 
 
@@ -79,7 +81,7 @@ def _make(
     spec: Mapping[str, Any],
     work: tuple[Any, ...],
     compute: ComputeSettings | None,
-    places: int,
+    slots: int,
 ) -> Path:
     def build(folder: Path) -> None:
         if compute:
@@ -87,25 +89,51 @@ def _make(
         else:
             kind.build(work, folder)
 
-    return store.make(kind, spec, build, take_places(store.root, places))
+    return store.make(kind, spec, build, take_slots(store.root, slots))
 
 
 def run_jobs(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Path]:
     """`make(store, *job)` of all jobs, `workers` side by side: the artifacts' folders in the jobs' order.
 
-    `make` must be importable by its name. A job has a place's share of the cores, or `$OMP_NUM_THREADS` threads: as
-    many when it is alone, since their number changes a trained model's last bits. Ray gives a job one core, and one GPU
-    if the cluster has any, and decides itself how many run at a time. Raises EngineError, and what `make` raises.
+    `make` must be importable by its name. A job has a slot's share of the cores, or `$OMP_NUM_THREADS` threads: as many
+    when it is alone, since their number changes a trained model's last bits. Ray gives a job one core, and one GPU if
+    the cluster has any, and decides itself how many run at a time. Raises EngineError, and what `make` raises.
     """
     if choose_engine()[0] == "ray":
         yield from _run_on_ray(make, store, jobs, workers)
         return
-    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 1) // PLACES)
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 1) // SLOTS)
+    check_script()
     context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
     context.set_forkserver_preload(["kardlib.kard.reranker", "kardlib.kard.student"])
-    with ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(threads,)) as pool:
-        for future in [pool.submit(make, store, *job) for job in jobs]:
-            yield future.result()
+    try:
+        with ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(threads,)) as pool:
+            for future in [pool.submit(make, store, *job) for job in jobs]:
+                yield future.result()
+    except BrokenProcessPool:
+        raise EngineError(
+            "a worker was killed, perhaps because the memory did not suffice: close other programs or take a smaller "
+            "model, and run the same again; what is finished is kept"
+        ) from None
+
+
+def check_script() -> None:
+    """Raise ScriptError where the running script asks for workers outside `if __name__ == "__main__":`.
+
+    Every worker first runs the script that started it, under another `__name__`: to have what it defines.
+    """
+    main, frame = sys.modules["__main__"], inspect.currentframe()
+    while frame and not (frame.f_globals is vars(main) and frame.f_code.co_name == "<module>"):
+        frame = frame.f_back
+    if not frame or not getattr(main, "__file__", None):  # a notebook's cells have none, and are not run again
+        return
+    for statement in ast.parse(Path(str(main.__file__)).read_text("utf-8")).body:
+        here = statement.lineno <= frame.f_lineno <= (statement.end_lineno or 0)
+        if here and "__name__" not in ast.unparse(statement):
+            raise ScriptError(
+                f"{main.__file__}, line {frame.f_lineno}, makes artifacts in worker processes, which run the script "
+                'again: put its lines under `if __name__ == "__main__":`'
+            )
 
 
 def choose_engine(engine: str = "", address: str = "") -> tuple[str, str]:
@@ -119,37 +147,39 @@ def choose_engine(engine: str = "", address: str = "") -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def take_places(root: Path, count: int) -> Iterator[None]:
-    """Hold `count` of this machine's `PLACES`, once so many are free: 0, 1, or all for who wants the machine alone.
+def take_slots(root: Path, count: int) -> Iterator[None]:
+    """Hold `count` of this machine's `SLOTS`, once so many are free: 0, 1, or all for who wants the machine alone.
 
     Notebooks that run side by side share them through the store in `root`, so that none leaves a core idle that another
     has use for. Whoever waits for all takes them in order: no two wait for each other.
     """
-    here = root / ".locks" / f"place-{socket.gethostname()}"  # several machines may share the store
-    places = [FileLock(f"{here}-{number}.lock") for number in range(PLACES)]
+    here = root / ".locks" / f"slot-{socket.gethostname()}"  # several machines may share the store
+    slots = [FileLock(f"{here}-{number}.lock") for number in range(SLOTS)]
     with contextlib.ExitStack() as held:
         if count == 1:
-            held.enter_context(_take_any(places))
+            held.enter_context(_take_any(slots))
         elif count:
-            for place in places:
-                held.enter_context(place)
+            for slot in slots:
+                held.enter_context(slot)
         yield
 
 
-def _take_any(places: Sequence[FileLock]) -> contextlib.AbstractContextManager[Any]:
+def _take_any(slots: Sequence[FileLock]) -> contextlib.AbstractContextManager[Any]:
     while True:
-        for place in places:
+        for slot in slots:
             with contextlib.suppress(Timeout):
-                return place.acquire(timeout=0)
+                return slot.acquire(timeout=0)
         time.sleep(0.1)
 
 
 def begin_worker(threads: int) -> None:
+    """What a worker process does first."""
     gc.freeze()  # what was imported stays: the Trainer's collections need not look at it
     prepare_torch(threads)
 
 
 def prepare_torch(threads: int) -> None:
+    """Compute on so many threads, and with oneDNN."""
     import torch
 
     torch.set_num_threads(threads)
@@ -168,7 +198,7 @@ def connect_ray(address: str, cores: int = 1) -> Any:
     except ImportError:
         raise EngineError(MISSING) from None
     if address not in ("", "auto"):
-        _knock(address)
+        check_address(address)
     if ray.is_initialized():
         return ray
     here: dict[str, Any] = {} if address else {"num_cpus": cores, "include_dashboard": False}
@@ -188,16 +218,13 @@ def check_ray(address: str) -> None:
         raise EngineError(MISSING)
 
 
-def _knock(address: str) -> None:
-    """Raise EngineError if at HOST:PORT nobody answers as Ray would: Ray itself waits for minutes."""
+def check_address(address: str) -> None:
+    """Raise EngineError if at HOST:PORT nobody answers: Ray itself waits for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in host:
         raise EngineError(f"{address!r} is no address: write HOST:PORT as `ray start --head` prints it, or auto")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE) as connection:
-            connection.sendall(GREETING)
-            if connection.recv(9)[3:4] != b"\4":  # a frame of settings
-                raise OSError("something else than Ray listens there")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise EngineError(
             f"no Ray head answers at {address} ({error}): start one there with `ray start --head`, or correct --address"
@@ -234,11 +261,11 @@ def _run_on_ray(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], cores
         raise
 
 
-def _run_there(make: Make, place: str, root: str, job: tuple[Any, ...], force: str) -> str:
+def _run_there(make: Make, folder_or_url: str, root: str, job: tuple[Any, ...], force: str) -> str:
     """Runs on the machine that Ray chose: the name of the artifact that a job made."""
     os.environ["KARD_FORCE"] = force
     prepare_torch(threads=1)
-    store = Store(place)  # with this machine's own working copy
+    store = Store(folder_or_url)  # with this machine's own working copy
     return make(store, *(_localize(job, store, root) if store.url else job)).name
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from kardlib.artifacts.engine import PLACES
+from kardlib.artifacts.engine import SLOTS
 from kardlib.artifacts.store import Kind, Store, canonical_json
 from kardlib.data.files import Dataset
 from kardlib.data.hub import HUB
@@ -383,7 +383,7 @@ def measure_disk(store: Store, downloads: Sequence[Mapping[str, Any]], work: Seq
     root = store.root.resolve()
     free = shutil.disk_usage(next(folder for folder in [root, *root.parents] if folder.exists())).free
     fetched = sum(d["bytes"] for d in missing) + unpacked
-    return {"fetched": fetched, "made": made, "on_the_way": PLACES * 3 * one, "free": free}
+    return {"fetched": fetched, "made": made, "on_the_way": SLOTS * 3 * one, "free": free}
 
 
 def list_notes(

@@ -11,10 +11,8 @@ passages' encoder as it is).
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 import faiss
 import torch
@@ -24,7 +22,6 @@ from transformers import (
     DataCollatorForSeq2Seq,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    get_linear_schedule_with_warmup,
     set_seed,
 )
 
@@ -35,6 +32,7 @@ from kardlib.data.prompts import source_text
 from kardlib.kard.reranker import LOSSES
 from kardlib.kard.student import Examples, load_student
 from kardlib.models.encoders import TOKENS, check_texts, length_batches, load_encoder
+from kardlib.models.training import fit, linear_schedule
 from kardlib.retrieval.dense import one_thread
 from kardlib.retrieval.runs import Run, write_run
 from kardlib.settings import RagSettings, StudentSettings
@@ -191,8 +189,10 @@ def train_retriever(
     check_texts(asked, {p for q in asked for p in (*positives[q], *negatives[q])}, questions, passages)
     set_seed(seed)
     retriever = load_retriever(settings).train()
+    batches = list(draw_batches(asked, settings.contrastive_batch, settings.contrastive_epochs, seed))
 
-    def loss_of(batch: Sequence[str], rng: random.Random) -> Tensor:
+    def loss_of(step: int) -> Tensor:
+        batch, rng = batches[step], random.Random(f"{seed} step {step}")
         drawn = [rng.choice(positives[q]) for q in batch]
         hard = [rng.choice(others) for q in batch if (others := [p for p in negatives[q] if p not in positives[q]])]
         pool = {p: column for column, p in enumerate(dict.fromkeys(drawn + hard))}
@@ -203,9 +203,11 @@ def train_retriever(
             scores, mask.to(scores.device), torch.tensor([pool[p] for p in drawn]).to(scores.device)
         )
 
-    batches = list(draw_batches(asked, settings.contrastive_batch, settings.contrastive_epochs, seed))
     groups = [{"params": list(retriever.parameters()), "lr": settings.contrastive_lr}]
-    losses = fit("retriever", retriever, groups, batches, loss_of, lambda: None, settings, seed, folder)
+    losses, _ = fit(
+        "retriever", retriever, groups, linear_schedule(settings.warmup, len(batches)), len(batches), loss_of,
+        seed=seed * 1_000_000, checkpoint=folder / "checkpoints" / "last.pt", checkpoint_every=settings.refresh,
+    )  # fmt: skip
     retriever.save(folder)
     write_json(folder / LOSSES, losses)
 
@@ -240,6 +242,7 @@ def train_rag(
     model, tokenizer = load_student(student.model, student.revision, seed)
     both = nn.ModuleDict({"retriever": retriever, "student": model.to(pick_device().type)}).train()  # type: ignore[arg-type]
     texts = list(passages.values())
+    batches = list(draw_batches(asked, settings.batch, settings.epochs, seed))
     index = faiss.IndexFlatIP(1)
 
     def refresh() -> None:
@@ -247,7 +250,8 @@ def train_rag(
         index = build_index(embed(retriever, "passage", passages))
         retriever.train()
 
-    def loss_of(batch: Sequence[str], rng: random.Random) -> Tensor:
+    def loss_of(step: int) -> Tensor:
+        batch, rng = batches[step], random.Random(f"{seed} step {step}")
         written = [rng.choice(targets[q]) for q in batch]
         scores, found = score_found(retriever, index, [questions[q].prompt for q in batch], texts)  # (B, K)
         sources = [source_text(questions[q], [texts[z]]) for q, row in zip(batch, found, strict=True) for z in row]
@@ -256,12 +260,15 @@ def train_rag(
         marginal = marginal_log_likelihood(scores, log_likelihoods.view_as(scores))
         return -settings.passages * marginal.sum() / tokens
 
-    batches = list(draw_batches(asked, settings.batch, settings.epochs, seed))
     groups = [
         {"params": list(retriever.parameters()), "lr": settings.lr},
         {"params": list(model.parameters()), "lr": student.lr},
     ]
-    losses = fit("rag", both, groups, batches, loss_of, refresh, settings, seed, folder)
+    losses, _ = fit(
+        "rag", both, groups, linear_schedule(settings.warmup, len(batches)), len(batches), loss_of,
+        seed=seed * 1_000_000, checkpoint=folder / "checkpoints" / "last.pt", checkpoint_every=settings.refresh,
+        refresh=refresh,
+    )  # fmt: skip
     retriever.save(folder)
     model.save_pretrained(folder / "student")
     tokenizer.save_pretrained(folder / "student")
@@ -278,9 +285,9 @@ def score_found(
     queries = retriever("question", questions)  # (B, dim)
     with one_thread():
         found = index.search(queries.detach().cpu().numpy(), retriever.settings.passages)[1].tolist()
-    place = {z: i for i, z in enumerate(sorted({z for row in found for z in row}))}
-    vectors = retriever("passage", [passages[z] for z in place])  # (P, dim)
-    rows = torch.tensor([[place[z] for z in row] for row in found], device=vectors.device)
+    row_of = {z: i for i, z in enumerate(sorted({z for row in found for z in row}))}
+    vectors = retriever("passage", [passages[z] for z in row_of])  # (P, dim)
+    rows = torch.tensor([[row_of[z] for z in row] for row in found], device=vectors.device)
     return (queries[:, None] * vectors[rows]).sum(2) / retriever.settings.tau, found
 
 
@@ -310,52 +317,3 @@ def draw_batches(ids: Sequence[str], size: int, epochs: int, seed: int) -> Itera
     for epoch in range(epochs):
         order = random.Random(f"{seed} {epoch}").sample(ids, len(ids))
         yield from (order[start : start + size] for start in range(0, len(order), size))
-
-
-def fit(
-    name: str,
-    model: nn.Module,
-    groups: list[dict[str, Any]],
-    batches: Sequence[Sequence[str]],
-    loss_of: Callable[[Sequence[str], random.Random], Tensor],
-    refresh: Callable[[], None],
-    settings: RagSettings,
-    seed: int,
-    folder: Path,
-) -> list[float]:
-    """Train on all batches, calling `refresh` before every `settings.refresh` steps, and return the loss of each step.
-
-    AdamW without decay, linear warm-up and fall, gradient norm cut at 1. All that a step draws depends on the seed and
-    its number, and a checkpoint is written just before a refresh: a run that goes on then has the same vectors as the
-    killed one.
-    """
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    schedule = get_linear_schedule_with_warmup(optimizer, int(settings.warmup * len(batches)), len(batches))
-    weights = [weight for group in groups for weight in group["params"]]
-    checkpoint = folder / "checkpoints" / "last.pt"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    losses: list[float] = []
-    if checkpoint.is_file():
-        saved = torch.load(checkpoint, weights_only=True)
-        losses = saved["losses"]
-        for part, kept in ((model, "weights"), (optimizer, "optimizer"), (schedule, "schedule")):
-            part.load_state_dict(saved[kept])
-        print(f"{name}: goes on after step {len(losses)} of {len(batches)}", flush=True)
-    for step in range(len(losses), len(batches)):
-        if step % settings.refresh == 0:
-            if losses:
-                saved = {"losses": losses, "weights": model.state_dict(), "optimizer": optimizer.state_dict()}
-                torch.save({**saved, "schedule": schedule.state_dict()}, checkpoint.with_suffix(".tmp"))
-                checkpoint.with_suffix(".tmp").replace(checkpoint)
-            refresh()
-        torch.manual_seed(seed * 1_000_000 + step)
-        loss = loss_of(batches[step], random.Random(f"{seed} step {step}"))
-        loss.backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        losses.append(loss.item())
-        if len(losses) % 50 == 0 or len(losses) == len(batches):
-            print(f"{name}: step {len(losses)}/{len(batches)}, loss {fmean(losses[-50:]):.3f}", flush=True)
-    return losses

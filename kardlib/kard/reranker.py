@@ -10,19 +10,15 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    get_linear_schedule_with_warmup,
-)
 
 from kardlib.artifacts.store import check_begun, write_json
 from kardlib.data.files import DataError
 from kardlib.models.encoders import Reranker, check_texts, load_reranker, score_pairs
-from kardlib.models.training import add_lora, find_place, part_of, sum_over_processes
+from kardlib.models.training import add_lora, fit, linear_schedule, part_of, read_rank
 from kardlib.retrieval.runs import Candidates
 from kardlib.settings import RerankerSettings
 
@@ -103,65 +99,43 @@ def train_reranker(
     processes (`launch.py`) each take a part of every step. Raises DataError where there is nothing to train on or a
     text is missing, and StoreError for checkpoints of other settings.
     """
-    first = find_place()[0] == 0  # of the processes: it writes for all
     wanted = sorted({p for c in candidates for p in (*c.from_rationale, *c.from_question)})
     if not wanted:
         raise DataError("the reranker has no candidates to learn from: no rationale found a passage")
     asked = sorted({c.question_id for c in candidates})
     check_texts(asked, wanted, questions, passages)
     check_begun(folder, settings.model_dump() | {"seed": seed, "number of rationales": len(candidates)})
+    batches = list(draw_steps(candidates, settings, seed))
 
     with torch.random.fork_rng():  # LoRA draws from torch's global generator; the caller's state is kept
         torch.manual_seed(seed)
         reranker = load_reranker(settings)
         if settings.lora:
             reranker.encoder = add_lora(reranker.encoder)
-        weights = {name: weight for name, weight in reranker.named_parameters() if weight.requires_grad}
-        optimizer = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
-        steps = -(-len(candidates) // settings.batch) * settings.epochs
-        schedule = get_linear_schedule_with_warmup(optimizer, int(settings.warmup * steps), steps)
-
-        checkpoint = folder / "checkpoints" / "last.pt"
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        done, losses = 0, []
-        if checkpoint.is_file():
-            saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            done, losses = saved["step"], saved["losses"]
-            reranker.load_state_dict(saved["weights"], strict=False)
-            optimizer.load_state_dict(saved["optimizer"])
-            schedule.load_state_dict(saved["schedule"])
-            print(f"reranker: goes on after step {done} of {steps}", flush=True)
-
         question_ids = reranker.tokenize({q: questions[q] for q in asked})
         passage_ids = reranker.tokenize({p: passages[p] for p in wanted})
         reranker.eval()  # no dropout: noise decides which token wins a maximum, and a small encoder then learns nothing
         for name, layer in reranker.named_modules():
             if "lora_dropout" in name:
                 layer.train()
-        for step, batch in enumerate(draw_steps(candidates, settings, seed), 1):
-            if step <= done:
-                continue
-            torch.manual_seed(seed * 1_000_000 + step)
-            loss, part = torch.zeros((), device=reranker.linear.weight.device), part_of(batch, *find_place())
-            if part:
-                own = batch_loss(reranker, part, question_ids, passage_ids, settings, (step - 1) / steps)
-                loss = len(part) / len(batch) * own
-                loss.backward()
-            sum_over_processes(loss.detach(), weights.values())
-            nn.utils.clip_grad_norm_(weights.values(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            losses.append(loss.item())
-            if first and (step % 50 == 0 or step == steps):
-                print(f"reranker: step {step}/{steps}, KL {fmean(losses[-50:]):.3f}", flush=True)
-            if first and step % checkpoint_every == 0:
-                saved = {"step": step, "losses": losses, "weights": weights, "optimizer": optimizer.state_dict()}
-                torch.save({**saved, "schedule": schedule.state_dict()}, checkpoint.with_suffix(".tmp"))
-                checkpoint.with_suffix(".tmp").replace(checkpoint)
+
+        def loss_of(step: int) -> Tensor:
+            batch = batches[step]
+            part = part_of(batch, *read_rank())
+            if not part:
+                return torch.zeros((), device=reranker.linear.weight.device)
+            loss = batch_loss(reranker, part, question_ids, passage_ids, settings, step / len(batches))
+            return len(part) / len(batch) * loss
+
+        groups = [{"params": [w for w in reranker.parameters() if w.requires_grad], "lr": settings.lr}]
+        schedule = linear_schedule(settings.warmup, len(batches))
+        losses, _ = fit(
+            "reranker", reranker, groups, schedule, len(batches), loss_of, seed=seed * 1_000_000 + 1,
+            checkpoint=folder / "checkpoints" / "last.pt", checkpoint_every=checkpoint_every,
+        )  # fmt: skip
     if settings.lora:
         reranker.encoder = reranker.encoder.merge_and_unload()
-    if first:
+    if read_rank()[0] == 0:
         reranker.save(folder)
         write_json(folder / LOSSES, losses)
     return folder
@@ -181,12 +155,12 @@ def batch_loss(
     """
     pairs = list(dict.fromkeys((question, p) for question, drawn in batch for p in drawn))
     scores = score_pairs(reranker, question_ids, passage_ids, pairs, passage_gradient=settings.passage_gradient)
-    place = {pair: i for i, pair in enumerate(pairs)}
-    places = [torch.tensor([place[question, p] for p in drawn]) for question, drawn in batch]
+    row = {pair: i for i, pair in enumerate(pairs)}
+    rows = [torch.tensor([row[question, p] for p in drawn]) for question, drawn in batch]
     targets = [torch.tensor(list(drawn.values())) for _, drawn in batch]
-    mask = pad_sequence([torch.ones_like(p, dtype=torch.bool) for p in places], batch_first=True).to(scores.device)
+    mask = pad_sequence([torch.ones_like(r, dtype=torch.bool) for r in rows], batch_first=True).to(scores.device)
     target_scores = pad_sequence(targets, batch_first=True).to(scores.device)  # (B, C), like the mask
-    model_scores = scores[pad_sequence(places, batch_first=True).to(scores.device)]
+    model_scores = scores[pad_sequence(rows, batch_first=True).to(scores.device)]
     factor = temperature_factor(progress, settings.warmup) if settings.temperatures == "falling" else 1.0
     if settings.loss == "cross_entropy":
         return best_candidate_loss(target_scores, model_scores, mask, factor * settings.tau_2)

@@ -22,10 +22,8 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PrinterCallback,
     StoppingCriteria,
     StoppingCriteriaList,
-    TrainingArguments,
     set_seed,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -37,7 +35,14 @@ from kardlib.data.files import DataError
 from kardlib.models.catalogue import load_weights, pinned
 from kardlib.models.costs import check_memory, read_shape
 from kardlib.models.nano import build_student, build_tokenizer
-from kardlib.models.training import PartTrainer, PlainProgress, add_lora, find_checkpoint, find_place, merge_embeddings
+from kardlib.models.training import (
+    PartTrainer,
+    add_lora,
+    find_checkpoint,
+    merge_embeddings,
+    read_rank,
+    trainer_arguments,
+)
 from kardlib.settings import NANO, DaptSettings, StudentSettings
 
 transformers_logging.disable_progress_bar()  # of loading and saving, which takes no time
@@ -145,33 +150,26 @@ def train_student(
     free, place = free_memory()
     model, tokenizer = load_student(settings.model, settings.revision, seed)
     trained = add_lora(model) if settings.lora else model
-    device, data = pick_device(), Examples(examples, tokenizer, settings, model.config)
+    data = Examples(examples, tokenizer, settings, model.config)
     source, target = (max(map(len, ids)) for ids in (data.inputs, data.labels))
     target = target if model.config.is_encoder_decoder else 0  # a causal LM's inputs hold both
     shape = read_shape(model.config.to_dict(), model.num_parameters())
-    batch = -(-min(settings.batch, len(data)) // find_place()[1])
+    batch = -(-min(settings.batch, len(data)) // read_rank()[1])
     if not sharded:
-        check_memory(shape, settings, batch, source, target, bf16=device.bf16, free=free, place=place)
+        check_memory(shape, settings, batch, source, target, bf16=pick_device().bf16, free=free, place=place)
     check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
-    steps = settings.steps or -(-len(examples) // settings.batch) * settings.epochs
-    arguments = TrainingArguments(
-        output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
-        per_device_train_batch_size=settings.batch, num_train_epochs=settings.epochs,
-        max_steps=settings.steps or -1, learning_rate=settings.lr,
-        warmup_steps=int(settings.warmup * steps), lr_scheduler_type="linear", weight_decay=0.0, max_grad_norm=1.0,
-        save_strategy="steps", save_steps=max(100, steps // 5), save_total_limit=1, logging_steps=max(10, steps // 4),
-        report_to=[], disable_tqdm=True, ddp_find_unused_parameters=False, fsdp=sharded,  # type: ignore[arg-type]
-        fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
+    arguments = trainer_arguments(
+        folder, settings.lr, settings.batch, settings.warmup, settings.epochs, len(examples), seed, settings.steps,
+        fsdp=sharded, fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
     )  # fmt: skip
     if sharded:
         merge_embeddings(trained)
     trainer = PartTrainer(
-        trained, arguments, train_dataset=data, callbacks=[PlainProgress()],
+        trained, arguments, train_dataset=data,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,
     )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
     trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded))
     gathered = trainer.accelerator.get_state_dict(trainer.model) if sharded else {}  # by all processes together
     if not trainer.is_world_process_zero():

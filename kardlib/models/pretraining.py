@@ -7,14 +7,14 @@ for long enough to be learnt. `kard pretrain-nano` runs this; `nano_models/` shi
 import functools
 import random
 import shutil
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from kardlib.artifacts.device import pick_device
@@ -24,6 +24,7 @@ from kardlib.data.files import Question
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import RELATIONS, World, build_world, write_rationale
 from kardlib.models.nano import RERANKER, STUDENTS, build_backbone, build_student, build_tokenizer
+from kardlib.models.training import Schedule, fit
 from kardlib.settings import NANO, RerankerSettings, SettingsError, WorldSettings
 
 WORLDS = 1_000_000  # pretraining draws its worlds from these seeds upwards; the notebooks' seeds are far below
@@ -51,6 +52,7 @@ RECIPES = {
 }
 
 
+@functools.lru_cache(maxsize=1)  # steps that follow one another share it
 def draw_world(seed: int) -> World:
     """A small world with the notebooks' language; its share of everyday words is drawn too."""
     everyday = random.Random(seed).uniform(0.3, 1.0)
@@ -85,27 +87,23 @@ def draw_passages(world: World, question: Question, k: int, rng: random.Random, 
     return [world.texts[i] for i in chosen]
 
 
-def student_batches(seed: int, recipe: Recipe, start: int) -> Iterator[tuple[list[str], list[str]]]:
-    """Source and target texts of step `start` and on; a step's batch depends on seed and step number alone.
+def student_batch(seed: int, recipe: Recipe, step: int) -> tuple[list[str], list[str]]:
+    """Source and target texts of a step, counted from 0; they depend on the seed and its number alone.
 
     Worlds last for eight steps. A batch holds one number of passages, so that its sources are of nearly one length.
     """
-    number, world = -1, draw_world(WORLDS)
-    for step in range(start, recipe.steps):
-        rng = random.Random(f"{seed} {step}")
-        if number != step // 8:
-            number = step // 8
-            world = draw_world(WORLDS + seed * 1_000_000 + number)
-        k = rng.choice((1, 2) if step < recipe.easy else (0, 1, 2, 2, 3, 3, 3, 3, 3, 4, 5))
-        questions = rng.sample(world.splits["train"], BATCH)
-        sources = [source_text(q, draw_passages(world, q, k, rng)) for q in questions]
-        yield sources, [target_text(write_rationale(world.chains[q.id], rng), q.answer) for q in questions]
+    world, rng = draw_world(WORLDS + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")
+    k = rng.choice((1, 2) if step < recipe.easy else (0, 1, 2, 2, 3, 3, 3, 3, 3, 4, 5))
+    questions = rng.sample(world.splits["train"], BATCH)
+    sources = [source_text(q, draw_passages(world, q, k, rng)) for q in questions]
+    return sources, [target_text(write_rationale(world.chains[q.id], rng), q.answer) for q in questions]
 
 
 def pretrain_student(size: str, work: Path, seed: int = 0, bf16: bool = False) -> tuple[Path, float]:
-    """Train one student as its recipe says and save it under `work`; a killed run goes on from its last checkpoint.
+    """Train one student as its recipe says and save it under `work`: its folder, and the seconds that it took.
 
-    `bf16` computes in bfloat16 on a CPU too: a third faster where it has the instructions, very slow where it has not.
+    A killed run goes on from its last checkpoint. `bf16` computes in bfloat16 on a CPU too: a third faster where it has
+    the instructions, very slow where it has not.
     """
     recipe, device = RECIPES[size], pick_device()
     torch.manual_seed(seed)
@@ -115,40 +113,30 @@ def pretrain_student(size: str, work: Path, seed: int = 0, bf16: bool = False) -
         made = work / recipe.starts_from
         take_layers(T5ForConditionalGeneration.from_pretrained(made if made.exists() else NANO / made.name), model)
     model.to(device.type)  # type: ignore[arg-type]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.0)
-    state = work / f"{size}.checkpoint.pt"
-    done, seconds = 0, 0.0
-    if state.exists():
-        saved = torch.load(state, weights_only=True, map_location=device.type)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        done, seconds = saved["step"], saved["seconds"]
-    began, losses = time.time() - seconds, []
-    for step, (sources, targets) in enumerate(student_batches(seed, recipe, done), done):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * min((step + 1) / 200, (recipe.steps - step) / recipe.decay, 1.0)
+
+    def loss_of(step: int) -> torch.Tensor:
+        sources, targets = student_batch(seed, recipe, step)
         inputs = tokenizer(sources, padding=True, return_tensors="pt", return_token_type_ids=False).to(device.type)
         labels = tokenizer(targets, padding=True, return_tensors="pt").input_ids.to(device.type)
         labels[labels == tokenizer.pad_token_id] = -100
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16 or device.bf16):
             logits = model(**inputs, labels=labels).logits
-        loss = weighted_loss(logits.float(), labels, 10.0 if step >= recipe.letter_from else 1.0)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        if (step + 1) % 100 == 0:
-            mean = sum(losses[-100:]) / len(losses[-100:])
-            print(f"{size} step {step + 1}/{recipe.steps} loss {mean:.3f} {time.time() - began:.0f} s", flush=True)
-        if (step + 1) % CHECKPOINT == 0 or step + 1 == recipe.steps:
-            saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
-                     "seconds": time.time() - began}  # fmt: skip
-            with atomic_write(state) as temporary:
-                torch.save(saved, temporary)
+        return weighted_loss(logits.float(), labels, 10.0 if step >= recipe.letter_from else 1.0)
+
+    groups = [{"params": list(model.parameters()), "lr": recipe.lr}]
+    schedule = trapezoid(200, recipe.decay, recipe.steps)
+    _, seconds = fit(
+        size, model, groups, schedule, recipe.steps, loss_of,
+        seed=seed, checkpoint=work / f"{size}.pt", checkpoint_every=CHECKPOINT,
+    )  # fmt: skip
     model.cpu().save_pretrained(work / size)
     tokenizer.save_pretrained(work / size)
-    return work / size, time.time() - began
+    return work / size, seconds
+
+
+def trapezoid(warmup: int, decay: float, steps: int) -> Schedule:
+    """A learning rate that rises to its peak in `warmup` steps, stays, and falls to 0 in the last `decay` steps."""
+    return lambda optimizer: LambdaLR(optimizer, lambda s: min((s + 1) / warmup, (steps - s) / decay, 1.0))
 
 
 def take_layers(source: T5ForConditionalGeneration, target: T5ForConditionalGeneration) -> None:
@@ -180,7 +168,8 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
     """Train the backbone to find, among a batch's passages, one that states the question's first hop.
 
     Late interaction with a softmax over the passages of the batch (InfoNCE), temperature 0.02 on the mean over question
-    tokens: enough to learn which technical term an everyday word stands for, and that names are matched by name.
+    tokens: enough to learn which technical term an everyday word stands for, and that names are matched by name. A
+    killed run goes on from its last checkpoint.
     """
     from kardlib.models.encoders import Reranker
 
@@ -191,12 +180,8 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
     torch.nn.init.eye_(linear.weight)
     linear.requires_grad_(False)
     reranker = Reranker(backbone, linear, tokenizer, 512)
-    optimizer = torch.optim.AdamW(backbone.parameters(), lr=lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / 100, (steps - s) / (0.3 * steps), 1.0)
-    )
-    began, losses = time.time(), []
-    for step in range(steps):
+
+    def loss_of(step: int) -> torch.Tensor:
         world, rng = draw_world(WORLDS + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")
         questions = rng.sample(world.splits["train"], BATCH)
         chains = [world.chains[q.id] for q in questions]
@@ -208,22 +193,18 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
         scores = similarity.max(3).values.masked_fill(~query_mask[:, None], 0.0).sum(2)  # (questions, passages)
         hit = torch.tensor([[world.states(i, c) for i in ids] for c in chains])
         log_p = (scores / query_mask.sum(1, keepdim=True) / 0.02).log_softmax(1)
-        loss = -(log_p.masked_fill(~hit, -torch.inf).logsumexp(1)).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(backbone.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        losses.append(loss.item())
-        if (step + 1) % 100 == 0:
-            print(
-                f"bert-nano step {step + 1}/{steps} loss {sum(losses[-100:]) / 100:.3f} {time.time() - began:.0f} s",
-                flush=True,
-            )
+        return -(log_p.masked_fill(~hit, -torch.inf).logsumexp(1)).mean()
+
+    groups = [{"params": list(backbone.parameters()), "lr": lr}]
+    schedule = trapezoid(100, 0.3 * steps, steps)
+    _, seconds = fit(
+        RERANKER, reranker, groups, schedule, steps, loss_of,
+        seed=seed, checkpoint=work / f"{RERANKER}.pt", checkpoint_every=CHECKPOINT,
+    )  # fmt: skip
     folder = work / RERANKER
     backbone.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder, time.time() - began
+    return folder, seconds
 
 
 @torch.inference_mode()

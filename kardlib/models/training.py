@@ -1,34 +1,112 @@
-"""What processes that train one model together share: every step's batch, cut into a part for each of them.
+"""One loop to fit, one checkpoint, one set of the Trainer's arguments; and what processes that train one model share.
 
-A step depends on its global batch alone, never on how many processes work on it: examples come in an order that the
-seed and the epoch decide, a part's loss counts by its tokens, and gradients are summed over the parts. So any number
-of processes goes on from the checkpoints of any other. What differs is the last bits of a sum and, in a model with
-dropout, which units are dropped. `launch.py` starts the processes.
+Several processes cut every step's batch into a part for each of them. A step depends on its global batch alone, never
+on how many processes work on it: examples come in an order that the seed and the epoch decide, a part's loss counts by
+its tokens, and gradients are summed over the parts. So any number of processes goes on from the checkpoints of any
+other. What differs is the last bits of a sum and, in a model with dropout, which units are dropped. `launch.py` starts
+the processes.
 """
 
+import functools
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
+    get_linear_schedule_with_warmup,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
+from kardlib.artifacts.device import pick_device
+from kardlib.artifacts.store import atomic_write
 from kardlib.data.files import DataError
 
 T = TypeVar("T")
+Schedule = Callable[[torch.optim.Optimizer], LambdaLR]
 
 
-def find_place() -> tuple[int, int]:
-    """This process's number and how many there are; (0, 1) where no process group was started."""
+def linear_schedule(warmup: float, steps: int) -> Schedule:
+    """From 0 to the learning rate over the share `warmup` of the steps, rounded down, and to 0 at the last one."""
+    return functools.partial(
+        get_linear_schedule_with_warmup, num_warmup_steps=int(warmup * steps), num_training_steps=steps
+    )
+
+
+def fit(
+    name: str,
+    model: nn.Module,
+    groups: list[dict[str, Any]],
+    schedule: Schedule,
+    steps: int,
+    loss_of: Callable[[int], Tensor],
+    *,
+    seed: int,
+    checkpoint: Path,
+    checkpoint_every: int,
+    refresh: Callable[[], object] = lambda: None,
+) -> tuple[list[float], float]:
+    """Train `model` in place for so many steps; the loss of each, and the seconds that all of them took.
+
+    AdamW without decay on `groups` (its "params", each with an "lr"), gradient norm cut at 1. `loss_of(step)`, counted
+    from 0, is the loss () of this process's part of the step; where that is empty, a 0 without gradient. It must depend
+    on the step alone: torch draws with `seed + step`. A killed run goes on from `checkpoint`, written before every
+    `checkpoint_every`-th step, and on a CPU ends with the same bits. `refresh` is called before the first step and
+    after every checkpoint, so that it sees the same weights in a run that goes on. Raises StoreError for a full disk.
+    """
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    scheduler = schedule(optimizer)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    first, began = read_rank()[0] == 0, time.monotonic()  # the first of the processes writes for all
+    losses: list[float] = []
+    if checkpoint.is_file():
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        model.load_state_dict(saved["weights"], strict=False)
+        optimizer.load_state_dict(saved["optimizer"])
+        scheduler.load_state_dict(saved["scheduler"])
+        losses, began = saved["losses"], began - saved["seconds"]
+        print(f"{name}: goes on after step {len(losses)} of {steps}", flush=True)
+    for step in range(len(losses), steps):
+        if step % checkpoint_every == 0:
+            if losses and first:
+                saved = {"weights": weights, "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(),
+                         "losses": losses, "seconds": time.monotonic() - began}  # fmt: skip
+                with atomic_write(checkpoint) as temporary:
+                    torch.save(saved, temporary)
+            refresh()
+        torch.manual_seed(seed + step)
+        loss = loss_of(step)
+        if loss.requires_grad:
+            loss.backward()
+        sum_over_processes(loss.detach(), weights.values())
+        nn.utils.clip_grad_norm_(weights.values(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        losses.append(loss.item())
+        if first and (len(losses) % 50 == 0 or len(losses) == steps):
+            seconds = time.monotonic() - began
+            print(f"{name}: step {len(losses)}/{steps}, loss {fmean(losses[-50:]):.3f}, {seconds:.0f} s", flush=True)
+    return losses, time.monotonic() - began
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Several processes
+
+
+def read_rank() -> tuple[int, int]:
+    """This process's rank and how many there are; (0, 1) where no process group was started."""
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
@@ -39,7 +117,7 @@ def part_of(batch: Sequence[T], rank: int, processes: int) -> Sequence[T]:
 
 def sum_over_processes(loss: Tensor, weights: Iterable[nn.Parameter]) -> None:
     """Replace the loss and the weights' gradients, those of this process's part, by the sums over all parts."""
-    if find_place()[1] > 1:
+    if read_rank()[1] > 1:
         distributed.all_reduce(loss)
         for weight in weights:
             if weight.grad is None:  # an empty part
@@ -58,6 +136,36 @@ def merge_embeddings(model: nn.Module) -> None:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Embedding) and child.weight is shared.weight:
                 setattr(module, name, shared)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# transformers' Trainer
+
+
+def trainer_arguments(
+    folder: Path,
+    lr: float,
+    batch: int,
+    warmup: float,
+    epochs: int,
+    examples: int,
+    seed: int,
+    steps: int | None = None,
+    **others: Any,
+) -> TrainingArguments:
+    """Of a training on so many examples for so many epochs, or `steps`: `linear_schedule`, gradient norm cut at 1.
+
+    AdamW decays weights only where `others` say so. Checkpoints lie in `folder/checkpoints`: one at every fifth of the
+    steps, but at least 100 apart.
+    """
+    device, total = pick_device(), steps or -(-examples // batch) * epochs
+    return TrainingArguments(
+        output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
+        per_device_train_batch_size=batch, num_train_epochs=epochs, max_steps=steps or -1, learning_rate=lr,
+        warmup_steps=int(warmup * total), lr_scheduler_type="linear", max_grad_norm=1.0, save_strategy="steps",
+        save_steps=max(100, total // 5), save_total_limit=1, logging_steps=max(10, total // 4), report_to=[],
+        disable_tqdm=True, remove_unused_columns=False, ddp_find_unused_parameters=False, **others,
+    )  # fmt: skip
 
 
 class EpochOrder(LengthGroupedSampler):
@@ -91,7 +199,8 @@ class PartTrainer(Trainer):
     def __init__(self, model: Any, args: TrainingArguments, **others: Any):
         if args.n_gpu > 1:
             args._n_gpu = 1  # else one process takes all GPUs (DataParallel), and a batch for each of them
-        super().__init__(model, args, **others)
+        super().__init__(model, args, callbacks=[PlainProgress()], **others)
+        self.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
         if args.world_size > 1:
             self.compute_loss_func = self.part_of_loss
 
@@ -110,7 +219,7 @@ class PartTrainer(Trainer):
 
     def collate(self, batch: Sequence[dict[str, Any]]) -> Mapping[str, Any]:
         """This process's part as tensors; where it is empty, an example without labels, which adds nothing."""
-        part = list(part_of(batch, *find_place()))
+        part = list(part_of(batch, *read_rank()))
         if not part:
             part = [{**batch[0], "labels": [-100] * len(batch[0]["labels"])}]
         return self.data_collator(part)

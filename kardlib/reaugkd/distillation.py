@@ -5,7 +5,6 @@ the method are sourced and which are reconstructed, and puts them together.
 """
 
 import copy
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, huber_loss, kl_div, normalize
 from transformers import (
     DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainingArguments,
     set_seed,
 )
 
@@ -30,7 +27,7 @@ from kardlib.artifacts.store import check_begun, write_json
 from kardlib.data.files import DataError
 from kardlib.models.catalogue import identify
 from kardlib.models.encoders import count_positions, length_batches, load_encoder
-from kardlib.models.training import PartTrainer, PlainProgress, find_checkpoint
+from kardlib.models.training import PartTrainer, find_checkpoint, trainer_arguments
 from kardlib.reaugkd.memory import (
     Array,
     KnowledgeBase,
@@ -156,16 +153,6 @@ class Classifier(nn.Module):
         write_json(folder / HEAD_FACTS, {"pooling": self.pooling})
 
 
-def load_classifier(folder: Path) -> Classifier:
-    """What `Classifier.save` wrote. Raises DataError."""
-    encoder, tokenizer = load_encoder(str(folder), None, "classifier")
-    head = load_file(folder / HEAD)
-    pooling = json.loads((folder / HEAD_FACTS).read_text())["pooling"]
-    classifier = Classifier(encoder, tokenizer, len(head["weight"]), pooling)
-    classifier.head.load_state_dict(head)
-    return classifier.eval()
-
-
 def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
     """The encoder with the given ones of its layers alone, counted from 0. Raises DataError."""
     count = encoder.config.num_hidden_layers
@@ -273,22 +260,15 @@ def train_classifier(
     set_seed(seed)
     knobs = settings.model_dump(include={"batch", "max_tokens", "train_words", "warmup"})
     check_begun(folder, knobs | {"lr": lr, "epochs": epochs, "seed": seed, "number of examples": len(examples)})
-    device = pick_device()
     classifier.encoder.get_input_embeddings().requires_grad_(settings.train_words)
-    steps = -(-len(examples) // settings.batch) * epochs
-    arguments = TrainingArguments(
-        output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
-        per_device_train_batch_size=settings.batch, num_train_epochs=epochs, learning_rate=lr,
-        warmup_steps=int(settings.warmup * steps), lr_scheduler_type="linear", weight_decay=0.01, max_grad_norm=1.0,
-        save_strategy="steps", save_steps=max(100, steps // 5), save_total_limit=1,
-        logging_steps=max(10, steps // 4), report_to=[], disable_tqdm=True, remove_unused_columns=False,
-    )  # fmt: skip
     trainer = Distiller(
-        classifier, arguments, objective=objective, callbacks=[PlainProgress()],
-        train_dataset=Numbered(classifier.tokenize(examples, settings.max_tokens)),
+        classifier,
+        trainer_arguments(
+            folder, lr, settings.batch, settings.warmup, epochs, len(examples), seed, weight_decay=0.01
+        ),
+        objective=objective, train_dataset=Numbered(classifier.tokenize(examples, settings.max_tokens)),
         data_collator=DataCollatorWithPadding(classifier.tokenizer),
     )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
     trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded=False))
 
 

@@ -1,8 +1,10 @@
-"""Places of one machine, and a real Ray cluster: two nodes here that share no folder, one of which is killed."""
+"""Slots of one machine, scripts that start a sweep, and a real Ray cluster of two nodes that share no folder."""
 
 import json
+import os
 import shutil
-import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,33 +14,68 @@ import pandas as pd
 import pytest
 
 from kardlib.__main__ import main
-from kardlib.artifacts.engine import PLACES, EngineError, check_ray, connect_ray, run_jobs, take_places
+from kardlib.artifacts.engine import SLOTS, EngineError, check_ray, connect_ray, run_jobs, take_slots
 from kardlib.artifacts.store import MANIFEST, REPOSITORY, Kind, Store, StoreError, artifact_name
 from kardlib.report.claims import judge, read_claims, read_rows
 from kardlib.reproduce import reproduce
 from kardlib.settings import StudentSettings
-from tests.jobs import die, write_elsewhere, write_place
+from tests.jobs import die, write_elsewhere, write_folder
 
 
-def test_jobs_share_the_places_and_who_wants_the_machine_alone_waits_for_all(tmp_path):
+def test_jobs_share_the_slots_and_who_wants_the_machine_alone_waits_for_all(tmp_path):
     running, most = [], []
 
     def work(count: int) -> None:
-        with take_places(tmp_path, count):
+        with take_slots(tmp_path, count):
             running.append(count)
             most.append(list(running))
             time.sleep(0.1)
             running.remove(count)
 
     (tmp_path / ".locks").mkdir()
-    threads = [threading.Thread(target=work, args=(count,)) for count in (1, PLACES, 1, 1, PLACES, 1)]
+    threads = [threading.Thread(target=work, args=(count,)) for count in (1, SLOTS, 1, 1, SLOTS, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
     assert len(most) == len(threads) and not running
-    assert max(map(len, most)) == PLACES  # side by side
-    assert all(at_once == [PLACES] or PLACES not in at_once for at_once in most)
+    assert max(map(len, most)) == SLOTS  # side by side
+    assert all(at_once == [SLOTS] or SLOTS not in at_once for at_once in most)
+
+
+SCRIPT = """
+import sys
+from kardlib.artifacts.engine import run_jobs
+from kardlib.artifacts.store import Store
+from tests.jobs import write_folder
+
+def sweep():
+    print(len(list(run_jobs(write_folder, Store(sys.argv[1]), [(0,), (1,)], 2))), "made")
+
+{guard}
+    sweep()
+"""
+
+
+@pytest.mark.parametrize("guard", ['if __name__ == "__main__":', "if True:"])
+@pytest.mark.usefixtures("without_ray")
+def test_a_script_that_starts_a_sweep_without_the_guard_is_told_so_in_one_sentence(guard, tmp_path):
+    (tmp_path / "study.py").write_text(SCRIPT.format(guard=guard))
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, str(tmp_path / "study.py"), str(tmp_path / "store")]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if "__name__" in guard:
+        assert (run.returncode, run.stdout, run.stderr) == (0, "2 made\n", "")
+        return
+    assert run.returncode == 1 and run.stdout == "" and run.stderr.count("\n") == 1
+    assert "study.py, line 11, makes artifacts in worker processes, which run the script again: put" in run.stderr
+    assert run.stderr.endswith('put its lines under `if __name__ == "__main__":`\n')
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_worker_that_is_killed_is_one_sentence(tmp_path):
+    with pytest.raises(EngineError, match=r"^a worker was killed, perhaps because the memory did not suffice: close"):
+        list(run_jobs(die, Store(tmp_path), [(str(tmp_path / "log"),)], 1))
 
 
 class Machines:
@@ -83,9 +120,9 @@ def test_without_an_address_ray_is_started_here(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # where Ray's workers find these tests
     monkeypatch.delenv("KARD_RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    made = list(run_jobs(write_place, Store(tmp_path), [(n,) for n in range(3)], 2))
-    assert made == [tmp_path / artifact_name(Kind("place"), {"number": n}) for n in range(3)]
-    assert {(folder / "place").read_text() for folder in made} == {str(tmp_path)}
+    made = list(run_jobs(write_folder, Store(tmp_path), [(n,) for n in range(3)], 2))
+    assert made == [tmp_path / artifact_name(Kind("folder"), {"number": n}) for n in range(3)]
+    assert {(folder / "made_in").read_text() for folder in made} == {str(tmp_path)}
     ray = connect_ray("")
     assert ray.cluster_resources()["CPU"] == 2
     ray.shutdown()
@@ -95,21 +132,21 @@ def test_machines_with_a_url_fetch_what_a_job_needs_into_their_own_copies(on_ray
     store = Store(f"file://{tmp_path}/shared")
     model = store.make(Kind("model"), {}, lambda folder: (folder / "weights").write_text("123") and None)
     settings = StudentSettings(model=str(model / "weights"))
-    made = list(run_jobs(write_place, store, [(n, settings) for n in (10, 11)], 2))
+    made = list(run_jobs(write_folder, store, [(n, settings) for n in (10, 11)], 2))
     assert {folder.parent for folder in made} == {on_ray.copies["head"]} == {store.root}
-    assert {(folder / "place").read_text() for folder in made} == {str(copy) for copy in on_ray.copies.values()}
+    assert {(folder / "made_in").read_text() for folder in made} == {str(copy) for copy in on_ray.copies.values()}
     assert [(folder / "model").read_text() for folder in made] == ["123", "123"]
     assert (on_ray.copies["other"] / model.name / "weights").read_text() == "123"
 
 
 def test_what_a_job_raises_is_raised_here(on_ray, tmp_path):
     with pytest.raises(StoreError, match=r"^no room$") as error:
-        list(run_jobs(write_place, Store(tmp_path), [(20, None, "no room"), (21,)], 2))
+        list(run_jobs(write_folder, Store(tmp_path), [(20, None, "no room"), (21,)], 2))
     assert type(error.value) is StoreError
 
 
 def test_machines_that_share_nothing_are_told_what_to_share(on_ray, tmp_path):
-    with pytest.raises(EngineError, match=r"^another machine made place-.*, but it is not in .*/here: set KARD_STORE"):
+    with pytest.raises(EngineError, match=r"^another machine made folder-.*, but it is not in .*/here: set KARD_STORE"):
         list(run_jobs(write_elsewhere, Store(tmp_path / "here"), [(str(tmp_path / "there"),)], 1))
 
 
@@ -130,9 +167,9 @@ def sweep(root: Path, **options) -> tuple[pd.DataFrame, str]:
     return judge(read_claims(), read_rows([figures])).drop(columns="file"), (figures / "04_main.csv").read_text()
 
 
-def read_files(place: Path) -> dict[str, dict]:
+def read_files(store: Path) -> dict[str, dict]:
     """Artifact -> sizes and hashes of its files."""
-    manifests = {path.parent.name: json.loads(path.read_text()) for path in place.glob(f"*/{MANIFEST}")}
+    manifests = {path.parent.name: json.loads(path.read_text()) for path in store.glob(f"*/{MANIFEST}")}
     return {name: manifest["files"] for name, manifest in manifests.items() if manifest["kind"] != "index"}
 
 
@@ -193,34 +230,10 @@ def test_a_head_that_cannot_be_reached_is_one_sentence(options, said, capsys):
     assert out == "" and err.startswith("kard: ") and said in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", None])
-def test_a_server_that_is_not_ray_is_told_from_one_that_is(answer, monkeypatch):
-    monkeypatch.setattr("kardlib.artifacts.engine.PATIENCE", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def reply() -> None:
-            connection = server.accept()[0]
-            if answer is not None:  # else it keeps silent
-                connection.sendall(answer)
-                connection.close()
-            else:
-                kept.append(connection)
-
-        kept: list[socket.socket] = []
-        thread = threading.Thread(target=reply)
-        thread.start()
-        port = server.getsockname()[1]
-        with pytest.raises(
-            EngineError, match=rf"no Ray head answers at 127.0.0.1:{port} \((something else|timed out|.*reset)"
-        ):
-            check_ray(f"127.0.0.1:{port}")
-        thread.join()
-
-
 def test_an_engine_that_does_not_exist(monkeypatch):
     monkeypatch.setenv("KARD_ENGINE", "dask")
     with pytest.raises(EngineError, match="there is no engine 'dask': set KARD_ENGINE to local or ray"):
-        list(run_jobs(write_place, Store(), [], 1))
+        list(run_jobs(write_folder, Store(), [], 1))
 
 
 @pytest.mark.parametrize("address", ["", "127.0.0.1:6379"])

@@ -1,4 +1,4 @@
-"""Several processes, machines and a killed notebook: whoever trains, losses and weights are those of one process."""
+"""Several processes, two torchruns and a killed notebook: whoever trains, it comes out as in one process."""
 
 import json
 import os
@@ -19,12 +19,14 @@ from jupyter_client.manager import KernelManager
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
 
-from kardlib.__main__ import main
 from kardlib.artifacts import launch
 from kardlib.artifacts.launch import LaunchError, plan_processes
-from kardlib.artifacts.store import REPOSITORY, Kind, Store, artifact_name, write_json
+from kardlib.artifacts.store import REPOSITORY, Kind, Store, artifact_name
 from kardlib.data.files import DataError
-from kardlib.kard import reranker, student
+from kardlib.kard import reranker
+from kardlib.kard.experiment import RERANKER, STUDENT
+from kardlib.models import training
+from kardlib.models.encoders import LINEAR
 from kardlib.models.nano import build_tokenizer
 from kardlib.settings import ComputeSettings, RerankerSettings, SettingsError, StudentSettings, preset
 from tests.kard.test_reranker import task
@@ -55,13 +57,13 @@ def settings(tmp_path_factory) -> StudentSettings:
 def stopped(at: int):
     """Training that is interrupted after so many steps."""
 
-    class Stop(student.PlainProgress):
+    class Stop(training.PlainProgress):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == at:
                 raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(student, "PlainProgress", Stop)
+        patch.setattr(training, "PlainProgress", Stop)
         yield
 
 
@@ -98,55 +100,67 @@ def free_address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
+def torchrun(machine: int, address: str, folder: Path) -> subprocess.Popen:
+    """What is run by hand on one of two machines, with one process on each."""
+    host, port = address.split(":")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(machine)]
+    command += ["--nproc-per-node", "1", "--master-addr", host, "--master-port", port]
+    return subprocess.Popen([*command, "-m", "kardlib.artifacts.launch", "work", str(folder)], cwd=REPOSITORY)
+
+
 def test_two_machines_a_killed_notebook_and_one_process_train_as_one_process_does(settings, tmp_path):
-    """Steps 1 to 100 in one process, on to 200 by two torchrun agents that a notebook and `kard join` start, on to the
-    end in one process again: losses and weights are those of a run that one process made in one go."""
+    """Steps 1 to 100 in one process, on to 200 by two torchruns, to 300 by two processes of a notebook, to the end in
+    one process again: losses and weights are those of a run that one process made in one go."""
     work = (EXAMPLES, settings, 0)
     whole = tmp_path / "whole"
-    launch.train(Kind("student"), work, whole, ComputeSettings())
+    launch.train(STUDENT, work, whole, ComputeSettings())
 
     def build(folder: Path) -> None:
-        launch.train(Kind("student"), work, folder, ComputeSettings())
+        launch.train(STUDENT, work, folder, ComputeSettings())
 
     with stopped(at=103):
-        Store(tmp_path).make(Kind("student"), {}, build)
-    folder = tmp_path / f"{artifact_name(Kind('student'), {})}.partial"
+        Store(tmp_path).make(STUDENT, {}, build)
+    folder = tmp_path / f"{artifact_name(STUDENT, {})}.partial"
 
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "KARD_STORE": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    (tmp_path / "work.json").write_text(json.dumps(work, default=launch.encode))
-    compute = ComputeSettings(machines=2, address=free_address(), wait=300)
+    launch.write_job(STUDENT, work, folder, sharded=False)
+    address = free_address()
+    machines = [torchrun(machine, address, folder) for machine in (0, 1)]
+    wait_until((folder / "checkpoints" / "checkpoint-200" / "trainer_state.json").exists)
+    for machine in machines:
+        machine.terminate()
+    assert all(machine.wait(60) for machine in machines)
+    assert not (folder / "checkpoints" / "checkpoint-300").exists() and not (folder / "model.safetensors").exists()
+
+    (tmp_path / "work.json").write_text(json.dumps(work, default=launch.to_json))
     cell = f"""
 import json
 from pathlib import Path
-from kardlib import launch
-from kardlib.artifacts.store import Kind, Store
-work = json.loads(Path({str(tmp_path / "work.json")!r}).read_text(), object_hook=launch.decode)
-compute = launch.ComputeSettings(**{compute.model_dump()!r})
-Store().make(Kind("student"), {{}}, lambda folder: launch.train(Kind("student"), tuple(work), folder, compute))
+from kardlib.artifacts import launch
+from kardlib.artifacts.store import Store
+from kardlib.kard.experiment import STUDENT
+from kardlib.settings import ComputeSettings
+work = json.loads(Path({str(tmp_path / "work.json")!r}).read_text(), object_hook=launch.from_json)
+build = lambda folder: launch.train(STUDENT, tuple(work), folder, ComputeSettings(processes=2))
+Store({str(tmp_path)!r}).make(STUDENT, {{}}, build)
 """
-    other = subprocess.Popen([sys.executable, "-m", "kardlib", "join", "1"], env=environment, cwd=REPOSITORY)
     notebook = KernelManager()
     notebook.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    notebook.start_kernel(env=environment)
+    notebook.start_kernel(env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"})
     try:
         client = notebook.blocking_client()
         client.start_channels()
         client.wait_for_ready(timeout=60)
         client.execute(cell)
-        wait_until((folder / "checkpoints" / "checkpoint-200" / "trainer_state.json").exists)
+        wait_until((folder / "checkpoints" / "checkpoint-300" / "trainer_state.json").exists)
         started = psutil.Process(notebook.provisioner.pid).children(recursive=True)
-        assert len(started) >= 2  # the agent and its process
+        assert len(started) >= 3  # torchrun and its processes
         notebook.signal_kernel(signal.SIGKILL)
         wait_until(lambda: not any(map(is_alive, started)))
-        wait_until(lambda: not any(map(is_alive, psutil.Process(other.pid).children())))
-        assert other.poll() is None  # it waits for the next training
         client.stop_channels()
     finally:
         notebook.shutdown_kernel(now=True)
-        other.terminate()
-        other.wait()
     assert not (folder / "model.safetensors").exists()
-    assert_alike(Store(tmp_path).make(Kind("student"), {}, build), whole)
+    assert_alike(Store(tmp_path).make(STUDENT, {}, build), whole)
 
 
 def enter(rank: int, processes: int, address: str, folder: Path, stop: int | None) -> None:
@@ -158,9 +172,9 @@ def enter(rank: int, processes: int, address: str, folder: Path, stop: int | Non
         divide_on_cpus()
     if stop:
         with stopped(at=stop):
-            launch.work(folder)
+            launch.build_job(folder)
     else:
-        sys.exit(launch.work(folder))
+        sys.exit(launch.build_job(folder))
 
 
 def divide_on_cpus() -> None:
@@ -177,9 +191,9 @@ def divide_on_cpus() -> None:
     state.AcceleratorState.__init__ = begin_divided
 
 
-def run_processes(processes: int, kind: str, work: tuple, folder: Path, sharded: bool = False, stop: int | None = None):
-    """As `launch.train_together` without torchrun, whose start takes seconds. Returns exit codes."""
-    launch.write_job(kind, work, folder, ComputeSettings(strategy="fsdp" if sharded else "ddp"))
+def run_processes(processes: int, kind: Kind, work: tuple, folder: Path, sharded=False, stop: int | None = None):
+    """As `launch.train` without torchrun, whose start takes seconds. Returns exit codes."""
+    launch.write_job(kind, work, folder, sharded)
     context, address = get_context("forkserver"), free_address()
     context.set_forkserver_preload(["kardlib.kard.reranker", "kardlib.kard.student"])
     started = [context.Process(target=enter, args=(i, processes, address, folder, stop)) for i in range(processes)]
@@ -194,19 +208,19 @@ def run_processes(processes: int, kind: str, work: tuple, folder: Path, sharded:
 def whole(settings, tmp_path_factory) -> Path:
     """200 steps in one process in one go."""
     folder = tmp_path_factory.mktemp("whole")
-    launch.train(Kind("student"), (EXAMPLES, settings.model_copy(update={"steps": 200}), 0), folder, ComputeSettings())
+    launch.train(STUDENT, (EXAMPLES, settings.model_copy(update={"steps": 200}), 0), folder, ComputeSettings())
     return folder
 
 
 @pytest.mark.parametrize("sharded", [False, True])
 def test_checkpoints_of_one_process_are_gone_on_from_by_two(settings, whole, tmp_path, sharded):
     work, folder = (EXAMPLES, settings.model_copy(update={"steps": 200}), 0), tmp_path / "parts"
-    assert run_processes(1, "student", work, folder, sharded, stop=103) == [0]
+    assert run_processes(1, STUDENT, work, folder, sharded, stop=103) == [0]
     assert (folder / "checkpoints" / "checkpoint-100").is_dir() and not (folder / "model.safetensors").exists()
     if sharded:
         with pytest.raises(DataError, match=r"parts was begun with compute\.strategy = fsdp: go on with it"):
-            launch.train(Kind("student"), work, folder, ComputeSettings())
-    assert run_processes(2, "student", work, folder, sharded) == [0, 0]
+            launch.train(STUDENT, work, folder, ComputeSettings())
+    assert run_processes(2, STUDENT, work, folder, sharded) == [0, 0]
     assert_alike(folder, whole)
 
 
@@ -223,56 +237,27 @@ def test_a_reranker_learns_the_same_from_parts(tmp_path):
     questions, passages, candidates = task(7)
     candidates = candidates[:13]  # 2 batches of 6 and one rationale, which leaves some processes without any
     work = (settings, questions, passages, candidates, 0)
-    launch.train(Kind("reranker"), work, tmp_path / "whole", ComputeSettings())
-    assert run_processes(3, "reranker", work, tmp_path / "parts") == [0, 0, 0]
+    launch.train(RERANKER, work, tmp_path / "whole", ComputeSettings())
+    assert run_processes(3, RERANKER, work, tmp_path / "parts") == [0, 0, 0]
     losses, expected = (json.loads((tmp_path / name / reranker.LOSSES).read_text()) for name in ("parts", "whole"))
     assert losses == pytest.approx(expected, rel=1e-4)
-    for file in ("model.safetensors", reranker.LINEAR):
+    for file in ("model.safetensors", LINEAR):
         weights, same = (load_file(tmp_path / name / file) for name in ("parts", "whole"))
         assert max(float((weights[k] - same[k]).abs().max()) for k in same) < 1e-3
 
 
 def test_what_a_process_says_is_the_error(settings, tmp_path):
     work = (EXAMPLES, settings.model_copy(update={"model": str(tmp_path)}), 0)
-    assert run_processes(1, "student", work, tmp_path) == [2]
-    said = launch.explain(tmp_path, ComputeSettings(processes=1).model_dump(), ["RuntimeError: peer closed\n"])
+    assert run_processes(1, STUDENT, work, tmp_path) == [2]
+    said = launch.explain(tmp_path, ["RuntimeError: peer closed\n"])
     assert f"no student could be loaded from '{tmp_path}'" in said and "\n" not in said
 
 
 def test_the_first_error_of_a_process_is_named(tmp_path):
     lines = ["  File x\n", "[rank1]: ValueError: no room on the table\n", "[rank0]: RuntimeError: peer closed\n"]
-    said = launch.explain(tmp_path / "student-1.partial", {}, lines)
+    said = launch.explain(tmp_path / "student-1.partial", lines)
     assert "student-1.partial failed (ValueError: no room on the table)" in said
-    assert "exitcode : -9" in launch.explain(tmp_path, {}, ["  exitcode : -9 (pid: 7)\n"])
-
-
-def test_no_other_machine_comes(settings, tmp_path, capfd):
-    compute = ComputeSettings(machines=2, address=free_address(), wait=1)
-    with pytest.raises(LaunchError, match=f"not all of the 2 machines came to compute.address = {compute.address}"):
-        launch.train(Kind("student"), (EXAMPLES, settings, 0), tmp_path / "student", compute)
-    assert not (tmp_path / launch.BOARD).exists()
-
-
-@pytest.mark.parametrize("address", ["192.0.2.1:29400", "no-such-host.invalid:29400"])
-def test_the_first_machine_is_not_at_the_address(settings, tmp_path, address):
-    compute = ComputeSettings(machines=2, address=address)
-    with pytest.raises(LaunchError, match=f"cannot meet at compute.address = {address} .*: give a name of the first"):
-        launch.train(Kind("student"), (EXAMPLES, settings, 0), tmp_path / "student", compute)
-
-
-def test_a_machine_that_joins_says_what_keeps_it_from_it(tmp_path, monkeypatch):
-    begun = ComputeSettings(processes=2, machines=2, address=free_address(), wait=1).model_dump()
-    write_json(tmp_path / launch.BOARD, {"id": "1", "folder": "student-1.partial"} | begun)
-    with pytest.raises(LaunchError, match=f"did not answer at compute.address = {begun['address']} within 1 seconds"):
-        launch.join(tmp_path, 1)
-    monkeypatch.setattr(launch, "count_gpus", lambda: 1)
-    with pytest.raises(LaunchError, match=r"compute\.processes = 2, but this machine has 1 GPU: lower it"):
-        launch.join(tmp_path, 1)
-
-
-def test_the_first_machine_joins_nobody(capsys):
-    assert main(["join", "0"]) == 2
-    assert capsys.readouterr().err.startswith("kard: the first machine joins nobody: there, run what is to be made")
+    assert "exitcode : -9" in launch.explain(tmp_path, ["  exitcode : -9 (pid: 7)\n"])
 
 
 @pytest.mark.parametrize(
@@ -282,7 +267,6 @@ def test_the_first_machine_joins_nobody(capsys):
         (ComputeSettings(processes=None), 32, 0, 1),
         (ComputeSettings(processes=None), 32, 8, 8),
         (ComputeSettings(processes=None), 32, 6, 4),
-        (ComputeSettings(processes=None, machines=4, address="a:1"), 32, 16, 8),
         (ComputeSettings(processes=2), 32, 0, 2),
         (ComputeSettings(strategy="fsdp"), 32, 1, 1),
     ],
@@ -300,11 +284,6 @@ def test_processes_divide_the_batch(compute, batch, gpus, processes):
             0,
             "a batch of 32 cannot be divided evenly among 3 processes: set compute.processes to 1 or 2",
         ),
-        (
-            {"processes": 1, "machines": 3, "address": "a:1"},
-            0,
-            "among 1 process on each of 3 machines: lower compute.machines",
-        ),
         ({"strategy": "fsdp"}, 0, "compute.strategy = fsdp divides a model among GPUs, and this machine has none"),
     ],
 )
@@ -317,9 +296,6 @@ def test_what_cannot_be_divided_is_one_sentence(compute, gpus, said):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"compute.machines": 2}, "compute.machines = 2 machines need a place to meet: set compute.address"),
-        ({"compute.address": "here"}, "compute.address = here is no host:port"),
-        ({"compute.address": "here:123456"}, "compute.address = here:123456 is no host:port"),
         ({"compute.processes": 0}, "compute.processes"),
         ({"compute.strategy": "deepspeed"}, "compute.strategy"),
     ],
@@ -333,4 +309,4 @@ def test_settings_that_do_not_fit_are_one_sentence(changes, said):
 def test_jobs_survive_json():
     questions, passages, candidates = task(3)
     work = [RerankerSettings(), questions, passages, candidates, preset("smoke").dapt, StudentSettings(), 3, "x"]
-    assert json.loads(json.dumps(work, default=launch.encode), object_hook=launch.decode) == work
+    assert json.loads(json.dumps(work, default=launch.to_json), object_hook=launch.from_json) == work

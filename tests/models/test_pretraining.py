@@ -17,8 +17,9 @@ from kardlib.models.pretraining import (
     draw_passages,
     draw_world,
     pretrain_all,
+    pretrain_reranker,
     pretrain_student,
-    student_batches,
+    student_batch,
     take_layers,
     weighted_loss,
 )
@@ -51,9 +52,10 @@ def test_passages_hold_the_whole_chain_or_one_hop_less(world):
 
 def test_a_batch_depends_on_seed_and_step_alone():
     recipe = Recipe(steps=12)
-    whole = list(student_batches(0, recipe, 0))
-    assert whole[9:] == list(student_batches(0, recipe, 9)) and whole[9] != next(student_batches(1, recipe, 9))
-    sources, targets = whole[0]
+    batches = [student_batch(0, recipe, step) for step in range(12)]
+    assert batches[9:] == [student_batch(0, recipe, step) for step in (9, 10, 11)]
+    assert batches[9] != student_batch(1, recipe, 9) and batches[9] != batches[10]
+    sources, targets = batches[0]
     assert len(sources) == len(targets) == pretraining.BATCH
     assert all(parse_answer(target, ("a", "b", "c", "d")) is not None for target in targets)
 
@@ -87,24 +89,30 @@ class Killed(Exception):
     """Stands for a kill in the middle of the training."""
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("name", ["t5-nano-small", RERANKER])
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(name: str, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(pretraining, "BATCH", 4)
     monkeypatch.setattr(pretraining, "CHECKPOINT", 4)
     monkeypatch.setitem(pretraining.RECIPES, "t5-nano-small", Recipe(steps=6, decay=2))
-    drawn = pretraining.student_batches
+    monkeypatch.setattr(pretraining, "draw_world", draw_world.__wrapped__)  # called in every step
 
-    def stop(*arguments):
-        for i, batch in enumerate(drawn(*arguments)):
-            if i == 5:  # after the checkpoint of step 4
-                raise Killed
-            yield batch
+    def train(folder: Path) -> Path:
+        return (pretrain_reranker(folder, steps=6) if name == RERANKER else pretrain_student(name, folder))[0]
 
-    whole, _ = pretrain_student("t5-nano-small", tmp_path / "whole")
-    monkeypatch.setattr(pretraining, "student_batches", stop)
-    with pytest.raises(Killed):
-        pretrain_student("t5-nano-small", tmp_path / "killed")
-    monkeypatch.setattr(pretraining, "student_batches", drawn)
-    killed, _ = pretrain_student("t5-nano-small", tmp_path / "killed")
+    def stop(seed: int):
+        steps.append(seed)
+        if len(steps) == 6:  # after the checkpoint of step 4
+            raise Killed
+        return draw_world(seed)
+
+    steps: list[int] = []
+    whole = train(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(pretraining, "draw_world", stop)
+        train(tmp_path / "killed")
+    checkpoint = tmp_path / "killed" / f"{name}.pt"
+    assert len(torch.load(checkpoint, weights_only=True)["losses"]) == 4
+    killed = train(tmp_path / "killed")
     one, other = (load_file(folder / "model.safetensors") for folder in (whole, killed))
     assert all(torch.equal(one[name], other[name]) for name in one)
 

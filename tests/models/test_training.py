@@ -1,5 +1,8 @@
-"""What processes share: parts make up the batch, and the order is that of an uninterrupted run in one process."""
+"""One loop that can be killed at any step; parts that make up the batch, in the order of a run in one process."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +10,45 @@ from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from kardlib.kard.student import load_student
-from kardlib.models.training import EpochOrder, merge_embeddings, part_of
+from kardlib.models.training import EpochOrder, fit, linear_schedule, merge_embeddings, part_of
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of a step."""
+
+
+def fit_dropout(checkpoint: Path, kill_at: int = -1) -> tuple[list[float], list[int], dict[str, torch.Tensor]]:
+    """Losses, the steps at which `refresh` was called, and the weights; a frozen layer is left alone."""
+    torch.manual_seed(0)
+    frozen, trained = torch.nn.Linear(4, 4), torch.nn.Linear(4, 1)
+    frozen.requires_grad_(False)
+    model = torch.nn.Sequential(frozen, torch.nn.Dropout(0.5), trained).train()
+    asked, refreshed = [], []
+
+    def loss_of(step: int) -> torch.Tensor:
+        if step == kill_at:
+            raise Killed
+        asked.append(step)
+        return (model(torch.full((8, 4), float(step))) - 1).square().mean()
+
+    groups = [{"params": list(trained.parameters()), "lr": 0.1}]
+    losses, seconds = fit(
+        "test", model, groups, linear_schedule(0.1, 12), 12, loss_of, seed=7, checkpoint=checkpoint,
+        checkpoint_every=4, refresh=lambda: refreshed.append(asked[-1] + 1 if asked else None),
+    )  # fmt: skip
+    assert seconds > 0
+    return losses, refreshed, model.state_dict()
+
+
+@pytest.mark.parametrize("kill_at", [0, 3, 4, 7, 8, 11])
+def test_a_run_killed_at_any_step_ends_with_the_same_bits(kill_at, tmp_path):
+    losses, refreshed, weights = fit_dropout(tmp_path / "whole.pt")
+    assert len(losses) == 12 and refreshed == [None, 4, 8]
+    with pytest.raises(Killed):
+        fit_dropout(tmp_path / "killed" / "last.pt", kill_at)
+    again, refreshed, same = fit_dropout(tmp_path / "killed" / "last.pt")
+    assert again == losses and refreshed == [None, *(step for step in (4, 8) if step > kill_at // 4 * 4)]
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
 @given(items=st.lists(st.integers(), max_size=40), processes=st.integers(1, 9))

@@ -1,6 +1,7 @@
 """ReAugKD: equations against plain loops in float64 and by gradcheck, layers, training, and the whole way."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ from transformers import (
 from kardlib.artifacts.device import Device
 from kardlib.artifacts.store import Store, StoreError
 from kardlib.data.files import DataError
+from kardlib.models.encoders import load_encoder
 from kardlib.models.nano import build_tokenizer
 from kardlib.reaugkd import distillation as module
 from kardlib.reaugkd.distillation import (
@@ -38,7 +40,6 @@ from kardlib.reaugkd.distillation import (
     encode,
     keep_layers,
     label_objective,
-    load_classifier,
     relational_loss,
     rkd_loss,
     soft_label_loss,
@@ -76,6 +77,15 @@ def fp32():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "pick_device", lambda: Device("cpu", False, "the tests"))
         yield
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """What `Classifier.save` wrote."""
+    encoder, tokenizer = load_encoder(str(folder))
+    head, facts = load_file(folder / module.HEAD), json.loads((folder / module.HEAD_FACTS).read_text())
+    classifier = Classifier(encoder, tokenizer, len(head["weight"]), facts["pooling"])
+    classifier.head.load_state_dict(head)
+    return classifier.eval()
 
 
 def build_encoder(kind: str, **sizes: int) -> PreTrainedModel:
