@@ -52,17 +52,20 @@ class ScriptError(SystemExit, EngineError):
     """A script starts a sweep where its workers would start it again. It ends with the sentence, not a traceback."""
 
 
-def make_all(store: Store, kind: Kind, jobs: Mapping[K, Job], compute: ComputeSettings | None = None) -> dict[K, Path]:
+def make_all(
+    store: Store, kind: Kind, jobs: Mapping[K, Job], compute: ComputeSettings | None = None, here: bool = False
+) -> dict[K, Path]:
     """The artifacts of jobs; `kind`'s builder makes the missing ones, `SLOTS` side by side or on Ray.
 
     Jobs of the same spec are one. `compute` may divide one model among processes: jobs then come one after another,
-    each with the machine to itself. Raises EngineError, LaunchError, and what the builder raises.
+    each with the machine to itself. `here`: in this process, one after another, since workers would lack something that
+    was defined in a notebook. Raises EngineError, LaunchError, and what the builder raises.
     """
     names = {key: artifact_name(kind, spec) for key, (spec, _) in jobs.items()}
     different = dict(zip(names.values(), jobs.values(), strict=True))
     missing = [job for job in different.values() if not store.has(kind, job[0])]
     on_ray, together = choose_engine()[0] == "ray", compute not in (None, ComputeSettings())
-    if missing:
+    if missing and not here:
         at_once = 1 if together else SLOTS
         workers = min(at_once, len(missing))
         where = "on Ray" if on_ray else f"{workers} at a time"
@@ -71,7 +74,7 @@ def make_all(store: Store, kind: Kind, jobs: Mapping[K, Job], compute: ComputeSe
         sent = [(kind, *job, compute, slots) for job in missing]
         for i, folder in enumerate(run_jobs(_make, store, sent, workers), 1):
             print(f"{kind.name} {i}/{len(sent)} {folder.name}", flush=True)
-    made = {name: _make(store, kind, *job, compute, slots=0) for name, job in different.items()}  # they are there
+    made = {name: _make(store, kind, *job, compute, slots=0) for name, job in different.items()}
     return {key: made[name] for key, name in names.items()}
 
 

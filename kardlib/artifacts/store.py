@@ -16,6 +16,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import pkgutil
 import platform
 import re
 import secrets
@@ -59,8 +60,7 @@ class Kind:
 
     def build(self, work: Sequence[Any], folder: Path, **options: Any) -> None:
         """Call the builder, whose module is imported now: it may bring torch."""
-        module, _, function = self.builder.partition(":")
-        getattr(importlib.import_module(module), function)(*work, folder=folder, **options)
+        pkgutil.resolve_name(self.builder)(*work, folder=folder, **options)
 
 
 class Store:

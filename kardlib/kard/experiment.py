@@ -30,7 +30,7 @@ from kardlib.data.world import World, build_world
 from kardlib.kard.llm import server_teacher
 from kardlib.kard.methods import Method, main_rows
 from kardlib.kard.teacher import Teacher, recorded_teacher, symbolic_teacher
-from kardlib.models.catalogue import identify
+from kardlib.models.catalogue import identify, needs_this_process
 from kardlib.settings import RunSettings, StudentSettings, TeacherSettings, WorldSettings, preset
 
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
@@ -164,7 +164,9 @@ def write_texts(
     experiment: Experiment, asked: Mapping[K, tuple[list[str], StudentSettings, int]]
 ) -> dict[K, list[list[str]]]:
     """By key what a student writes for sources under a seed: `samples` texts each; what is missing is written."""
-    folders = make_all(experiment.store, PREDICTIONS, {key: writing_job(*work) for key, work in asked.items()})
+    jobs = {key: writing_job(*work) for key, work in asked.items()}
+    here = any(needs_this_process(settings.model) for _, settings, _ in asked.values())
+    folders = make_all(experiment.store, PREDICTIONS, jobs, here=here)
     return {key: json.loads((folder / "texts.json").read_text()) for key, folder in folders.items()}
 
 

@@ -36,7 +36,7 @@ from kardlib.kard.rankings import (
     train_retrievers,
 )
 from kardlib.kard.teacher import Rationale
-from kardlib.models.catalogue import identify
+from kardlib.models.catalogue import identify, needs_this_process
 from kardlib.retrieval.runs import Run
 from kardlib.settings import RunSettings, StudentSettings
 
@@ -211,7 +211,8 @@ def train_students(experiment: Experiment, asked: Asked) -> dict[Cell, Path]:
     keys = {cell: student_key(p.experiment.settings, cell) for cell, p in alone.items()}
     first = {key: cell for cell, key in reversed(keys.items())}
     jobs = {key: student_job(alone[cell], cell, adapted.get(cell)) for key, cell in first.items()}
-    trained = make_all(experiment.store, STUDENT, jobs, experiment.settings.compute)
+    here = any(needs_this_process(cell.student) for cell in alone)
+    trained = make_all(experiment.store, STUDENT, jobs, experiment.settings.compute, here)
     folders = {cell: trained[key] for cell, key in keys.items()}
     return folders | {cell: folder / "student" for cell, folder in train_rag(experiment, together).items()}
 
@@ -230,7 +231,8 @@ def student_job(prepared: Prepared, cell: Cell, start: Path | None = None) -> Jo
 def adapt_students(experiment: Experiment, asked: Asked) -> dict[Cell, Path]:
     """By cell its student after training to restore masked spans of a corpus (DAPT). Raises DataError."""
     jobs = {cell: _adapted_job(p, cell) for cell, p in asked.items()}
-    return make_all(experiment.store, ADAPTED, jobs, experiment.settings.compute)
+    here = any(needs_this_process(cell.student) for cell in asked)
+    return make_all(experiment.store, ADAPTED, jobs, experiment.settings.compute, here)
 
 
 def _adapted_job(prepared: Prepared, cell: Cell) -> Job:
@@ -251,7 +253,9 @@ def train_rag(experiment: Experiment, asked: Asked) -> dict[Cell, Path]:
     """By cell the folder of the retriever (`question`, `passage`) and the `student` that are trained together."""
     warm = {cell: (p, cell.seed) for cell, p in asked.items() if METHODS[cell.method].reads_in_training == "rag_warm"}
     starts = train_retrievers(experiment, warm)
-    return make_all(experiment.store, RAG, {cell: _rag_job(p, cell, starts.get(cell)) for cell, p in asked.items()})
+    here = any(needs_this_process(cell.student) for cell in asked)
+    jobs = {cell: _rag_job(p, cell, starts.get(cell)) for cell, p in asked.items()}
+    return make_all(experiment.store, RAG, jobs, here=here)
 
 
 def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:

@@ -6,6 +6,7 @@ beginning of one sequence that the target ends.
 """
 
 import json
+import pkgutil
 import random
 import re
 from collections.abc import Iterable, Sequence
@@ -32,7 +33,7 @@ from transformers.utils import logging as transformers_logging
 from kardlib.artifacts.device import free_memory, pick_device
 from kardlib.artifacts.store import check_begun
 from kardlib.data.files import DataError
-from kardlib.models.catalogue import load_weights, pinned
+from kardlib.models.catalogue import LOADERS, load_weights, pinned
 from kardlib.models.costs import check_memory, read_shape
 from kardlib.models.nano import build_student, build_tokenizer
 from kardlib.models.training import (
@@ -54,17 +55,15 @@ _CONCLUDED = re.compile(r"answer is \(?[A-J]\b")
 def load_student(
     name: str, revision: str | None = None, seed: int = 0
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and its tokenizer: a nano model's name, a folder, a Hub id, or "random-t5".
+    """A model and its tokenizer: a nano model's name, a folder, a Hub id, or a registered name.
 
     A model of the paper comes at the revision that `models.py` pins unless another is given.
-    "random-t5" has the middle nano size and weights drawn from `seed`: it runs every step on any text, knowing nothing.
     Raises DataError where there is no such model, it is neither an encoder-decoder nor a causal LM, or its tokenizer
     knows no end.
     """
-    if name == "random-t5":
-        torch.manual_seed(seed)
-        nano = build_tokenizer()
-        return build_student("t5-nano-base", len(nano)), nano
+    if name in LOADERS:
+        load = LOADERS[name].load
+        return (load if callable(load) else pkgutil.resolve_name(load))(revision, seed)
     place = NANO / name if (NANO / name).is_dir() else name
     try:
         revision = revision or pinned(name)
@@ -88,6 +87,13 @@ def load_student(
         tokenizer.padding_side = "left"  # what is written must follow the source's last token
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+def draw_student(revision: str | None, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """ "random-t5": the middle nano size with weights drawn from `seed`; it runs every step on any text, knowing nothing."""
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer()
+    return build_student("t5-nano-base", len(tokenizer)), tokenizer
 
 
 def source_limit(config: PreTrainedConfig, settings: StudentSettings) -> int:

@@ -5,7 +5,7 @@ Nothing here imports torch.
 
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from kardlib.artifacts.store import hash_file
 from kardlib.data.files import DataError
+from kardlib.errors import KardError
 from kardlib.settings import (
     NANO,
 )
@@ -144,12 +145,39 @@ def find_model(name: str) -> Model | None:
     return MODELS.get("sentence-transformers/all-MiniLM-L6-v2" if name == "minilm" else name)
 
 
+class Loader(NamedTuple):
+    """Who makes a model that is no checkpoint: `load(revision, seed)` gives a model and its tokenizer."""
+
+    load: Callable[[str | None, int], tuple[Any, Any]] | str  # or "module:function", which workers can import as well
+    recipe: int
+
+
+LOADERS: dict[str, Loader] = {}
+
+
+def register_student(name: str, load: Callable[[str | None, int], tuple[Any, Any]] | str, recipe: int = 1) -> None:
+    """Let `students` hold `name`: `load(revision, seed)` gives a model of transformers and its tokenizer.
+
+    Raise `recipe` when the loader changes: trained copies are named by it. A function of a notebook is called in that
+    notebook's process, one training after the other; "module:function" is called in workers. Raises KardError for a
+    name that is taken.
+    """
+    if name in LOADERS or find_model(name) or (NANO / name).is_dir():
+        raise KardError(f"there is a model {name!r} already: choose another name")
+    LOADERS[name] = Loader(load, recipe)
+
+
+def needs_this_process(name: str) -> bool:
+    """Whether only this process knows who makes a model."""
+    return name in LOADERS and not isinstance(LOADERS[name].load, str)
+
+
 def pinned(name: str) -> str | None:
     """The commit of a model on the Hub: the table's, else what "main" was at its first use. None for what lies here.
 
     Raises DataError where the Hub has no such model or is out of reach, unless `without_network`.
     """
-    if name in ("random-t5", "minilm") or (NANO / name).is_dir() or Path(name).exists() or Path(name).is_absolute():
+    if name in LOADERS or name == "minilm" or (NANO / name).is_dir() or Path(name).exists() or Path(name).is_absolute():
         return None
     return (MODELS[name].revision if name in MODELS else None) or _resolve(name, _ask)
 
@@ -215,6 +243,8 @@ def identify(model: str, revision: str | None = None) -> str:
     for place in (NANO / model, Path(model)):
         if (place / "model.safetensors").is_file():
             return _hash_weights(place / "model.safetensors")
+    if model in LOADERS and LOADERS[model].recipe > 1:
+        return f"{model}#{LOADERS[model].recipe}"
     revision = revision or pinned(model)
     return f"{model}@{revision}" if revision else model
 
@@ -222,3 +252,6 @@ def identify(model: str, revision: str | None = None) -> str:
 @functools.cache
 def _hash_weights(file: Path) -> str:
     return hash_file(file)[:16]
+
+
+register_student("random-t5", "kardlib.kard.student:draw_student")

@@ -34,6 +34,9 @@ from kardlib.kard.rankings import (
     time_ranking,
     train_rerankers,
 )
+from kardlib.kard.student import load_student
+from kardlib.models import catalogue
+from kardlib.models.catalogue import LOADERS, register_student
 
 RD = "reasoning_distillation"
 
@@ -223,6 +226,24 @@ def test_a_retriever_and_a_reranker_of_ones_own_are_read_like_the_built_in_ones(
     assert answered[cells[1]].passages[0] == [p for p in reversed(found) if p in found[:kappa]][:k]
     shown = training_examples(prepared, added["kard_last"])[0][0]
     assert prepared.runs.passages[sorted(prepared.runs.passages)[-100:][0]] in shown
+
+
+def test_a_student_of_ones_own_is_trained_in_this_process_and_named_by_its_recipe(experiment, added, monkeypatch):
+    monkeypatch.setattr("kardlib.models.catalogue.LOADERS", LOADERS.copy())
+    calls = []
+
+    def load(revision, seed):
+        calls.append(seed)
+        return load_student("t5-nano-small")
+
+    monkeypatch.setattr("kardlib.kard.student.LOADERS", catalogue.LOADERS)
+    register_student("mine", load, recipe=2)
+    cells = [Cell("fine_tuning", "mine", 0), Cell("few_shot", "mine", 0)]
+    answered = answer(experiment, cells)
+    assert calls == [0, 0] and all(len(predictions.correct) == 24 for predictions in answered.values())
+    assert catalogue.identify("mine") == "mine#2"
+    with pytest.raises(KardError, match="there is a model 'minilm' already: choose another name"):
+        register_student("minilm", load)
 
 
 def test_a_name_that_is_taken_or_unknown_is_one_sentence(experiment, student, added):
