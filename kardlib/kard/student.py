@@ -90,7 +90,7 @@ def load_student(
 
 
 def draw_student(revision: str | None, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """ "random-t5": the middle nano size with weights drawn from `seed`; it runs every step on any text, knowing nothing."""
+    """The student "random-t5": of the middle nano size, drawn from `seed`. It runs on any text, knowing nothing."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     return build_student("t5-nano-base", len(tokenizer)), tokenizer
