@@ -76,7 +76,7 @@ def hash_code(makers, sources):
             todo.append(found)
             continue
         form, imported = json.dumps(shape(found, named := set())), find_imports(ast.walk(found))  # late ones
-        if "Kind" not in named:  # a kind's name and recipe are no code
+        if not (isinstance(found, ast.Assign) and "Kind" in named):  # a kind's name and recipe are no code
             shapes.add(form)
             for head, _, name in (n.rpartition(".") for n in named):
                 of_module = imported.get(head) or tables[module].get(head)
