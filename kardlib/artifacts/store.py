@@ -6,6 +6,8 @@ An artifact is a folder `{kind}-{hash}` with the files that `build` wrote and `a
 by which code, on what device, when, in how many seconds, and the size and sha256 of every file.
 
 Machines that share no folder share a URL: finished artifacts are copied there, and fetched from there where missing.
+fsspec copies the files. What it leaves to do is here: an artifact is seen at the URL once it is whole (its manifest
+comes last), what is fetched must have the hashes that its manifest states, and whatever goes wrong is one sentence.
 """
 
 import contextlib
@@ -64,18 +66,18 @@ class Kind:
 
 
 class Store:
-    """The artifacts under one folder: `place`, else `$KARD_STORE`, else `artifacts/` in the repository.
+    """The artifacts under one folder: the given one, else `$KARD_STORE`, else `artifacts/` in the repository.
 
-    The place may be a URL that fsspec knows (`s3://bucket/kard`, `file:///mnt/share`): `root` is then this machine's
-    working copy, `$KARD_CACHE`, else `artifacts/` in the repository. An artifact is fetched before it is built and
-    uploaded once it is finished: its files first, its manifest last, so that nobody sees a half.
+    Instead of a folder a URL that fsspec knows may be given (`s3://bucket/kard`, `file:///mnt/share`): `root` is then
+    this machine's working copy, `$KARD_CACHE`, else `artifacts/` in the repository. An artifact is fetched before it is
+    built and uploaded once it is finished.
 
     `$KARD_FORCE` (a date as `now` writes it, set by `kard reproduce --force`) makes every artifact begun before it old:
     it is built again when next asked for, and replaced once the new one is finished.
     """
 
-    def __init__(self, place: Path | str | None = None) -> None:
-        given = str(place or os.environ.get("KARD_STORE") or "")
+    def __init__(self, folder_or_url: Path | str | None = None) -> None:
+        given = str(folder_or_url or os.environ.get("KARD_STORE") or "")
         self.url = given if "://" in given else ""
         folder = os.environ.get("KARD_CACHE") if self.url else given
         self.root = Path(folder or REPOSITORY / "artifacts")
@@ -87,13 +89,13 @@ class Store:
         kind: Kind,
         spec: Mapping[str, Any],
         build: Callable[[Path], None],
-        place: contextlib.AbstractContextManager[Any] | None = None,
+        slot: contextlib.AbstractContextManager[Any] | None = None,
     ) -> Path:
         """The folder of the artifact that `kind` and `spec` (plain JSON values) name, built first if it is missing.
 
         `build(folder)` writes into a folder that outlives a kill, so that it finds there what it left: it must go on
         from that and end with the same files. `folder/"checkpoints"` is deleted before the artifact is published.
-        It runs within `place`, whose waiting is not counted in the manifest's seconds.
+        It runs within `slot`, whose waiting is not counted in the manifest's seconds.
         Of two processes that ask for the same artifact one builds it and the other waits. Raises StoreError, and
         TooLargeError where the GPU's memory does not suffice.
         """
@@ -105,7 +107,7 @@ class Store:
                 if damage and not self._fetch(folder):
                     if folder.exists():
                         print(f"artifact {name} is built again: {damage}", flush=True)
-                    self._build(folder, kind, spec, build, place or contextlib.nullcontext())
+                    self._build(folder, kind, spec, build, slot or contextlib.nullcontext())
         self._upload(folder)
         if used := os.environ.get("KARD_USED"):  # a file that `kard reproduce` reads once the notebook has ended
             with open(used, "a", encoding="utf-8") as file:
@@ -118,7 +120,7 @@ class Store:
         kind: Kind,
         spec: Mapping[str, Any],
         build: Callable[[Path], None],
-        place: contextlib.AbstractContextManager[Any],
+        slot: contextlib.AbstractContextManager[Any],
     ) -> None:
         partial = folder.with_name(f"{folder.name}.partial")
         if is_old(partial):
@@ -129,7 +131,7 @@ class Store:
         if not resumed:
             write_json(partial / MANIFEST, manifest)
         try:
-            with place:
+            with slot:
                 start = time.monotonic()
                 build(partial)
                 seconds = round(time.monotonic() - start, 3)
@@ -172,8 +174,8 @@ class Store:
         if not self.url:
             return {}
         try:
-            with reached(self.url) as (remote, place):
-                text = remote.cat_file(f"{place}/{name}/{MANIFEST}")
+            with open_url(self.url) as (remote, root):
+                text = remote.cat_file(f"{root}/{name}/{MANIFEST}")
             manifest = dict(json.loads(text))
             files = list(manifest["files"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -184,22 +186,20 @@ class Store:
 
     def _fetch(self, folder: Path) -> bool:
         """Whether the artifact could be had from the URL; its lock is held."""
-        manifest = self._read_uploaded(folder.name)
-        if not manifest:
+        if not (manifest := self._read_uploaded(folder.name)):
             return False
-        fetched = folder.with_name(f"{folder.name}.fetched")
+        fetched, files = folder.with_name(f"{folder.name}.fetched"), list(manifest["files"])
         shutil.rmtree(fetched, ignore_errors=True)  # of a fetch that was killed
-        for file in manifest["files"]:
+        for file in files:
             (fetched / file).parent.mkdir(parents=True, exist_ok=True)
-        with reached(self.url) as (remote, place), contextlib.suppress(FileNotFoundError):  # told as damage below
-            files = list(manifest["files"])
-            remote.get([f"{place}/{folder.name}/{file}" for file in files], [str(fetched / file) for file in files])
         write_json(fetched / MANIFEST, manifest)
+        with open_url(self.url) as (remote, root), contextlib.suppress(FileNotFoundError):  # told as damage below
+            remote.get([f"{root}/{folder.name}/{file}" for file in files], [str(fetched / file) for file in files])
         if damage := self._find_damage(fetched):
             print(f"artifact {folder.name} at {self.url} is replaced: {damage}", flush=True)
             shutil.rmtree(fetched)
-            with reached(self.url) as (remote, place):
-                remote.rm_file(f"{place}/{folder.name}/{MANIFEST}")
+            with open_url(self.url) as (remote, root):
+                remote.rm_file(f"{root}/{folder.name}/{MANIFEST}")
             return False
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(folder.with_name(f"{folder.name}.partial"), ignore_errors=True)
@@ -211,16 +211,15 @@ class Store:
         if not self.url or folder.name in self._uploaded:
             return
         if not self._read_uploaded(folder.name):
-            manifest = (folder / MANIFEST).read_bytes()
-            files = list(json.loads(manifest)["files"])
-            with reached(self.url) as (remote, place):
-                target = f"{place}/{folder.name}"
+            files = list(json.loads((folder / MANIFEST).read_text("utf-8"))["files"])
+            with open_url(self.url) as (remote, root):
+                target = f"{root}/{folder.name}"
                 with contextlib.suppress(FileNotFoundError):
                     remote.rm_file(f"{target}/{MANIFEST}")  # of an old one: its files are replaced
                 for parent in {(Path(target) / file).parent.as_posix() for file in [*files, MANIFEST]}:
                     remote.makedirs(parent, exist_ok=True)
                 remote.put([str(folder / file) for file in files], [f"{target}/{file}" for file in files])
-                remote.pipe_file(f"{target}/{MANIFEST}", manifest)
+                remote.pipe_file(f"{target}/{MANIFEST}", (folder / MANIFEST).read_bytes())
         self._uploaded.add(folder.name)
 
     def specs(self, kind: Kind) -> list[dict[str, Any]]:
@@ -232,8 +231,8 @@ class Store:
                 if manifest.get("kind") == kind.name and "files" in manifest and not is_old(path.parent):
                     specs[path.parent.name] = manifest["spec"]
         if self.url:
-            with reached(self.url) as (remote, place):
-                uploaded = {Path(path).parent.name for path in remote.glob(f"{place}/{kind.name}-*/{MANIFEST}")}
+            with open_url(self.url) as (remote, root):
+                uploaded = {Path(path).parent.name for path in remote.glob(f"{root}/{kind.name}-*/{MANIFEST}")}
             manifests = {name: self._read_uploaded(name) for name in sorted(uploaded - specs.keys())}
             specs |= {name: m["spec"] for name, m in manifests.items() if m.get("kind") == kind.name}
         return list(specs.values())
@@ -268,6 +267,7 @@ def artifact_name(kind: Kind, spec: Mapping[str, Any]) -> str:
 
 
 def canonical_json(value: Any) -> str:
+    """The one text of a value: sorted keys, no spaces. Raises TypeError and ValueError for what JSON does not know."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -282,12 +282,13 @@ def is_old(folder: Path) -> bool:
 
 
 def is_older(manifest: Mapping[str, Any]) -> bool:
+    """Whether the artifact of a manifest was begun before the date in `$KARD_FORCE`."""
     return bool(manifest["began"] < os.environ.get("KARD_FORCE", ""))
 
 
 @contextlib.contextmanager
-def reached(url: str) -> Iterator[tuple[Any, str]]:
-    """The file system of a URL and the place in it. Raises StoreError for whatever that file system raises.
+def open_url(url: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a URL and the path in it. Raises StoreError for whatever that file system raises.
 
     But a FileNotFoundError is passed on: only the caller knows what it means.
     """
@@ -336,6 +337,7 @@ def fingerprint(value: Any) -> str:
 
 
 def hash_file(path: Path) -> str:
+    """The sha256 of its bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -387,6 +389,7 @@ def check_begun(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, whole or not at all. Raises StoreError if the disk is full."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
@@ -411,6 +414,7 @@ def is_full(error: Exception) -> bool:
 
 
 def full_error(folder: Path) -> StoreError:
+    """What is said of a full disk."""
     return StoreError(
         f"the disk that holds {folder} is full: free some space and run the same command again; "
         "what is finished is kept and the rest goes on where it stopped"

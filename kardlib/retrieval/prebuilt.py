@@ -1,8 +1,10 @@
 """Lucene indexes that are there already: a folder of yours, or one of pyserini's by its name, e.g. "enwiki-paragraphs".
 
-pyserini's own `from_prebuilt_index` prints why a download failed and returns None, starts an archive of 17.7 GB anew
-after every broken connection, and does not ask how full the disk is. Names, addresses, sizes and checksums are its own
-(`pyserini.prebuilt_index_info`), and so is the cache, so that what was fetched there before is found.
+Names, addresses, sizes and checksums are pyserini's (`pyserini.prebuilt_index_info`), and so is the cache, so that what
+was fetched there before is found. The download is not: pyserini's prints why it failed and returns None, starts an
+archive of 17.7 GB anew after every broken connection, deletes one that you put there, and does not ask how full the
+disk is. huggingface_hub's `http_get` would go on after a break, but is no public function, refuses 50 GB and more, and
+shows nothing in a batch run.
 """
 
 import contextlib
@@ -56,11 +58,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PYSERINI_CACHE") or "~/.cache/pyserini").expanduser() / "indexes"
 
 
-def needed_disk(entry: Prebuilt) -> int:
-    """Bytes that archive and unpacked index take while both are there; the index's part is an estimate."""
-    return int(entry.bytes * (1 + UNPACKED))
-
-
 def fetch_index(entry: Prebuilt) -> Path:
     """Download and unpack a prebuilt index, unless it is in the cache; sizes are printed and checked first.
 
@@ -76,7 +73,8 @@ def fetch_index(entry: Prebuilt) -> Path:
             return folder
         archive, partial = root / entry.filename, root / f"{entry.filename}.partial"
         there = sum(file.stat().st_size for file in (archive, partial) if file.exists())
-        needed, free = max(0, needed_disk(entry) - there), shutil.disk_usage(root).free
+        needed = max(0, int(entry.bytes * (1 + UNPACKED)) - there)  # archive and index, while both are there
+        free = shutil.disk_usage(root).free
         print(
             f"index {entry.name}: {entry.documents:,} passages, an archive of {entry.bytes / 1e9:.1f} GB, "
             f"unpacked about {entry.bytes * UNPACKED / 1e9:.1f} GB; {free / 1e9:.1f} GB free in {root}",
@@ -101,7 +99,7 @@ def download(entry: Prebuilt, file: Path) -> None:
     problems = []
     for url in entry.urls:
         try:
-            _download(url, file, entry.bytes)
+            append_rest(url, file, entry.bytes)
             return
         except OSError as error:  # also HTTPError, URLError, timeouts and a full disk
             problems.append(f"{url}: {error}")
@@ -111,17 +109,15 @@ def download(entry: Prebuilt, file: Path) -> None:
     )
 
 
-def _download(url: str, file: Path, size: int) -> None:
+def append_rest(url: str, file: Path, size: int) -> None:
+    """Append the bytes that `file` lacks of `size`; from the start where the server knows no ranges. Raises OSError."""
     done = file.stat().st_size if file.exists() else 0
     if done >= size:
         return
-    request = urllib.request.Request(
-        url, headers={"User-Agent": "kardlib"} | ({"Range": f"bytes={done}-"} if done else {})
-    )
+    request = urllib.request.Request(url, headers={"User-Agent": "kardlib", "Range": f"bytes={done}-"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        resumed = response.status == 206
-        done = done if resumed else 0
-        with open(file, "ab" if resumed else "wb") as out:
+        done = done if response.status == 206 else 0
+        with open(file, "ab" if done else "wb") as out:
             while chunk := response.read(CHUNK):
                 out.write(chunk)
                 if (done + len(chunk)) * 20 // size > done * 20 // size:
@@ -146,13 +142,13 @@ def check_archive(entry: Prebuilt, archive: Path) -> None:
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack the one index in an archive as `folder`, whole or not at all. Raises KnowledgeError."""
-    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder.parent) as place:
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder.parent) as unpacked:
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(place, filter="data")
+                tar.extractall(unpacked, filter="data")
         except (tarfile.TarError, OSError) as error:
             raise KnowledgeError(f"{archive.name} could not be unpacked ({error}): make room or try again") from None
-        found = [path.parent for path in Path(place).rglob("segments_*")]
+        found = [path.parent for path in Path(unpacked).rglob("segments_*")]
         if not found:
             archive.unlink()
             raise KnowledgeError(f"{archive.name} holds no Lucene index and was deleted: report this to pyserini")
