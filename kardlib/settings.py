@@ -26,7 +26,7 @@ class SettingsError(KardError, ValueError):
 
 
 class Group(BaseModel):
-    """Settings that belong together. They are frozen, so that a run uses what it was named by, and refuse unknown names."""
+    """Settings that belong together: frozen, so that a run uses what it was named by, and closed to unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -447,7 +447,7 @@ PAPER: dict[str, Any] = {  # models: KARD, Tables 1 and 2
     "students": ["google/flan-t5-base", "google/flan-t5-large", "google/flan-t5-xl"],
     "retrieval": {"k": 1, "k_training": 1},
     "reranker": {"model": "michiyasunaga/LinkBERT-base", "dim": 768, "lora": True},
-    # the longest rationales have 400 tokens, and a cut one has no answer; the last two fit 3 billion parameters into 80 GB
+    # a cut rationale has no answer: the longest have 400 tokens; the last two fit 3 billion parameters into 80 GB
     "student": {"samples": 5, "max_new_tokens": 512, "gradient_checkpointing": True, "generation_batch": 32},
     "reaugkd": {"teacher": "google-bert/bert-base-uncased", "revision": "86b5e0934494bd15c9632b12f734a8a67f723594"},
     "rag": {"model": "google-bert/bert-base-uncased"},
