@@ -33,8 +33,8 @@ from kardlib.kard.experiment import (
 )
 from kardlib.kard.llm import estimate
 from kardlib.kard.methods import METHODS, main_rows
-from kardlib.models.catalogue import find_model, pinned, without_network
-from kardlib.models.costs import find_shape, forward_flops, training_bytes, training_flops, writing_bytes
+from kardlib.models.catalogue import find_model, find_revision, find_shape, without_network
+from kardlib.models.costs import forward_flops, training_bytes, training_flops, writing_bytes
 from kardlib.retrieval.prebuilt import UNPACKED, cache_folder
 from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings
 
@@ -473,7 +473,7 @@ def list_downloads(experiment: Experiment) -> list[dict[str, Any]]:
         model = find_model(name)
         if model:
             files = ("model.safetensors", "model.safetensors.index.json")
-            revision = pinned(model.name)
+            revision = find_revision(model.name)
             here = revision is not None and any(in_cache(model.name, file, revision) for file in files)
             if name == "minilm" and not here:
                 with suppress(importlib.metadata.PackageNotFoundError):

@@ -21,7 +21,7 @@ from transformers import (
 
 from kardlib.artifacts.store import check_begun, write_json
 from kardlib.data.files import DataError
-from kardlib.models.encoders import Reranker, check_texts, load_reranker, score_pairs
+from kardlib.models.encoders import LateInteraction, check_texts, load_reranker, score_pairs
 from kardlib.models.training import add_lora, find_place, part_of, sum_over_processes
 from kardlib.retrieval.runs import Candidates
 from kardlib.settings import RerankerSettings
@@ -168,7 +168,7 @@ def train_reranker(
 
 
 def batch_loss(
-    reranker: Reranker,
+    reranker: LateInteraction,
     batch: Sequence[tuple[str, Mapping[str, float]]],
     question_ids: Mapping[str, list[int]],
     passage_ids: Mapping[str, list[int]],

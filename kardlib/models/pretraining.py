@@ -182,7 +182,7 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
     Late interaction with a softmax over the passages of the batch (InfoNCE), temperature 0.02 on the mean over question
     tokens: enough to learn which technical term an everyday word stands for, and that names are matched by name.
     """
-    from kardlib.models.encoders import Reranker
+    from kardlib.models.encoders import LateInteraction
 
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
@@ -190,7 +190,7 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
     linear = torch.nn.Linear(128, 128, bias=False)
     torch.nn.init.eye_(linear.weight)
     linear.requires_grad_(False)
-    reranker = Reranker(backbone, linear, tokenizer, 512)
+    reranker = LateInteraction(backbone, linear, tokenizer, 512)
     optimizer = torch.optim.AdamW(backbone.parameters(), lr=lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / 100, (steps - s) / (0.3 * steps), 1.0)
