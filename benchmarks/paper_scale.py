@@ -28,8 +28,8 @@ from kardlib.artifacts.device import describe_device, pick_device
 from kardlib.artifacts.store import provenance
 from kardlib.kard.plan import DEVICES
 from kardlib.kard.student import load_student, train_student, write
-from kardlib.models.catalogue import MODELS
-from kardlib.models.costs import Shape, forward_flops, read_shape, training_flops
+from kardlib.models.catalogue import MODELS, Shape, read_shape
+from kardlib.models.costs import forward_flops, training_flops
 from kardlib.models.encoders import load_reranker, rank
 from kardlib.models.nano import build_tokenizer
 from kardlib.reproduce import watch_memory

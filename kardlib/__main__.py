@@ -1,4 +1,4 @@
-"""The command line `kard`: reproduce, plan, claims, doctor, pretrain-nano."""
+"""The command line `kard`: reproduce, plan, claims, doctor, join, pretrain-nano."""
 
 import argparse
 import importlib.metadata
@@ -17,13 +17,13 @@ import kardlib
 from kardlib.artifacts.device import announce_device
 from kardlib.artifacts.store import REPOSITORY, Store, clear_if_full
 from kardlib.errors import KardError
-from kardlib.settings import GLUE_TASKS, SettingsError, preset
+from kardlib.settings import GLUE_TASKS, NANO, SettingsError, preset
 
-NEEDED_DISK = 5 * 10**9  # bytes; the embedded run with the artifacts of a few changed settings
+NEEDED_DISK = 5 * 10**9  # bytes of the embedded run, and of the artifacts of a few changed settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 2 after an error said in one sentence, 130 when interrupted."""
+    """Run one command; the exit code is its own (0 if all is well), 2 after a KardError, 130 after an interrupt."""
     options = build_parser().parse_args(arguments)
     try:
         with clear_if_full(Path.cwd()):
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `command`, the function that runs it."""
     parser = argparse.ArgumentParser(prog="kard", description="KARD and ReAugKD: reproduce, step through, extend")
     parser.add_argument("--version", action="version", version=kardlib.__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -85,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a run's settings."""
+    """Add the options that choose a run's settings."""
     parser.add_argument("--scale", choices=["smoke", "embedded", "paper"], default="embedded")
     parser.add_argument(
         "--dataset", default="world",
@@ -98,7 +99,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# The commands: each returns its exit code
+
+
 def run_reproduce(options: argparse.Namespace) -> int:
+    """Run the notebooks and print where their report is."""
     from kardlib.reproduce import reproduce  # imported late: papermill takes a second
 
     index = reproduce(
@@ -112,6 +117,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
 
 
 def run_plan(options: argparse.Namespace) -> int:
+    """Print what a run would need."""
     from kardlib.kard.plan import describe_plan, plan
 
     settings = preset(options.scale, options.dataset, options.data_dir)
@@ -121,6 +127,7 @@ def run_plan(options: argparse.Namespace) -> int:
 
 
 def run_claims(options: argparse.Namespace) -> int:
+    """Print the claims with their verdicts from the figures' data."""
     from kardlib.report.claims import describe, judge, read_claims, read_rows  # imported late: seaborn takes seconds
 
     root = Path(os.path.relpath(REPOSITORY))
@@ -132,7 +139,7 @@ def run_claims(options: argparse.Namespace) -> int:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """`"retrieval.k=1"` -> `("retrieval.k", 1)`; what is not JSON is a string. Raises SettingsError."""
+    """`"retrieval.k=1"` -> `("retrieval.k", 1)`; a value that is not JSON is a string. Raises SettingsError."""
     name, equals, value = text.partition("=")
     if not equals:
         raise SettingsError(f"--set {text} has no value: write --set {text}=VALUE")
@@ -143,7 +150,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def run_doctor(_: argparse.Namespace) -> int:
-    """Exit code 1 if something would not work."""
+    """Print what is installed and what would not work; the exit code is 1 if anything would not."""
     problems = [*check_packages(), *check_java(), *check_device(), *check_disk(), *check_nano_models()]
     print("\nwould not work:" if problems else "\neverything that the embedded scale needs is here")
     for problem in problems:
@@ -152,12 +159,9 @@ def run_doctor(_: argparse.Namespace) -> int:
 
 
 def check_packages() -> list[str]:
-    """Print every package that this project needs with its version; return what is missing or does not fit."""
+    """Print the version of every package that this project needs; the problems are those missing or unfit."""
     print(f"python {sys.version.split()[0]}")
-    problems = (
-        [] if sys.version_info >= (3, 11) else ["Python is older than 3.11: make the environment with a newer one"]
-    )
-    pyproject = REPOSITORY / "pyproject.toml"
+    problems, pyproject = list[str](), REPOSITORY / "pyproject.toml"
     if pyproject.exists():
         lines = tomllib.loads(pyproject.read_text("utf-8"))["project"].get("dependencies", [])
     else:
@@ -177,6 +181,7 @@ def check_packages() -> list[str]:
 
 
 def check_java() -> list[str]:
+    """Print which Java Lucene would run on; the problem is that there is none."""
     from kardlib.retrieval.lucene import find_java
 
     try:
@@ -189,6 +194,7 @@ def check_java() -> list[str]:
 
 
 def check_device() -> list[str]:
+    """Print the device that models would run on; the problem is that torch cannot be imported."""
     try:
         announce_device()
     except ImportError as error:
@@ -197,6 +203,7 @@ def check_device() -> list[str]:
 
 
 def check_disk() -> list[str]:
+    """Print the store's free disk; the problem is less than `NEEDED_DISK`."""
     root = Store().root.resolve()
     free = shutil.disk_usage(next(folder for folder in [root, *root.parents] if folder.exists())).free
     print(f"disk: {free / 1e9:.0f} GB free for artifacts")
@@ -208,18 +215,16 @@ def check_disk() -> list[str]:
 
 
 def check_nano_models() -> list[str]:
-    folder, settings = Path(__file__).parent / "nano_models", preset()
-    present = {path.parent.name for path in folder.glob("*/config.json")}
+    """Print the nano models of this installation; the problem is that the embedded scale lacks some."""
+    settings, present = preset(), {path.parent.name for path in NANO.glob("*/config.json")}
     print(f"nano models: {', '.join(sorted(present)) or 'none'}")
     missing = sorted({*settings.students, settings.student.model, settings.reranker.model} - present)
-    return (
-        [f"the nano models {', '.join(missing)} are missing: install again or run kard pretrain-nano"]
-        if missing
-        else []
-    )
+    names = ", ".join(missing)
+    return [f"the nano models {names} are missing: install again or run kard pretrain-nano"] if missing else []
 
 
 def run_pretrain_nano(options: argparse.Namespace) -> int:
+    """Train the nano models, or write their cards alone."""
     from kardlib.models.pretraining import pretrain_all
 
     pretrain_all(options.work, options.models, bf16=options.bf16, cards_only=options.cards)

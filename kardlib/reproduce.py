@@ -1,12 +1,11 @@
-"""Papermill over the notebooks, in order, each in its own kernel; executed copies, pages and an index under `runs/`.
+"""Papermill over the notebooks, in order, each in its own kernel; executed copies and their report go to `runs/`.
 
-What is finished is kept in the store, so that a run that was stopped goes on by starting it again.
+The store keeps what is finished: a run that was stopped goes on when it is started again.
 """
 
 import ast
 import contextlib
 import difflib
-import html
 import os
 import re
 import tempfile
@@ -14,10 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import quote
 
 import nbformat
 import papermill
@@ -31,34 +29,20 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from kardlib.artifacts.engine import check_ray, choose_engine
-from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now, provenance
+from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now
 from kardlib.errors import KardError
+from kardlib.report.page import WAITING, Result, format_scorecard, read_result, write_index, write_page
 from kardlib.settings import GLUE_TASKS, preset
 
-SCORECARD = "14_"  # reads the figures' data, so it waits for all other notebooks
-WAITING = "<p>It follows when the notebooks have ended.</p>"
-LARGEST = 400_000  # bytes of a published notebook
+SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
+MAX_BYTES = 400_000  # of a published notebook
 IMAGES = ("image/png", "image/jpeg", "application/pdf")  # outputs in base64
-ABSOLUTE = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 class ReproduceError(KardError, RuntimeError):
-    """The notebooks cannot be run as asked, or one of them failed."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """How the run of a notebook ended; kept in the metadata of its executed copy."""
-
-    notebook: str  # its name without ".ipynb"
-    status: str = "not run"  # or "done", "failed"
-    seconds: float = 0.0
-    peak_bytes: int = 0
-    error: str = ""
-    date: str = ""
-    figures: Sequence[str] = ()  # PNG files that it wrote, as paths from the run's folder
-    artifacts: Sequence[str] = ()  # names of all that it needed, made by it or there before
+    """The notebooks cannot be run as asked, or one of them failed or is not fit to be published."""
 
 
 def reproduce(
@@ -78,30 +62,21 @@ def reproduce(
 ) -> Path:
     """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{scale}-{dataset}/index.html`.
 
-    `only` and `start` are notebook numbers ("03"); without `only` a real dataset runs those notebooks that apply to it.
-    `force` builds every artifact that these notebooks need once more; what they do not need stays. `publish` copies the
-    executed notebooks back to `root/notebooks`, cleaned, once all have run. Figures go to `root/figures` at the
-    embedded scale with settings as they are, else into the run's folder. `at_once` notebooks run side by side: one
-    draws while another trains. `engine` and `address` say who makes artifacts, as in `engine.choose_engine`. After the
-    first notebook that fails no other is started. Raises ReproduceError, SettingsError, StoreError, EngineError.
+    `only` and `start` are numbers of notebooks ("03"); without `only`, a dataset runs the notebooks that apply to it.
+    `force` builds all artifacts that these notebooks need again. `publish` copies the executed notebooks, cleaned, back
+    to `root/notebooks` once all have run. Figures go to `root/figures` at the embedded scale without overrides, else
+    into the run's folder. `at_once` notebooks run side by side: one draws while another trains. `engine` and `address`
+    are those of `artifacts.engine.choose_engine`. After a notebook has failed, no other is started. Raises
+    ReproduceError, SettingsError, StoreError, EngineError.
     """
     overrides = dict(overrides or {})
-    preset(scale, dataset, data_dir).override(overrides)  # a wrong setting is an error before anything runs
-    if publish and ((scale, dataset) != ("embedded", "world") or overrides):
-        raise ReproduceError(
-            "only the embedded scale on the closed world, with settings as they are, is published: "
-            "leave out --publish, or --scale, --dataset and --set"
-        )
-    if data_dir is not None and not Path(data_dir).is_dir():
-        raise ReproduceError(f"there is no folder {data_dir}: correct --data-dir")
-    engine, address = choose_engine(engine, address)
-    if engine == "ray":
-        check_ray(address)
+    check_request(scale, dataset, data_dir, overrides, publish)
+    environment = kernel_environment(engine, address, force)
     notebooks = choose_notebooks(root / "notebooks", only, start)
     notebooks = [path for path in notebooks if only or applies(path.name[:2], dataset)]
     run = root / "runs" / re.sub(r"[^\w.-]+", "_", f"{scale}-{dataset}")
     figures = root / "figures" if scale == "embedded" and not overrides else run / "figures"
-    parameters = {  # paths as seen from the notebooks' folder, where kernels run
+    parameters = {  # paths are relative to the notebooks' folder, where kernels run
         "scale": scale,
         "dataset": dataset,
         "data_dir": data_dir and os.path.relpath(data_dir, root / "notebooks"),
@@ -110,16 +85,6 @@ def reproduce(
     }
     for notebook in notebooks:
         check_parameters(notebook, parameters)
-    store = Store()
-    environment = {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
-        "KARD_STORE": store.url or str(store.root.resolve()),  # as it is from here, not from the notebooks' folder
-        "KARD_CACHE": str(store.root.resolve()),  # what counts where the store is a URL
-        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),  # numpy's, which would wait by spinning
-        "KARD_ENGINE": engine,
-        "KARD_RAY_ADDRESS": address,
-        "JPY_SESSION_NAME": "",  # nobody watches, also where this was started from a notebook
-    } | ({"KARD_FORCE": now()} if force else {})
     results = {path.stem: read_result(run / path.name) for path in choose_notebooks(root / "notebooks")}
     failed = None
     for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment):
@@ -131,16 +96,30 @@ def reproduce(
         copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
         raise ReproduceError(f"{failed.error} (see {copy}; finished work is kept)")
     if publish:
-        publish_notebooks([run / notebook.name for notebook in notebooks], root / "notebooks", root)
-        if (root / "README.md").is_file():
-            from kardlib.report.gallery import refresh_readme
-
-            refresh_readme(root / "README.md", root / "figures")
+        publish_notebooks([run / notebook.name for notebook in notebooks], root)
     return index
 
 
+# What is asked
+
+
+def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Mapping[str, Any], publish: bool) -> None:
+    """Raise SettingsError or ReproduceError before anything runs if settings, folder or publishing do not fit."""
+    preset(scale, dataset, data_dir).override(overrides)
+    if publish and ((scale, dataset) != ("embedded", "world") or overrides):
+        raise ReproduceError(
+            "only the embedded scale on the closed world, with settings as they are, is published: "
+            "leave out --publish, or --scale, --dataset and --set"
+        )
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise ReproduceError(f"there is no folder {data_dir}: correct --data-dir")
+
+
 def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") -> list[Path]:
-    """The notebooks `NN_*.ipynb` of a folder in order, cut to the numbers in `only` and to those from `start` on."""
+    """The notebooks `NN_*.ipynb` of a folder, in order: those with numbers in `only`, from `start` on.
+
+    Raises ReproduceError for a number without notebook, or if no notebook is left.
+    """
     numbers = {path: path.name[:2] for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
     if not numbers:
         raise ReproduceError(f"there are no notebooks NN_*.ipynb in {folder}: run from a checkout of the repository")
@@ -156,7 +135,7 @@ def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") ->
 
 
 def applies(number: str, dataset: str) -> bool:
-    """Whether a notebook has something to say on a dataset.
+    """Whether a notebook runs on a dataset unless the user names it.
 
     13 sorts texts into classes, 15 is about your own data, and 16 trains four more rerankers for each seed.
     """
@@ -183,11 +162,12 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
 
 
 def find_cell(notebook: NotebookNode, tag: str) -> NotebookNode | None:
+    """The first cell with a tag, None if there is none."""
     return next((cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])), None)
 
 
 def read_assignments(source: str) -> dict[str, str]:
-    """Name -> its value as normalized source, of every plain assignment `name = value`. Raises SyntaxError."""
+    """Name -> value as normalized source, of all assignments `name = value` in a cell. Raises SyntaxError."""
     values: dict[str, str] = {}
     for statement in ast.parse(source).body:
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
@@ -196,10 +176,31 @@ def read_assignments(source: str) -> dict[str, str]:
     return values
 
 
-def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> Iterator[Result]:
-    """The results of `run_notebook`, `at_once` side by side, as they end; none is started after one has failed.
+# The run
 
-    The scorecard's notebook is the last to start, once all others have ended.
+
+def kernel_environment(engine: str, address: str, force: bool) -> dict[str, str]:
+    """The environment variables of the kernels. Raises EngineError if the engine is unknown or cannot be reached."""
+    engine, address = choose_engine(engine, address)
+    if engine == "ray":
+        check_ray(address)
+    store = Store()
+    environment = {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
+        "KARD_STORE": store.url or str(store.root.resolve()),  # kernels run in another folder
+        "KARD_CACHE": str(store.root.resolve()),  # counts if the store is a URL
+        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),  # numpy's threads wait by spinning
+        "KARD_ENGINE": engine,
+        "KARD_RAY_ADDRESS": address,
+        "JPY_SESSION_NAME": "",  # nobody watches, even if a notebook called this
+    }
+    return environment | ({"KARD_FORCE": now()} if force else {})
+
+
+def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> Iterator[Result]:
+    """The results of `run_notebook` as they end, `at_once` side by side; none is started after one has failed.
+
+    The scorecard's notebook starts once all others have ended.
     """
     waiting = sorted(notebooks, key=lambda path: path.name.startswith(SCORECARD))
     running, failed = set[Future[Result]](), False
@@ -213,7 +214,7 @@ def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> I
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 failed = failed or any(future.result().status == "failed" for future in done)
                 yield from (future.result() for future in done)
-        except BaseException:  # interrupted: kernels are in sessions of their own, where no Ctrl-C reaches them
+        except BaseException:  # an interrupt: kernels have sessions of their own, where no Ctrl-C reaches them
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     process.kill()
@@ -223,14 +224,14 @@ def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> I
 def run_notebook(
     notebook: Path, parameters: Mapping[str, Any], run: Path, figures: Path, environment: Mapping[str, str]
 ) -> Result:
-    """Execute one notebook; write its copy and its page into the folder `run`, also if a cell fails."""
+    """Execute one notebook; write its copy and its page into the folder `run`, even if a cell fails."""
     name, start, began = notebook.stem, time.monotonic(), time.time_ns()
     source = nbformat.read(notebook, as_version=4)
     cells = [c for c in source.cells if c.cell_type == "code" and c.source.strip()]
     count = sum("injected-parameters" not in c.metadata.get("tags", []) for c in cells) + 1  # papermill injects one
     at = 0
 
-    def report(cell: NotebookNode, **_: Any) -> None:
+    def print_progress(cell: NotebookNode, **_: Any) -> None:
         nonlocal at
         if cell.cell_type == "code" and cell.source.strip():
             at += 1
@@ -243,8 +244,8 @@ def run_notebook(
             try:
                 papermill.execute_notebook(
                     str(notebook), str(copy), dict(parameters), kernel_name="python3", language="python",
-                    progress_bar=False, on_cell_start=report, kernel_manager_class=kernel,
-                    shutdown_kernel="immediate",  # to tear down what was imported takes a kernel most of a second
+                    progress_bar=False, on_cell_start=print_progress, kernel_manager_class=kernel,
+                    shutdown_kernel="immediate",  # else a kernel takes most of a second to tear down its modules
                 )  # fmt: skip
             except PapermillExecutionError as error:
                 last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
@@ -271,10 +272,10 @@ def run_notebook(
 
 
 def kernel_of_this_python(environment: Mapping[str, str], folder: Path) -> type[AsyncKernelManager]:
-    """A kernel manager that starts the interpreter that runs this, whatever kernels are installed as "python3".
+    """A class of kernel managers that start this interpreter, whatever kernel is installed as "python3".
 
-    It runs in `folder`: papermill would move this whole process there, and with it the notebooks that run beside. Its
-    attribute `started` lists those that were made of it.
+    Kernels run in `folder`: papermill would move this whole process there, and with it the other running notebooks. The
+    attribute `started` lists the managers that were made.
     """
     spec = KernelSpec(**get_kernel_dict(), env=dict(environment))
 
@@ -289,10 +290,10 @@ def kernel_of_this_python(environment: Mapping[str, str], folder: Path) -> type[
             await self._async_start_kernel(**options, cwd=str(folder))
 
         async def _async_interrupt_kernel(self) -> None:
-            if not self.shutting_down:  # else a kernel that is about to end complains of the interrupt
+            if not self.shutting_down:  # a kernel that is about to end would complain
                 await super()._async_interrupt_kernel()
 
-        def _transport_encryption_default(self) -> str:  # without it the kernel warns that others could listen
+        def _transport_encryption_default(self) -> str:  # else the kernel warns that others could listen
             return "auto" if zmq.has("curve") else "disabled"
 
         @property
@@ -304,10 +305,10 @@ def kernel_of_this_python(environment: Mapping[str, str], folder: Path) -> type[
 
 @contextlib.contextmanager
 def watch_memory(started: Callable[[], Sequence[int | None]]) -> Iterator[list[int]]:
-    """A list whose only element is the peak, in bytes, of the resident memory of processes and what they started.
+    """A list of one number: the peak, in bytes, of the resident memory of processes and of those that they started.
 
-    `started()` gives their ids and is asked again and again; None is one that has not begun. The processes' sizes are
-    summed, so that pages which they share count more than once.
+    `started()` gives their ids, with None for one that has not begun, and is called every 0.2 s. Sizes are summed, so a
+    page that processes share counts more than once.
     """
     peak, ended = [0], threading.Event()
 
@@ -315,7 +316,7 @@ def watch_memory(started: Callable[[], Sequence[int | None]]) -> Iterator[list[i
         while not ended.wait(0.2):
             size = 0
             for id in filter(None, started()):
-                with contextlib.suppress(psutil.Error):  # it, or one that it started, has ended
+                with contextlib.suppress(psutil.Error):  # a process has ended
                     process = psutil.Process(id)
                     size += sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
             peak[0] = max(peak[0], size)
@@ -329,127 +330,28 @@ def watch_memory(started: Callable[[], Sequence[int | None]]) -> Iterator[list[i
         thread.join()
 
 
-def write_page(notebook: NotebookNode, path: Path) -> None:
-    from nbconvert import HTMLExporter  # imported late: it takes a second
-
-    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-    with atomic_write(path) as temporary:
-        temporary.write_text(page, "utf-8")
+# Publishing
 
 
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
-table {{ border-collapse: collapse }}
-td, th {{ padding: .2em 1em .2em 0; text-align: left; vertical-align: top }}
-img {{ max-width: 100% }}
-.failed {{ font-weight: bold }}
-</style>
-<h1>{title}</h1>
-<p>{origin}</p>
-<table>
-<tr><th>notebook<th>status<th>time<th>peak memory<th>artifacts<th>finished<th>
-{rows}
-</table>
-<h2>Scorecard</h2>
-{scorecard}
-{figures}
-</html>
-"""
+def publish_notebooks(copies: Sequence[Path], root: Path) -> None:
+    """Replace the notebooks of `root/notebooks` by executed copies, cleaned, and refresh the README's tables.
 
-
-def write_index(run: Path, results: Sequence[Result], scorecard: str) -> Path:
-    """Write `run/index.html`, a row for each notebook."""
-    origin = provenance()
-    facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
-    facts += [f"commit {origin['commit']}{', changed' if origin['dirty'] else ''}"] if "commit" in origin else []
-    page = PAGE.format(
-        title=html.escape(f"kard reproduce: {run.name}"),
-        origin=html.escape(" · ".join(facts)),
-        rows="\n".join(format_row(result, results) for result in results),
-        scorecard=scorecard,
-        figures="\n".join(format_figure(path) for path in dict.fromkeys(f for r in results for f in r.figures)),
-    )
-    with atomic_write(run / "index.html") as temporary:
-        temporary.write_text(page, "utf-8")
-    return run / "index.html"
-
-
-def read_result(copy: Path) -> Result:
-    """What an executed copy says about its run; "not run" where there is none, or one that another version made."""
-    try:
-        return Result(**nbformat.read(copy, as_version=4).metadata["kard"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return Result(copy.stem)
-
-
-def format_row(result: Result, results: Sequence[Result]) -> str:
-    name = html.escape(result.notebook)
-    if result.status == "not run":
-        return f"<tr><td>{name}<td>not run"
-    link = quote(result.notebook)
-    cells = [
-        f'<a href="{link}.html">{name}</a>',
-        f'<span class="{html.escape(result.status)}">{html.escape(result.status)}</span>',
-        f"{result.seconds:.0f} s",
-        f"{result.peak_bytes / 2**20:.0f} MiB",
-        html.escape(describe_sharing(result, results)),
-        html.escape(result.date[:16].replace("T", " ")) + " UTC",
-        f'<a href="{link}.ipynb">executed notebook</a><br>{html.escape(result.error)}',
-    ]
-    return "<tr>" + "".join(f"<td>{cell}" for cell in cells)
-
-
-def describe_sharing(result: Result, results: Sequence[Result]) -> str:
-    """How many artifacts a notebook needed, and how many of them each earlier notebook had needed too."""
-    parts, seen = [f"{len(result.artifacts)}"], set[str]()
-    for other in results[: results.index(result)]:
-        if shared := {*result.artifacts} & {*other.artifacts} - seen:
-            parts.append(f"{len(shared)} shared with {other.notebook[:2]}")
-            seen |= shared
-    return ", ".join(parts)
-
-
-def format_scorecard(figures: Path) -> str:
-    """The claims with their verdicts; a sentence where they cannot be read, for a report is written all the same."""
-    from kardlib.report.claims import (  # imported late: seaborn takes a second
-        judge,
-        read_claims,
-        read_rows,
-        summarize,
-        tally,
-    )
-
-    try:
-        scorecard = judge(read_claims(), read_rows([figures] if figures.is_dir() else []))
-    except KardError as error:
-        return f"<p>{html.escape(str(error))}</p>"
-    table = summarize(scorecard)
-    lines = ["<tr>" + "".join(f"<th>{html.escape(name)}" for name in table)]
-    for cells in table.itertuples(index=False):
-        lines.append("<tr>" + "".join("<td>" + html.escape(cell).replace("\n", "<br>") for cell in cells))
-    return "\n".join([f"<p>{html.escape(tally(scorecard))}</p>", "<table>", *lines, "</table>"])
-
-
-def format_figure(path: str) -> str:
-    return f'<h2>{html.escape(Path(path).stem)}</h2>\n<img src="{quote(path)}" alt="{html.escape(Path(path).stem)}">'
-
-
-def publish_notebooks(copies: Sequence[Path], notebooks: Path, root: Path) -> None:
-    """Put the executed copies, cleaned, in the place of the notebooks: all of them or, if one is refused, none."""
+    Raises ReproduceError if one copy is refused, and then replaces none.
+    """
     cleaned = {copy.name: clean_notebook(nbformat.read(copy, as_version=4), copy.name, root) for copy in copies}
     for name, text in cleaned.items():
-        with atomic_write(notebooks / name) as temporary:
+        with atomic_write(root / "notebooks" / name) as temporary:
             temporary.write_text(text, "utf-8")
+    if (root / "README.md").is_file():
+        from kardlib.report.gallery import refresh_readme
+
+        refresh_readme(root / "README.md", root / "figures")
 
 
 def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
-    """The text of an executed notebook without traces of the machine: paths, times, widget state, runner metadata.
+    """The text of an executed notebook without traces of the machine: paths, times, widget state, papermill's metadata.
 
-    Raises ReproduceError if an absolute path remains or the text is larger than `LARGEST` bytes.
+    Raises ReproduceError if an absolute path remains, or if the text is larger than `MAX_BYTES`.
     """
     default, injected = find_cell(notebook, "parameters"), find_cell(notebook, "injected-parameters")
     if default and injected and read_assignments(injected.source).items() <= read_assignments(default.source).items():
@@ -466,44 +368,37 @@ def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
             cell.execution_count = count if cell.execution_count is not None else None
             for output in cell.outputs:
                 clean_output(output, cell.execution_count, root)
-        for text in [cell.source, *find_strings(cell.get("outputs", []))]:
-            if found := ABSOLUTE.search(COLOURS.sub("", text)):
+        for holder, key in [(cell, "source"), *find_strings(cell.get("outputs", []))]:
+            if found := ABSOLUTE_PATH.search(COLOURS.sub("", holder[key])):
                 raise ReproduceError(
                     f"{name} is not published: it holds the absolute path {found[0]}; print no such path"
                 )
     text = nbformat.writes(nbformat.from_dict(notebook)) + "\n"
-    if len(text.encode()) > LARGEST:
-        size = f"{len(text.encode()) / 1000:.0f} KB, more than {LARGEST / 1000:.0f}"
+    if len(text.encode()) > MAX_BYTES:
+        size = f"{len(text.encode()) / 1000:.0f} KB, more than {MAX_BYTES / 1000:.0f}"
         raise ReproduceError(f"{name} is not published: it is {size}; show fewer or smaller outputs")
     return text
 
 
 def clean_output(output: NotebookNode, execution_count: int | None, root: Path) -> None:
+    """Number a cell's output, and remove its widget state and its paths below `root` and the home folder, in place."""
     if "execution_count" in output:
         output.execution_count = execution_count
     data = output.get("data", {})
     for widget in [kind for kind in data if kind.startswith("application/vnd.jupyter.widget")]:
         del data[widget]
-    places = {str(root): ".", str(root.resolve()): ".", str(Path.home()): "~"}
-    for place, short in places.items():
-        if len(place) > 1:  # a home at the root of the disk is in every path
-            pattern = re.compile(re.escape(place) + r"(?![\w-])")
-            replace_strings(output, lambda text, p=pattern, s=short: p.sub(s, text))  # type: ignore[misc]
+    folders = {str(root): ".", str(root.resolve()): ".", str(Path.home()): "~"}
+    for folder, short in folders.items():
+        if len(folder) > 1:  # a home at the root of the disk is part of every path
+            pattern = re.compile(re.escape(folder) + r"(?![\w-])")
+            for holder, key in find_strings(output):
+                holder[key] = pattern.sub(short, holder[key])
 
 
-def replace_strings(node: Any, change: Callable[[str], str]) -> None:
-    """Apply `change` to every string in nested dicts and lists, in place; images stay as they are."""
+def find_strings(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Every string in nested dicts and lists, as its holder and its key there; images do not count."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node):
         if isinstance(value, str) and key not in IMAGES:
-            node[key] = change(value)
-        elif isinstance(value, dict | list):
-            replace_strings(value, change)
-
-
-def find_strings(node: Any) -> Iterator[str]:
-    """Every string in nested dicts and lists but images."""
-    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-        if isinstance(value, str) and key not in IMAGES:
-            yield value
+            yield node, key
         elif isinstance(value, dict | list):
             yield from find_strings(value)

@@ -1,6 +1,6 @@
 """Every knob of the suite, validated, in plain names; comments give the papers' symbols.
 
-`preset(scale, dataset)` returns the settings of one of the three scales; a notebook changes single knobs with
+`preset(scale, dataset)` returns the settings of one scale; a notebook changes single knobs with
 `settings.override({"retrieval.k": 1})`. A misspelt name or a value out of range is an error before anything runs.
 """
 
@@ -22,11 +22,11 @@ Scale = Literal["smoke", "embedded", "paper"]
 
 
 class SettingsError(KardError, ValueError):
-    """A setting that does not exist or is out of range; the message is one sentence that says which and what fits."""
+    """A setting does not exist or is out of range; the message is one sentence that says which one and what fits."""
 
 
 class Group(BaseModel):
-    """Settings that belong together: frozen, so that what is run is what was named, and closed to unknown names."""
+    """Settings that belong together: frozen, so that a run uses what it was named by, and closed to unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,13 +54,13 @@ class KnowledgeSettings(Group):
     k1: float = Field(0.9, ge=0)
     b: float = Field(0.4, ge=0, le=1)
     threads: int = Field(2, ge=1)
-    index: str | None = None  # a prebuilt index's name or a Lucene index's folder; None: built from the passages
+    index: str | None = None  # a prebuilt index's name or a Lucene index's folder; None: build one from the passages
 
 
 class TeacherSettings(Group):
     """Rationales: how many per question are used (`l`), which are kept, and the chat server that writes them, if any.
 
-    The server's key is no setting: it stands in the environment variable that `key_variable` names.
+    The server's key is no setting: the environment variable that `key_variable` names holds it.
     """
 
     rationales: int = Field(3, ge=1, le=20)  # l
@@ -73,18 +73,18 @@ class TeacherSettings(Group):
     key_variable: str = Field("OPENAI_API_KEY", pattern="^[A-Z][A-Z0-9_]*$")
     temperature: float = Field(0.7, gt=0, le=2)  # above 0: `l` rationales of a question should differ
     max_tokens: int = Field(512, ge=1)  # of one rationale
-    limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # some models know the second one only
-    concurrency: int = Field(8, ge=1, le=256)  # requests under way at once
-    timeout: float = Field(120, gt=0)  # seconds without an answer
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # some servers know only the second one
+    concurrency: int = Field(8, ge=1, le=256)  # requests at once
+    timeout: float = Field(120, gt=0)  # seconds to wait for an answer
     retries: int = Field(6, ge=0, le=20)  # of one request; the last of 6 comes about 20 s after the first try
     price_in: float = Field(0, ge=0)  # dollars for a million tokens read
     price_out: float = Field(0, ge=0)  # dollars for a million tokens written
-    spending_limit: float | None = Field(None, gt=0)  # dollars, for all that this model has written here
+    spending_limit: float | None = Field(None, gt=0)  # dollars, for all that the model has written into this store
 
     @model_validator(mode="after")
     def _server_is_complete(self) -> Self:
         if self.base_url is not None:
-            if not is_plain_url(self.base_url):
+            if not _is_plain_url(self.base_url):
                 raise ValueError(
                     "teacher.base_url must be a plain address such as http://localhost:8000/v1, without user, "
                     "password or key: a key belongs in the environment"
@@ -96,10 +96,11 @@ class TeacherSettings(Group):
         return self
 
 
-def is_plain_url(text: str) -> bool:
+def _is_plain_url(text: str) -> bool:
+    """Whether a text is an http(s) URL with a host, and without user, password, query or fragment."""
     try:
         url = urlsplit(text)
-        _ = url.port  # read late, and wrong ports with it
+        _ = url.port  # a wrong port is an error only when it is asked for
     except ValueError:
         return False
     return (
@@ -137,7 +138,7 @@ class RerankerSettings(Group):
     sampled: int = Field(4, ge=1)  # per step, of each of the two kinds
     tau_1: float = Field(1.0, gt=0)  # temperature of the target Q
     tau_2: float = Field(1.0, gt=0)  # temperature of the model P
-    # Three switches to what the released code does instead of the paper (notebook 16):
+    # Three switches from the paper to the released code (notebook 16):
     loss: Literal["kl", "cross_entropy"] = "kl"  # cross-entropy: on the best candidate alone
     temperatures: Literal["constant", "falling"] = "constant"  # falling: on a line through 0 at `warmup` of the steps
     passage_gradient: bool = True  # whether passages are encoded with gradient, or questions alone
@@ -168,11 +169,9 @@ class StudentSettings(Group):
     steps: int | None = Field(None, ge=1)  # train for so many steps instead of so many epochs
     warmup: float = Field(0.05, ge=0, lt=1)
     lora: bool = False  # train low-rank updates alone: r 16, alpha 32, dropout 0.1 on query and value
-    gradient_checkpointing: bool = (
-        False  # compute activations again instead of keeping them: less memory, a third slower
-    )
+    gradient_checkpointing: bool = False  # compute activations again, not keep them: less memory, a third slower
     max_source_tokens: int = Field(512, ge=8)
-    truncation_side: Literal["right", "left"] = "right"  # where a longer source is cut
+    truncation_side: Literal["right", "left"] = "right"  # the end at which a longer source is cut
     max_new_tokens: int = Field(160, ge=2)
     generation_batch: int = Field(100, ge=1)
     samples: int = Field(1, ge=1)  # 1: greedy; more: majority vote over samples
@@ -180,18 +179,18 @@ class StudentSettings(Group):
     top_p: float = Field(0.95, gt=0, le=1)
 
     def of_training(self) -> dict[str, Any]:
-        """What a student's weights depend on, besides its examples and its seed."""
+        """The settings that a student's weights depend on, besides its examples and its seed."""
         others = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
         return self.model_dump(exclude=others)
 
     def of_writing(self) -> dict[str, Any]:
-        """What its texts depend on, besides its weights and what it is asked."""
+        """The settings that a student's texts depend on, besides its weights and its sources."""
         limits = {"max_source_tokens", "truncation_side", "max_new_tokens"}
         return self.model_dump(include=limits | {"samples", "top_k", "top_p"})
 
 
 class DaptSettings(Group):
-    """Domain-adaptive pretraining: the student is first trained on passages alone, to restore masked spans."""
+    """Domain-adaptive pretraining: the student first learns to restore masked spans of passages."""
 
     corpus: Literal["own", "neighbour"] = "own"  # the knowledge base itself, or that of a neighbouring world
     masked: float = Field(0.15, gt=0, lt=1)  # share of words
@@ -204,7 +203,7 @@ class MemorizationSettings(Group):
     """The next-symbol task of KARD's Section 3: the middle of every sweep, and the network of fixed size."""
 
     seed: int = Field(0, ge=0)
-    draws: int = Field(20, ge=2)  # of strings and samples; every interval is over them
+    draws: int = Field(20, ge=2)  # of strings and samples; intervals are over these draws
     strings: int = Field(256, ge=16, le=1024)  # N
     bits: int = Field(64, ge=8, le=1024)  # d
     irrelevant: int = Field(256, ge=0, le=1024)  # R
@@ -221,12 +220,13 @@ class MemorizationSettings(Group):
     lr: float = Field(0.01, gt=0)
 
 
-Losses = tuple[Literal["label", "soft", "relational", "rkd"], ...]  # what a student of ReAugKD's table learns from
+Losses = tuple[Literal["label", "soft", "relational", "rkd"], ...]  # those that a student of ReAugKD's table minimises
 
 
 class ReAugKDSettings(Group):
-    """The second paper. Its values are not public, so defaults are BERT's usual ones on GLUE; symbols are those of
-    `reaugkd.py`. `ks`, `taus` and `betas` are what is tried on the development split, never on the reported one.
+    """The second paper. Its values are not public, so defaults are BERT's usual ones on GLUE.
+
+    `ks`, `taus` and `betas` span a grid that is tried on the development split, never on the reported one.
     """
 
     teacher: str = "bert-nano"  # backbone: a nano model's name, "minilm", a folder, or a Hub id
@@ -235,10 +235,10 @@ class ReAugKDSettings(Group):
     student: str | None = None  # another backbone; None: the teacher's, before its fine-tuning
     student_revision: str | None = None
     student_layers: tuple[int, ...] | None = None  # None: every second layer of the teacher's, all of another backbone
-    pooling: Literal["cls", "mean"] = "cls"  # which of the last layer's vectors are a text's embedding
+    pooling: Literal["cls", "mean"] = "cls"  # of the last layer's vectors, into a text's embedding
     train_words: bool = True  # whether the word vectors are trained too
     train: int | None = Field(None, ge=2)  # train on so many examples; None: on all (of the world: 2,000)
-    dev: int = Field(1000, ge=1)  # examples taken off the training set to choose on, at most a tenth of it
+    dev: int = Field(1000, ge=1)  # training examples set aside to choose on, at most a tenth of them
     max_tokens: int = Field(128, ge=8)
     batch: int = Field(32, ge=2)
     warmup: float = Field(0.06, ge=0, lt=1)
@@ -260,24 +260,26 @@ class ReAugKDSettings(Group):
 
     @model_validator(mode="after")
     def _grids_fit(self) -> Self:
-        for name, values, fits, range in (
+        for name, values, fits, allowed in (
             ("ks", self.ks, all(k >= 1 for k in self.ks), "at least 1"),
             ("taus", self.taus, all(tau > 0 for tau in self.taus), "above 0"),
             ("betas", self.betas, all(0 <= beta <= 1 for beta in self.betas), "between 0 and 1"),
         ):
             if not fits:
-                raise ValueError(f"reaugkd.{name} = {list(values)}: every value must be {range}")
+                raise ValueError(f"reaugkd.{name} = {list(values)}: every value must be {allowed}")
         return self
 
 
 class RagSettings(Group):
-    """A dual encoder trained with the student. Defaults are those of RAG and DPR (Lewis, Karpukhin et al. 2020)."""
+    """RAG: a dual encoder trained with the student. Defaults are those of RAG (Lewis et al. 2020) and DPR (Karpukhin
+    et al. 2020).
+    """
 
-    model: str = "bert-nano"  # both encoders start from it: named as the reranker's, or a trained retriever's folder
+    model: str = "bert-nano"  # where both encoders start: named as the reranker's, or a trained retriever's folder
     revision: str | None = None  # pins a Hub id
-    pooling: Literal["cls", "mean"] = "cls"  # how tokens become one vector: the first one, or the mean
+    pooling: Literal["cls", "mean"] = "cls"  # of the tokens' vectors, into a text's embedding
     tau: float = Field(1.0, gt=0)  # temperature of p(z | x)
-    passages: int = Field(5, ge=1)  # passages z marginalised over, each read alone
+    passages: int = Field(5, ge=1)  # passages z that are marginalised over; the student reads each alone
     refresh: int = Field(200, ge=1)  # steps between two encodings of all passages
     lr: float = Field(1e-5, gt=0)  # of the retriever; the student's is student.lr
     epochs: int = Field(3, ge=1)  # each takes every question once, with one of its rationales
@@ -285,7 +287,8 @@ class RagSettings(Group):
     questions: int | None = Field(None, ge=1)  # train on the first so many questions; None: on all
     warmup: float = Field(0.05, ge=0, lt=1)
     max_tokens: int = Field(256, ge=8)
-    contrastive_lr: float = Field(1e-5, gt=0)  # these four: of the training that starts the warm variant
+    # The contrastive training from which the warm variant starts:
+    contrastive_lr: float = Field(1e-5, gt=0)
     contrastive_questions: int | None = Field(None, ge=1)
     contrastive_epochs: int = Field(40, ge=1)
     contrastive_batch: int = Field(128, ge=2)
@@ -303,15 +306,15 @@ class ComputeSettings(Group):
 
 
 class RunSettings(Group):
-    """All of a run. `seeds` and `students` span the grid of the main table."""
+    """All settings of a run. `seeds` and `students` span the grid of the main table."""
 
     scale: Scale = "embedded"
     dataset: str = "world"  # "world", "own", of KARD's release "obqa", "strategyqa", "medqa_usmle_hf", or a GLUE task
-    data_dir: str | None = None  # holds `kard/` and `kb/`, your own files, or `glue/`; None: the world, or the Hub
+    data_dir: str | None = None  # with `kard/` and `kb/`, your own files, or `glue/`; None: the world, or the Hub
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     students: tuple[str, ...] = Field(("t5-nano-small", "t5-nano-base", "t5-nano-large"), min_length=1)
     answer: Literal["parsed", "last_letter"] = "parsed"  # how an answer is read; last_letter: as released
-    test_prompt: Literal["same", "passages_first"] = "same"  # as in training, or a mismatch like the released code's
+    test_prompt: Literal["same", "passages_first"] = "same"  # as in training, or another one as in the released code
     world: WorldSettings = WorldSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
     teacher: TeacherSettings = TeacherSettings()
@@ -354,7 +357,7 @@ class RunSettings(Group):
 
 
 def validate(group: type[G], values: Mapping[str, Any]) -> G:
-    """`group(**values)` with pydantic's report turned into one sentence. Raises SettingsError."""
+    """`group(**values)`, with pydantic's report turned into one sentence. Raises SettingsError."""
     try:
         return group.model_validate(values)
     except ValidationError as error:
@@ -365,8 +368,8 @@ def validate(group: type[G], values: Mapping[str, Any]) -> G:
         ) from None
 
 
-# What differs from the defaults, which are the paper's where it states a value. Learning rates, epochs and temperatures
-# of the small scales were chosen on the development world or on development questions (docs/LOG.md), never on test.
+# The presets: what each scale changes of the defaults, which are the paper's where it states a value. Learning rates,
+# epochs and temperatures of the small scales were chosen on development data (docs/LOG.md), never on test.
 REAUGKD_WORLD: dict[str, Any] = {
     "pooling": "mean", "dev": 600, "teacher_lr": 2e-3, "teacher_epochs": 5, "lr": 2e-3, "epochs": 3, "max_tokens": 64,
     "relational_weight": 4.0,
@@ -411,7 +414,7 @@ EMBEDDED_STRATEGYQA: dict[str, Any] = EMBEDDED_REAL | {  # its passages are ten 
     "reranker": EMBEDDED_REAL["reranker"]
     | {"questions": 400, "lr": 2e-5, "tau_1": 4.0, "tau_2": 1.0, "max_tokens": 128},
 }
-EMBEDDED_OWN = EMBEDDED_WORLD | {"seeds": [0], "students": ["t5-nano-base"]}  # one sitting; nothing to download
+EMBEDDED_OWN = EMBEDDED_WORLD | {"seeds": [0], "students": ["t5-nano-base"]}  # for one sitting, without a download
 EMBEDDED_GLUE: dict[str, Any] = {
     "seeds": [0, 1, 2, 3, 4],
     "reaugkd": {
@@ -420,19 +423,23 @@ EMBEDDED_GLUE: dict[str, Any] = {
     },
 }  # fmt: skip
 EMBEDDED_SST2 = EMBEDDED_GLUE | {"reaugkd": EMBEDDED_GLUE["reaugkd"] | {"epochs": 2}}
-EMBEDDED_RTE = EMBEDDED_GLUE | {"reaugkd": EMBEDDED_GLUE["reaugkd"] | {"epochs": 3}}  # docs/LOG.md: chosen on dev
-PAPER: dict[str, Any] = {  # which model takes part where: KARD, Tables 1 and 2; the models are described in models.py
+EMBEDDED_RTE = EMBEDDED_GLUE | {"reaugkd": EMBEDDED_GLUE["reaugkd"] | {"epochs": 3}}
+EMBEDDED_DATASETS = {  # EMBEDDED_REAL for all others
+    **dict.fromkeys(GLUE_TASKS, EMBEDDED_GLUE), "sst2": EMBEDDED_SST2, "rte": EMBEDDED_RTE,
+    "world": EMBEDDED_WORLD, "own": EMBEDDED_OWN, "strategyqa": EMBEDDED_STRATEGYQA,
+}  # fmt: skip
+PAPER: dict[str, Any] = {  # models: KARD, Tables 1 and 2
     "students": ["google/flan-t5-base", "google/flan-t5-large", "google/flan-t5-xl"],
     "retrieval": {"k": 1, "k_training": 1},
     "reranker": {"model": "michiyasunaga/LinkBERT-base", "dim": 768, "lora": True},
-    # a cut rationale has no answer: the longest have 400 tokens; the last two let 3 billion parameters fit into 80 GB
+    # a cut rationale has no answer: the longest have 400 tokens; the last two fit 3 billion parameters into 80 GB
     "student": {"samples": 5, "max_new_tokens": 512, "gradient_checkpointing": True, "generation_batch": 32},
     "reaugkd": {"teacher": "google-bert/bert-base-uncased", "revision": "86b5e0934494bd15c9632b12f734a8a67f723594"},
     "rag": {"model": "google-bert/bert-base-uncased"},
     "compute": {"processes": None},
 }
 PAPER_T5: dict[str, Any] = PAPER | {"students": ["google-t5/t5-base", "google-t5/t5-large", "google-t5/t5-3b"]}
-PAPER_MEDQA: dict[str, Any] = PAPER | {  # students by size, so that the middle one is the paper's "large"
+PAPER_MEDQA: dict[str, Any] = PAPER | {  # students in order of size: ablations take the middle one, the paper's "large"
     "students": ["google/flan-t5-base", "facebook/opt-350m", "google/flan-t5-large", "facebook/opt-iml-1.3b",
                  "google/flan-t5-xl"],
     "reranker": PAPER["reranker"] | {"model": "michiyasunaga/BioLinkBERT-base"},
@@ -441,11 +448,8 @@ PAPER_DATASETS = {"medqa_usmle_hf": PAPER_MEDQA, "obqa": PAPER_T5, "strategyqa":
 
 
 def preset(scale: str = "embedded", dataset: str = "world", data_dir: str | None = None) -> RunSettings:
-    """The settings of one scale for one dataset. Raises SettingsError."""
-    known = {"world": EMBEDDED_WORLD, "own": EMBEDDED_OWN, "strategyqa": EMBEDDED_STRATEGYQA}
-    known = dict.fromkeys(GLUE_TASKS, EMBEDDED_GLUE) | {"sst2": EMBEDDED_SST2, "rte": EMBEDDED_RTE} | known
-    embedded = known.get(dataset, EMBEDDED_REAL)
-    paper = PAPER_DATASETS.get(dataset, PAPER)
+    """The settings of one scale for one dataset. Raises SettingsError for an unknown scale."""
+    embedded, paper = EMBEDDED_DATASETS.get(dataset, EMBEDDED_REAL), PAPER_DATASETS.get(dataset, PAPER)
     if dataset in PAPER_DATASETS and data_dir is None:  # the Hub has questions alone
         paper = paper | {"knowledge": {"index": "enwiki-paragraphs"}}
     changes = {"smoke": SMOKE, "embedded": embedded, "paper": paper}.get(scale, {})

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kardlib import reproduce as runner
 from kardlib.artifacts.store import REPOSITORY, Kind, artifact_name
 from kardlib.reproduce import ReproduceError, applies, choose_notebooks, clean_notebook, publish_notebooks, reproduce
 from kardlib.settings import SettingsError
@@ -57,7 +56,7 @@ def test_runs_in_order_and_writes_copies_pages_and_index(tmp_path: Path, capsys:
     write_notebook(
         tmp_path,
         "01_<i>first & co",
-        "import kardlib.store\nprint(kardlib.store.Store().root)",
+        "from kardlib.artifacts.store import Store\nprint(Store().root)",
         "import time\nblock = b'x' * 100_000_000\ntime.sleep(0.5)",
     )
     index = reproduce(root=tmp_path)
@@ -99,7 +98,7 @@ def test_two_run_side_by_side_and_the_scorecard_waits_for_all(tmp_path: Path) ->
 
 def test_the_report_says_which_artifacts_were_shared(tmp_path: Path) -> None:
     make = "from kardlib.artifacts.store import Kind, Store\nfor kind in {}:\n"
-    make += "    Store().make(kind, {{}}, lambda folder: (folder / 'file').write_text('1'))"
+    make += "    Store().make(Kind(kind), {{}}, lambda folder: (folder / 'file').write_text('1'))"
     write_notebook(tmp_path, "01_one", make.format(("index", "run")))
     write_notebook(tmp_path, "02_two", make.format(("index", "reranker", "index")))
     write_notebook(tmp_path, "03_three", make.format(("index", "reranker", "run", "student")))
@@ -318,7 +317,7 @@ def test_publishing_refuses_all_if_one_is_unfit(tmp_path: Path, source: str, sai
     for copy, text in zip(copies, ["1", source], strict=True):
         nbformat.write(notebook_that_prints(text), copy)
     with pytest.raises(ReproduceError, match=f"^02_unfit.ipynb is not published: {said}"):
-        publish_notebooks(copies, tmp_path / "notebooks", tmp_path)
+        publish_notebooks(copies, tmp_path)
     assert not (tmp_path / "notebooks").exists()
 
 
@@ -359,31 +358,6 @@ def test_what_only_looks_like_a_path_is_published(text: str) -> None:
 def test_paths_are_refused(text: str) -> None:
     with pytest.raises(ReproduceError, match="absolute path"):
         clean_notebook(notebook_that_prints(text), "n", Path("/srv/suite"))
-
-
-def test_an_old_or_foreign_copy_does_not_stop_the_index(tmp_path: Path) -> None:
-    path = write_notebook(tmp_path, "01_first")
-    run = tmp_path / "runs" / "embedded-world"
-    run.mkdir(parents=True)
-    (run / path.name).write_text(path.read_text())
-    page = runner.write_index(run, [runner.read_result(run / path.name)], runner.WAITING).read_text()
-    assert "<td>not run" in page
-
-
-def test_the_index_shows_the_scorecard(tmp_path: Path) -> None:
-    figures = tmp_path / "figures"
-    figures.mkdir()
-    columns = "figure,dataset,scale,method,student,seed,k,metric,value,low,high,n"
-    metric = "gain in accuracy over reasoning_distillation"
-    row = f"04_main,<world>,embedded,kard_reranker,a & b,,3,{metric},0.2,0.1,0.3,600"
-    (figures / "04_main.csv").write_text(f"{columns}\n{row}\n")
-    page = runner.write_index(tmp_path / "run", [], runner.format_scorecard(figures)).read_text()
-    assert "<td>✓ reproduced" in page and "&lt;world&gt;, embedded, a &amp; b: +20 [+10, +30]" in page
-    assert "<world>" not in page and "– not run at this scale" in page and "<p>1 reproduced, " in page
-
-    (figures / "04_main.csv").write_text("<b>,no data\n1,2\n")
-    page = runner.write_index(tmp_path / "run", [], runner.format_scorecard(figures)).read_text()
-    assert "is not a figure&#x27;s data" in page and "<b>" not in page and page.endswith("</html>\n")
 
 
 def test_a_real_dataset_runs_the_notebooks_that_apply_to_it():

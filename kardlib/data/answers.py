@@ -1,4 +1,4 @@
-"""The answers of texts: which option a generated text concludes with, and what several texts agree on."""
+"""From generated texts to answers: the option that a text concludes with, and the vote of several texts."""
 
 import re
 from collections import Counter
@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from kardlib.data.files import LETTERS
 
-# Answers
-
-# A letter is an option where a statement makes it one, never because it is the last character. A bare letter must be
+# A letter names an option only where a statement says so, never because it is the last character. A bare letter must be
 # upper case ("the answer is a matter of taste" names no option) and stand alone (unlike "B-cells", "C's", "E.coli").
 _ROUND = r"[(\[]\s*([A-Ja-j])\s*[)\]]"
 _OPTION = rf"(?:{_ROUND}|\b([A-J])(?![\w'\u2019-]|\.\w))"
@@ -41,7 +39,7 @@ _YES_NO = re.compile(rf"{_ANSWER_IS}[('\[]*((?i:yes|no))\b(?!\s+(?i:longer|one|d
 
 
 def parse_answer(text: str, options: Sequence[str]) -> int | None:
-    """The option that a generated text concludes with, as an index into `options`; None if it concludes none of them.
+    """The option that a generated text concludes with, as an index into `options`; None if it names none of them.
 
     Conclusions are "The answer is B.", "answer is (B)", "Answer: B", "(B) is correct" and a lone letter as the last
     sentence or line; where the options are yes and no, also "The answer is yes". The last one counts, so a text whose
@@ -59,9 +57,9 @@ def parse_answer(text: str, options: Sequence[str]) -> int | None:
 
 
 def last_letter(text: str, options: Sequence[str]) -> int | None:
-    """The option that a text's last letter names, as an index into `options`, whatever the text says; None if none.
+    """The option that a text's last letter names, as an index into `options`; None if it names none of them.
 
-    KARD's released code reads an answer so; it takes the last character, which here would often be a full stop.
+    KARD's released code takes the last character, which in our texts would often be a full stop.
     """
     letters = [character for character in text if character.isalpha()]
     answer = LETTERS.find(letters[-1]) if letters else -1
@@ -69,6 +67,6 @@ def last_letter(text: str, options: Sequence[str]) -> int | None:
 
 
 def majority_vote(answers: Sequence[int | None]) -> int | None:
-    """The answer most samples agree on; of several the one that came first. Samples without an answer do not vote."""
+    """The answer of most samples; among equals the one that came first. Samples without an answer do not vote."""
     votes = Counter(answer for answer in answers if answer is not None)
     return votes.most_common(1)[0][0] if votes else None  # most_common keeps the order of arrival among equals

@@ -1,4 +1,4 @@
-"""Questions and passages, the two records that every other file passes around, and their readers.
+"""Questions and passages, the two types that every stage passes on, and their readers.
 
 `read_kard(data_dir, name)` reads KARD's release:
 
@@ -6,16 +6,16 @@
     data_dir/kb/<name>/passages.jsonl.gz           JSON lines: id, contents
     data_dir/kb/<name>/gold.jsonl.gz               JSON lines: split, question_id, passage_ids
 
-`read_own(data_dir)` reads your own data, of which only the first two files must be there:
+`read_own(data_dir)` reads your own data. Only the questions, as either file, are required:
 
     data_dir/questions.jsonl     JSON lines: id, question, options (a list), answer (a letter: A is the first option);
-                                 split (train, dev or test) in every row or in none: then 7 of 10 are for training
+                                 split (train, dev or test) in every row or in none: then it is drawn
     data_dir/questions.csv       the same as a table: options in columns A, B, ...
     data_dir/passages.jsonl      JSON lines: id, contents; also .jsonl.gz
     data_dir/gold.jsonl          JSON lines: question_id, passage_ids
     data_dir/rationales.jsonl    JSON lines: question_id, rationales (a list)
 
-Whatever is wrong with a file raises DataError: one sentence that names the file and the line and says what to do.
+All readers raise DataError: one sentence that names the file and the line and says what to do.
 """
 
 import csv
@@ -32,22 +32,22 @@ from typing import Any, NamedTuple
 from kardlib.artifacts.store import atomic_write
 from kardlib.errors import KardError
 
-LETTERS = "ABCDEFGHIJ"
+LETTERS = "ABCDEFGHIJ"  # of the options, in their order
 SPLITS = ("train", "dev", "test")
 
 
 class DataError(KardError, ValueError):
-    """Data that cannot be used as it is; the message is one sentence that says where and what to do."""
+    """Data that cannot be used as it is; the message is one sentence that says where, and what to do."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question `x_i` with its options and the gold answer `y_i` (KARD, Section 2)."""
+    """A question `x_i` with its options and the gold answer `y_i` (KARD, Section 4)."""
 
     id: str
     text: str
     options: tuple[str, ...]
-    answer: int  # index into options
+    answer: int  # index into `options`
     kind: str = ""  # e.g. "two-hop"; empty where a dataset does not say
 
     @property
@@ -66,41 +66,40 @@ class Passage:
 
 @dataclass(frozen=True)
 class PassageFile:
-    """Passages that stay on disk: whoever iterates reads the file anew, line by line, so that memory holds one.
+    """Passages that stay on disk: each iteration reads the file again, and memory holds one passage at a time.
 
-    Unlike `read_passages` it does not find ids that come twice: the index does when it is built.
+    Unlike `read_passages` it does not find an id that comes twice: the index does, when it is built.
     """
 
     path: Path
 
     def __iter__(self) -> Iterator[Passage]:
-        return (_passage(row, {}) for row in _read_rows(self.path))
+        return (_to_passage(record, {}) for record in _read_records(self.path))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Splits of questions, the knowledge base, and the passages that annotators (or the world) call gold.
+    """Splits of questions, the knowledge base, and each question's gold passages: those annotated as its evidence.
 
-    An id means one question wherever it stands: a split may repeat the questions of another one (StrategyQA's dev is
-    its test), and gold passages then hold for both.
+    An id means one question in all splits: a split may repeat the questions of another one (StrategyQA's dev is its
+    test), and their gold passages hold for both.
     """
 
     name: str
-    splits: dict[str, list[Question]]  # "train", "dev", "test"
+    splits: dict[str, list[Question]]  # by the names in `SPLITS`
     passages: list[Passage] | PassageFile
     gold: dict[str, frozenset[str]]  # question id -> ids of its gold passages
 
-    def questions(self, ids: Sequence[str]) -> list[Question]:
-        by_id = {q.id: q for questions in self.splits.values() for q in questions}
-        return [by_id[i] for i in ids]
+
+# KARD's release
 
 
 def read_kard(data_dir: str | Path, name: str) -> Dataset:
     """A dataset of KARD's release, e.g. "obqa".
 
-    Train or dev questions, passages and gold that are not there (MedQA comes without train.json) come out empty; what
-    needs them says so. Raises DataError for a name without test.json, an id that means different questions in two
-    splits, and gold for a question or of a passage that does not exist.
+    Of the files only test.json is required (MedQA comes without train.json): what the others would hold is empty.
+    Raises DataError for a name without test.json, an id that means different questions in two splits, and gold for a
+    question or of a passage that does not exist.
     """
     folder, kb = Path(data_dir, "kard", name), Path(data_dir, "kb", name)
     known = sorted(path.parent.name for path in Path(data_dir, "kard").glob("*/test.json"))
@@ -123,22 +122,24 @@ def read_kard(data_dir: str | Path, name: str) -> Dataset:
 
 
 def read_questions(path: str | Path) -> list[Question]:
-    """Questions with the fields `id, sent1, sent2, ending0.., label`.
+    """Questions from the fields `id, sent1, sent2, ending0.., label`.
 
-    `label` counts from 0; empty endings are no options; `sent2`, where there is one, continues `sent1`.
-    Raises DataError for a malformed row, fewer than two options, a label without an option, an id that comes twice.
+    `label` counts from 0; empty endings are no options; `sent2`, if there is one, continues `sent1`.
+    Raises DataError for a malformed record, fewer than two options, a label without an option, an id that comes twice.
     """
     questions: dict[str, Question] = {}
-    for row in _read_rows(path):
+    for record in _read_records(path):
         endings = map("ending{}".format, count())
-        options = row.options([row.text(name) for name in takewhile(row.fields.__contains__, endings)], "ending0, ...")
-        label = row.whole_number("label")
+        options = record.options(
+            [record.text(name) for name in takewhile(record.fields.__contains__, endings)], "ending0, ..."
+        )
+        label = record.whole_number("label")
         if label >= len(options):
-            raise row.error(f"label {label} names none of the {len(options)} options", "count the options from 0")
-        text = " ".join(part for part in (row.text("sent1"), row.text("sent2", "")) if part)
+            raise record.error(f"label {label} names none of the {len(options)} options", "count the options from 0")
+        text = " ".join(part for part in (record.text("sent1"), record.text("sent2", "")) if part)
         if not text.strip():
-            raise row.error("the question has no text", "write it in sent1")
-        id = row.new_id(questions)
+            raise record.error("the question has no text", "write it in sent1")
+        id = record.new_id(questions)
         questions[id] = Question(id, text, options, label)
     if not questions:
         raise DataError(f"{path}: the file holds no questions; put one on each line or remove the file")
@@ -146,47 +147,47 @@ def read_questions(path: str | Path) -> list[Question]:
 
 
 def read_passages(path: str | Path) -> list[Passage]:
-    """Passages with the fields `id, contents`, ids unique. Raises DataError, also for a file without passages."""
+    """Passages from the fields `id, contents`. Raises DataError, also for an id that comes twice or no passages."""
     passages: dict[str, Passage] = {}
-    for row in _read_rows(path):
-        passage = _passage(row, passages)
+    for record in _read_records(path):
+        passage = _to_passage(record, passages)
         passages[passage.id] = passage
     if not passages:
         raise DataError(f"{path}: the file holds no passages; a knowledge base needs at least one")
     return list(passages.values())
 
 
-def _passage(row: "Row", taken: Mapping[str, Any]) -> Passage:
-    id, text = row.new_id(taken), row.text("contents")
+def _to_passage(record: "Record", taken: Mapping[str, Any]) -> Passage:
+    id, text = record.new_id(taken), record.text("contents")
     if not text.strip():
-        raise row.error("the passage has no text", "fill in contents or remove the line")
+        raise record.error("the passage has no text", "fill in contents or remove the line")
     return Passage(id, text)
 
 
 def read_gold(path: str | Path) -> dict[str, frozenset[str]]:
-    """Question id -> ids of the passages that annotators call its evidence, from the fields `question_id, passage_ids`.
+    """Question id -> ids of its gold passages, from the fields `question_id, passage_ids`. Raises DataError.
 
-    The field `split` is not needed, because an id means one question in all splits of a dataset. Two rows of the same
-    question (StrategyQA has two such pairs) are two annotations: their passages are united. Raises DataError.
+    The field `split` is not read, because an id means one question in all splits of a dataset. Two lines of the same
+    question (StrategyQA has two such pairs) are two annotations: their passages are united.
     """
     gold: dict[str, frozenset[str]] = {}
-    for row in _read_rows(path):
-        id = row.text("question_id")
-        gold[id] = gold.get(id, frozenset()) | frozenset(row.texts("passage_ids"))
+    for record in _read_records(path):
+        id = record.text("question_id")
+        gold[id] = gold.get(id, frozenset()) | frozenset(record.texts("passage_ids"))
     return gold
 
 
 def read_recorded_rationales(path: str | Path) -> dict[int, list[str]]:
-    """Line of train.json, counted from 0, -> the rationales of that question, from the fields `idx, rationales`.
+    """Number of a question in train.json (from 0) -> its rationales, unfiltered, from the fields `idx, rationales`.
 
-    They come as the teacher wrote them, unfiltered. Raises DataError.
+    Raises DataError.
     """
     recorded: dict[int, list[str]] = {}
-    for row in _read_rows(path):
-        index = row.whole_number("idx")
+    for record in _read_records(path):
+        index = record.whole_number("idx")
         if index in recorded:
-            raise row.error(f"idx {index} comes twice", "put all rationales of a question on one line")
-        recorded[index] = row.texts("rationales")
+            raise record.error(f"idx {index} comes twice", "put all rationales of a question on one line")
+        recorded[index] = record.texts("rationales")
     return recorded
 
 
@@ -194,20 +195,20 @@ def read_recorded_rationales(path: str | Path) -> dict[int, list[str]]:
 
 
 def read_own(data_dir: str | Path) -> Dataset:
-    """The dataset "own" from the files that the head of this module names.
+    """The dataset "own", from the files that this module's docstring names.
 
-    Passages stay on disk; without passages.jsonl there are none, and an index must be given (`knowledge.index`).
-    Raises DataError, also where no question is for training or none for testing.
+    Passages stay on disk; without passages.jsonl there are none, and `knowledge.index` must name an index.
+    Raises DataError, also if no question is in the training split or none in the test split.
     """
     folder = Path(data_dir)
-    file = _find(folder, "questions.jsonl", "questions.csv")
+    file = _find_file(folder, "questions.jsonl", "questions.csv")
     if file is None:
         raise DataError(f"there is no questions.jsonl or questions.csv in {folder}: put one there or correct data_dir")
     splits = read_own_questions(file)
     for split in ("train", "test"):
         if not splits[split]:
             raise DataError(f"{file}: no question is in the split {split!r}; add questions or set the field split")
-    kb = _find(folder, "passages.jsonl", "passages.jsonl.gz")
+    kb = _find_file(folder, "passages.jsonl", "passages.jsonl.gz")
     gold = read_gold(folder / "gold.jsonl") if (folder / "gold.jsonl").exists() else {}
     if unknown := set(gold) - {q.id for questions in splits.values() for q in questions}:
         raise DataError(f"{folder / 'gold.jsonl'}: there is no question {min(unknown)!r}; remove its gold passages")
@@ -220,7 +221,8 @@ def read_own(data_dir: str | Path) -> Dataset:
     return Dataset("own", splits, PassageFile(kb) if kb else [], gold)
 
 
-def _find(folder: Path, *names: str) -> Path | None:
+def _find_file(folder: Path, *names: str) -> Path | None:
+    """The one file of these names that exists, None if none does. Raises DataError if several do."""
     found = [folder / name for name in names if (folder / name).exists()]
     if len(found) > 1:
         raise DataError(f"{folder} has both {' and '.join(names)}: remove the one that you do not mean")
@@ -228,30 +230,32 @@ def _find(folder: Path, *names: str) -> Path | None:
 
 
 def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
-    """Split -> questions, of `questions.jsonl` or `questions.csv` (a name that ends so).
+    """Split -> questions, from a file whose name ends in `.jsonl` or `.csv`. Raises DataError.
 
-    Without the field `split` the text of a question draws one, so that the same text is never in two of them and a
-    question stays where it is when others are added. Raises DataError.
+    Without the field `split` it is drawn from the question's text, so that a text is never in two splits, and a
+    question stays in its split when others are added.
     """
     splits: dict[str, list[Question]] = {split: [] for split in SPLITS}
-    taken: dict[str, str] = {}  # id -> the split named for it
-    for row in _read_table(path) if str(path).endswith(".csv") else _read_rows(path):
-        id, text = row.new_id(taken), row.text("question")
+    taken: dict[str, str] = {}  # question id -> the split that its line names
+    for record in _read_csv(path) if str(path).endswith(".csv") else _read_records(path):
+        id, text = record.new_id(taken), record.text("question")
         if not text.strip():
-            raise row.error("the question has no text", "fill in question")
-        given = row.texts("options") if "options" in row.fields else [
-            row.text(letter, "") for letter in takewhile(row.fields.__contains__, LETTERS)
+            raise record.error("the question has no text", "fill in question")
+        given = record.texts("options") if "options" in record.fields else [
+            record.text(letter, "") for letter in takewhile(record.fields.__contains__, LETTERS)
         ]  # fmt: skip
-        options = row.options(given, "options" if "options" in row.fields else "the columns A, B, ...")
-        letters, answer = LETTERS[: len(options)], row.text("answer").strip().upper()
+        options = record.options(given, "options" if "options" in record.fields else "the columns A, B, ...")
+        letters, answer = LETTERS[: len(options)], record.text("answer").strip().upper()
         if len(answer) != 1 or answer not in letters:
-            raise row.error(f"the answer {_show(row.text('answer'))} is none of {', '.join(letters)}", "write a letter")
+            raise record.error(
+                f"the answer {_shorten(record.text('answer'))} is none of {', '.join(letters)}", "write a letter"
+            )
         question = Question(id, text, options, letters.index(answer))
-        split = row.text("split", "").strip()
+        split = record.text("split", "").strip()
         if split not in ("", *SPLITS):
-            raise row.error(f"the split {_show(split)} is none of {', '.join(SPLITS)}", "write one of them")
+            raise record.error(f"the split {_shorten(split)} is none of {', '.join(SPLITS)}", "write one of them")
         if bool(split) != bool(next(iter(taken.values()), split)):
-            raise row.error("not all questions name a split", "fill in split in every row or in none")
+            raise record.error("not all questions name a split", "fill in split in every row or in none")
         taken[id] = split
         splits[split or _draw_split(question)].append(question)
     if not taken:
@@ -260,30 +264,30 @@ def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
 
 
 def _draw_split(question: Question) -> str:
-    """Of ten texts seven are for training, one for development, two for the test."""
+    """Seven of ten texts are for training, one for development, two for the test."""
     drawn = int(hashlib.sha256(question.text.encode()).hexdigest(), 16) % 10
     return "train" if drawn < 7 else "dev" if drawn < 8 else "test"
 
 
 def read_own_rationales(path: str | Path, questions: Collection[str]) -> dict[str, list[str]]:
-    """Question id -> its recorded rationales, from the fields `question_id, rationales`; `questions` are the ids known.
+    """Question id -> its recorded rationales, from the fields `question_id, rationales`.
 
-    Raises DataError.
+    `questions` are the ids that exist. Raises DataError for another id, or one that comes twice.
     """
     recorded: dict[str, list[str]] = {}
-    for row in _read_rows(path):
-        id = row.text("question_id")
+    for record in _read_records(path):
+        id = record.text("question_id")
         if id not in questions:
-            raise row.error(f"there is no question {_show(id)}", "correct question_id or remove the line")
+            raise record.error(f"there is no question {_shorten(id)}", "correct question_id or remove the line")
         if id in recorded:
-            raise row.error(f"question {_show(id)} comes twice", "put all rationales of a question on one line")
-        recorded[id] = row.texts("rationales")
+            raise record.error(f"question {_shorten(id)} comes twice", "put all rationales of a question on one line")
+        recorded[id] = record.texts("rationales")
     return recorded
 
 
 def write_own(data_dir: str | Path, data: Dataset, rationales: Mapping[str, Sequence[str]]) -> None:
-    """Write a dataset in the layout that `read_own` reads, every file whole or not at all."""
-    rows: dict[str, Iterable[dict[str, Any]]] = {
+    """Write a dataset and its rationales (by question id) in the layout that `read_own` reads."""
+    files: dict[str, Iterable[dict[str, Any]]] = {
         "questions": (
             {"id": q.id, "question": q.text, "options": q.options, "answer": LETTERS[q.answer], "split": split}
             for split, questions in data.splits.items()
@@ -293,49 +297,56 @@ def write_own(data_dir: str | Path, data: Dataset, rationales: Mapping[str, Sequ
         "rationales": ({"question_id": id, "rationales": texts} for id, texts in rationales.items()),
     }
     write_passages(Path(data_dir, "passages.jsonl"), data.passages)
-    for name, records in rows.items():
-        _write_rows(Path(data_dir, f"{name}.jsonl"), records)
+    for name, records in files.items():
+        _write_records(Path(data_dir, f"{name}.jsonl"), records)
 
 
 def write_passages(path: Path, passages: Iterable[Passage]) -> None:
-    """Write passages as `read_passages` reads them, one at a time, the file whole or not at all."""
-    _write_rows(path, ({"id": p.id, "contents": p.text} for p in passages))
+    """Write passages as `read_passages` reads them, one at a time; the file is written whole or not at all."""
+    _write_records(path, ({"id": p.id, "contents": p.text} for p in passages))
 
 
-def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def _write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-# Rows
+# Records of a file
 
 
-class Row(NamedTuple):
-    """One line of a file; its readers know where it stands, so that every error can say so."""
+class Record(NamedTuple):
+    """One line or table row of a file, with its file and line number, which every error names.
+
+    All methods that read a field raise DataError.
+    """
 
     path: str | Path
     line: int
     fields: dict[str, Any]
 
     def error(self, problem: str, remedy: str) -> DataError:
+        """The error to raise: file, line, what is wrong, what to do."""
         return DataError(f"{self.path}, line {self.line}: {problem}; {remedy}")
 
     def text(self, name: str, default: str | None = None) -> str:
+        """The field as a text; without a default it must be there."""
         return self._as_text(name, self.fields.get(name, default))
 
     def texts(self, name: str) -> list[str]:
+        """The field as a list of texts."""
         if not isinstance(values := self.fields.get(name), list):
-            raise self.error(f"{name!r} is {_show(values)}", "a list of texts is needed")
+            raise self.error(f"{name!r} is {_shorten(values)}", "a list of texts is needed")
         return [self._as_text(name, value) for value in values]
 
     def whole_number(self, name: str) -> int:
+        """The field as a whole number from 0."""
         value = self.fields.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.error(f"{name!r} is {_show(value)}", "a whole number from 0 is needed")
+            raise self.error(f"{name!r} is {_shorten(value)}", "a whole number from 0 is needed")
         return value
 
     def options(self, given: list[str], where: str) -> tuple[str, ...]:
-        """The options that are not empty; empty ones may only follow them."""
+        """The options that are not empty; empty ones may only follow them. `where` names their fields in errors."""
         options = tuple(option for option in given if option.strip())
         if len(options) < 2:
             raise self.error("the question has fewer than two options", f"fill in {where}")
@@ -346,16 +357,17 @@ class Row(NamedTuple):
         return options
 
     def new_id(self, taken: Mapping[str, Any]) -> str:
+        """The field `id`, printable and none of `taken`."""
         id = self.text("id")
-        if not id.strip() or not id.isprintable():  # ids stand in tables: no tabs, no line breaks
-            raise self.error(f"the id {_show(id)} is not printable text", "give every line an id of its own")
+        if not id.strip() or not id.isprintable():  # run tables hold ids: no tabs, no line breaks
+            raise self.error(f"the id {_shorten(id)} is not printable text", "give every line an id of its own")
         if id in taken:
-            raise self.error(f"the id {_show(id)} comes twice", "give every line an id of its own")
+            raise self.error(f"the id {_shorten(id)} comes twice", "give every line an id of its own")
         return id
 
     def _as_text(self, name: str, value: object) -> str:
         if not isinstance(value, str):
-            raise self.error(f"{name!r} is {_show(value)}", "a text is needed")
+            raise self.error(f"{name!r} is {_shorten(value)}", "a text is needed")
         try:
             value.encode()  # JSON can spell half of a surrogate pair, which no file can hold
         except UnicodeEncodeError:
@@ -363,13 +375,14 @@ class Row(NamedTuple):
         return value
 
 
-def _show(value: object) -> str:
+def _shorten(value: object) -> str:
+    """A field's value as an error shows it."""
     shown = "missing" if value is None else ascii(value)
     return shown if len(shown) <= 40 else shown[:40] + "..."
 
 
-def _read_rows(path: str | Path) -> Iterator[Row]:
-    """The JSON objects of a file, one a line, gzipped where its name ends in .gz; empty lines are skipped."""
+def _read_records(path: str | Path) -> Iterator[Record]:
+    """The JSON objects of a file, one on each line, gzipped if its name ends in .gz; empty lines are skipped."""
     number = 0
     try:
         with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
@@ -380,9 +393,9 @@ def _read_rows(path: str | Path) -> Iterator[Row]:
                 fields = json.loads(text)
                 if not isinstance(fields, dict):
                     raise DataError(
-                        f'{path}, line {number}: {_show(fields)} is no record; write {{"name": value, ...}}'
+                        f'{path}, line {number}: {_shorten(fields)} is no record; write {{"name": value, ...}}'
                     )
-                yield Row(path, number, fields)
+                yield Record(path, number, fields)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}; correct the path or put the file there") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -397,22 +410,22 @@ def _read_rows(path: str | Path) -> Iterator[Row]:
         raise DataError(f"{path}, line {number}: the line is not JSON; write one JSON object on each line") from None
 
 
-def _read_table(path: str | Path) -> Iterator[Row]:
+def _read_csv(path: str | Path) -> Iterator[Record]:
     """The rows of a CSV file with a header line, as comma-separated UTF-8; a cell may hold line breaks."""
     table = None
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, strict=True)
             for fields in table:
-                if None in fields or None in fields.values():  # where DictReader puts what is too much or missing
+                if None in fields or None in fields.values():  # DictReader's marks of too many and too few cells
                     problem = "more" if None in fields else "fewer"
                     raise DataError(f"{path}, line {table.line_num}: the row has {problem} cells than the header; "
                                     "put texts with commas into quotation marks")  # fmt: skip
-                yield Row(path, table.line_num, dict(fields))
+                yield Record(path, table.line_num, dict(fields))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); correct the path or its permissions") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: the text is not UTF-8; save the table as CSV in UTF-8") from None
     except csv.Error as error:
-        line = table.line_num + 1 if table else 1  # where the row begins that could not be read
+        line = table.line_num + 1 if table else 1  # the first line of the malformed row
         raise DataError(f"{path}, line {line}: the row is not CSV ({error}); correct its quotation marks") from None

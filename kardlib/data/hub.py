@@ -1,9 +1,9 @@
-"""The paper's three question sets from the Hugging Face Hub, pinned by revision: what a dataset's name means without
-`data_dir`.
+"""The datasets on the Hugging Face Hub, each at a pinned revision: KARD's three question sets, and GLUE's repository.
 
-They come without passages (set `knowledge.index`, e.g. to "enwiki-paragraphs") and without rationales. OpenbookQA and
-MedQA-USMLE have the release's splits and ids; StrategyQA has its 1,603 training and 687 test questions under ids of
-their own, and no development questions: the release's are its test questions once more.
+They stand in for a dataset's files where `data_dir` is not set. The question sets have no passages (set
+`knowledge.index`, e.g. to "enwiki-paragraphs") and no rationales. OpenbookQA and MedQA-USMLE have the release's splits
+and ids. StrategyQA has the release's 1,603 training and 687 test questions under other ids, and no development
+questions: the release repeats its test questions there.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kardlib.artifacts.store import full_error, is_full
-from kardlib.data.files import SPLITS, DataError, Dataset, Question, Row, read_questions
+from kardlib.data.files import SPLITS, DataError, Dataset, Question, Record, read_questions
 
 
-class Source(NamedTuple):
-    """Where a dataset lies, and who reads a file of it."""
+class HubDataset(NamedTuple):
+    """A dataset's repository and revision on the Hub, its files, and the reader of one file."""
 
     repository: str
     revision: str
@@ -24,66 +24,65 @@ class Source(NamedTuple):
 
 
 def read_openbookqa(path: Path) -> list[Question]:
-    """Questions with the columns `id, question_stem, choices (text, label), answerKey`. Raises DataError."""
+    """Questions from the columns `id, question_stem, choices (text, label), answerKey`. Raises DataError."""
     questions = []
-    for row in _read_parquet(path, ["id", "question_stem", "choices", "answerKey"]):
-        choices = {name: list(values) for name, values in row.fields["choices"].items()}
-        options = row.options([str(text) for text in choices["text"]], "choices")
-        if row.text("answerKey") not in choices["label"]:
-            raise row.error(f"the answer {row.text('answerKey')!r} is none of the choices", "fetch the file again")
-        answer = choices["label"].index(row.text("answerKey"))
-        questions.append(Question(row.text("id"), row.text("question_stem"), options, answer))
+    for record in _read_parquet(path, ["id", "question_stem", "choices", "answerKey"]):
+        choices = {name: list(values) for name, values in record.fields["choices"].items()}
+        options = record.options([str(text) for text in choices["text"]], "choices")
+        if record.text("answerKey") not in choices["label"]:
+            raise record.error(
+                f"the answer {record.text('answerKey')!r} is none of the choices", "fetch the file again"
+            )
+        answer = choices["label"].index(record.text("answerKey"))
+        questions.append(Question(record.text("id"), record.text("question_stem"), options, answer))
     return questions
 
 
 def read_strategyqa(path: Path) -> list[Question]:
-    """Questions with the columns `qid, question, answer` (true or false). Raises DataError."""
+    """Questions from the columns `qid, question, answer` (true or false). Raises DataError."""
     return [
-        Question(row.text("qid"), row.text("question"), ("yes", "no"), 0 if row.fields["answer"] else 1)
-        for row in _read_parquet(path, ["qid", "question", "answer"])
+        Question(record.text("qid"), record.text("question"), ("yes", "no"), 0 if record.fields["answer"] else 1)
+        for record in _read_parquet(path, ["qid", "question", "answer"])
     ]
 
 
 HUB = {
-    "medqa_usmle_hf": Source(
+    "medqa_usmle_hf": HubDataset(
         "GBaker/MedQA-USMLE-4-options-hf", "17af9355ef89fba60de966eabaeba797c695f86e",
         {"train": "train.json", "dev": "dev.json", "test": "test.json"}, read_questions,
     ),
-    "obqa": Source(
+    "obqa": HubDataset(
         "allenai/openbookqa", "388097ea7776314e93a529163e0fea805b8a6454",
         {"train": "main/train-00000-of-00001.parquet", "dev": "main/validation-00000-of-00001.parquet",
          "test": "main/test-00000-of-00001.parquet"}, read_openbookqa,
     ),
-    "strategyqa": Source(
+    "strategyqa": HubDataset(
         "ChilleD/StrategyQA", "705562638fe1d8ca6bb98c66fc8f94d45fda8c83",
         {"train": "data/train-00000-of-00001-506370352f622815.parquet",
          "test": "data/test-00000-of-00001-bae602f3ee37f4ca.parquet"}, read_strategyqa,
     ),
 }  # fmt: skip
-
-
-GLUE = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"  # its repository and revision
+GLUE = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"  # repository and revision
 
 
 def read_hub(name: str) -> Dataset:
-    """A dataset of `HUB`, fetched once into the Hub's own cache. Raises DataError."""
-    source = HUB[name]
-    splits = {
-        split: source.read(fetch(source.repository, source.revision, file, "KARD's release"))
-        for split, file in source.files.items()
-    }
+    """A dataset of `HUB`, fetched once into the Hub's own cache. Raises what `fetch` and its reader raise."""
+    repository, revision, files, read = HUB[name]
+    splits = {split: read(fetch(repository, revision, file, "KARD's release")) for split, file in files.items()}
     return Dataset(name, {split: splits.get(split, []) for split in SPLITS}, [], {})
 
 
 def fetch(repository: str, revision: str, file: str, instead: str) -> Path:
-    """A file of a dataset at the pinned revision, from the Hub's cache where it is there; `instead` is what a folder
-    of one's own would hold. Raises DataError, and StoreError where the cache's disk is full.
+    """A file of a dataset at the pinned revision, downloaded if it is not in the Hub's cache.
+
+    `instead` tells, in the error, what the user's own folder would hold. Raises DataError if it cannot be fetched, and
+    StoreError if the cache's disk is full.
     """
     from huggingface_hub import constants, hf_hub_download  # imported late: it takes half a second
 
     try:
         return Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
-    except Exception as error:  # also what its HTTP library raises, which changes with its version
+    except Exception as error:  # also the HTTP library's own errors, whose classes change with the Hub client's version
         if is_full(error):
             raise full_error(Path(constants.HF_HUB_CACHE)) from None
         raise DataError(
@@ -93,8 +92,8 @@ def fetch(repository: str, revision: str, file: str, instead: str) -> Path:
         ) from None
 
 
-def _read_parquet(path: Path, columns: list[str]) -> Iterator[Row]:
-    import pandas as pd  # imported late, like what it reads with
+def _read_parquet(path: Path, columns: list[str]) -> Iterator[Record]:
+    import pandas as pd  # imported late: it takes half a second
 
     try:
         table = pd.read_parquet(path, columns=columns)
@@ -102,4 +101,4 @@ def _read_parquet(path: Path, columns: list[str]) -> Iterator[Row]:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{path}: no parquet file with the columns {', '.join(columns)} ({reason})") from None
     for number, fields in enumerate(table.to_dict("records"), 1):
-        yield Row(path, number, {str(name): value for name, value in fields.items()})
+        yield Record(path, number, {str(name): value for name, value in fields.items()})

@@ -1,4 +1,4 @@
-"""What a student reads and writes: the one place where questions, passages and rationales become text and back."""
+"""The texts that models read and write: sources and targets of students, prompts of language models and teachers."""
 
 from collections.abc import Sequence
 
@@ -14,23 +14,24 @@ TEACHER_PROMPT = (
 
 
 def source_text(question: Question, passages: Sequence[str] = (), passages_first: bool = False) -> str:
-    """The question `x` with its options, then the passages `D^`; training and test use the same words.
+    """A student's source in training and at test: the question `x` with its options, then the passages `D^`.
 
-    `passages_first` is what notebook 16 takes for a prompt that the student was not trained on.
+    `passages_first` gives the prompt of notebook 16 that the student was not trained on.
     """
     asked, read = [f"Question: {question.prompt}"], [f"Passage: {p}" for p in passages]
     return " ".join(read + asked if passages_first else asked + read)
 
 
 def target_text(rationale: str, answer: int) -> str:
-    """The rationale `r`, then the answer `y`: one sequence. An empty rationale leaves the answer alone (FT)."""
+    """A student's target: the rationale `r`, which plain fine-tuning leaves empty, then the answer `y`."""
     return f"{rationale} The answer is {LETTERS[answer]}.".lstrip()
 
 
 def few_shot_text(examples: Sequence[tuple[str, str]], source: str, explain: bool, read: bool) -> str:
-    """What is asked of an LM that was not fine-tuned: a task, sources with their targets, and the source to go on from.
+    """The prompt of an LM that was not fine-tuned: a task, example sources with their targets, and the source.
 
-    The three kinds of KARD's tables: the answer alone, a rationale first, and a rationale first with passages to read.
+    KARD's Tables 1 and 2 have three kinds: the answer alone, a rationale first (`explain`), and a rationale first with
+    passages to read (`explain` and `read`).
     """
     task = "Answer each question with the letter of the right option."
     if explain:
@@ -41,7 +42,7 @@ def few_shot_text(examples: Sequence[tuple[str, str]], source: str, explain: boo
 
 
 def teacher_text(question: Question) -> str:
-    """The prompt `p` with the question `x` and its gold answer `y`: what an LLM teacher is asked."""
+    """The LLM teacher's prompt: `p` with the question `x` and its gold answer `y` (KARD, Section 4)."""
     options = [f"{LETTERS[i]}. {option}" for i, option in enumerate(question.options)]
     right = f"Right option: ({LETTERS[question.answer]}) {question.options[question.answer]}"
     return "\n".join([TEACHER_PROMPT, "", f"Question: {question.text}", *options, right])

@@ -1,16 +1,16 @@
 """The closed world: a small invented branch of medicine whose every fact is known.
 
 An ailment has three signs and one value for each of five relations (its remedy, its carrier, ...). Passages state
-these facts in several wordings; questions describe a patient by everyday words for the signs and ask for a value, so
-that the ailment, the bridge between the two, is never named. The language (signs, jobs, wordings) is the same in all
-worlds; the facts are drawn from the world's seed, so that a model trained on other worlds can read this one but knows
+these facts in several wordings. A two-hop question describes a patient by everyday words for the signs and asks for a
+value; it never names the ailment, the bridge between the two. The language (signs, jobs, wordings) is the same in all
+worlds, and the facts are drawn from the world's seed: a model trained on other worlds can read this one, but knows
 nothing about it.
 """
 
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations, product
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from kardlib.data.files import Dataset, Passage, Question
 from kardlib.settings import WorldSettings
 
-# Everyday wording (in questions and case notes) and technical wording (in passages and rationales) of every sign.
+# Everyday word (in questions and case notes) -> technical word (in passages and rationales) of every sign.
 SIGNS = {
     "sleepless nights": "insomnia", "a hot forehead": "fever", "red spots": "rash", "a dry mouth": "thirst",
     "shaking hands": "tremor", "yellow eyes": "jaundice", "a racing heart": "palpitations", "short breath": "asthma",
@@ -32,13 +32,15 @@ SIGNS = {
     "brittle nails": "psoriasis", "low spirits": "melancholy", "a bent back": "scoliasis", "bad breath": "halitosis",
     "blue lips": "cyanosis", "dark bruises": "purpura", "a white tongue": "thrush", "crusty lashes": "blepharitis",
 }  # fmt: skip
+EVERYDAY = {technical: everyday for everyday, technical in SIGNS.items()}
 
 JOBS = (
     "miller baker weaver farmer tailor mason potter sailor hunter shepherd tanner brewer carpenter cooper miner cook "
     "gardener painter singer teacher guard driver clerk printer glazier roofer smith fisher dyer butcher"
 ).split()
 
-# Of every relation: how a question asks for its value, how it asks yes or no, and how passages and rationales state it.
+# Of every relation: how a question asks for its value {v}, how it asks yes or no, and how passages and rationales state
+# the value of the ailment {a}.
 RELATIONS = {
     "remedy": (
         ("Which remedy will help?", "Which remedy should be given?"),
@@ -67,15 +69,16 @@ RELATIONS = {
     ),
 }
 
-# How passages and rationales state the signs of an ailment.
+# How passages and rationales state the signs {s}, {t} and {u} of an ailment.
 DIAGNOSES = (
     "{s}, {t} and {u} are signs of {a}.",
     "{a} shows itself by {s}, {t} and {u}.",
     "Patients with {s}, {t} and {u} have {a}.",
 )
-OTHER_WORDINGS = ("Which illness is it? Is it yes no had A has",)
-OPENERS = ("", "Step by step. ", "In short. ", "Consider this. ")
+OTHER_WORDINGS = ("Which illness is it? Is it yes no had A has",)  # the nano tokenizer's other words
+OPENERS = ("", "Step by step. ", "In short. ", "Consider this. ")  # of rationales
 
+# Distractors among the passages, and the openings of two-hop questions.
 CASE = "A {job} from {town} with {x} and {y} had {a}."
 NOTES = (
     "Every {job} in {town} eats {food}.",
@@ -88,13 +91,13 @@ VIGNETTES = (
     "After a visit to {town}, a {job} suffers from {x}, {y} and {z}.",
 )
 
-# Names are two syllables, each one token of the nano models' vocabulary.
+# A name of an ailment or a value has two syllables, each one token of the nano models' vocabulary.
 FIRST_SYLLABLES = [c + v + e for (c, v), e in zip(product("BDFGKLMNPRSTVZ", "aeiou"), "lnrsmktz" * 9, strict=False)]
 SECOND_SYLLABLES = [c + v + e for (c, v), e in zip(product("bdfgklmnprstvz", "aeiou"), "xnlrdsthm" * 8, strict=False)]
 
 
 class Fact(NamedTuple):
-    """One thing that is true or false in a world: `relation` is "sign" or one of `RELATIONS`."""
+    """A statement that is true or false in a world; `relation` is "sign" or one of `RELATIONS`."""
 
     subject: str
     relation: str
@@ -103,72 +106,80 @@ class Fact(NamedTuple):
 
 @dataclass(frozen=True)
 class Chain:
-    """The facts that answer a question. One-hop questions lack the signs or the relation."""
+    """The hops that answer a question: from signs to the ailment, from the ailment to a relation's value.
+
+    A one-hop question lacks the signs or the relation.
+    """
 
     ailment: str
-    signs: tuple[str, ...]  # technical wording; empty where the question names the ailment
-    relation: str  # empty where the question asks for the ailment
+    signs: tuple[str, ...]  # technical words; empty if the question names the ailment
+    relation: str  # empty if the question asks for the ailment
     value: str
 
     @property
     def facts(self) -> frozenset[Fact]:
+        """The facts of all hops."""
         signs = {Fact(self.ailment, "sign", s) for s in self.signs}
         return frozenset(signs | ({Fact(self.ailment, self.relation, self.value)} if self.relation else set()))
 
 
 @dataclass
 class World:
-    """Facts, passages and questions of one world; `chains` and `stated` tell what is true and where it is written."""
+    """Facts, passages and questions of one world, with the chain of each question and the facts of each passage."""
 
     settings: WorldSettings
     facts: frozenset[Fact]
     values: dict[str, list[str]]  # relation -> its possible values; "ailment" -> all ailments
-    signs: dict[str, tuple[str, ...]]  # ailment -> its technical signs
+    signs: dict[str, tuple[str, ...]]  # ailment -> technical words of its signs
     passages: list[Passage] = field(default_factory=list)
     stated: dict[str, frozenset[Fact]] = field(default_factory=dict)  # passage id -> the facts that it states
-    stating: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))  # (ailment, relation)
+    # (ailment, relation) -> ids of the passages that state it
+    stating: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
     splits: dict[str, list[Question]] = field(default_factory=dict)
-    chains: dict[str, Chain] = field(default_factory=dict)  # question id -> the facts that answer it
-
-    def value(self, ailment: str, relation: str) -> str:
-        return self._value[ailment, relation]
+    chains: dict[str, Chain] = field(default_factory=dict)  # question id -> the hops that answer it
 
     @cached_property
     def texts(self) -> dict[str, str]:
+        """Passage id -> text."""
         return {p.id: p.text for p in self.passages}
 
-    def __post_init__(self) -> None:
-        self._value = {(f.subject, f.relation): f.object for f in self.facts if f.relation != "sign"}
-        self._everyday = {technical: everyday for everyday, technical in SIGNS.items()}
+    @cached_property
+    def _value(self) -> dict[tuple[str, str], str]:
+        return {(f.subject, f.relation): f.object for f in self.facts if f.relation != "sign"}
+
+    def value(self, ailment: str, relation: str) -> str:
+        """The ailment's value for one of `RELATIONS`."""
+        return self._value[ailment, relation]
 
     def gold(self, question: Question) -> frozenset[str]:
-        """Ids of the passages that state the signs of the bridging ailment, or its value for the asked relation."""
+        """Ids of the passages that state a hop of the question's chain."""
         chain = self.chains[question.id]
         hops = ["sign"] * bool(chain.signs) + [chain.relation] * bool(chain.relation)
         return frozenset(i for hop in hops for i in self.stating[chain.ailment, hop])
 
-    def states(self, passage: str, chain: "Chain") -> bool:
-        """Whether a passage states a whole hop of the chain."""
+    def states(self, passage: str, chain: Chain) -> bool:
+        """Whether a passage (its id) states a hop of the chain."""
         stated = self.stated[passage]
         return bool(stated) and stated <= chain.facts
 
     def dataset(self) -> Dataset:
+        """The world as a dataset, like one that is read from files."""
         gold = {q.id: self.gold(q) for questions in self.splits.values() for q in questions}
         return Dataset("world", self.splits, self.passages, gold)
 
 
 def build_world(settings: WorldSettings) -> World:
-    """Draw facts, then write the passages, then ask the questions; the same settings give the same world."""
+    """Draw facts, then write passages that state them, then ask questions; the same settings give the same world."""
     rng = random.Random(settings.seed)
     world = draw_facts(settings, rng)
-    write_passages(world, rng)
+    state_facts(world, rng)
     for split, size in (("train", settings.train), ("dev", settings.dev), ("test", settings.test)):
         world.splits[split] = [ask_question(world, f"{split}-{i:05d}", rng) for i in range(size)]
     return world
 
 
 def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
-    """Every second ailment shares two of its three signs with the one before it: a near miss."""
+    """A world with facts alone. Every second ailment shares two of its three signs with the one before: a near miss."""
     sizes = {"ailment": settings.ailments} | dict.fromkeys(RELATIONS, settings.values)
     names = [a + b for a in FIRST_SYLLABLES for b in SECOND_SYLLABLES]
     names = rng.sample(names, sum(sizes.values()))
@@ -176,22 +187,22 @@ def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
     signs: dict[str, tuple[str, ...]] = {}
     taken: set[frozenset[str]] = set()
     technical = list(SIGNS.values())
-    last: tuple[str, ...] = ()
+    previous: tuple[str, ...] = ()
     for i, ailment in enumerate(values["ailment"]):
         while True:
-            drawn = (*rng.sample(last, 2), rng.choice(technical)) if i % 2 else tuple(rng.sample(technical, 3))
+            drawn = (*rng.sample(previous, 2), rng.choice(technical)) if i % 2 else tuple(rng.sample(technical, 3))
             if len(set(drawn)) == 3 and frozenset(drawn) not in taken:
                 break
         taken.add(frozenset(drawn))
-        signs[ailment] = last = drawn
+        signs[ailment] = previous = drawn
     facts = {Fact(a, "sign", s) for a in signs for s in signs[a]}
     facts |= {Fact(a, r, rng.choice(values[r])) for a in signs for r in RELATIONS}
     return World(settings, frozenset(facts), values, signs)
 
 
-def write_passages(world: World, rng: random.Random) -> None:
-    """`settings.wordings` passages for every fact, and distractors: case notes and notes on towns and jobs."""
-    drafts: list[tuple[str, str, str]] = []  # text, ailment and relation that it states (empty: none)
+def state_facts(world: World, rng: random.Random) -> None:
+    """Add the passages: `settings.wordings` for every fact, and distractors, which are notes on cases and on towns."""
+    drafts: list[tuple[str, str, str]] = []  # text, and the ailment and relation that it states, if any
     for ailment, signs in world.signs.items():
         for template in rng.sample(DIAGNOSES, world.settings.wordings):
             drafts.append((fill_diagnosis(template, ailment, rng.sample(signs, 3)), ailment, "sign"))
@@ -201,11 +212,11 @@ def write_passages(world: World, rng: random.Random) -> None:
                 drafts.append((template.format(a=ailment, v=value), ailment, relation))
     for _ in range(world.settings.cases):
         ailment = rng.choice(world.values["ailment"])
-        x, y = (world._everyday[s] for s in rng.sample(world.signs[ailment], 2))
+        x, y = (EVERYDAY[s] for s in rng.sample(world.signs[ailment], 2))
         drafts.append((CASE.format(a=ailment, x=x, y=y, **draw_details(world, rng)), "", ""))
     for _ in range(world.settings.notes):
         drafts.append((rng.choice(NOTES).format(**draw_details(world, rng)), "", ""))
-    rng.shuffle(drafts)  # so that a passage's id, which breaks ties of its score, says nothing about it
+    rng.shuffle(drafts)  # ids break ties between scores, so they must say nothing about a passage
     for i, (text, ailment, relation) in enumerate(dict.fromkeys(drafts)):
         world.passages.append(Passage(id=f"p{i:05d}", text=text))
         objects = world.signs[ailment] if relation == "sign" else [world.value(ailment, relation)] if relation else []
@@ -215,17 +226,22 @@ def write_passages(world: World, rng: random.Random) -> None:
 
 
 def draw_details(world: World, rng: random.Random) -> dict[str, str]:
+    """A job, a town, a food and a carrier for the templates of distractors and questions."""
     names = {"town": "origin", "food": "food", "carrier": "carrier"}
     return {"job": rng.choice(JOBS)} | {name: rng.choice(world.values[relation]) for name, relation in names.items()}
 
 
-def fill_diagnosis(template: str, ailment: str, signs: list[str] | tuple[str, ...]) -> str:
+def fill_diagnosis(template: str, ailment: str, signs: Sequence[str]) -> str:
+    """One of `DIAGNOSES` with an ailment and its three signs."""
     text = template.format(a=ailment, s=signs[0], t=signs[1], u=signs[2])
     return text[0].upper() + text[1:]
 
 
 def ask_question(world: World, id: str, rng: random.Random) -> Question:
-    """Draw an ailment, a kind of question, and the words: everyday for a sign with probability `settings.everyday`."""
+    """Draw an ailment, a kind of question, and its words, and note its chain in the world.
+
+    A sign gets its everyday word with probability `settings.everyday`.
+    """
     ailment = rng.choice(world.values["ailment"])
     relation = rng.choice(list(RELATIONS))
     two_hop, yes_no = rng.random() < world.settings.two_hop, rng.random() < world.settings.yes_no
@@ -242,7 +258,7 @@ def ask_question(world: World, id: str, rng: random.Random) -> Question:
         which, is_it, _ = RELATIONS[relation]
     if two_hop or ask_ailment:
         signs = tuple(rng.sample(world.signs[ailment], 3))
-        words = [world._everyday[s] if rng.random() < world.settings.everyday else s for s in signs]
+        words = [EVERYDAY[s] if rng.random() < world.settings.everyday else s for s in signs]
         details = draw_details(world, rng)
         opening = rng.choice(VIGNETTES).format(x=words[0], y=words[1], z=words[2], **details)
     else:
@@ -264,7 +280,7 @@ def ask_question(world: World, id: str, rng: random.Random) -> Question:
 
 
 def write_rationale(chain: Chain, rng: random.Random, diagnosis: str = "", statement: str = "") -> str:
-    """The chain in words: the signs name the ailment, the ailment has the value."""
+    """A chain in words; `diagnosis` and `statement` are the templates of its hops, drawn if empty."""
     parts = []
     if chain.signs:
         signs = rng.choice(list(permutations(chain.signs)))
@@ -276,9 +292,9 @@ def write_rationale(chain: Chain, rng: random.Random, diagnosis: str = "", state
 
 
 def conclude(question: Question, value: str) -> int | None:
-    """The option that `value` leads to; None where no option fits."""
+    """The option that follows if `value` answers the question, as an index; None if no option fits."""
     if question.options == ("yes", "no"):
-        asked = question.text.rsplit(". ", 1)[-1]  # the opening may name the value too, as a detail
+        asked = question.text.rsplit(". ", 1)[-1]  # what comes before may name the value as a detail
         return 0 if re.search(rf"\b{value}\b", asked) else 1
     return question.options.index(value) if value in question.options else None
 
@@ -292,9 +308,9 @@ _PATTERNS += [(_as_pattern(t), relation) for relation, (_, _, statements) in REL
 
 
 def read_statements(text: str) -> list[frozenset[Fact]]:
-    """The facts that each sentence of a rationale claims; a sentence that claims none that we can read counts as {}.
+    """The facts that each statement of a rationale claims: none for a sentence that fits no template.
 
-    Openers ("Let us think.") and the conclusion ("The answer is B.") are not statements.
+    Statements are all sentences but openers ("In short.") and the conclusion ("The answer is B.").
     """
     statements = []
     for sentence in re.findall(r"[^.]+\.", text):
@@ -311,6 +327,6 @@ def read_statements(text: str) -> list[frozenset[Fact]]:
 
 
 def judge_statements(world: World, text: str, read: Iterable[str]) -> list[tuple[bool, bool]]:
-    """For each statement of a text: whether it is true, and whether the passages `read` (ids) state all of it."""
+    """For each statement of a text: is it true, and do the passages `read` (ids) state all of it?"""
     stated = frozenset[Fact]().union(*(world.stated[i] for i in read))
     return [(bool(f) and f <= world.facts, bool(f) and f <= stated) for f in read_statements(text)]

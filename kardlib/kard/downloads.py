@@ -5,8 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from kardlib.data.hub import GLUE, HUB
-from kardlib.models.catalogue import find_model, pinned
-from kardlib.models.costs import find_shape
+from kardlib.models.catalogue import find_model, find_revision, find_shape
 from kardlib.retrieval.prebuilt import cache_folder
 from kardlib.settings import GLUE_TASKS, RunSettings
 
@@ -36,7 +35,7 @@ def list_downloads(settings: RunSettings) -> list[dict[str, Any]]:
         model = find_model(name)
         if model:
             files = ("model.safetensors", "model.safetensors.index.json")
-            revision = pinned(model.name)
+            revision = find_revision(model.name)
             here = revision is not None and any(in_cache(model.name, file, revision) for file in files)
             if name == "minilm" and not here:
                 with suppress(importlib.metadata.PackageNotFoundError):

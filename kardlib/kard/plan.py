@@ -27,8 +27,8 @@ from kardlib.kard.methods import METHODS, main_rows
 from kardlib.kard.pipeline import STUDENT, PredictionKey, Row, StudentKey, prediction_key, student_key, student_spec
 from kardlib.kard.prepare import DEPTH
 from kardlib.kard.rankings import RERANKER
-from kardlib.models.catalogue import without_network
-from kardlib.models.costs import find_shape, forward_flops, training_bytes, training_flops, writing_bytes
+from kardlib.models.catalogue import find_shape, without_network
+from kardlib.models.costs import forward_flops, training_bytes, training_flops, writing_bytes
 from kardlib.retrieval.prebuilt import UNPACKED
 from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings
 

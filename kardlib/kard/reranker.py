@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from kardlib.artifacts.store import check_begun, write_json
 from kardlib.data.files import DataError
-from kardlib.models.encoders import Reranker, check_texts, load_reranker, score_pairs
+from kardlib.models.encoders import LateInteraction, check_texts, load_reranker, score_pairs
 from kardlib.models.training import add_lora, fit, linear_schedule, part_of, read_rank
 from kardlib.retrieval.runs import Candidates
 from kardlib.settings import RerankerSettings
@@ -142,7 +142,7 @@ def train_reranker(
 
 
 def batch_loss(
-    reranker: Reranker,
+    reranker: LateInteraction,
     batch: Sequence[tuple[str, Mapping[str, float]]],
     question_ids: Mapping[str, list[int]],
     passage_ids: Mapping[str, list[int]],

@@ -33,8 +33,8 @@ from transformers.utils import logging as transformers_logging
 from kardlib.artifacts.device import free_memory, pick_device
 from kardlib.artifacts.store import check_begun
 from kardlib.data.files import DataError
-from kardlib.models.catalogue import LOADERS, load_weights, pinned
-from kardlib.models.costs import check_memory, read_shape
+from kardlib.models.catalogue import LOADERS, find_revision, load_weights, read_shape
+from kardlib.models.costs import check_memory
 from kardlib.models.nano import build_student, build_tokenizer
 from kardlib.models.training import (
     PartTrainer,
@@ -66,7 +66,7 @@ def load_student(
         return (load if callable(load) else pkgutil.resolve_name(load))(revision, seed)
     place = NANO / name if (NANO / name).is_dir() else name
     try:
-        revision = revision or pinned(name)
+        revision = revision or find_revision(name)
         config = AutoConfig.from_pretrained(place, revision=revision)
         architectures = config.architectures or [config.model_type]
         if not config.is_encoder_decoder and set(architectures).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
@@ -162,7 +162,7 @@ def train_student(
     shape = read_shape(model.config.to_dict(), model.num_parameters())
     batch = -(-min(settings.batch, len(data)) // read_rank()[1])
     if not sharded:
-        check_memory(shape, settings, batch, source, target, bf16=pick_device().bf16, free=free, place=place)
+        check_memory(shape, settings, batch, source, target, bf16=pick_device().bf16, free=free, device=place)
     check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
     arguments = trainer_arguments(
         folder, settings.lr, settings.batch, settings.warmup, settings.epochs, len(examples), seed, settings.steps,

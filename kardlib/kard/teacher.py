@@ -1,7 +1,7 @@
-"""Rationales `r_ij = LLM(p, x_i, y_i)`: a teacher sees the question and its gold answer and explains it, `l` times.
+"""Rationales `r_ij = LLM(p, x_i, y_i)` (KARD, Section 4): a teacher explains the gold answer of a question, `l` times.
 
-A teacher is a function from questions and `l` to rationales. Two stand here: the closed world's symbolic teacher and
-recorded rationales in the layout of KARD's release. What follows (retrieval, reranker, student) knows only `Rationale`.
+A teacher is a function from questions and `l` to rationales. This file has two, the closed world's symbolic teacher and
+recorded rationales, and the filter that drops rationales with a wrong conclusion.
 """
 
 import random
@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import DataError, Question
-from kardlib.data.world import Chain, World, conclude, write_rationale
+from kardlib.data.world import World, conclude, write_rationale
 
-EMPTY_WORDS = (
+MAX_RATIONALES = 10  # of one question: in some worlds a one-hop question has no more than 12 different ones
+EMPTY_RATIONALES = (
     "This question has been asked before.",
     "The other options are wrong.",
     "This follows from what is known.",
@@ -25,12 +26,10 @@ EMPTY_WORDS = (
     "Every healer knows this.",
 )
 
-DIFFERENT = 10  # rationales of one question: in some worlds a one-hop question has no more than 12 different texts
-
 
 @dataclass(frozen=True)
 class Rationale:
-    """One explanation of one question; `answer` is the option that it concludes, None where it names none."""
+    """One explanation of one question; `answer` is the option that it concludes (an index), None if it names none."""
 
     question_id: str
     number: int  # j
@@ -39,7 +38,7 @@ class Rationale:
 
     @property
     def id(self) -> str:
-        """What a run table calls the query that this rationale is."""
+        """The query's id in a run table."""
         return f"{self.question_id}/{self.number}"
 
 
@@ -47,26 +46,28 @@ Teacher = Callable[[Sequence[Question], int], list[Rationale]]
 
 
 def symbolic_teacher(world: World, flawed: float, seed: int) -> Teacher:
-    """The teacher of the closed world: knows the truth, and errs in a share `flawed` of its rationales.
+    """The teacher of the closed world: it knows the truth, and a share `flawed` of its rationales is flawed.
 
-    A flawed rationale is one of three that LLMs are known to write: the chain of a near miss with its own, wrong
-    conclusion; a false chain with the gold conclusion; words without content. Only the first is caught by the filter.
-    It writes up to `DIFFERENT` of a question and raises DataError if more are asked for.
+    A flawed rationale is of one of three kinds that LLMs write: the chain of a near miss with its wrong conclusion, a
+    false chain with the gold conclusion, or words without content. The filter catches only the first kind. The teacher
+    raises DataError if it is asked for more than `MAX_RATIONALES` of a question.
     """
 
     def write(questions: Sequence[Question], l: int) -> list[Rationale]:
-        if l > DIFFERENT:
+        if l > MAX_RATIONALES:
             raise DataError(
-                f"the closed world's teacher writes up to {DIFFERENT} different rationales of a question, {l} were "
-                "asked for: lower teacher.rationales"
+                f"the closed world's teacher writes up to {MAX_RATIONALES} different rationales of a question, {l} "
+                "were asked for: lower teacher.rationales"
             )
         written = []
         for question in questions:
             rng = random.Random(f"{seed} {question.id}")
             texts: dict[str, int | None] = {}
             while len(texts) < l:
-                err = flawed and rng.random() < flawed
-                text, answer = _err(world, question, rng) if err else _explain(world.chains[question.id], question, rng)
+                if flawed and rng.random() < flawed:
+                    text, answer = _write_flawed(world, question, rng)
+                else:
+                    text, answer = write_rationale(world.chains[question.id], rng), question.answer
                 texts.setdefault(text, answer)
             written += [Rationale(question.id, j, text, answer) for j, (text, answer) in enumerate(texts.items())]
         return written
@@ -74,21 +75,18 @@ def symbolic_teacher(world: World, flawed: float, seed: int) -> Teacher:
     return write
 
 
-def _explain(chain: Chain, question: Question, rng: random.Random) -> tuple[str, int | None]:
-    return write_rationale(chain, rng), question.answer
-
-
-def _err(world: World, question: Question, rng: random.Random) -> tuple[str, int | None]:
+def _write_flawed(world: World, question: Question, rng: random.Random) -> tuple[str, int | None]:
+    """A flawed rationale and the option that it concludes."""
     chain = world.chains[question.id]
     wrong = [a for a in world.signs if a != chain.ailment]
-    if chain.signs:  # a near miss shares as many signs as any other ailment does
+    if chain.signs:  # a near miss is one of the ailments that share most signs
         shared = {a: len({*chain.signs}.intersection(world.signs[a])) for a in wrong}
         most = max(shared.values())
         wrong = [a for a in wrong if shared[a] == most]
     near = rng.choice(wrong)
     kind = rng.choice(("wrong conclusion", "false chain", "empty"))
     if kind == "empty":
-        return rng.choice(EMPTY_WORDS), question.answer
+        return rng.choice(EMPTY_RATIONALES), question.answer
     if kind == "false chain":
         return write_rationale(replace(chain, ailment=near), rng), question.answer
     value = world.value(near, chain.relation) if chain.relation else near
@@ -99,9 +97,9 @@ def _err(world: World, question: Question, rng: random.Random) -> tuple[str, int
 
 
 def recorded_teacher(recorded: Mapping[str, Sequence[str]], few: bool = False) -> Teacher:
-    """Rationales that were written earlier, by question id.
+    """The teacher that gives rationales written before, by question id.
 
-    Raises DataError where a question has fewer than `l`; with `few` it may have fewer, or none.
+    It raises DataError if a question has fewer than `l`; with `few` it may have fewer, or none.
     """
 
     def write(questions: Sequence[Question], l: int) -> list[Rationale]:
@@ -122,28 +120,29 @@ def recorded_teacher(recorded: Mapping[str, Sequence[str]], few: bool = False) -
 
 @dataclass(frozen=True)
 class FilterYield:
-    """What the correctness filter let through."""
+    """Counts of rationales, and of questions, before and after the correctness filter."""
 
     written: int
-    correct: int  # concluded the gold option, or let the verifier pick it
-    wrong: int  # did not: dropped
-    silent: int  # concluded no option: kept where no verifier is asked, since nothing contradicts the gold answer
+    correct: int  # that conclude the gold option, or let the verifier pick it
+    wrong: int  # that do not, and are dropped
+    silent: int  # that conclude no option, and are kept where no verifier is asked: nothing contradicts the gold answer
     questions: int
     questions_left: int  # with at least one rationale
 
     @property
     def kept(self) -> int:
+        """Rationales that the filter leaves."""
         return self.correct + self.silent
 
 
 def keep_correct(
     rationales: Sequence[Rationale], questions: Sequence[Question], picked: Sequence[int | None] | None = None
 ) -> tuple[list[Rationale], FilterYield]:
-    """Drop the rationales that conclude another option than the gold one.
+    """The rationales without those that conclude another option than the gold one, and the filter's counts.
 
-    This plain filter needs no verifier and cannot see a false chain under a right conclusion. The released code keeps
-    a rationale only if a verifier LM, given question and rationale, picks the gold option: `picked` holds what it
-    picked for every rationale, and None is then not enough.
+    This filter needs no verifier, and does not see a false chain with a right conclusion. The released code keeps a
+    rationale only if a verifier LM, given question and rationale, picks the gold option: `picked` holds its pick for
+    every rationale, and a rationale without a pick is then dropped.
     """
     gold = {q.id: q.answer for q in questions}
     if picked is None:

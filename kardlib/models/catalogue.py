@@ -1,12 +1,14 @@
-"""The models of the papers as data: names, revisions and shapes; the one way to load weights, and what names them.
+"""The models of the papers as data: names, revisions and shapes; the one way to load weights, and to name them.
 
 Nothing here imports torch.
 """
 
 import functools
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,22 +16,23 @@ from typing import Any, Literal, NamedTuple
 from kardlib.artifacts.store import hash_file
 from kardlib.data.files import DataError
 from kardlib.errors import KardError
-from kardlib.settings import (
-    NANO,
-)
+from kardlib.settings import NANO
 
-# Else transformers would have an outside service convert a model without safetensors, and load what that service
-# proposes to its repository
+# Else transformers asks an outside service to convert a model without safetensors, and loads what the service makes
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 
-Kind = Literal["encoder-decoder", "causal", "encoder"]
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # "minilm" in settings
+Architecture = Literal["encoder-decoder", "causal", "encoder"]
+
+
+# Shapes
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides a model's memory and FLOPs. Layers are 0 on the side that a model does not have."""
+    """The numbers that decide a model's memory and FLOPs; layers are 0 on the side that a model lacks."""
 
-    kind: Kind
+    kind: Architecture
     parameters: int
     encoder_layers: int
     decoder_layers: int
@@ -52,9 +55,9 @@ class Shape:
 
 
 def read_shape(config: Mapping[str, Any], parameters: int) -> Shape:
-    """The shape that a config.json describes, in T5's names or in those that other models share.
+    """The shape that a config.json describes, in T5's names or those of other models.
 
-    What it does not say counts as nothing, so that estimates come out low rather than fail.
+    A missing field counts as 0, so that an estimate is too low rather than an error.
     """
 
     def first(*names: str) -> Any:
@@ -74,23 +77,27 @@ def read_shape(config: Mapping[str, Any], parameters: int) -> Shape:
     )  # fmt: skip
 
 
+# The table
+
+
 class Model(NamedTuple):
     """A model on the Hub. `config` holds the fields of its config.json that differ from the defaults of its type.
 
-    Its revision is a commit that others' public code names too. None where none was found: then the commit that the
-    model has at its first use on a machine is taken, and named by all that is made with it (`pinned`). OPT and LinkBERT
-    may have no safetensors there: `load_weights` says how to convert them once. Pull requests with some are anybody's.
+    `revision` is a commit that other people's public code names too, or None if none was found: `find_revision` then
+    takes the commit of the first use. OPT and LinkBERT may have no safetensors at their commit: `load_weights` says how
+    to convert them once. Those in the Hub's pull requests are not trusted.
     """
 
     name: str
     revision: str | None
-    kind: Kind
+    kind: Architecture
     parameters: int
     bytes_per_weight: int  # as stored
     config: dict[str, Any]
 
     @property
     def shape(self) -> Shape:
+        """The shape that `config` describes."""
         return read_shape(self.config, self.parameters)
 
     @property
@@ -108,7 +115,7 @@ BERT = {"model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "intermed
 MODELS = {
     m.name: m
     for m in (
-        # students of MedQA: KARD, Table 1
+        # MedQA's students: KARD, Table 1
         Model("google/flan-t5-base", "7bcac572ce56db69c1ea7c8af255c5d7c9672fc2", "encoder-decoder", 247_577_856, 4,
               FLAN | {"d_model": 768, "d_ff": 2048, "num_heads": 12, "num_layers": 12}),
         Model("google/flan-t5-large", "0613663d0d48ea86ba8cb3d7a44f0f65dc596a2a", "encoder-decoder", 783_150_080, 4,
@@ -120,19 +127,19 @@ MODELS = {
                      "do_layer_norm_before": False}),
         Model("facebook/opt-iml-1.3b", None, "causal", 1_315_758_080, 2,
               OPT | {"hidden_size": 2048, "ffn_dim": 8192, "num_attention_heads": 32}),
-        # students of StrategyQA and OpenbookQA: KARD, Table 2
+        # StrategyQA's and OpenbookQA's students: KARD, Table 2
         Model("google-t5/t5-base", "a9723ea7f1b39c1eae772870f3b547bf6ef7e6c1", "encoder-decoder", 222_903_552, 4,
               T5 | {"d_model": 768, "d_ff": 3072, "num_heads": 12, "num_layers": 12}),
         Model("google-t5/t5-large", "150ebc2c4b72291e770f58e6057481c8d2ed331a", "encoder-decoder", 737_668_096, 4,
               T5 | {"d_model": 1024, "d_ff": 4096, "num_heads": 16, "num_layers": 24}),
         Model("google-t5/t5-3b", "bed96aab9ee46012a5046386105ee5fd0ac572f0", "encoder-decoder", 2_851_598_336, 4,
               T5 | {"d_model": 1024, "d_ff": 16384, "d_kv": 128, "num_heads": 32, "num_layers": 24}),
-        # rerankers: LinkBERT, for MedQA BioLinkBERT
+        # rerankers: BioLinkBERT for MedQA, LinkBERT for the others
         Model("michiyasunaga/LinkBERT-base", None, "encoder", 108_310_272, 4, BERT | {"vocab_size": 28996}),
         Model("michiyasunaga/BioLinkBERT-base", "b71f5d70f063d1c8f1124070ce86f1ee463ca1fe", "encoder", 108_232_704, 4,
               BERT | {"vocab_size": 28895}),
-        # not the paper's: the reranker of real questions on a CPU, and where RAG's retriever starts
-        Model("sentence-transformers/all-MiniLM-L6-v2", "c9745ed1d9f207416be6d2e6f8de32d1f16199bf", "encoder",
+        # not KARD's: the reranker of real questions on a CPU, and the start of RAG's retriever
+        Model(MINILM, "c9745ed1d9f207416be6d2e6f8de32d1f16199bf", "encoder",
               22_713_216, 4, BERT | {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}),
         Model("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594", "encoder", 109_482_240, 4,
               BERT),
@@ -141,8 +148,8 @@ MODELS = {
 
 
 def find_model(name: str) -> Model | None:
-    """The table's entry; "minilm" is short for its own."""
-    return MODELS.get("sentence-transformers/all-MiniLM-L6-v2" if name == "minilm" else name)
+    """The table's entry of a model, None if there is none; "minilm" is short for `MINILM`."""
+    return MODELS.get(MINILM if name == "minilm" else name)
 
 
 class Loader(NamedTuple):
@@ -172,40 +179,58 @@ def needs_this_process(name: str) -> bool:
     return name in LOADERS and not isinstance(LOADERS[name].load, str)
 
 
-def pinned(name: str) -> str | None:
-    """The commit of a model on the Hub: the table's, else what "main" was at its first use. None for what lies here.
-
-    Raises DataError where the Hub has no such model or is out of reach, unless `without_network`.
-    """
-    if name in LOADERS or name == "minilm" or (NANO / name).is_dir() or Path(name).exists() or Path(name).is_absolute():
+def find_shape(name: str) -> Shape | None:
+    """The shape of a model in the table, a nano model or a model's folder; None if only loading it would tell."""
+    if model := find_model(name):
+        return model.shape
+    folder = NANO / ("t5-nano-base" if name == "random-t5" else name)
+    folder = folder if folder.is_dir() else Path(name)
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        bytes_per_weight = 2 if config.get("dtype") in ("bfloat16", "float16") else 4
+        stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        return read_shape(config, stored // bytes_per_weight)
+    except (OSError, ValueError, KeyError):
         return None
-    return (MODELS[name].revision if name in MODELS else None) or _resolve(name, _ask)
 
 
-_ask = True
+# Revisions
+
+
+_offline = ContextVar("_offline", default=False)
 
 
 @contextmanager
 def without_network() -> Iterator[None]:
-    """Within it `pinned` knows only the table's commits and those resolved before."""
-    global _ask
-    before, _ask = _ask, False
+    """Within this context `find_revision` knows only the table's commits and those in the Hub's cache."""
+    token = _offline.set(True)
     try:
         yield
     finally:
-        _ask = before
+        _offline.reset(token)
+
+
+def find_revision(name: str) -> str | None:
+    """The commit of a model on the Hub: the table's, else that of "main" at the model's first use on this machine.
+
+    None for a model on this machine and, `without_network`, for one never used. Raises DataError if the Hub has no such
+    model or cannot be reached.
+    """
+    if name in LOADERS or name == "minilm" or (NANO / name).is_dir() or Path(name).exists() or Path(name).is_absolute():
+        return None
+    return (MODELS[name].revision if name in MODELS else None) or _resolve_main(name, _offline.get())
 
 
 @functools.cache
-def _resolve(name: str, ask: bool) -> str | None:
-    """What "main" meant at the first use: the Hub's cache on this machine keeps it for other processes and runs."""
+def _resolve_main(name: str, offline: bool) -> str | None:
+    """The commit of "main" at the first use, which the Hub's cache keeps for other processes and runs."""
     from huggingface_hub import HfApi, hf_hub_download  # imported late: it takes half a second
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(name, "config.json", local_files_only=True)).parent.name
-    except (LocalEntryNotFoundError, ValueError):  # the latter: no name that the Hub allows
-        if not ask:
+    except (LocalEntryNotFoundError, ValueError):  # ValueError: the Hub allows no such name
+        if offline:
             return None
     try:
         HfApi().model_info(name, timeout=5)  # fails at once without a network; a download tries again and again
@@ -219,33 +244,39 @@ def _resolve(name: str, ask: bool) -> str | None:
     return commit
 
 
-def load_weights(kind: Any, place: str | Path, revision: str | None) -> Any:
-    """`kind` is a class of transformers that loads models; weights in fp32, from safetensors alone.
+# Weights
 
-    Raises what transformers raises, and ValueError for a model without safetensors.
+
+def load_weights(loader: Any, source: str | Path, revision: str | None) -> Any:
+    """A model in fp32, from safetensors alone, by a class of transformers such as `AutoModel`.
+
+    `source` is a folder or a Hub id. Raises what transformers raises, and ValueError for a model without safetensors.
     """
     try:
-        return kind.from_pretrained(place, revision=revision, use_safetensors=True, dtype="float32")
+        return loader.from_pretrained(source, revision=revision, use_safetensors=True, dtype="float32")
     except OSError as error:
         if "cannot be loaded with `safetensors`" not in str(error):
             raise
-        take = f"from_pretrained('{place}', revision='{revision}'"
+        call = f"from_pretrained('{source}', revision='{revision}'"
         raise ValueError(
             f"its commit {revision} has no safetensors, and nothing else is loaded: convert it once with "
-            f'DISABLE_SAFETENSORS_CONVERSION=1 python -c "import transformers as t; t.{kind.__name__}.{take}, '
-            f"use_safetensors=False).save_pretrained('FOLDER'); t.AutoTokenizer.{take}).save_pretrained('FOLDER')\" "
+            f'DISABLE_SAFETENSORS_CONVERSION=1 python -c "import transformers as t; t.{loader.__name__}.{call}, '
+            f"use_safetensors=False).save_pretrained('FOLDER'); t.AutoTokenizer.{call}).save_pretrained('FOLDER')\" "
             "(it reads tensors only, no code), and give FOLDER instead"
         ) from None
 
 
 def identify(model: str, revision: str | None = None) -> str:
-    """What an artifact's name says of a model: the hash of its weights where they are here, else name and revision."""
-    for place in (NANO / model, Path(model)):
-        if (place / "model.safetensors").is_file():
-            return _hash_weights(place / "model.safetensors")
+    """What stands for a model in an artifact's name: the hash of its weights if they are local, else name and revision.
+
+    Raises what `find_revision` raises.
+    """
+    for folder in (NANO / model, Path(model)):
+        if (folder / "model.safetensors").is_file():
+            return _hash_weights(folder / "model.safetensors")
     if model in LOADERS and LOADERS[model].recipe > 1:
         return f"{model}#{LOADERS[model].recipe}"
-    revision = revision or pinned(model)
+    revision = revision or find_revision(model)
     return f"{model}@{revision}" if revision else model
 
 

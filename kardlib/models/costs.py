@@ -1,49 +1,40 @@
-"""What a model costs: FLOPs, memory of training and writing, room on a device.
+"""What a model costs: FLOPs and memory of training and of writing, and whether that fits into a device.
 
-Every estimate is one function of a `Shape`: the numbers of a model's config that decide it. They are checked against
-transformers in `tests/test_models.py`: parameters exactly, activations within the error that their function names.
-Nothing here imports torch until it must.
+Every estimate is a function of a `Shape`. A training example has `source` and `target` tokens; a causal model reads
+them as one sequence. `tests/models/test_costs.py` compares the estimates with transformers: parameters exactly,
+activations within the error that their docstring names. Nothing here imports torch.
 """
 
-import json
-from pathlib import Path
-
 from kardlib.errors import TooLargeError
-from kardlib.models.catalogue import MODELS, Shape, find_model, read_shape
-from kardlib.settings import NANO, StudentSettings
+from kardlib.models.catalogue import MODELS, Shape
+from kardlib.settings import StudentSettings
 
 RANK = 16  # of LoRA's updates
+# Bytes for the backward pass by token and layer: (factor of the width, factor of the feed-forward's width)
+SAVED: dict[str, dict[str, tuple[float, float]]] = {
+    "encoder-decoder": {"bf16": (57, 6), "fp32": (64, 12)},
+    "causal": {"bf16": (28, 2), "fp32": (40, 4)},
+    "encoder": {"bf16": (34, 4), "fp32": (40, 8)},
+}
+SAVED_BY_GATE = {"bf16": 10.5, "fp32": 20}  # added to the second factor if the feed-forward layer is gated
+OUTPUT_BYTES = 12  # by predicted token and word of the vocabulary: logits, their softmax and its gradient in fp32
+CERTAIN = 0.8  # share of an estimate: even if it is a fifth too high, what is refused does not fit
 
 
-def find_shape(name: str) -> Shape | None:
-    """Of a model in the table, a nano model or a model's folder; None where only loading it would tell."""
-    if model := find_model(name):
-        return model.shape
-    folder = NANO / ("t5-nano-base" if name == "random-t5" else name)
-    folder = folder if folder.is_dir() else Path(name)
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        bytes_per_weight = 2 if config.get("dtype") in ("bfloat16", "float16") else 4
-        stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        return read_shape(config, stored // bytes_per_weight)
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-# Costs. A training example has `source` and `target` tokens; a causal model reads them as one sequence.
+# FLOPs
 
 
 def forward_flops(shape: Shape, source: float, target: float) -> float:
-    """Of one example: 2 per weight and token (Kaplan et al. 2020, Section 2.1), each weight with the tokens it sees.
+    """FLOPs of one example: 2 per weight and each token that it multiplies (Kaplan et al. 2020, Section 2.1).
 
-    Left out: embeddings, which are looked up, and attention's products of tokens with tokens.
+    Embeddings, which are looked up, and attention's products of tokens with tokens do not count.
     """
     layer, output = shape.attention + shape.dense, shape.vocabulary * shape.width
     if shape.kind == "encoder":
         return 2 * source * shape.encoder_layers * layer
     if shape.kind == "causal":
         return 2 * (source + target) * (shape.decoder_layers * layer + output)
-    half = shape.attention / 2  # of attention to the source: keys and values see the source, the rest the target
+    half = shape.attention / 2  # of cross-attention: keys and values multiply source tokens, the rest target tokens
     by_source = shape.encoder_layers * layer + shape.decoder_layers * half
     return 2 * (source * by_source + target * (shape.decoder_layers * (layer + half) + output))
 
@@ -51,33 +42,26 @@ def forward_flops(shape: Shape, source: float, target: float) -> float:
 def training_flops(
     shape: Shape, source: float, target: float, *, lora: bool = False, checkpointing: bool = False
 ) -> float:
-    """Of one example: the backward pass costs two forward passes, 6 N in all; for frozen weights it costs one.
+    """FLOPs of one example: the backward pass costs two forward passes, or one with LoRA's frozen weights.
 
-    Gradient checkpointing runs the forward pass twice.
+    Gradient checkpointing repeats the forward pass.
     """
     return forward_flops(shape, source, target) * ((2 if lora else 3) + (1 if checkpointing else 0))
 
 
-# Bytes for the backward pass by token and layer: so many times the width, so many times the feed-forward's width
-SAVED: dict[str, dict[str, tuple[float, float]]] = {
-    "encoder-decoder": {"bf16": (57, 6), "fp32": (64, 12)},
-    "causal": {"bf16": (28, 2), "fp32": (40, 4)},
-    "encoder": {"bf16": (34, 4), "fp32": (40, 8)},
-}
-SAVED_BY_GATE = {"bf16": 10.5, "fp32": 20}  # and times the feed-forward's width again where it is gated
-OUTPUT_BYTES = 12  # by predicted token and word of the vocabulary: logits, their softmax and its gradient in fp32
-SURE = 0.8  # of an estimate: what is refused would not have fit even if the estimate is a fifth too high
+# Memory
 
 
 def activation_bytes(
     shape: Shape, batch: int, source: int, target: int, *, bf16: bool, checkpointing: bool = False, gpu: bool = True
 ) -> float:
-    """What a training step keeps for its backward pass, and the output layer at its peak.
+    """Bytes that a training step keeps for its backward pass, and of the output layer at its peak.
 
-    Linear in tokens, width and feed-forward, quadratic in length where attention keeps its scores: the form of
-    Korthikanti et al. 2022 (Reducing Activation Recomputation, eq. 2), whose constants hold for fused layers. Ours are
-    what transformers 5.23 saves by torch's saved-tensor hooks, in models of width 64 and 128 with dropout; on other
-    shapes they are within 10 %. Not measured on a GPU: there only T5's position bias is as large as the scores.
+    They are linear in tokens, width and feed-forward's width, and quadratic in length if attention keeps its scores:
+    the form of Korthikanti et al. 2022 (Reducing Activation Recomputation, eq. 2), whose constants hold for fused
+    layers. Ours were measured by torch's saved-tensor hooks on transformers 5.23, in models of width 64 and 128 with
+    dropout; on other shapes they are within 10 %. They were not measured on a GPU, where only T5's position bias is as
+    large as the scores.
     """
     precision = "bf16" if bf16 else "fp32"
     by_width, by_dense = SAVED[shape.kind][precision]
@@ -105,11 +89,12 @@ def training_bytes(
     shape: Shape, batch: int, source: int, target: int, *, bf16: bool, lora: bool = False, checkpointing: bool = False,
     gpu: bool = True,
 ) -> float:  # fmt: skip
-    """Peak of training: weights in fp32, their gradients and Adam's two moments (16 bytes a parameter; Rajbhandari et
-    al. 2020, ZeRO, Section 3.1), autocast's copy of the weights in bf16, activations. With LoRA the weights are frozen.
+    """Bytes at the peak of training: weights in fp32, their gradients and Adam's two moments (16 bytes a parameter;
+    Rajbhandari et al. 2020, ZeRO, Section 3.1), autocast's copy of the weights in bf16, and activations. LoRA freezes
+    the weights.
 
-    Of the resident memory that two steps of a small T5 and a small OPT take on a CPU (16 and 12 million parameters,
-    T5's vocabulary) it is 1.05 to 1.24 times where the allocator gives memory back at once, else 0.86 to 1.01 times.
+    On a CPU, two steps of a small T5 and a small OPT (16 and 12 million parameters, T5's vocabulary) took a resident
+    memory of which this is 1.05 to 1.24 times if the allocator returns memory at once, else 0.86 to 1.01 times.
     """
     trained = lora_parameters(shape) if lora else shape.parameters
     state = shape.parameters * (6 if bf16 else 4) + trained * 12
@@ -117,8 +102,8 @@ def training_bytes(
 
 
 def writing_bytes(shape: Shape, questions: int, samples: int, source: int, target: int, *, bf16: bool) -> float:
-    """Peak of writing `samples` texts for each of a batch of questions: weights, keys and values of all tokens (Pope et
-    al. 2022, Section 2.1), one layer while the questions are read, the logits in fp32 with sampling's copies of them.
+    """Bytes at the peak of writing `samples` texts for each question of a batch: weights, the cache of keys and values
+    (Pope et al. 2022, Section 2.1), one layer that reads the questions, and logits in fp32 with sampling's copies.
     """
     size, inner, texts = 2 if bf16 else 4, shape.heads * shape.head_size, questions * samples
     cache = texts * shape.decoder_layers * (source + target) * 2 * inner
@@ -135,40 +120,40 @@ def check_memory(
     *,
     bf16: bool,
     free: float,
-    place: str,
+    device: str,
 ) -> None:
-    """Raise TooLargeError unless training `settings.model` fits into the `free` bytes of "the GPU" or "this machine".
+    """Raise TooLargeError if training `settings.model` needs more than the `free` bytes of "the GPU" or "this machine".
 
-    `source` and `target` are the longest example's tokens, `batch` is how many are taken at once. The sentence names
-    what would fit: the first of gradient checkpointing, LoRA and a smaller batch that suffices, and the largest of the
-    family's smaller models.
+    `source` and `target` are the longest example's tokens, `batch` is the number of examples at once. The sentence
+    names what would fit: the first of gradient checkpointing, LoRA and a smaller batch that suffices, and the largest
+    of the family's smaller models.
     """
 
     def needed(shape: Shape, batch: int, lora: bool, checkpointing: bool) -> float:
-        options = {"bf16": bf16, "lora": lora, "checkpointing": checkpointing, "gpu": place == "the GPU"}
+        options = {"bf16": bf16, "lora": lora, "checkpointing": checkpointing, "gpu": device == "the GPU"}
         return training_bytes(shape, batch, source, target, **options)
 
     lora, checkpointing = settings.lora, settings.gradient_checkpointing
     asked = needed(shape, batch, lora, checkpointing)
-    if asked * SURE <= free:
+    if asked * CERTAIN <= free:
         return
-    again, updates = "student.gradient_checkpointing=true", "student.lora=true"
-    choices = {
+    again, with_lora = "student.gradient_checkpointing=true", "student.lora=true"
+    changes = {
         again: needed(shape, batch, lora, True),
-        updates: needed(shape, batch, True, checkpointing),
-        f"{updates} with {again}": needed(shape, batch, True, True),
+        with_lora: needed(shape, batch, True, checkpointing),
+        f"{with_lora} with {again}": needed(shape, batch, True, True),
     }
     for fewer in (batch >> halvings for halvings in range(1, batch.bit_length())):
-        choices[f"{updates} with {again} and student.batch={fewer}"] = needed(shape, fewer, True, True)
+        changes[f"{with_lora} with {again} and student.batch={fewer}"] = needed(shape, fewer, True, True)
     family = [m for m in MODELS.values() if (m.kind, m.shape.gated) == (shape.kind, shape.gated)]
     smaller = sorted((m for m in family if m.parameters < shape.parameters), key=lambda m: -m.parameters)
     models = {f"{m.name} with {again}": needed(m.shape, batch, lora, True) for m in smaller}
     fits = [
-        next((f"{words} ({size / 1e9:.1f} GB)" for words, size in sizes.items() if size <= min(free, 0.99 * asked)), "")
-        for sizes in (choices, models)
+        next((f"{name} ({size / 1e9:.1f} GB)" for name, size in sizes.items() if size <= min(free, 0.99 * asked)), "")
+        for sizes in (changes, models)
     ]
     raise TooLargeError(
         f"{settings.model} needs about {asked / 1e9:.1f} GB to train on {batch} examples of up to "
-        f"{source + target} tokens at once, and {place} has {free / 1e9:.1f} GB free: "
+        f"{source + target} tokens at once, and {device} has {free / 1e9:.1f} GB free: "
         + (f"{' or '.join(filter(None, fits))} would fit" if any(fits) else "take a smaller model or a larger device")
     )

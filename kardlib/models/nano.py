@@ -1,6 +1,6 @@
-"""The nano models' shapes: T5-like students and a BERT-like reranker backbone over one vocabulary of the world's words.
+"""The nano models: T5-like students and a BERT-like encoder, with one vocabulary of the closed world's words.
 
-Their weights lie in `nano_models/`, made by `pretraining.py`.
+`kardlib/nano_models/` holds their weights, which `kard pretrain-nano` makes.
 """
 
 import re
@@ -12,16 +12,16 @@ from kardlib.data import world as language
 from kardlib.data.files import Question
 from kardlib.data.prompts import source_text, target_text
 
-STUDENTS = {  # width and layers on each side; heads of 32, feed-forward networks of four times the width
+STUDENTS = {  # name -> width, layers of encoder and of decoder; heads of 32, feed-forward layers four times as wide
     "t5-nano-small": (96, 2),
     "t5-nano-base": (128, 2),
     "t5-nano-large": (128, 4),
 }
-RERANKER = "bert-nano"
+RERANKER = "bert-nano"  # the reranker's encoder
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words of the world's language, syllables of its names, single characters for everything else."""
+    """A WordPiece tokenizer: whole words of the world's language, syllables of its names, else single characters."""
     text = [*language.SIGNS, *language.SIGNS.values(), *language.JOBS, *language.DIAGNOSES, *language.OPENERS]
     text += [language.CASE, *language.NOTES, *language.VIGNETTES, *language.OTHER_WORDINGS]
     text += [t for templates in language.RELATIONS.values() for group in templates for t in group]
@@ -49,6 +49,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_student(size: str, vocabulary: int) -> T5ForConditionalGeneration:
+    """A student of `STUDENTS` with random weights; `vocabulary` is the number of tokens."""
     width, layers = STUDENTS[size]
     return T5ForConditionalGeneration(
         T5Config(  # type: ignore[call-arg]
@@ -61,7 +62,7 @@ def build_student(size: str, vocabulary: int) -> T5ForConditionalGeneration:
 
 
 def build_backbone(vocabulary: int) -> BertModel:
-    """The reranker's encoder."""
+    """The reranker's encoder with random weights; `vocabulary` is the number of tokens."""
     config = BertConfig(
         vocab_size=vocabulary, hidden_size=128, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=512, type_vocab_size=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,

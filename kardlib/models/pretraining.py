@@ -171,7 +171,7 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
     tokens: enough to learn which technical term an everyday word stands for, and that names are matched by name. A
     killed run goes on from its last checkpoint.
     """
-    from kardlib.models.encoders import Reranker
+    from kardlib.models.encoders import LateInteraction
 
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
@@ -179,7 +179,7 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
     linear = torch.nn.Linear(128, 128, bias=False)
     torch.nn.init.eye_(linear.weight)
     linear.requires_grad_(False)
-    reranker = Reranker(backbone, linear, tokenizer, 512)
+    reranker = LateInteraction(backbone, linear, tokenizer, 512)
 
     def loss_of(step: int) -> torch.Tensor:
         world, rng = draw_world(WORLDS + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")

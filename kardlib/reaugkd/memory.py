@@ -1,7 +1,7 @@
-"""ReAugKD's memory: the knowledge base of a teacher's embeddings and soft labels, retrieval from it, and its cost.
+"""ReAugKD's memory: a knowledge base of the teacher's embeddings and soft labels, retrieval from it, and mixing.
 
-Storing both and finding neighbours with HNSW is sourced; the weights in retrieval and the mixing are **reconstructed**;
-the compressed kinds are ours (the authors leave the knowledge base's size to future work).
+Storing both and finding neighbours with HNSW is sourced. The weights of neighbours and the mixing are
+**reconstructed**. The compressed kinds are ours: the authors leave the knowledge base's size to future work.
 """
 
 import json
@@ -22,55 +22,64 @@ from kardlib.retrieval.dense import EF_SEARCH, build_index, one_thread
 from kardlib.settings import ReAugKDSettings
 
 OUTPUTS = "outputs.safetensors"
-RECALL = 0.96  # of the nearest neighbours that a search should find, on development data
-CANDIDATES = (16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024)  # tried for it
+TARGET_RECALL = 0.96  # share of the nearest neighbours that a search should find, on development data
+CANDIDATE_GRID = (16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024)  # tried for the target
 
 Array = NDArray[np.float32]
 
 
 class KnowledgeBaseError(DataError):
-    """A knowledge base that does not fit what is asked of it."""
+    """A knowledge base is missing, or does not fit the teacher, the student or the number of neighbours."""
+
+
+# Outputs of a classifier
 
 
 class Outputs(NamedTuple):
-    """What a classifier says of a split: embeddings (N, d) as they come, and logits (N, C)."""
+    """A classifier's outputs for a split: embeddings (N, d), not normalised, and logits (N, C)."""
 
     embeddings: Array
     logits: Array
 
     @property
     def unit(self) -> Array:
-        """Embeddings of length 1."""
+        """Embeddings of length 1, (N, d)."""
         return self.embeddings / np.linalg.norm(self.embeddings, axis=1, keepdims=True).clip(1e-12)
 
     @property
     def probabilities(self) -> Array:
+        """The softmax of the logits, (N, C)."""
         return softmax(self.logits, axis=1)
 
 
 def write_outputs(folder: Path, outputs: Mapping[str, Outputs]) -> None:
+    """Write outputs by split into a folder."""
     arrays = {f"{split}.{name}": array for split, o in outputs.items() for name, array in o._asdict().items()}
     save_file(arrays, folder / OUTPUTS)
 
 
 def read_outputs(folder: Path) -> dict[str, Outputs]:
-    """Outputs by split."""
+    """The outputs by split that `write_outputs` wrote."""
     arrays = load_file(folder / OUTPUTS)
     return {s: Outputs(arrays[f"{s}.embeddings"], arrays[f"{s}.logits"]) for s in {n.split(".")[0] for n in arrays}}
 
 
+# The knowledge base
+
+
 @dataclass(frozen=True)
 class KnowledgeBase:
-    """Soft labels `y_j` (N, C) and an index over the projected embeddings `z_j` (N, d), by inner product."""
+    """Soft labels `y_j` (N, C), and a FAISS index by inner product over the projected embeddings `z_j` (N, d)."""
 
-    index: Any  # a FAISS index
+    index: Any
     soft_labels: NDArray[np.floating]
 
     @one_thread()
     def search(self, queries: Array, k: int, candidates: int | None = None) -> tuple[Array, NDArray[np.int64]]:
-        """Similarities and entries of the `k` nearest, (Q, k) each, best first. Raises KnowledgeBaseError.
+        """Similarities and numbers of the `k` nearest entries, (Q, k) each, nearest first, for embeddings (Q, d).
 
-        `candidates` are how many entries a graph keeps in view on its way; exact search has no use for them.
+        `candidates` is the number of entries that a graph's search keeps (HNSW's ef); exact search ignores it. Raises
+        KnowledgeBaseError.
         """
         entries, dim = self.index.ntotal, self.index.d
         if k > entries:
@@ -87,24 +96,24 @@ class KnowledgeBase:
         return self.index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
 
     def look_up(self, queries: Array, k: int, candidates: int | None = None) -> tuple[Array, Array]:
-        """Similarities (Q, k) and soft labels (Q, k, C) of the nearest; an entry that was not found weighs nothing."""
+        """Similarities (Q, k) and soft labels (Q, k, C) of the `k` nearest entries; one not found weighs nothing."""
         similarities, entries = self.search(queries, k, candidates)
         return similarities, self.soft_labels[entries].astype(np.float32)
 
     @property
     def bytes(self) -> int:
-        """Of the index as FAISS writes it, and of the soft labels."""
+        """Size of the index as FAISS writes it, and of the soft labels."""
         return len(faiss.serialize_index(self.index)) + self.soft_labels.nbytes
 
 
 @one_thread()
 def compress(keys: Array, soft_labels: Array, gold: NDArray[np.int64], kind: str) -> KnowledgeBase:
-    """A smaller knowledge base from keys (N, d), soft labels (N, C) and gold labels (N,), searched exactly.
+    """A knowledge base with exact search, of one `kind` of compression, from keys (N, d), soft labels (N, C) and gold
+    labels (N,).
 
-    "full" keeps everything in single precision; "half" in half precision; "pq" product-quantises the keys to one byte
-    for every eight numbers; "prototypes_P" keeps P % of every class's entries, at least one: the centres that spherical
-    k-means finds in the class, each with the mean soft label of its members (at 100 %: the entries themselves). The
-    last two keep what else there is in half precision.
+    "full" keeps single precision, "half" half precision. "pq" product-quantises the keys to one byte for eight numbers.
+    "prototypes_P" keeps P % as many entries of every class, at least one: the centres of spherical k-means, each with
+    the mean soft label of its members (at 100 %: the entries themselves). The last two keep the rest in half precision.
     """
     if kind == "full":
         return KnowledgeBase(build_index(keys, "exact"), soft_labels)
@@ -114,14 +123,14 @@ def compress(keys: Array, soft_labels: Array, gold: NDArray[np.int64], kind: str
     index: Any = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     if kind == "pq":
         index = faiss.IndexPQ(dim, dim // 8, 8, faiss.METRIC_INNER_PRODUCT)
-        index.pq.cp.min_points_per_centroid = 1  # without its warning where entries are few
+        index.pq.cp.min_points_per_centroid = 1  # no warning if entries are few
     index.train(keys)
     index.add(keys)
     return KnowledgeBase(index, soft_labels.astype(np.float16))
 
 
 def find_prototypes(keys: Array, soft_labels: Array, gold: NDArray[np.int64], share: float) -> tuple[Array, Array]:
-    """Class-wise centres of unit length and their members' mean soft labels: `share` of every class, at least one."""
+    """Centres of length 1 (P, d) and their members' mean soft labels (P, C): `share` of every class, at least one."""
     centres, means = [], []
     for label in np.unique(gold):
         own, soft = keys[gold == label], soft_labels[gold == label]
@@ -141,16 +150,17 @@ def find_prototypes(keys: Array, soft_labels: Array, gold: NDArray[np.int64], sh
 
 
 def save_knowledge_base(folder: Path, base: KnowledgeBase, keys: Array, teacher: str) -> None:
-    """Write index, keys and soft labels, and the hash of the teacher's weights (`experiment.identify`)."""
+    """Write index, keys (N, d), soft labels, and the hash of the teacher's weights (`catalogue.identify`)."""
     faiss.write_index(base.index, str(folder / "index.faiss"))
     save_file({"keys": keys, "soft_labels": base.soft_labels}, folder / "entries.safetensors")
     write_json(folder / "knowledge_base.json", {"teacher": teacher, "dim": base.index.d, "entries": base.index.ntotal})
 
 
 def load_knowledge_base(folder: Path, teacher: str, dim: int) -> tuple[KnowledgeBase, Array]:
-    """The knowledge base and its keys; `teacher` is the hash of its weights.
+    """The knowledge base in a folder, and its keys (N, d).
 
-    Raises KnowledgeBaseError if another teacher built it, or for another size.
+    Raises KnowledgeBaseError if there is none, if its teacher's weights have another hash than `teacher`, or if its
+    embeddings have another size than `dim`.
     """
     try:
         facts = json.loads((folder / "knowledge_base.json").read_text("utf-8"))
@@ -170,13 +180,13 @@ def load_knowledge_base(folder: Path, teacher: str, dim: int) -> tuple[Knowledge
     return KnowledgeBase(faiss.read_index(str(folder / "index.faiss")), arrays["soft_labels"]), arrays["keys"]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Retrieval and mixing
 
 
 class Mixing(NamedTuple):
-    """How many neighbours, how sharply they are weighed, the share of the student's own prediction, and how far a graph
-    looks for the neighbours."""
+    """The number of neighbours `k`, the temperature `tau` of their weights, the share `beta` of the student's own
+    prediction, and the candidates of a graph's search (None: the default).
+    """
 
     k: int
     tau: float
@@ -185,8 +195,8 @@ class Mixing(NamedTuple):
 
 
 def neighbour_prediction(similarities: Array, soft_labels: Array, tau: float) -> Array:
-    """`sum_j w_j y_j`, `w = softmax(s . z_j / tau)` over the neighbours: (Q, k), (Q, k, C) -> (Q, C); reconstructed."""
-    with np.errstate(over="ignore"):  # the similarity of an entry that was not found
+    """`sum_j w_j y_j`, `w = softmax_j(s . z_j / tau)` (**reconstructed**): (Q, k), (Q, k, C) -> (Q, C)."""
+    with np.errstate(over="ignore"):  # by the similarity of an entry that was not found
         scores = similarities / tau
     weights = np.exp(scores - scores.max(1, keepdims=True))
     weights /= weights.sum(1, keepdims=True)
@@ -194,12 +204,12 @@ def neighbour_prediction(similarities: Array, soft_labels: Array, tau: float) ->
 
 
 def mix(own: Array, neighbours: Array, beta: float) -> Array:
-    """`p = beta p_student + (1 - beta) sum_j w_j y_j`, (Q, C) each (**reconstructed**)."""
+    """`p = beta p_student + (1 - beta) sum_j w_j y_j` (**reconstructed**), all (Q, C)."""
     return beta * own + (1 - beta) * neighbours
 
 
 def predict(base: KnowledgeBase, students: Sequence[Outputs], mixing: Mixing) -> Array:
-    """Mixed predictions of students (one per seed) on a split, (seeds, N, C)."""
+    """Mixed predictions on a split, (seeds, N, C), of students that differ in their seed."""
     found = [base.look_up(s.unit, mixing.k, mixing.candidates) for s in students]
     return np.stack(
         [
@@ -216,9 +226,9 @@ def choose_mixing(
     settings: ReAugKDSettings,
     betas: Sequence[float] | None = None,
 ) -> Mixing:
-    """The best of the grid on a development split, one for all seeds: highest accuracy, then highest log-likelihood.
+    """The grid's best mixing on a development split, one for all seeds: by accuracy, then by log-likelihood.
 
-    Values of `k` above the knowledge base's size are left out if a smaller one is in the grid.
+    `betas` replaces the grid's. A `k` above the knowledge base's size is left out if the grid has a smaller one.
     """
     ks = [k for k in settings.ks if k <= base.index.ntotal] or [min(settings.ks)]
     found = [base.look_up(s.unit, max(ks)) for s in students]
@@ -238,20 +248,20 @@ def choose_mixing(
 
 @one_thread()
 def choose_candidates(base: KnowledgeBase, queries: Array, k: int) -> int | None:
-    """The fewest candidates with which a graph finds a share of `RECALL` of the `k` nearest of these queries.
+    """The fewest candidates with which a graph's search reaches `TARGET_RECALL` for these queries (Q, d).
 
-    How many that takes grows with the number of entries. None where the search is exact.
+    They grow with the number of entries. None if the search is exact.
     """
     if not isinstance(base.index, faiss.IndexHNSW):
         return None
     nearest = faiss.downcast_index(base.index.storage).search(queries, k)[1]
-    for candidates in CANDIDATES:
+    for candidates in CANDIDATE_GRID:
         found = base.search(queries, k, candidates)[1]
-        if measure_recall(found, nearest).mean() >= RECALL:
+        if measure_recall(found, nearest).mean() >= TARGET_RECALL:
             break
     return candidates
 
 
 def measure_recall(found: NDArray[np.int64], nearest: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The share of the nearest entries that a search found, (Q,), from the entries of both, (Q, k) each."""
+    """Share of the nearest entries (Q, k) that are among the found ones (Q, k): (Q,)."""
     return np.array([len({*a} & {*b}) / len(b) for a, b in zip(found, nearest, strict=True)])

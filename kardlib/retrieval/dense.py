@@ -1,4 +1,4 @@
-"""Dense retrieval: FAISS indexes over vectors, exact or a graph, on one thread so that runs repeat."""
+"""Dense retrieval: FAISS indexes over embeddings, exact or as a graph, on one thread, so that results repeat."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +8,14 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-LINKS, EF_BUILD, EF_SEARCH = 32, 100, 64  # of the HNSW graph: edges of a node, candidates while building and searching
+LINKS, EF_BUILD, EF_SEARCH = 32, 100, 64  # of an HNSW graph: edges of a node, candidates while building and searching
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """FAISS computes on one thread: a graph that several build differs from run to run. Their number may be torch's too
-    (both can share one OpenMP), so it is put back.
+    """Let FAISS compute on one thread: a graph that several threads build differs from run to run.
+
+    The number is put back, because it may be torch's as well: both can share one OpenMP.
     """
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
@@ -26,7 +27,7 @@ def one_thread() -> Iterator[None]:
 
 @one_thread()
 def build_index(keys: NDArray[np.float32], kind: Literal["hnsw", "exact"] = "hnsw") -> Any:
-    """A FAISS index over unit vectors (N, d): the paper's HNSW graph, or exact search."""
+    """A FAISS index over embeddings `keys` (N, d) of length 1, by inner product: ReAugKD's HNSW graph, or exact."""
     dim = keys.shape[1]
     index: Any
     if kind == "exact":

@@ -1,4 +1,4 @@
-"""Lucene indexes that are there already: a folder of yours, or one of pyserini's by its name, e.g. "enwiki-paragraphs".
+"""Lucene indexes that exist already: a folder of yours, or one of pyserini's by its name, e.g. "enwiki-paragraphs".
 
 Names, addresses, sizes and checksums are pyserini's (`pyserini.prebuilt_index_info`), and so is the cache, so that what
 was fetched there before is found. The download is not: pyserini's prints why it failed and returns None, starts an
@@ -20,15 +20,15 @@ from kardlib.artifacts.store import hash_file, locked
 from kardlib.retrieval.lucene import KnowledgeError, Lucene, Prebuilt
 from kardlib.settings import KnowledgeSettings
 
-UNPACKED = 1.5  # an estimate: size of an index by that of its archive
-CHUNK = 2**20
-TIMEOUT = 60  # seconds without a byte
+UNPACKED = 1.5  # size of an index by the size of its archive; an estimate
+CHUNK = 2**20  # bytes that are read at once
+TIMEOUT = 60  # seconds to wait for the next bytes
 
 
 def find_index(index: str) -> Path:
-    """The folder of the index that `knowledge.index` names; a prebuilt one is fetched if it is not in the cache.
+    """The folder of the index that `knowledge.index` names. Raises KnowledgeError.
 
-    Raises KnowledgeError.
+    A prebuilt index is fetched if it is not in the cache.
     """
     folder = Path(index).expanduser()
     if _is_index(folder):
@@ -43,7 +43,7 @@ def find_index(index: str) -> Path:
 
 
 def identify_index(index: str) -> str:
-    """What an artifact's name says of an index: of a prebuilt one its name, of a folder the hash of its newest commit.
+    """What stands for an index in an artifact's name: a prebuilt one's name, else the hash of the newest commit's file.
 
     A commit holds ids drawn at random for every segment, so no two builds share it. Raises KnowledgeError.
     """
@@ -54,15 +54,15 @@ def identify_index(index: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where pyserini keeps its indexes: `$PYSERINI_CACHE/indexes`, else `~/.cache/pyserini/indexes`."""
+    """pyserini's folder of indexes: `$PYSERINI_CACHE/indexes`, else `~/.cache/pyserini/indexes`."""
     return Path(os.environ.get("PYSERINI_CACHE") or "~/.cache/pyserini").expanduser() / "indexes"
 
 
 def fetch_index(entry: Prebuilt) -> Path:
-    """Download and unpack a prebuilt index, unless it is in the cache; sizes are printed and checked first.
+    """Download and unpack a prebuilt index, unless it is in the cache. Raises KnowledgeError.
 
-    A download that broke goes on where it stopped; an archive that you put into the cache yourself is taken. Raises
-    KnowledgeError.
+    Its sizes are printed, and compared with the free disk, first. A broken download goes on where it stopped, and an
+    archive that the user put into the cache is not downloaded.
     """
     root = cache_folder()
     folder = root / f"{entry.filename.removesuffix('.tar.gz')}.{entry.md5}"
@@ -95,7 +95,7 @@ def fetch_index(entry: Prebuilt) -> Path:
 
 
 def download(entry: Prebuilt, file: Path) -> None:
-    """Append to `file` what it lacks, from the first address that answers. Raises KnowledgeError."""
+    """Append to `file` what it lacks of the archive, from the first URL that works. Raises KnowledgeError."""
     problems = []
     for url in entry.urls:
         try:
@@ -128,7 +128,7 @@ def append_rest(url: str, file: Path, size: int) -> None:
 
 
 def check_archive(entry: Prebuilt, archive: Path) -> None:
-    """Raise KnowledgeError, and delete the archive, unless size and MD5 are those that pyserini states."""
+    """Delete the archive and raise KnowledgeError if its size or MD5 is not the one that pyserini states."""
     size = archive.stat().st_size
     with archive.open("rb") as file:
         right = size == entry.bytes and hashlib.file_digest(file, "md5").hexdigest() == entry.md5

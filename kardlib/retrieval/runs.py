@@ -1,12 +1,12 @@
-"""Run tables: what a search found for every query, as a table on disk and as a dictionary."""
+"""Runs: the passages that a search found for every query, in memory and as tables on disk."""
 
 import csv
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kardlib.artifacts.store import atomic_write
 from kardlib.data.files import DataError
 
 Run = dict[str, list[tuple[str, float]]]  # query id -> (passage id, score), best first
@@ -14,9 +14,10 @@ Run = dict[str, list[tuple[str, float]]]  # query id -> (passage id, score), bes
 
 @dataclass(frozen=True)
 class Candidates:
-    """`D~_ij`, the passages that one rationale `r_ij` of the question `x_i` teaches the reranker to order.
+    """`D~_ij`: passages that the reranker learns to order from one rationale `r_ij` of the question `x_i`.
 
-    Both kinds map a passage's id to `rho(d | r_ij; D)`, the *rationale's* score, whoever found the passage.
+    Both maps go from a passage's id to `rho(d | r_ij; D)`, its score for the *rationale*, whichever query found it
+    (KARD, Section 4).
     """
 
     question_id: str
@@ -24,28 +25,22 @@ class Candidates:
     from_question: Mapping[str, float]  # topk(rho(d | x_i; D), kappa_2)
 
 
-# Run tables
-
-
 def write_run(path: str | Path, run: Run) -> None:
-    """Write a run as TSV with the columns query, rank (from 1), passage, score.
+    """Write a run as TSV with the columns query, rank (from 1), passage, score; the file is whole or not there.
 
-    A query that found nothing keeps a row: rank 0, no passage. Ids are printable, as the readers make sure. The file is
-    written whole or not at all.
+    A query that found nothing keeps a row: rank 0, no passage. Ids must be printable, which their readers ensure.
     """
-    partial = Path(f"{path}.{os.getpid()}.partial")
-    with open(partial, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, "excel-tab", lineterminator="\n")
         table.writerow(["query", "rank", "passage", "score"])
         for query, ranked in run.items():
             table.writerows([query, rank, passage, score] for rank, (passage, score) in enumerate(ranked, 1))
             if not ranked:
                 table.writerow([query, 0, "", ""])
-    os.replace(partial, path)
 
 
 def read_run(path: str | Path) -> Run:
-    """Read what `write_run` wrote. Raises DataError for a missing file or a malformed row."""
+    """The run that `write_run` wrote. Raises DataError for a missing file or a malformed row."""
     run: Run = {}
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -65,7 +60,7 @@ def read_run(path: str | Path) -> Run:
         raise DataError(f"the run table {path} cannot be read ({error.strerror}); correct the path") from None
     except DataError:
         raise
-    except (ValueError, csv.Error):  # ValueError: also four columns missed, or text that is not UTF-8
+    except (ValueError, csv.Error):  # ValueError: also for more or fewer columns, or text that is not UTF-8
         raise DataError(
             f"{path}, line {table.line_num}: not a row of a run table; delete the file and search again"
         ) from None

@@ -153,7 +153,7 @@ def test_what_a_dataset_lacks_comes_out_empty(tmp_path):
 def test_an_id_means_one_question_in_all_splits(tmp_path):
     passages, gold = [{"id": "p", "contents": "One."}], [{"split": "test", "question_id": "q1", "passage_ids": ["p"]}]
     data = read_kard(release(tmp_path, dev=[ROW], test=[ROW], passages=passages, gold=gold), "toy")
-    assert data.splits["dev"] == data.splits["test"] == data.questions(["q1"])
+    assert data.splits["dev"] == data.splits["test"] == [Question("q1", "Why?", ("a", "b"), 1)]
     assert data.gold == {"q1": {"p"}}
     with pytest.raises(DataError, match="two splits have different questions with the id 'q1'"):
         read_kard(release(tmp_path, dev=[ROW | {"label": 0}]), "toy")

@@ -138,7 +138,7 @@ def test_a_hub_that_does_not_answer_or_has_no_such_file(hub, tmp_path):
         assert said.endswith("check the network, or set data_dir to the folder that holds KARD's release")
 
 
-READ_RTE = "from kardlib.reaugkd.tasks import read_hub; print(*(rows for rows in read_hub('rte')))"
+READ_RTE = "from kardlib.reaugkd.tasks import read_hub_glue; print(*(examples for examples in read_hub_glue('rte')))"
 
 
 def offer_rte(tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_a_glue_task_is_fetched_at_its_revision_and_then_needs_no_network(hub, t
     offer_rte(tmp_path)
     for endpoint in (hub, "http://127.0.0.1:9"):
         done = run(READ_RTE, endpoint, tmp_path)
-        assert "Row(text='train 1', pair='train 2', label='1'" in done.stdout, done.stderr
-        assert "Row(text='validation 1', pair='validation 2', label='0'" in done.stdout
+        assert "RawExample(text='train 1', pair='train 2', label='1'" in done.stdout, done.stderr
+        assert "RawExample(text='validation 1', pair='validation 2', label='0'" in done.stdout
 
 
 def test_a_glue_task_that_the_hub_has_not(hub, tmp_path):
@@ -166,7 +166,7 @@ def test_a_glue_task_that_the_hub_has_not(hub, tmp_path):
 def test_a_full_disk_is_no_lack_of_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: Path("/dev/full").write_text("x" * 100_000))
     with pytest.raises(StoreError, match=r"^the disk that holds .* is full: free some space"):
-        tasks.read_hub("rte")
+        tasks.read_hub_glue("rte")
 
 
 LOAD = """

@@ -24,7 +24,7 @@ from kardlib.artifacts.store import REPOSITORY, Store
 from kardlib.data.files import Question
 from kardlib.data.prompts import teacher_text
 from kardlib.kard.experiment import open_settings
-from kardlib.kard.llm import Answer, TeacherError, estimate, read_answer, server_teacher
+from kardlib.kard.llm import Completion, TeacherError, estimate, read_completion, server_teacher
 from kardlib.kard.prepare import write_rationales
 from kardlib.models.nano import build_tokenizer
 from kardlib.settings import SettingsError, TeacherSettings, preset
@@ -319,10 +319,10 @@ def test_the_spending_limit_is_announced_kept_to_and_can_be_raised(proxy, settin
 
 
 def test_the_estimate_is_an_upper_bound(proxy, settings, tmp_path):
-    jobs = [(teacher_text(q), 0) for q in QUESTIONS]
-    expected = estimate(settings.model_copy(update={"price_in": 3.0, "price_out": 15.0}), jobs)
+    samples = [(teacher_text(q), 0) for q in QUESTIONS]
+    expected = estimate(settings.model_copy(update={"price_in": 3.0, "price_out": 15.0}), samples)
     assert (expected.requests, expected.completion_tokens) == (6, 48)
-    assert expected.prompt_tokens > sum(len(prompt.split()) for prompt, _ in jobs)
+    assert expected.prompt_tokens > sum(len(prompt.split()) for prompt, _ in samples)
     assert expected.dollars == pytest.approx((3 * expected.prompt_tokens + 15 * 48) / 1e6)
 
 
@@ -399,11 +399,11 @@ json_values = st.recursive(
 @given(json_values | json_values.map(lambda v: {"choices": [{"message": {"content": v}}], "usage": v}))
 def test_a_response_is_read_or_refused(value):
     try:
-        answer = read_answer(value)
+        completion = read_completion(value)
     except ValueError:
         return
-    assert isinstance(answer, Answer) and answer.text.encode() is not None
-    assert all(n is None or n >= 0 for n in (answer.prompt_tokens, answer.completion_tokens))
+    assert isinstance(completion, Completion) and completion.text.encode() is not None
+    assert all(n is None or n >= 0 for n in (completion.prompt_tokens, completion.completion_tokens))
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -29,7 +29,15 @@ from kardlib.kard.reranker import (
     train_reranker,
 )
 from kardlib.models import encoders as module
-from kardlib.models.encoders import Reranker, find_minilm, length_batches, load_reranker, maxsim, rank, score_pairs
+from kardlib.models.encoders import (
+    LateInteraction,
+    find_minilm,
+    length_batches,
+    load_reranker,
+    maxsim,
+    rank,
+    score_pairs,
+)
 from kardlib.models.nano import build_tokenizer
 from kardlib.settings import RerankerSettings
 from tests.folders import ROOT
@@ -66,7 +74,7 @@ def fp32():
 
 
 @pytest.fixture(scope="module")
-def reranker(knobs) -> Reranker:
+def reranker(knobs) -> LateInteraction:
     return load_reranker(knobs)
 
 

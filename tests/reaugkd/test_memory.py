@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from kardlib.reaugkd.memory import (
-    CANDIDATES,
+    CANDIDATE_GRID,
     EF_SEARCH,
-    RECALL,
+    TARGET_RECALL,
     KnowledgeBase,
     KnowledgeBaseError,
     Mixing,
@@ -80,8 +80,8 @@ def test_a_graph_gets_the_fewest_candidates_that_find_enough(entries, base):
         return float(np.mean([len({*a} & {*b}) / 16 for a, b in zip(found, nearest, strict=True)]))
 
     chosen = choose_candidates(base, queries, 16)
-    assert recall(chosen) >= RECALL
-    assert chosen == CANDIDATES[0] or recall(CANDIDATES[CANDIDATES.index(chosen) - 1]) < RECALL
+    assert recall(chosen) >= TARGET_RECALL
+    assert chosen == CANDIDATE_GRID[0] or recall(CANDIDATE_GRID[CANDIDATE_GRID.index(chosen) - 1]) < TARGET_RECALL
     assert choose_candidates(exact, queries, 16) is None
     student = Outputs(queries, np.zeros((300, 3), np.float32))
     mixing = choose_mixing(base, [student], np.zeros(300, np.int64), KNOBS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kardlib.data.files import DataError
 from kardlib.reaugkd import tasks
-from kardlib.reaugkd.tasks import COLUMNS, Row, open_task, read_parquet, read_tsv, split_task
+from kardlib.reaugkd.tasks import COLUMNS, RawExample, open_task, read_parquet, read_tsv, split_task
 from kardlib.settings import GLUE_TASKS, preset
 from tests.folders import REAL
 
@@ -48,8 +48,8 @@ def test_quotes_are_text_and_only_line_feeds_end_lines(tmp_path):
     path = tmp_path / "train.tsv"
     path.write_bytes('\ufeffsentence\tlabel\r\n"one\u2028\x85half\t0\r\n\ntwo\t1'.encode())
     assert list(read_tsv(path, ["sentence", "label"])) == [
-        Row('"one\u2028\x85half', "", "0", f"{path}, line 2"),
-        Row("two", "", "1", f"{path}, line 4"),
+        RawExample('"one\u2028\x85half', "", "0", f"{path}, line 2"),
+        RawExample("two", "", "1", f"{path}, line 4"),
     ]
 
 
@@ -103,9 +103,9 @@ def test_a_label_never_seen_in_training_is_named_with_its_line(tmp_path):
 
 def test_too_few_labels_or_examples():
     with pytest.raises(DataError, match=r"1 label\(s\); at least two"):
-        split_task("rte", [Row("a", "", "0", "here")] * 20, [], None, 5)
+        split_task("rte", [RawExample("a", "", "0", "here")] * 20, [], None, 5)
     with pytest.raises(DataError, match="no test examples"):
-        split_task("rte", [Row("a", "", str(i % 2), "here") for i in range(20)], [], None, 5)
+        split_task("rte", [RawExample("a", "", str(i % 2), "here") for i in range(20)], [], None, 5)
 
 
 def test_a_dataset_that_is_no_task():
@@ -127,8 +127,8 @@ def test_the_hubs_files(tmp_path):
     path = tmp_path / "train-00000-of-00001.parquet"
     pd.DataFrame({"premise": ["a ", "b"], "hypothesis": ["c", "d"], "label": [2, 0], "idx": [0, 1]}).to_parquet(path)
     assert read_parquet(path, COLUMNS["mnli"].hub) == [
-        Row("a", "c", "2", f"{path.name}, row 0"),
-        Row("b", "d", "0", f"{path.name}, row 1"),
+        RawExample("a", "c", "2", f"{path.name}, row 0"),
+        RawExample("b", "d", "0", f"{path.name}, row 1"),
     ]
 
 

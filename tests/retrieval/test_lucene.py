@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from kardlib.data.files import DataError, Passage, PassageFile, write_passages
 from kardlib.data.world import build_world
 from kardlib.retrieval.lucene import KnowledgeError, Lucene, find_java
-from kardlib.retrieval.runs import read_run, write_run
 from kardlib.settings import KnowledgeSettings, WorldSettings
 from tests.folders import ROOT
 
@@ -173,11 +172,11 @@ def test_an_index_of_another_corpus_is_refused(lucene, index, tmp_path):
 
 OLD_INDEX = """
 import sys
-from kardlib.retrieval.lucene import _Engine, _java
-engine = _Engine(0.9, 0.4, 1)
-L = lambda name: _java("org.apache.lucene." + name)
-directory = L("store.FSDirectory").open(_java("java.io.File")(sys.argv[1]).toPath())
-writer = L("index.IndexWriter")(directory, L("index.IndexWriterConfig")(engine.analyzer))
+from kardlib.retrieval.lucene import _Anserini, _java_class
+anserini = _Anserini(0.9, 0.4, 1)
+L = lambda name: _java_class("org.apache.lucene." + name)
+directory = L("store.FSDirectory").open(_java_class("java.io.File")(sys.argv[1]).toPath())
+writer = L("index.IndexWriter")(directory, L("index.IndexWriterConfig")(anserini.analyzer))
 YES = getattr(L("document.Field$Store"), "YES")
 NO = getattr(L("document.Field$Store"), "NO")
 for id, raw, contents in [("b", "A yak.", "A yak."), ("a", '{"_id": "a", "title": "Yak", "text": "It is big."}', "yak"),
@@ -282,46 +281,3 @@ def test_no_java_at_all(tmp_path, monkeypatch):
         Lucene(KnowledgeSettings()),
     ):
         pass
-
-
-# Run tables
-
-
-@given(
-    run=st.dictionaries(
-        st.text().filter(str.isprintable),
-        st.dictionaries(st.text().filter(str.isprintable), st.floats(allow_nan=False, allow_infinity=False)).map(
-            lambda d: list(d.items())
-        ),
-    )
-)
-def test_runs_survive_writing(tmp_path_factory, run):
-    file = tmp_path_factory.getbasetemp() / "run.tsv"
-    write_run(file, run)
-    assert read_run(file) == run
-    assert list(read_run(file)) == list(run)
-
-
-def test_a_run_is_written_whole_or_not_at_all(tmp_path):
-    write_run(tmp_path / "run.tsv", {"q": [("p", 1.5)], "none": []})
-    assert (tmp_path / "run.tsv").read_text() == "query\trank\tpassage\tscore\nq\t1\tp\t1.5\nnone\t0\t\t\n"
-    with pytest.raises(UnicodeEncodeError):
-        write_run(tmp_path / "run.tsv", {"q": [("\ud800", 1.0)]})
-    assert read_run(tmp_path / "run.tsv") == {"q": [("p", 1.5)], "none": []}
-
-
-@pytest.mark.parametrize(
-    "row", ["q\t1\tp", "q\t2\tp\t1.0", "q\tone\tp\t1.0", "q\t1\tp\tnan", "q\t1\tp\t1.0\t2", '"', "q\t1\tp\t\xff"]
-)
-def test_a_malformed_run(tmp_path, row):
-    (tmp_path / "run.tsv").write_text(f"query\trank\tpassage\tscore\n{row}\n", encoding="latin-1")
-    with pytest.raises(DataError, match="not a row of a run table; delete the file and search again"):
-        read_run(tmp_path / "run.tsv")
-
-
-def test_no_run(tmp_path):
-    with pytest.raises(DataError, match="there is no run table"):
-        read_run(tmp_path / "run.tsv")
-    (tmp_path / "run.tsv").write_text("q1 Q0 p1 1 2.5 lucene\n")
-    with pytest.raises(DataError, match="its first line must name query, rank, passage and score"):
-        read_run(tmp_path / "run.tsv")
