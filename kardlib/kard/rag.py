@@ -92,6 +92,7 @@ class DualEncoder(nn.Module):
         return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
     def save(self, folder: Path) -> None:
+        """An ordinary `transformers` checkpoint for each side."""
         for side in SIDES:
             self.encoders[side].save_pretrained(folder / side)  # type: ignore[operator]
             self.tokenizer.save_pretrained(folder / side)
@@ -259,10 +260,8 @@ def train_rag(
         marginal = marginal_log_likelihood(scores, log_likelihoods.view_as(scores))
         return -settings.passages * marginal.sum() / tokens
 
-    groups = [
-        {"params": list(retriever.parameters()), "lr": settings.lr},
-        {"params": list(model.parameters()), "lr": student.lr},
-    ]
+    parts = ((retriever, settings.lr), (model, student.lr))
+    groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in parts]
     losses, _ = fit(
         "rag", both, groups, linear_schedule(settings.warmup, len(batches)), len(batches), loss_of,
         seed=seed * 1_000_000, checkpoint=folder / "checkpoints" / "last.pt", checkpoint_every=settings.refresh,
