@@ -126,16 +126,17 @@ def check_script() -> None:
     Every worker first runs the script that started it, under another `__name__`: to have what it defines.
     """
     main, frame = sys.modules["__main__"], inspect.currentframe()
+    script = Path(getattr(main, "__file__", None) or "")  # a notebook has none, and is not run again
     while frame and not (frame.f_globals is vars(main) and frame.f_code.co_name == "<module>"):
         frame = frame.f_back
-    if not frame or not getattr(main, "__file__", None):  # a notebook's cells have none, and are not run again
+    if not frame or not script.is_file():
         return
-    for statement in ast.parse(Path(str(main.__file__)).read_text("utf-8")).body:
+    for statement in ast.parse(script.read_text("utf-8")).body:
         here = statement.lineno <= frame.f_lineno <= (statement.end_lineno or 0)
         if here and "__name__" not in ast.unparse(statement):
             raise ScriptError(
-                f"{main.__file__}, line {frame.f_lineno}, makes artifacts in worker processes, which run the script "
-                'again: put its lines under `if __name__ == "__main__":`'
+                f"{script}, line {frame.f_lineno}, makes artifacts in worker processes, which run the script again: "
+                'put its lines under `if __name__ == "__main__":`'
             )
 
 

@@ -260,10 +260,8 @@ def train_rag(
         marginal = marginal_log_likelihood(scores, log_likelihoods.view_as(scores))
         return -settings.passages * marginal.sum() / tokens
 
-    groups = [
-        {"params": list(retriever.parameters()), "lr": settings.lr},
-        {"params": list(model.parameters()), "lr": student.lr},
-    ]
+    parts = ((retriever, settings.lr), (model, student.lr))
+    groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in parts]
     losses, _ = fit(
         "rag", both, groups, linear_schedule(settings.warmup, len(batches)), len(batches), loss_of,
         seed=seed * 1_000_000, checkpoint=folder / "checkpoints" / "last.pt", checkpoint_every=settings.refresh,

@@ -274,6 +274,7 @@ def write_card(folder: Path, lines: Sequence[str], made: str) -> None:
 
 
 def describe_making(options: str, seconds: float, seed: int) -> str:
+    """The card's last line: the command, the seed, the time, the device and the versions."""
     made = provenance(seed=seed)
     return (
         f"Made by `kard pretrain-nano --models {options}` with seed {seed} in {seconds / 60:.0f} minutes on "
@@ -309,6 +310,7 @@ def pretrain_all(
 
 
 def student_card(name: str, scores: dict[str, float]) -> list[str]:
+    """The lines of a student's card; `scores` are those of `score_student`."""
     recipe, (width, layers) = RECIPES[name], STUDENTS[name]
     start = f"It started from {recipe.starts_from}. " if recipe.starts_from else ""
     return [
@@ -325,6 +327,7 @@ def student_card(name: str, scores: dict[str, float]) -> list[str]:
 
 
 def reranker_card(scores: dict[str, float]) -> list[str]:
+    """The lines of the reranker's card; `scores` are those of `score_reranker`."""
     return [
         "A BERT-shaped encoder (2 layers, width 128) for late interaction over the closed worlds' English: it has",
         "learnt which technical term an everyday word stands for, and to match names; it knows no fact. Trained to",

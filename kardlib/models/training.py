@@ -253,6 +253,7 @@ class PlainProgress(TrainerCallback):
     """One line of text at each log, as batch runs want it."""
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        """The Trainer's hook."""
         if logs and "loss" in logs and state.is_world_process_zero:
             print(f"  step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.3f}", flush=True)
 

@@ -128,6 +128,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, d) and logits (B, C) of tokens (B, T) and their mask."""
         hidden = self.encoder(**inputs).last_hidden_state  # (B, T, d)
         mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
         embedding = hidden[:, 0] if self.pooling == "cls" else (hidden * mask).sum(1) / mask.sum(1)
@@ -237,6 +238,7 @@ class Distiller(PartTrainer):
         self.objective = objective
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
+        """The Trainer's hook: () of a batch, whose `number` (B,) says which examples it holds."""
         number = inputs.pop("number")
         embeddings, logits = model(**inputs)
         loss = self.objective(embeddings.float(), logits.float(), number)
