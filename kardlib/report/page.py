@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.errors import KardError
 
-WAITING = "<p>It follows when the notebooks have ended.</p>"  # in the scorecard's stead
+WAITING = "<p>It follows when the notebooks have ended.</p>"  # shown until the scorecard is known
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -106,13 +106,7 @@ def describe_sharing(result: Result, results: Sequence[Result]) -> str:
 
 def format_scorecard(figures: Path) -> str:
     """The table of claims with their verdicts, or a sentence if the figures' data cannot be read."""
-    from kardlib.report.claims import (  # imported late: seaborn takes a second
-        judge,
-        read_claims,
-        read_rows,
-        summarize,
-        tally,
-    )
+    from kardlib.report.claims import judge, read_claims, read_rows, summarize, tally  # imported late: seaborn is slow
 
     try:
         scorecard = judge(read_claims(), read_rows([figures] if figures.is_dir() else []))
