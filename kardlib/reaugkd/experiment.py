@@ -9,10 +9,9 @@ exact form of the relational loss, of the weights in retrieval and of the mixing
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from kardlib.reaugkd.memory import (
     predict,
     read_outputs,
 )
+from kardlib.reaugkd.methods import METHODS
 from kardlib.reaugkd.tasks import Task, open_task
 from kardlib.settings import Losses, RunSettings, preset
 
@@ -39,26 +39,6 @@ SHAPE = Kind("reaugkd_shape")
 TEACHER = Kind("reaugkd_teacher", 1, "kardlib.reaugkd.distillation:train_teacher", LOWER)
 BASE = Kind("reaugkd_base", 1, "kardlib.reaugkd.distillation:build_base", LOWER)
 STUDENT = Kind("reaugkd_student", 1, "kardlib.reaugkd.distillation:distill_student", LOWER)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A row of the table: the losses its student learns from, and whose prediction counts."""
-
-    label: str
-    losses: Losses
-    predicts: Literal["student", "mixed", "neighbours", "teacher"]
-
-
-METHODS = {
-    "student_alone": Method("Student, fine-tuned alone", ("label",), "student"),
-    "soft_labels": Method("Soft-label distillation", ("label", "soft"), "student"),
-    "rkd": Method("RKD", ("label", "soft", "rkd"), "student"),
-    "reaugkd_no_retrieval": Method("ReAugKD without retrieval", ("label", "soft", "relational"), "student"),
-    "reaugkd": Method("ReAugKD", ("label", "soft", "relational"), "mixed"),
-    "neighbours": Method("Nearest neighbours alone", ("label", "soft", "relational"), "neighbours"),
-    "reaugkd_teacher": Method("Teacher", (), "teacher"),
-}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # From settings to predictions
@@ -205,9 +185,9 @@ class ReAugKD:
 
     # Past the paper
 
-    def compressed(self, kind: str) -> KnowledgeBase:
+    def compressed(self, kind: str, kept: float = 1) -> KnowledgeBase:
         """The knowledge base in one of the kinds of `memory.compress`."""
-        return compress(self.keys, self.base.soft_labels, self.task.gold("train"), kind)
+        return compress(self.keys, self.base.soft_labels, self.task.gold("train"), kind, kept)
 
     def correct_with(self, base: KnowledgeBase) -> NDArray[np.float64]:
         """Right or wrong on the reported split with another knowledge base; its mixing is chosen on the other."""

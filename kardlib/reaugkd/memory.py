@@ -98,18 +98,18 @@ class KnowledgeBase:
 
 
 @one_thread()
-def compress(keys: Array, soft_labels: Array, gold: NDArray[np.int64], kind: str) -> KnowledgeBase:
+def compress(keys: Array, soft_labels: Array, gold: NDArray[np.int64], kind: str, kept: float = 1) -> KnowledgeBase:
     """A smaller knowledge base from keys (N, d), soft labels (N, C) and gold labels (N,), searched exactly.
 
     "full" keeps everything in single precision; "half" in half precision; "pq" product-quantises the keys to one byte
-    for every eight numbers; "prototypes_P" keeps P % of every class's entries, at least one: the centres that spherical
-    k-means finds in the class, each with the mean soft label of its members (at 100 %: the entries themselves). The
+    for every eight numbers; "prototypes" keeps a share of every class's entries, `kept`, at least one: the centres that
+    spherical k-means finds in the class, each with the mean soft label of its members (1: the entries themselves). The
     last two keep what else there is in half precision.
     """
     if kind == "full":
         return KnowledgeBase(build_index(keys, "exact"), soft_labels)
-    if kind.startswith("prototypes_"):
-        keys, soft_labels = find_prototypes(keys, soft_labels, gold, int(kind.removeprefix("prototypes_")) / 100)
+    if kind == "prototypes":
+        keys, soft_labels = find_prototypes(keys, soft_labels, gold, kept)
     dim = keys.shape[1]
     index: Any = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     if kind == "pq":

@@ -46,8 +46,9 @@ from kardlib.reaugkd.distillation import (
     train_classifier,
     train_projection,
 )
-from kardlib.reaugkd.experiment import METHODS, ReAugKD, open_reaugkd
+from kardlib.reaugkd.experiment import ReAugKD, open_reaugkd
 from kardlib.reaugkd.memory import KnowledgeBaseError, Outputs
+from kardlib.reaugkd.methods import METHODS
 from kardlib.reaugkd.tasks import Example
 from kardlib.settings import ReAugKDSettings, preset
 from tests.folders import ROOT
@@ -416,7 +417,7 @@ def test_a_saved_student_says_what_its_outputs_say(experiment):
 
 
 def test_past_the_paper(experiment):
-    whole, small = (experiment.compressed(kind) for kind in ("full", "prototypes_5"))
+    whole, small = experiment.compressed("full"), experiment.compressed("prototypes", 0.05)
     assert small.index.ntotal < whole.index.ntotal and small.bytes < whole.bytes
     assert experiment.correct_with(whole).shape == (2, 24)
     assert ((experiment.distance() >= 0) & (experiment.distance() <= 2)).all()
