@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ MINILM, BERT = "minilm, 3 layers", "bert-base, 6 layers"
 SIZES = {MINILM: [2_000, 20_000, 67_000, 250_000, 1_000_000], BERT: [2_000, 67_000]}
 PASSES = {1: 60, 32: 20}  # by batch size
 QUERIES = 256  # for recall; with the others the number of candidates is chosen
-METHODS = {"hnsw": "reaugkd", "exact": "reaugkd_exact"}  # as the figure's data call them
+METHODS = {"hnsw": "reaugkd", "exact": "reaugkd_exact"}  # as the figure's rows call them
 
 
 def build_students() -> dict[str, Classifier]:
@@ -137,29 +138,31 @@ def measure(
     """The figure's rows for one student and one number of entries: both searches, both batch sizes."""
     entries = bases["hnsw"].index.ntotal
     place = {"figure": "13_latency", "dataset": "sst2", "scale": "embedded", "student": name}
+    place |= {"knob": "entries", "x": entries}
     rows: list[dict[str, Any]] = []
 
-    def add(method: str, metric: str, value: float, low: float | None = None, high: float | None = None, n: int = 0):
-        numbers = {"value": value, "low": low, "high": high, "n": n or None}
-        rows.append(place | {"method": method, "metric": metric} | numbers)
+    def add(method: str, metric: str, numbers: Sequence[float], n: int | None = None, at: str = "") -> None:
+        split = "" if metric == "bytes" else "test"
+        rows.append(place | {"split": split, "method": method, "metric": metric, "at": at, "n": n})
+        rows[-1] |= dict(zip(("value", "low", "high"), numbers, strict=False))
 
     candidates = choose_candidates(bases["hnsw"], queries[QUERIES:], K)
     found = {kind: base.search(queries[:QUERIES], K, candidates)[1] for kind, base in bases.items()}
-    add("reaugkd", f"candidates at entries = {entries}", candidates or 0)
+    add("reaugkd", "candidates", [candidates or 0])
     for kind, method in METHODS.items():
         recall = bootstrap_interval(measure_recall(found[kind], found["exact"]))
-        add(method, f"recall at entries = {entries}", *recall, QUERIES)
-        add(method, f"bytes at entries = {entries}", size[kind], n=entries)
+        add(method, "recall", recall, QUERIES)
+        add(method, "bytes", [size[kind]], entries)
     for batch in PASSES:
         seconds = measure_time(student, bases, candidates, queries, sentences, batch)
-        at = f"at batch = {batch}, entries = {entries}"
-        alone = 1000 * seconds["student"]
-        add("reaugkd_no_retrieval", f"milliseconds {at}", *bootstrap_interval(alone), PASSES[batch])
+        at, alone = f"batch {batch}", 1000 * seconds["student"]
+        add("reaugkd_no_retrieval", "milliseconds", bootstrap_interval(alone), PASSES[batch], at)
         for kind, method in METHODS.items():
-            add(method, f"milliseconds {at}", *bootstrap_interval(1000 * seconds[kind]), PASSES[batch])
+            add(method, "milliseconds", bootstrap_interval(1000 * seconds[kind]), PASSES[batch], at)
             overhead = share_interval(seconds[kind], seconds["student"])
-            add(method, f"latency overhead {at}", *overhead, PASSES[batch])
-            print(f"{name} {at}, {kind}: overhead {overhead.mean:.4f} [{overhead.low:.4f}, {overhead.high:.4f}]")
+            add(method, "latency_overhead", overhead, PASSES[batch], at)
+            told = f"overhead {overhead.mean:.4f} [{overhead.low:.4f}, {overhead.high:.4f}]"
+            print(f"{name}, {entries} entries, {at}, {kind}: {told}")
     return rows
 
 

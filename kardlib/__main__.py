@@ -128,13 +128,16 @@ def run_plan(options: argparse.Namespace) -> int:
 
 def run_claims(options: argparse.Namespace) -> int:
     """Print the claims with their verdicts from the figures' data."""
-    from kardlib.report.claims import describe, judge, read_claims, read_rows  # imported late: seaborn takes seconds
+    from kardlib.report.claims import format_claims, judge, read_claims, read_rows  # late: seaborn takes seconds
 
     root = Path(os.path.relpath(REPOSITORY))
     runs = [folder for folder in sorted(root.glob("runs/*/figures")) if not folder.parent.name.startswith("smoke")]
     folders = options.figures or [root / "figures", *runs]
     scorecard = judge(read_claims(), read_rows(folders))
-    print(scorecard.to_json(orient="records", indent=2, force_ascii=False) if options.json else describe(scorecard))
+    if options.json:
+        print(scorecard.to_json(orient="records", indent=2, force_ascii=False))
+    else:
+        print(format_claims(scorecard))
     return 0
 
 

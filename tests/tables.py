@@ -1,10 +1,11 @@
 """Tables of figures' data for the tests of figures and of drawings."""
 
-from kardlib.kard.methods import MAIN_ROWS
-from kardlib.report.figures import long_form
+from kardlib.kard.methods import main_rows
+from kardlib.report.rows import long_form
 
 WHERE = {"figure": "03_hits", "dataset": "world", "scale": "smoke"}
 RETRIEVERS = ("bm25", "untrained", "reranker")
+MAIN_ROWS = [*main_rows(oracles=True, rationales=True)]
 
 
 def accuracy_row(**changes):

@@ -7,7 +7,7 @@ import pytest
 
 from kardlib.__main__ import main, parse_setting
 from kardlib.artifacts.store import REPOSITORY
-from kardlib.report.figures import COLUMNS
+from kardlib.report.rows import COLUMNS
 from kardlib.settings import SettingsError
 
 
@@ -52,9 +52,8 @@ def test_a_mistake_is_one_sentence(arguments: list[str], said: str, capsys: pyte
 
 
 def test_claims_are_printed_with_their_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    row = (
-        "04_main,world,embedded,kard_reranker,t5-nano-base,,3,gain in accuracy over reasoning_distillation,0.2,0.1,0.3,"
-    )
+    where = "04_main,world,embedded,test,kard_reranker,t5-nano-base,,3,,,"
+    row = f"{where},accuracy,reasoning_distillation,,,,0.2,0.1,0.3,"
     (tmp_path / "04_main.csv").write_text(f"{','.join(COLUMNS)}\n{row}\n")
     assert main(["claims", "--figures", str(tmp_path)]) == 0
     out = capsys.readouterr().out

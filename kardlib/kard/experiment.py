@@ -87,8 +87,8 @@ class Experiment:
         """The row of a figure's data that says how often guessing is right on the test questions."""
         questions = self.data.splits["test"]
         value = sum(1 / len(q.options) for q in questions) / len(questions)
-        row = {"figure": figure, "dataset": self.settings.dataset, "scale": self.settings.scale, "method": "chance"}
-        return row | {"metric": "accuracy", "value": value, "n": len(questions)}
+        where = {"figure": figure, "dataset": self.settings.dataset, "scale": self.settings.scale, "split": "test"}
+        return where | {"method": "chance", "metric": "accuracy", "value": value, "n": len(questions)}
 
     def at(self, knobs: Knobs) -> "Experiment":
         """The same experiment with single settings changed. Raises SettingsError."""

@@ -5,11 +5,12 @@ method has code of its own.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args, get_type_hints
 
-Learns = Literal[
-    "", "answer", "rationale"
-]  # what the student is fine-tuned to write; "rationale": rationale, then answer
+from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Entry, RegistryError, enter
+
+# what the student is fine-tuned to write; "rationale": rationale, then answer
+Learns = Literal["", "answer", "rationale"]
 Reads = Literal[
     "",
     "bm25_question",  # topk(rho(d | x))
@@ -46,38 +47,83 @@ class Method:
         return self.learns or self.shots or "rationale"
 
 
-METHODS = {
-    m.id: m
-    for m in (
-        Method("few_shot", "Few-shot ICL", shots="answer"),
-        Method("few_shot_cot", "Few-shot ICL + CoT", shots="rationale"),
-        Method("ka_few_shot_cot", "KA few-shot + CoT", reads_at_test="bm25_question", shots="rationale"),
-        Method("fine_tuning", "Fine-tuning (FT)", "answer"),
-        Method("ka_fine_tuning", "KA fine-tuning", "answer", "bm25_question", "bm25_question"),
-        Method("rag", "RAG + RD", "rationale", "rag", "rag"),
-        Method("rag_warm", "RAG + RD, warm start", "rationale", "rag_warm", "rag_warm"),
-        Method("dapt", "DAPT + RD", "rationale", adapted=True),
+METHODS: dict[str, Method] = {}
+
+
+def register_method(method: Method, **look: Any) -> None:
+    """Add a row to the tables and to all figures, the built-in ones below and a user's own alike.
+
+    `look` are fields of `registry.Entry` except the label, e.g. `color="#0072B2"`; without them the row is drawn in the
+    next colour of the palette, in the block "added". Raises RegistryError for an id that is taken and for a field whose
+    value nobody knows how to run.
+    """
+    known = get_type_hints(Method)
+    for field in ("learns", "reads_in_training", "reads_at_test", "shots"):
+        value, values = getattr(method, field), get_args(known[field])
+        if value not in values:
+            listed = ", ".join(map(repr, values))
+            raise RegistryError(f"the method {method.id!r} cannot be run: {field} is {value!r}, not one of {listed}")
+    enter({method.id: Entry(method.label, **look)})
+    METHODS[method.id] = method
+
+
+for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 and of Figure 3
+    ("prompted", GREY, "v", "--", Method("few_shot", "Few-shot ICL", shots="answer")),
+    ("prompted", GREY, "^", "-.", Method("few_shot_cot", "Few-shot ICL + CoT", shots="rationale")),
+    (
+        "prompted", GREY, "P", ":",
+        Method("ka_few_shot_cot", "KA few-shot ICL + CoT", reads_at_test="bm25_question", shots="rationale"),
+    ),
+    ("fine-tuned", PINK, "v", ":", Method("fine_tuning", "Fine-tuning (FT)", "answer")),
+    (
+        "fine-tuned", PINK, "P", "--",
+        Method("ka_fine_tuning", "Knowledge-augmented FT", "answer", "bm25_question", "bm25_question"),
+    ),
+    ("distilled", RED, "X", "-.", Method("rag", "RAG + RD", "rationale", "rag", "rag")),
+    ("distilled", RED, "<", "-", Method("rag_warm", "RAG + RD, warm start", "rationale", "rag_warm", "rag_warm")),
+    ("distilled", RED, "d", ":", Method("dapt", "DAPT + RD", "rationale", adapted=True)),
+    (
+        "distilled", RED, "h", "--",
         Method("dapt_kard", "DAPT + KARD (reranker)", "rationale", "bm25_rationale", "reranker", adapted=True),
-        Method("reasoning_distillation", "Reasoning distillation (RD)", "rationale"),
-        Method("kard_bm25", "KARD (BM25)", "rationale", "bm25_rationale", "bm25_question"),
+    ),
+    ("distilled", ORANGE, "s", "-.", Method("reasoning_distillation", "Reasoning distillation (RD)", "rationale")),
+    ("distilled", SKY, "o", "--", Method("kard_bm25", "KARD (BM25)", "rationale", "bm25_rationale", "bm25_question")),
+    (
+        "distilled", BLUE, "D", "-",
         Method("kard_reranker", "KARD (reranker)", "rationale", "bm25_rationale", "reranker"),
+    ),
+    (
+        "distilled", BLUE, "<", "-.",
         Method("kard_dense", "KARD (dense retriever)", "rationale", "bm25_rationale", "dense"),
+    ),
+    (
+        "oracles", GREEN, "p", ":",
         Method("kard_silver", "KARD (silver, oracle)", "rationale", "bm25_rationale", "bm25_rationale"),
-        Method("teacher_cot", "Teacher CoT (oracle)", reads_at_test="rationale"),
-    )
-}
+    ),
+    ("oracles", BLACK, "*", ":", Method("teacher_cot", "Teacher CoT (oracle)", reads_at_test="rationale")),
+):  # fmt: skip
+    register_method(row, block=block, color=color, marker=marker, line=line, hollow=block == "oracles")
+
+enter({  # what is retrieved (Figure 4c); dense retrievers before the student joins in have RAG's markers, in grey
+    "bm25": Entry("BM25", SKY, "o", "--", block="retrievers"),
+    "untrained": Entry("Reranker, untrained", ORANGE, "s", "-.", block="retrievers"),
+    "reranker": Entry("Reranker, trained", BLUE, "D", "-", block="retrievers"),
+    "silver": Entry("Silver (rationale query)", GREEN, "p", ":", hollow=True, block="retrievers"),
+    "dense": Entry("Dense, untrained", GREY, "X", ":", block="retrievers"),
+    "dense_warm": Entry("Dense, contrastive", GREY, "<", "--", block="retrievers"),
+    "chance": Entry("Chance", GREY, line=(0, (4, 3)), block="chance"),
+})  # fmt: skip
 
 DENSE: tuple[Reads, ...] = ("rag", "rag_warm", "dense")
-MAIN_ROWS = [name for name, m in METHODS.items() if not m.adapted and m.reads_at_test not in DENSE]  # Tables 1 and 2
 
 
 def main_rows(oracles: bool, rationales: bool) -> dict[str, Method]:
-    """The rows of Tables 1 and 2 that can be run.
+    """The rows of Tables 1 and 2 that can be run, and those that a user has added.
 
     `oracles`: somebody wrote rationales for the test questions too. Without any rationales there are only answers to
     learn.
     """
     needs_oracle = ("bm25_rationale", "rationale")
-    rows = {name: METHODS[name] for name in MAIN_ROWS}
+    rows = {name: m for name, m in METHODS.items() if not m.adapted and m.reads_at_test not in DENSE}
     rows = {name: m for name, m in rows.items() if oracles or m.reads_at_test not in needs_oracle}
     return {name: m for name, m in rows.items() if rationales or m.writes == "answer"}

@@ -107,18 +107,18 @@ class KnowledgeBase:
 
 
 @one_thread()
-def compress(keys: Array, soft_labels: Array, gold: NDArray[np.int64], kind: str) -> KnowledgeBase:
+def compress(keys: Array, soft_labels: Array, gold: NDArray[np.int64], kind: str, kept: float = 1) -> KnowledgeBase:
     """A knowledge base with exact search, of one `kind` of compression, from keys (N, d), soft labels (N, C) and gold
     labels (N,).
 
     "full" keeps single precision, "half" half precision. "pq" product-quantises the keys to one byte for eight numbers.
-    "prototypes_P" keeps P % as many entries of every class, at least one: the centres of spherical k-means, each with
-    the mean soft label of its members (at 100 %: the entries themselves). The last two keep the rest in half precision.
+    "prototypes" keeps a share of every class's entries, `kept`, at least one: the centres of spherical k-means, each
+    with the mean soft label of its members (1: the entries themselves). The last two keep the rest in half precision.
     """
     if kind == "full":
         return KnowledgeBase(build_index(keys, "exact"), soft_labels)
-    if kind.startswith("prototypes_"):
-        keys, soft_labels = find_prototypes(keys, soft_labels, gold, int(kind.removeprefix("prototypes_")) / 100)
+    if kind == "prototypes":
+        keys, soft_labels = find_prototypes(keys, soft_labels, gold, kept)
     dim = keys.shape[1]
     index: Any = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     if kind == "pq":

@@ -1,8 +1,8 @@
 """Every claim of the two papers, what it is tested on here, and the verdict: from the figures' data to a scorecard.
 
-`claims.yml` holds the claims with the papers' numbers and explains their fields. A claim points at rows of the figures'
-data that have an interval, mostly gains (`evaluate.gain_row`), and says where that whole interval must lie. None of our
-numbers is typed: what no notebook has written is not run.
+`claims.yml` holds the claims and explains their fields, `reported.yml` the papers' numbers. A claim selects rows of the
+figures' data that have an interval, mostly gains (`evaluate.gain_row`), and says where that whole interval must lie.
+None of our numbers is typed: what no notebook has written is not run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +19,16 @@ from pydantic import Field, model_validator
 
 from kardlib.errors import KardError
 from kardlib.models.catalogue import MODELS
+from kardlib.reaugkd.methods import EARLIER
+from kardlib.registry import label
 from kardlib.report.evaluate import Interval, verdict
-from kardlib.report.figures import COLUMNS, KEYS, METHOD_LABEL, long_form
+from kardlib.report.reported import Table, read_reported
+from kardlib.report.rows import COLUMNS, KEYS, NUMBERS, in_words, long_form, read_table, to_rows
 from kardlib.settings import GLUE_TASKS, Group, Scale, SettingsError, preset, validate
 
 CLAIMS = Path(__file__).with_name("claims.yml")
 NOT_RUN = "not run at this scale"
+GROWTH = "accuracy_gain_growth"  # a difference of two gains, beside which a paper's own gains do not belong
 SIGNS = {"reproduced": "✓", "not reproduced": "✗", "undecided": "?", NOT_RUN: "–"}
 STUDENTS = [*(student for scale in get_args(Scale) for student in preset(scale).students), *MODELS]  # small to large
 
@@ -36,48 +40,84 @@ class ClaimError(KardError, ValueError):
 # Claims
 
 
-class Reported(Group):
-    """Numbers of a paper for one dataset, one per student, in per cent or points."""
-
-    at: str = Field(min_length=1)  # table, figure or section
-    dataset: str
-    students: tuple[str, ...] = ("",)
-    value: tuple[float, ...] = Field(min_length=1)
-    over: tuple[float, ...] | None = None
-    read_off: bool = False
-
-    @model_validator(mode="after")
-    def _as_many(self) -> Self:
-        if not len(self.students) == len(self.value) == len(self.over or self.value):
-            raise ValueError("students, value and over must be equally many")
-        return self
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """Student -> the value, or the gain where it is compared with another one."""
-        gains = self.value if self.over is None else [v - o for v, o in zip(self.value, self.over, strict=True)]
-        return {student: round(gain, 2) for student, gain in zip(self.students, gains, strict=True)}
-
-    def __str__(self) -> str:
-        form = "+g" if self.over else "g"
-        numbers = ", ".join(f"{student} {number:{form}}".strip() for student, number in self.numbers.items())
-        return f"{self.at}, {self.dataset}: {numbers}{' (read off)' if self.read_off else ''}"
+PATTERNS = ("student", "at", "over_at", "over_student")  # columns in which `*` stands for any text
 
 
-class Row(Group):
-    """Rows of the figures' data; in `student` and `metric`, `*` stands for any text."""
+class Selection(Group):
+    """Rows of the figures' data by their columns; None: any, but of `over` and its like, which must then be empty."""
 
     method: str
     metric: str
-    student: str = "*"
-    k: int | None = None  # None: any
+    dataset: str | None = None
+    student: str | None = None
+    k: int | None = None
+    knob: str | None = None
+    x: float | None = None
+    at: str | None = None
+    over: str = ""
+    over_x: float | None = None
+    over_at: str = ""
+    over_student: str = ""
 
     def choose(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of a table that are meant: those over all seeds."""
-        table = table[table["seed"].isna() & (table["method"] == self.method)]
-        table = table[table["metric"].map(lambda metric: fnmatchcase(metric, self.metric)).astype(bool)]
-        table = table[table["student"].fillna("").map(lambda name: fnmatchcase(name, self.student)).astype(bool)]
-        return table if self.k is None else table[table["k"] == self.k]
+        table = table[table["seed"].isna()]
+        if self.over_x is None:
+            table = table[table["over_x"].isna()]
+        for name, wanted in self.model_dump(exclude_none=True).items():
+            if name in PATTERNS and wanted:
+                found = table[name].map(lambda text, pattern=wanted: bool(text) and fnmatchcase(text, pattern))
+            else:
+                found = (table[name] == wanted).fillna(False)
+            table = table[found.astype(bool)]
+        return table
+
+
+class Reported(Group):
+    """Numbers of a paper in one of its tables, one per column, in per cent or points."""
+
+    table: str
+    row: str | None = None  # None: the claim's method
+    columns: tuple[str, ...] = ()  # none: all
+    over: str | None = None  # None: what the claim's method is over; "": the number is no difference of two rows
+    over_table: str = ""
+    over_columns: tuple[str, ...] = ()
+    share_of: str = ""
+    names: tuple[str, ...] = ()
+    at: str = ""
+
+    def numbers(self, claimed: Selection) -> dict[str, float]:
+        """Column -> the value, or the gain where it is compared with another one. Raises ValueError."""
+        table, columns = find_table(self.table), self.columns or find_table(self.table).columns
+        values, over = table.numbers(self.row or claimed.method, columns), self.rival(claimed)
+        if self.share_of:
+            (part,), (whole,) = values, table.numbers(self.share_of, columns)
+            return {f"share of {whole:g} {columns[0]}": 100 * part / whole}
+        names, over_columns = self.names or columns, self.over_columns or columns
+        if not len(names) == len(columns) == len(over_columns):
+            raise ValueError("columns, over_columns and names must be equally many")
+        if over:
+            others = find_table(self.over_table or self.table).numbers(over, over_columns)
+            values = [value - other for value, other in zip(values, others, strict=True)]
+        return {name: round(value, 2) for name, value in zip(names, values, strict=True)}
+
+    def rival(self, claimed: Selection) -> str:
+        """The row that is subtracted, or nothing."""
+        return claimed.over if self.over is None else self.over
+
+    def in_words(self, claimed: Selection) -> str:
+        """Place, dataset and numbers."""
+        table, form = find_table(self.table), "+g" if self.rival(claimed) else "g"
+        numbers = ", ".join(f"{name} {number:{form}}".strip() for name, number in self.numbers(claimed).items())
+        read_off = table.read_off or find_table(self.over_table or self.table).read_off
+        return f"{self.at or table.at}, {table.dataset}: {numbers}{' (read off)' if read_off else ''}"
+
+
+def find_table(name: str) -> Table:
+    """A table of the papers. Raises ValueError for a name that is none."""
+    if name not in (tables := read_reported()):
+        raise ValueError(f"reported.yml has no table {name!r}: its tables are {', '.join(tables)}")
+    return tables[name]
 
 
 class Region(Group):
@@ -102,8 +142,8 @@ class Region(Group):
             return self.of - self.within, self.of + self.within
         return (-inf if self.above is None else self.above), (inf if self.below is None else self.below)
 
-    def describe(self, unit: float) -> str:
-        """In words, numbers multiplied by `unit`."""
+    def in_words(self, unit: float) -> str:
+        """What the interval must be, numbers multiplied by `unit`."""
         if self.within is not None:
             return f"within {unit * self.within:g} of {unit * self.of:g}"
         (name, end), *_ = self.model_dump(exclude_none=True, exclude={"of"}).items()
@@ -119,10 +159,30 @@ class Claim(Group):
     notebook: str = Field(pattern=r"^\d\d$")
     says: str = Field(min_length=1)
     reported: tuple[Reported, ...] = ()
-    row: Row
+    row: Selection
     test: Region
     percent: bool = True
     note: str = ""
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        for reported in self.reported:
+            reported.numbers(self.row)
+        try:
+            _ = self.noted
+        except (KeyError, ValueError, IndexError) as error:
+            raise ValueError(f"note: {error} is no number of reported.yml; write {{table[row][column]}}") from None
+        return self
+
+    @property
+    def noted(self) -> str:
+        """The note with the papers' numbers in their places."""
+        tables = read_reported()
+        cells = {
+            name: {row: dict(zip(table.columns, table.rows[row], strict=True)) for row in table.rows}
+            for name, table in tables.items()
+        }
+        return self.note.format_map(cells)
 
 
 def read_claims(path: Path = CLAIMS) -> list[Claim]:
@@ -162,9 +222,8 @@ def read_rows(folders: Iterable[Path]) -> pd.DataFrame:
             raise ClaimError(f"there is no folder {folder}: run kard reproduce first, or correct --figures")
         for path in sorted(folder.glob("*.csv")):
             try:
-                read = pd.read_csv(path, dtype={"student": str}).astype(object)
-                tables.append(long_form(read.where(read.notna(), None).to_dict("records")).assign(file=path.as_posix()))
-            except (ValueError, TypeError) as error:
+                tables.append(read_table(path).assign(file=path.as_posix()))
+            except ValueError as error:
                 reason = str(error).splitlines()[0]
                 raise ClaimError(f"{path} is not a figure's data: {reason}; make it again or remove it") from None
     return pd.concat(tables, ignore_index=True).drop_duplicates(KEYS, ignore_index=True)
@@ -172,18 +231,15 @@ def read_rows(folders: Iterable[Path]) -> pd.DataFrame:
 
 # The best earlier method, and means over tasks
 
-GAIN = "gain in accuracy over "
-EARLIER = ("student_alone", "soft_labels", "rkd")  # ways of training the student that are not ReAugKD's
-
 
 def best_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """ReAugKD's gain over "the best earlier method" of every dataset, scale and student: the one of `EARLIER` with the
-    highest mean there, so the smallest of the gains.
+    """ReAugKD's gain over "best_earlier" of every dataset, scale and student: the one of `EARLIER` with the highest
+    mean there, so the smallest of the gains.
     """
-    over = {f"{GAIN}{name}" for name in EARLIER}
-    chosen = rows[(rows["method"] == "reaugkd") & rows["metric"].isin(over) & rows["seed"].isna()]
-    best = chosen.sort_values("value", kind="stable").drop_duplicates(["dataset", "scale", "student"])
-    return best.assign(metric=f"{GAIN}the best earlier method").to_dict("records")
+    chosen = _gained(rows)
+    best = chosen[chosen["over"].isin(EARLIER)].sort_values("value", kind="stable")
+    best = best.drop_duplicates(["dataset", "scale", "student"])
+    return best.assign(over="best_earlier").to_dict("records")
 
 
 def mean_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -191,36 +247,41 @@ def mean_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
     Each mean has its interval: the tasks are independent, so its ends are as far from it as the root of the summed
     squares of the tasks' distances, over their number (Zou and Donner, *Construction of confidence limits about effect
-    measures*, Statistics in Medicine 2008). It speaks of these tasks, not of others. "The best earlier method" is the
-    one of `EARLIER` that is best on average.
+    measures*, Statistics in Medicine 2008). It speaks of these tasks, not of others. "best_on_average" is the one of
+    `EARLIER` over which the mean is smallest.
     """
-    chosen = (rows["method"] == "reaugkd") & rows["metric"].str.startswith(GAIN) & rows["seed"].isna()
+    chosen = _gained(rows)
     means: list[dict[str, Any]] = []
-    for (scale, student), part in rows[chosen & rows["dataset"].isin(GLUE_TASKS)].groupby(["scale", "student"]):
+    for _, part in chosen[chosen["dataset"].isin(GLUE_TASKS)].groupby(["scale", "student"]):
         tasks = sorted(part["dataset"].unique())
         over: dict[str, dict[str, Any]] = {}
-        for metric, cases in part.groupby("metric"):
+        for rival, cases in part.groupby("over"):
             if len(cases) == len(tasks) > 1:
-                value, files = cases["value"].mean(), ", ".join(sorted(cases["file"]))
+                value = cases["value"].mean()
                 squares = ((cases["value"] - cases[end]) ** 2 for end in ("low", "high"))
                 below, above = (np.sqrt(square.sum(skipna=False)) / len(tasks) for square in squares)
-                over[str(metric).removeprefix(GAIN)] = {
-                    "figure": cases["figure"].iloc[0], "dataset": f"mean of {', '.join(tasks)}", "scale": scale,
-                    "method": "reaugkd", "student": student, "metric": f"{metric}, mean of tasks", "value": value,
-                    "low": value - below, "high": value + above, "n": cases["n"].sum(), "file": files,
+                over[str(rival)] = cases[COLUMNS].iloc[0].to_dict() | {
+                    "dataset": f"mean of {', '.join(tasks)}", "value": value, "low": value - below,
+                    "high": value + above, "n": cases["n"].sum(), "file": ", ".join(sorted(cases["file"])),
                 }  # fmt: skip
         means += over.values()
         if earlier := [over[name] for name in EARLIER if name in over]:
-            best = min(earlier, key=lambda mean: mean["value"])  # the gain over the best one is the smallest
-            means.append(best | {"metric": f"{GAIN}the best earlier method, mean of tasks"})
+            means.append(min(earlier, key=lambda mean: mean["value"]) | {"over": "best_on_average"})
     return means
+
+
+def _gained(rows: pd.DataFrame) -> pd.DataFrame:
+    """What ReAugKD gains over others in accuracy, on all questions and over all seeds."""
+    chosen = (rows["method"] == "reaugkd") & (rows["metric"] == "accuracy") & (rows["over"] != "")
+    return rows[chosen & (rows["knob"] == "") & rows["seed"].isna()]
 
 
 # Verdicts
 
+ORDER = ["dataset", "student", "k", "knob", "x", "at", "over_x", "over_at", "over_student"]  # of a claim's cases
+OF_A_CASE = [name for name in COLUMNS if name not in ("figure", "seed")]
 SCORECARD = [
-    "id", "paper", "where", "notebook", "says", "reported", "dataset", "scale", "student", "k", "metric",
-    "value", "low", "high", "n", "seeds", "p", "test", "verdict", "note", "file",
+    "id", "paper", "where", "notebook", "says", "reported", *OF_A_CASE, "seeds", "p", "test", "verdict", "note", "file",
 ]  # fmt: skip
 
 
@@ -243,12 +304,13 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
         found = claim.row.choose(rows[rows["figure"].str.startswith(f"{claim.notebook}_")])
         found = found.drop_duplicates([key for key in KEYS if key != "figure"])  # a row that two figures share
         unit = 100 if claim.percent else 1
-        about = claim.model_dump(include={"id", "paper", "where", "notebook", "says", "note"}) | {
-            "reported": "; ".join(map(str, claim.reported)),
-            "test": claim.test.describe(unit),
+        about = claim.model_dump(include={"id", "paper", "where", "notebook", "says"}) | {
+            "reported": "; ".join(reported.in_words(claim.row) for reported in claim.reported),
+            "test": claim.test.in_words(unit),
+            "note": claim.noted,
         }
         for scale in scales:
-            cases = found[found["scale"] == scale].sort_values(["dataset", "student", "k", "metric"], key=_rank)
+            cases = found[found["scale"] == scale].sort_values(ORDER, key=_rank)
             for case in cases.to_dict("records"):
                 decided = verdict(Interval(case["value"], case["low"], case["high"]), *claim.test.ends)
                 numbers = {name: unit * case[name] for name in ("value", "low", "high")}
@@ -256,9 +318,9 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
             if cases.empty:
                 lines.append(about | {"scale": scale, "verdict": NOT_RUN})
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
-    texts = ["dataset", "student", "metric", "file"]
+    kinds = {name: kind for name, kind in NUMBERS.items() if name in SCORECARD} | {"seeds": "Int64", "p": "float64"}
+    texts = [name for name in SCORECARD if name not in kinds]
     scorecard[texts] = scorecard[texts].fillna("")
-    kinds = dict.fromkeys(("k", "n", "seeds"), "Int64") | dict.fromkeys(("value", "low", "high", "p"), "float64")
     return scorecard.astype(kinds)
 
 
@@ -282,15 +344,17 @@ def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale:
     """
     ours = scorecard[(scorecard["dataset"] == dataset) & (scorecard["scale"] == scale)]
     lines = []
-    for claim in [claim for claim in claims if claim.row.metric.startswith("gain")]:
+    for claim in [claim for claim in claims if claim.row.over and claim.row.metric != GROWTH]:
         about = {"figure": "14_scorecard", "method": claim.id, "where": claim.where, "verdict": ""}
+        place = {"scale": "reported", "metric": claim.row.metric, "over": claim.row.over}
         for reported in claim.reported:
-            place = {"dataset": reported.dataset, "scale": "reported", "metric": "gain"}
-            lines += [about | place | {"student": s, "value": gain / 100} for s, gain in reported.numbers.items()]
-        for case in ours[ours["id"] == claim.id].to_dict("records"):
-            numbers = {name: case[name] / 100 for name in ("value", "low", "high")}
+            found, numbers = find_table(reported.table).dataset, reported.numbers(claim.row)
+            lines += [about | place | {"dataset": found, "student": s, "value": v / 100} for s, v in numbers.items()]
+        for case in to_rows(ours[ours["id"] == claim.id]):
+            numbers = {name: case[name] and case[name] / 100 for name in ("value", "low", "high")}
             lines.append({**case, **about, **numbers, "verdict": case["verdict"]})
-    return pd.DataFrame(lines, columns=[*COLUMNS, "where", "verdict"])
+    shown = long_form({name: line.get(name) for name in COLUMNS if name != "seed"} for line in lines)
+    return shown.assign(where=[line["where"] for line in lines], verdict=[line["verdict"] for line in lines])
 
 
 # The scorecard as text
@@ -305,7 +369,7 @@ def summarize(scorecard: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for _, cases in scorecard.groupby("id", sort=False):
         claim, given = cases.iloc[0], cases["verdict"].value_counts()
-        named = [column for column in ("metric", "k") if cases[column].nunique() > 1]
+        named = cases.apply(in_words, axis=1).nunique() > 1
         lines.append({
             "claim": f"{claim.says}\nNote: {claim.note}" if claim.note else claim.says,
             "paper": f"{claim.paper}, {claim.reported or claim['where']}".replace("; ", "\n"),
@@ -319,7 +383,7 @@ def summarize(scorecard: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["claim", "paper", "here", "test", "verdict"])
 
 
-def describe(scorecard: pd.DataFrame) -> str:
+def format_claims(scorecard: pd.DataFrame) -> str:
     """The scorecard as plain text, a block per claim; the last line counts the verdicts."""
     blocks = []
     for name, cases in scorecard.groupby("id", sort=False):
@@ -328,25 +392,23 @@ def describe(scorecard: pd.DataFrame) -> str:
         block += [f"paper: {claim.reported}"] * bool(claim.reported) + [f"note: {claim.note}"] * bool(claim.note)
         for _, case in cases.iterrows():
             source = f" ({case.file})" if case.file else ""
-            named = ["metric", "k"] if cases["k"].nunique() > 1 else ["metric"]
-            block.append(f"{SIGNS[case.verdict]} {case.verdict}: {_case(case, named)}{source}")
+            block.append(f"{SIGNS[case.verdict]} {case.verdict}: {_case(case, named=True)}{source}")
         blocks.append("\n    ".join(block))
     return "\n\n".join([*blocks, tally(scorecard)])
 
 
-def _case(case: pd.Series, named: Sequence[str]) -> str:
-    """What a verdict rests on: where, and the number with its interval; `named`: which of metric and k are told."""
+def _case(case: pd.Series, named: bool) -> str:
+    """What a verdict rests on: where, and the number with its interval; `named`: what was measured is told too."""
     if case.verdict == NOT_RUN:
         return str(case.scale)
-    told = {"metric": case.metric, "k": f"k = {case.k}"}
-    where = ", ".join(filter(None, [case.dataset, case.scale, case.student, *(told[name] for name in named)]))
+    where = ", ".join(filter(None, [case.dataset, case.scale, case.student, in_words(case) if named else ""]))
     seeds = f", {case.seeds} seed{'s' * (case.seeds > 1)}" if pd.notna(case.seeds) and case.seeds else ""
     return f"{where}: {_number(case)}{seeds}{'' if pd.isna(case.p) else f', p = {case.p:.2g}'}"
 
 
 def _number(case: Any) -> str:
     """The value and its interval; gains with their sign."""
-    form = "+.3g" if "gain" in case.metric else ".3g"
+    form = "+.3g" if case.over else ".3g"
     return f"{case.value:{form}}" + (f" [{case.low:{form}}, {case.high:{form}}]" if pd.notna(case.low) else "")
 
 
@@ -365,17 +427,17 @@ def findings(rows: Iterable[Mapping[str, Any]], notebook: str) -> Styler:
 
 def other_gains(rows: Iterable[Mapping[str, Any]], notebook: str) -> Styler:
     """The gains that no claim of a notebook is tested on, in points with their interval and p."""
-    gained = [row for row in rows if "gain" in row["metric"]]
+    gained = [row for row in rows if row.get("over")]
     table = long_form(gained).assign(p=pd.Series([row.get("p") for row in gained], dtype="float64"))
     for claim in read_claims():
         if claim.notebook == notebook:
             table = table.drop(claim.row.choose(table).index)
     numbers = table.assign(**{name: 100 * table[name] for name in ("value", "low", "high")})
     shown = pd.DataFrame({
-        "method": table["method"].map(lambda method: METHOD_LABEL.get(method, method)),
-        "student": table["student"].fillna(""),
+        "method": table["method"].map(label),
+        "student": table["student"],
         "k": table["k"].astype("string").fillna(""),
-        "gain": table["metric"],
+        "gain": [in_words(row) for row in table.to_dict("records")],
         "points": [_number(row) for row in numbers.itertuples()],
         "p": table["p"].map("{:.2g}".format, na_action="ignore").fillna(""),
     })  # fmt: skip

@@ -1,7 +1,6 @@
-"""All drawings, in the order of the notebooks: each makes a figure in the one look from a table of `long_form`."""
+"""All drawings, in the order of the notebooks: each makes a figure in the one look from a table of `rows.long_form`."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -13,23 +12,12 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, LogLocator, StrMethodFormatter
 
-from kardlib.report.figures import (
-    BLACK,
-    BLOCKS,
-    BLUE,
-    COLUMN,
-    GREEN,
-    GREY,
-    LOOK,
-    METHOD_LABEL,
-    METHOD_STYLE,
-    ORANGE,
-    PAGE,
-    PINK,
-    RED,
-    SHARE,
-    FigureError,
-)
+from kardlib.kard.memorization import Task
+from kardlib.kard.methods import METHODS
+from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, REGISTRY, label
+from kardlib.report.figures import COLUMN, LOOK, PAGE
+from kardlib.report.reported import read_reported
+from kardlib.report.rows import FRACTIONS, FigureError, gained, measured
 
 # What drawings share
 
@@ -44,10 +32,10 @@ def _need(table: pd.DataFrame, *metrics: str) -> None:
 
 
 def _methods(table: pd.DataFrame) -> list[str]:
-    """The methods of a table, in the papers' order. Raises FigureError for one without a style."""
-    if unknown := set(table["method"]) - set(METHOD_STYLE):
-        raise FigureError(f"there is no style for the method {min(unknown)!r}; add it to figures.METHOD_STYLE")
-    return [method for method in METHOD_LABEL if (table["method"] == method).any()]
+    """The methods of a table, in the registry's order. Raises FigureError for one that nobody has entered there."""
+    if unknown := set(table["method"]) - set(REGISTRY):
+        raise FigureError(f"there is no style for the method {min(unknown)!r}: add it with register_method")
+    return [method for method in REGISTRY if (table["method"] == method).any()]
 
 
 def _sizes(table: pd.DataFrame) -> str:
@@ -68,18 +56,18 @@ def _whiskers(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _look(method: str) -> dict[str, Any]:
-    style = METHOD_STYLE[method]
+    entry = REGISTRY[method]
     return {
-        "color": style.color, "marker": style.marker, "markersize": 6.5 if style.marker == "*" else 4.2,
-        "markerfacecolor": "white" if style.hollow else style.color, "label": METHOD_LABEL[method],
+        "color": entry.color, "marker": entry.marker, "markersize": 6.5 if entry.marker == "*" else 4.2,
+        "markerfacecolor": "white" if entry.hollow else entry.color, "label": entry.label,
         "elinewidth": 1.0, "capsize": 2.2, "capthick": 1.0, "zorder": 3,
     }  # fmt: skip
 
 
 def _draw(ax: Axes, method: str, x: Any, rows: pd.DataFrame, **options: Any) -> None:
     """A method's values at `x`, with their intervals as whiskers, joined by its line; `options` are errorbar's."""
-    style = {"linestyle": METHOD_STYLE[method].line} | _look(method)
-    ax.errorbar(x, rows["value"], yerr=_whiskers(rows), **style | options)
+    style = {"linestyle": REGISTRY[method].line} | _look(method)
+    ax.errorbar(x, rows["value"], yerr=_whiskers(rows) if rows["low"].notna().any() else None, **style | options)
 
 
 def _draw_across(ax: Axes, method: str, rows: pd.DataFrame, y: Any) -> None:
@@ -87,12 +75,11 @@ def _draw_across(ax: Axes, method: str, rows: pd.DataFrame, y: Any) -> None:
     ax.errorbar(rows["value"], y, xerr=_whiskers(rows), linestyle="none", **_look(method))
 
 
-def _draw_by_k(ax: Axes, table: pd.DataFrame, unit: float = 1) -> None:
-    """A line against `k`, in `unit`s, for each method that has a style."""
-    table = table[table["method"].isin(METHOD_STYLE)]
+def _draw_by_x(ax: Axes, table: pd.DataFrame, unit: float = 1) -> None:
+    """A line against `x`, in `unit`s, for each method."""
     for method in _methods(table):
-        rows = table[table["method"] == method].sort_values("k")
-        _draw(ax, method, rows["k"].astype(float) / unit, rows)
+        rows = table[table["method"] == method].sort_values("x")
+        _draw(ax, method, rows["x"] / unit, rows)
 
 
 def _print_values(ax: Axes, values: pd.Series, y: Iterable[float]) -> None:
@@ -139,12 +126,12 @@ def _log_ticks(axis: Axis, most: int) -> None:
 
 
 def _legend_below(fig: Figure, columns: int, axes: Iterable[Axes] = ()) -> None:
-    """One legend for all panels, each label once, methods in the papers' order."""
+    """One legend for all panels, each label once, methods in the registry's order."""
     shown: dict[str, Any] = {}
     for ax in axes or fig.axes:
-        shown |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    ranks = {label: i for i, label in enumerate(METHOD_LABEL.values())}
-    labels = sorted(shown, key=lambda label: ranks.get(label, len(ranks)))
+        shown |= {name: handle for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    ranks = {entry.label: i for i, entry in enumerate(REGISTRY.values())}
+    labels = sorted(shown, key=lambda name: ranks.get(name, len(ranks)))
     fig.legend(
         [shown[label] for label in labels], labels, loc="outside lower center",
         ncols=min(columns, len(labels)), handlelength=2.6, columnspacing=1.2, handletextpad=0.5,
@@ -158,26 +145,22 @@ def _legend_below(fig: Figure, columns: int, axes: Iterable[Axes] = ()) -> None:
 def plot_learners(table: pd.DataFrame) -> Figure:
     """Learners without a knowledge base: error and bits stored against samples, and error against a budget of bits.
 
-    Metrics "error_samples" and "bits_samples" (`k`: samples), "error_budget" (`k`: bits). The methods "theorem_1"
-    (the rate n d) and "floor" (the least error at a budget) are drawn as plain lines. Raises FigureError for no rows.
+    Metrics "error" and "bits" with the knob "samples", "error" with the knob "budget", and "rate", in which the budget
+    is shown. Raises FigureError for no rows.
     """
-    _need(table, "error_samples", "bits_samples", "error_budget")
+    _need(table, "error", "bits", "rate")
     fig, (error, bits, budget) = plt.subplots(1, 3, figsize=(PAGE, 2.7))
     rate = table[table["metric"] == "rate"]["value"].item()
-    for ax, metric in ((error, "error_samples"), (bits, "bits_samples"), (budget, "error_budget")):
-        _draw_by_k(ax, table[table["metric"] == metric], rate if ax is budget else 1)
-    line = table[(table["method"] == "theorem_1") & (table["metric"] == "bits_samples")].sort_values("k")
-    bits.plot(line["k"].astype(float), line["value"], color=BLACK, linewidth=1, linestyle=(0, (5, 2)))
-    middle = line.iloc[len(line) // 2]
-    bits.annotate("n d", (middle["k"], middle["value"]), (-3, 2), textcoords="offset points", ha="right")
-    floor = table[table["method"] == "floor"].sort_values("k")
-    x = floor["k"].astype(float) / rate
-    budget.plot(x, floor["value"], color=BLACK, linewidth=1, linestyle=(0, (1, 1)), label="Least error for any learner")
-    budget.axvline(1, color=BLACK, linewidth=1, linestyle=(0, (5, 2)), label="Theorem 1's rate, n d")
+    samples = table[table["knob"] == "samples"]
+    _draw_by_x(error, samples[samples["metric"] == "error"])
+    _draw_by_x(bits, samples[samples["metric"] == "bits"])
+    _draw_by_x(budget, table[table["knob"] == "budget"], rate)
+    theorem = REGISTRY["theorem_1"]
+    budget.axvline(1, color=theorem.color, linestyle=theorem.line, label=theorem.label)
+    ticks = sorted(samples["x"].unique())
     for ax in (error, bits):
         ax.set_xscale("log", base=2)
-        ticks = sorted(table.loc[table["metric"] == "error_samples", "k"].unique())
-        ax.set_xticks(ticks, [str(k) if i % 2 else "" for i, k in enumerate(ticks)])
+        ax.set_xticks(ticks, [f"{x:g}" if i % 2 else "" for i, x in enumerate(ticks)])
         ax.set_xlabel("Samples, n")
     bits.set_yscale("log")
     error.set(title="(a) Error of the optimal learner")
@@ -192,6 +175,7 @@ def plot_learners(table: pd.DataFrame) -> Figure:
     return fig
 
 
+SIZES = {"N": "strings", "d": "bits", "R": "irrelevant"}  # the papers' symbols: fields of a task
 SWEEPS = {  # styles for the sizes of a sweep, from small to large: no reader's, and not the other sweep's
     "N": [("#DDA6C5", "v", ":"), (PINK, "^", "--"), ("#7A3A60", "<", "-.")],
     "R": [("#ABABAB", "1", ":"), (GREY, "2", "--"), (BLACK, "3", "-.")],
@@ -199,65 +183,20 @@ SWEEPS = {  # styles for the sizes of a sweep, from small to large: no reader's,
 
 
 @mpl.rc_context(LOOK)
-def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
-    """Readers of a knowledge base against the key's length, one panel a question; `middle` is the task of all sweeps.
+def plot_keys(table: pd.DataFrame, middle: Task, sweeps: Mapping[str, Sequence[Task]] | None = None) -> Figure:
+    """Readers of a knowledge base against the key's length, for one task and, a panel each, for `bound.sweeps`.
 
-    Metrics "error_keys" and "excess_keys" (`k`: bits of the key, `student`: the task as "N=.. d=.. R=.."), and
-    "m_eps..": Theorem 2's m (dashed). A table of one task is drawn as two panels. Raises FigureError for no rows.
+    Metrics "error" and "excess_keys" with the knob "key" (bits; `student`: the task), and "m": Theorem 2's, for each
+    eps (dashed). Raises FigureError for no rows.
     """
-    _need(table, "error_keys", "excess_keys")
-    tasks = list(dict.fromkeys(table.loc[table["metric"] == "error_keys", "student"]))
-    sizes = {task: [part.split("=")[1] for part in task.split()] for task in tasks}  # N, d, R
-    at = sizes[middle]
-    sweeps = {  # what varies -> tasks in which nothing else does
-        "N": sorted((t for t in tasks if sizes[t][2] == at[2]), key=lambda t: int(sizes[t][0])),
-        "R": sorted((t for t in tasks if sizes[t][0] == at[0]), key=lambda t: int(sizes[t][2])),
-    }
-    panels = len(sweeps) + 2 if len(tasks) > 1 else 2
-    fig, axes = plt.subplots(panels // 2, 2, figsize=(PAGE, 2.4 * (panels // 2) + 0.3), squeeze=False)
+    _need(table, "error", "excess_keys", "m")
+    sweeps = sweeps or {}
+    lines = 2 if sweeps else 1
+    fig, axes = plt.subplots(lines, 2, figsize=(PAGE, 2.4 * lines + 0.3), squeeze=False)
+    for ax, (name, tasks) in zip(axes[0], sweeps.items(), strict=False):
+        _sweep_panel(ax, table, name, tasks, middle)
     errors, excess = axes[-1]
-    eps = min(set.intersection(*(set(_thresholds(table, task)) for task in tasks)))
-    for ax, (name, swept) in zip(axes[0] if panels > 2 else (), sweeps.items(), strict=False):
-        others = iter(SWEEPS[name])  # the task of all panels looks in each as it does in the panel of readers
-        for task in swept:
-            color, marker, line = METHOD_STYLE["read_key"][:3] if task == middle else next(others)
-            rows = table[(table["student"] == task) & (table["method"] == "read_key")]
-            rows = rows[rows["metric"] == "error_keys"].sort_values("k")
-            label = f"{name} = {int(sizes[task]['NdR'.index(name)]):,}"
-            look = {"color": color, "marker": marker, "linestyle": line, "markersize": 3.6}
-            ax.plot(rows["k"], rows["value"], markevery=3, label=label, **look)
-            ax.fill_between(rows["k"].astype(float), rows["low"], rows["high"], color=color, alpha=0.25, linewidth=0)
-            ax.axvline(_thresholds(table, task)[eps], color=color, linestyle=line, linewidth=1)
-        first = min(_thresholds(table, task)[eps] for task in swept)
-        said = f"Theorem 2's m, $\\epsilon$ = {eps:g}"
-        ax.annotate(said, (first, 0.49), (-4, 0), textcoords="offset points", ha="right", va="top", fontsize=7)
-        other = "R" if name == "N" else "N"
-        ax.set_title(f"Key reader, several {name} ({other} = {at['NdR'.index(other)]})")
-        ax.legend(loc="lower left", handlelength=2.6)
-    part = table[table["student"] == middle]
-    for method in _methods(part[part["method"].isin(METHOD_STYLE)]):
-        rows = part[(part["method"] == method) & (part["metric"] == "error_keys")].sort_values("k")
-        style = METHOD_STYLE[method]
-        if rows["k"].isna().all():
-            errors.axhline(rows["value"].item(), color=style.color, linestyle=style.line, label=METHOD_LABEL[method])
-            continue
-        _draw(errors, method, rows["k"], rows, markevery=3, errorevery=3)
-        rows = part[(part["method"] == method) & (part["metric"] == "excess_keys")].sort_values("k")
-        rows = rows[rows["value"] > 0]
-        _draw(excess, method, rows["k"], rows, markevery=3, errorevery=3)
-    for eps, m in _thresholds(table, middle).items():
-        excess.plot([0, m, m], [eps, eps, 1e-6], color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
-        excess.annotate(f"$\\epsilon$ = {eps:g}", (m, eps), (6, 0), textcoords="offset points", va="center", fontsize=7)
-        excess.plot([m], [eps], color=BLACK, marker="x", markersize=5)
-    excess.set_yscale("log")
-    lowest = part.loc[(part["metric"] == "excess_keys") & (part["value"] > 0), "value"].min()
-    excess.set(
-        title="Error above that with whole strings",
-        ylabel="Excess error (%)",
-        ylim=(np.fmin(lowest, eps) / 2, 1),
-        xlim=(-1, 7 + max(_thresholds(table, middle).values())),
-    )
-    errors.set_title("Readers" + "".join(f", {n} = {v}" for n, v in zip("NdR", at, strict=True)))
+    _reader_panels(errors, excess, table, middle)
     for ax in axes.flat:
         ax.set_xlabel("Key length, m (bits)")
         ax.grid(axis="y")
@@ -268,32 +207,71 @@ def plot_keys(table: pd.DataFrame, middle: str) -> Figure:
     return fig
 
 
-def _thresholds(table: pd.DataFrame, task: str) -> dict[float, float]:
+def _sweep_panel(ax: Axes, table: pd.DataFrame, name: str, tasks: Sequence[Task], middle: Task) -> None:
+    """The key reader's error in several tasks, each with Theorem 2's m for the eps that all of them have."""
+    marks = {task: _thresholds(table, task) for task in tasks}
+    eps = min(set.intersection(*map(set, marks.values())))
+    others = iter(SWEEPS[name])  # the middle looks in each panel as it does in the panel of readers
+    reader = REGISTRY["read_key"]
+    for task in tasks:
+        color, marker, line = (reader.color, reader.marker, reader.line) if task == middle else next(others)
+        rows = table[(table["student"] == str(task)) & (table["method"] == "read_key")]
+        rows = rows[rows["metric"] == "error"].sort_values("x")
+        look: dict[str, Any] = {"color": color, "marker": marker, "linestyle": line, "markersize": 3.6}
+        ax.plot(rows["x"], rows["value"], markevery=3, label=f"{name} = {getattr(task, SIZES[name]):,}", **look)
+        ax.fill_between(rows["x"], rows["low"], rows["high"], color=color, alpha=0.25, linewidth=0)
+        ax.axvline(marks[task][eps], color=color, linestyle=line, linewidth=1)
+    first, said = min(mark[eps] for mark in marks.values()), f"Theorem 2's m, $\\epsilon$ = {eps:g}"
+    ax.annotate(said, (first, 0.49), (-4, 0), textcoords="offset points", ha="right", va="top", fontsize=7)
+    (other,) = {"N", "R"} - {name}
+    ax.set_title(f"Key reader, several {name} ({other} = {getattr(middle, SIZES[other])})")
+    ax.legend(loc="lower left", handlelength=2.6)
+
+
+def _reader_panels(errors: Axes, excess: Axes, table: pd.DataFrame, task: Task) -> None:
+    """All readers' errors in one task, and by how much they are above those with whole strings."""
+    part = table[table["student"] == str(task)]
+    error, above = part[part["metric"] == "error"], part[(part["metric"] == "excess_keys") & (part["value"] > 0)]
+    for method in _methods(error):
+        rows = error[error["method"] == method].sort_values("x")
+        if rows["x"].isna().all():  # it reads no key
+            entry = REGISTRY[method]
+            errors.axhline(rows["value"].item(), color=entry.color, linestyle=entry.line, label=entry.label)
+            continue
+        _draw(errors, method, rows["x"], rows, markevery=3, errorevery=3)
+        rows = above[above["method"] == method].sort_values("x")
+        _draw(excess, method, rows["x"], rows, markevery=3, errorevery=3)
+    marks = _thresholds(table, task)
+    for eps, m in marks.items():
+        excess.plot([0, m, m], [eps, eps, 1e-6], color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
+        excess.annotate(f"$\\epsilon$ = {eps:g}", (m, eps), (6, 0), textcoords="offset points", va="center", fontsize=7)
+        excess.plot([m], [eps], color=BLACK, marker="x", markersize=5)
+    lowest = np.fmin(above["value"].min(), min(marks)) / 2
+    excess.set(yscale="log", ylim=(lowest, 1), xlim=(-1, 7 + max(marks.values())))
+    excess.set(title="Error above that with whole strings", ylabel="Excess error (%)")
+    errors.set_title("Readers" + "".join(f", {name} = {getattr(task, size)}" for name, size in SIZES.items()))
+
+
+def _thresholds(table: pd.DataFrame, task: Task) -> dict[float, float]:
     """eps -> Theorem 2's m, of one task."""
-    rows = table[(table["student"] == task) & table["metric"].str.startswith("m_eps")]
-    return {float(metric.removeprefix("m_eps")): m for metric, m in zip(rows["metric"], rows["value"], strict=True)}
+    rows = table[(table["student"] == str(task)) & (table["metric"] == "m")]
+    return dict(zip(rows["x"], rows["value"], strict=True))
 
 
 @mpl.rc_context(LOOK)
 def plot_growth(table: pd.DataFrame) -> Figure:
-    """Bits that each learner needs against the length of a string (`k`), both logarithmic; the metric is "bits".
+    """Bits that each learner needs against the length of a string, both logarithmic, and what the theorems say.
 
-    The methods "theorem_1" and "theorem_2" are plain lines. Raises FigureError for no rows.
+    The metric is "bits", the knob "length". Raises FigureError for no rows.
     """
     _need(table, "bits")
     part = table[table["metric"] == "bits"]
     fig, ax = plt.subplots(figsize=(COLUMN, 3.3))
-    _draw_by_k(ax, part)
-    for method, label, line in (
-        ("theorem_1", "Theorem 1, n d", (0, (5, 2))),
-        ("theorem_2", "Theorem 2, n m", (0, (1, 1))),
-    ):
-        rows = part[part["method"] == method].sort_values("k")
-        ax.plot(rows["k"], rows["value"], color=BLACK, linewidth=1, linestyle=line, label=label)
+    _draw_by_x(ax, part)
     ax.set_xscale("log", base=2)
     ax.set_yscale("symlog", linthresh=100, linscale=0.4)  # a reader may need no bit at all
-    ks = sorted(part["k"].unique())
-    ax.set_xticks(ks, [str(k) if i % 2 == 0 else "" for i, k in enumerate(ks)])
+    ticks = sorted(part["x"].unique())
+    ax.set_xticks(ticks, [f"{x:.0f}" if i % 2 == 0 else "" for i, x in enumerate(ticks)])
     ax.set(xlabel="Length of a string, d (bits)", ylabel="Bits needed")
     ax.set_ylim(bottom=-15)
     ax.grid(axis="y")
@@ -303,24 +281,25 @@ def plot_growth(table: pd.DataFrame) -> Figure:
 
 @mpl.rc_context(LOOK)
 def plot_networks(table: pd.DataFrame) -> Figure:
-    """Errors of networks on the bits that they were shown ("error_shown") against n d (`k`).
+    """Errors of networks on the bits that they were shown ("error_shown") against n d, the knob "bits".
 
     The line is where the samples show as many bits as the network alone held at best ("bits_shown", "bits_held").
     Raises FigureError for no rows.
     """
     _need(table, "error_shown")
-    part = table[(table["metric"] == "error_shown") & table["seed"].isna()]
+    table = measured(table)
+    part = table[table["metric"] == "error_shown"]
     fig, ax = plt.subplots(figsize=(COLUMN, 2.6))
-    _draw_by_k(ax, part)
+    _draw_by_x(ax, part)
     held = table[(table["method"] == "network") & (table["metric"] == "bits_held")]
     best = held.loc[held["value"].idxmax()]
-    shown = table[(table["metric"] == "bits_shown") & (table["k"] == best["k"])]["value"].item()
+    shown = table[(table["metric"] == "bits_shown") & (table["x"] == best["x"])]["value"].item()
     ax.axvline(
-        best["value"] / shown * best["k"], color=BLACK, linewidth=1, linestyle=(0, (4, 3)), label="What it can hold"
+        best["value"] / shown * best["x"], color=BLACK, linewidth=1, linestyle=(0, (4, 3)), label="What it can hold"
     )
     ax.set_xscale("log", base=2)
-    ks = sorted(part["k"].unique())
-    ax.set_xticks(ks, [f"{k:,}" for k in ks], rotation=30)
+    ticks = sorted(part["x"].unique())
+    ax.set_xticks(ticks, [f"{x:,.0f}" for x in ticks], rotation=30)
     ax.set(xlabel="n d (bits)", ylabel="Error on shown bits (%)")
     _percent(ax.yaxis)
     ax.grid(axis="y")
@@ -340,7 +319,7 @@ def plot_hits(table: pd.DataFrame) -> Figure:
     Rows whose metric is "hits_gold" or "hits_silver"; `low` and `high` are drawn as whiskers. Raises FigureError if
     there are none.
     """
-    table = table[table["seed"].isna()]
+    table = measured(table)
     panels = [metric for metric in HITS_TITLES if (table["metric"] == metric).any()]
     if not panels:
         raise FigureError(f"nothing to draw: no row has the metric {' or '.join(HITS_TITLES)}")
@@ -360,7 +339,7 @@ def _hits_panel(ax: Axes, table: pd.DataFrame, methods: list[str]) -> None:
         rows = table[table["method"] == method].sort_values("k")
         _draw(ax, method, rows["k"].astype(float) * _aside(i, methods, ks), rows)
     _log_x(ax, ks)
-    title = "".join(HITS_TITLES[metric] for metric in table["metric"].unique())
+    title = HITS_TITLES[table["metric"].iloc[0]]
     ax.set(title=f"{title} (n = {_sizes(table)})", xlabel="Passages looked at, k")
     ax.grid(axis="y")
 
@@ -372,13 +351,14 @@ CHANCE_ROW = 0.5  # rows below the last one, for the word beside the dashed line
 
 @mpl.rc_context(LOOK)
 def plot_main(table: pd.DataFrame) -> Figure:
-    """Accuracy of methods, one row each in the papers' order, one panel per student: the main table as a figure.
+    """Accuracy of methods, one row each in the registry's order, one panel per student: the main table as a figure.
 
     Rows whose metric is "accuracy" and whose seed is empty: summaries over seeds, each a dot with its interval and the
     mean in print; the method "chance" is a dashed line. Students come in the order of the table. Raises FigureError if
     there are none.
     """
-    table = table[(table["metric"] == "accuracy") & table["seed"].isna()]
+    table = measured(table)
+    table = table[table["metric"] == "accuracy"]
     chance = table.loc[table["method"] == "chance", "value"]
     table = table[table["method"] != "chance"]
     if table.empty:
@@ -395,11 +375,11 @@ def plot_main(table: pd.DataFrame) -> Figure:
 def _places(methods: list[str]) -> dict[str, float]:
     """The height of each method's row; blocks stand half a row apart."""
     places, height = {}, 0.0
-    for block in BLOCKS:
-        for method in [m for m in block if m in methods]:
+    for block in dict.fromkeys(REGISTRY[method].block for method in methods):
+        for method in [method for method in methods if REGISTRY[method].block == block]:
             places[method] = height
             height += 1
-        height += 0.5 * any(m in methods for m in block)
+        height += 0.5
     return places
 
 
@@ -415,82 +395,77 @@ def _accuracy_panel(ax: Axes, table: pd.DataFrame, places: Mapping[str, float], 
         _print_values(ax, rows["value"], [place] * len(rows))
     ax.set(xlabel="Accuracy (%)", ylim=(max(places.values()) + 0.6 + CHANCE_ROW * len(chance), -0.6))
     _percent(ax.xaxis)
-    ax.set_yticks(list(places.values()), [METHOD_LABEL[method] for method in places])
+    ax.set_yticks(list(places.values()), [label(method) for method in places])
     ax.tick_params(axis="y", length=0)
 
 
 # Notebooks 05 to 12: ablations and comparisons
 
-KNOB = re.compile(r"(?P<measure>.+) at (?P<knob>.+) = (?P<x>[\d.]+)")
-
 MEASURES = {  # titles of panels, in their order
-    "accuracy": "Accuracy (%)",
-    "accuracy, equal steps": "Accuracy, equal steps (%)",
-    "hits_gold": "Hits, gold (%)",
-    "hits_silver": "Hits, silver (%)",
-    "gold among read": "Gold among passages read (%)",
+    "accuracy": "Accuracy",
+    "hits_gold": "Hits, gold",
+    "hits_silver": "Hits, silver",
+    "gold_among_read": "Gold among passages read",
     "milliseconds": "Milliseconds a question",
 }
 
 
 @mpl.rc_context(LOOK)
-def plot_knob(table: pd.DataFrame, label: str) -> Figure:
-    """Measures against a knob: one panel for each of `MEASURES`, one line per method, `label` below.
+def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
+    """Measures against a knob's `x`: one panel for each of `MEASURES` and condition `at`, one line per method.
 
-    A label that ends in "(%)" says that the knob is a share, which is shown in per cent.
-    Rows whose metric reads like "accuracy at l = 3" and whose seed is empty; the method "chance" is a dashed line.
-    Raises FigureError if there are none.
+    `knob` is what the axis is called; if that ends in "(%)", `x` is a share, which is shown in per cent. The method
+    "chance" is a dashed line. Raises FigureError if there is nothing to draw.
     """
-    table = table[table["seed"].isna()]
+    table = measured(table)
     chance = table.loc[table["method"] == "chance", "value"]
-    table = table.join(table["metric"].str.extract(f"^{KNOB.pattern}$"))
-    table = table[table["measure"].isin(MEASURES)].assign(x=lambda t: t["x"].astype(float))
+    table = table[table["metric"].isin(MEASURES) & table["x"].notna()]
     if table.empty:
-        raise FigureError('nothing to draw: no row has a metric like "accuracy at l = 3" and an empty seed')
-    panels = [measure for measure in MEASURES if (table["measure"] == measure).any()]
-    fig, axes = _panels(len(panels), 2.4)
-    ticks = sorted(table["x"].unique())
-    for ax, measure in zip(axes, panels, strict=True):
-        if measure.startswith("accuracy") and ax is not axes[0]:
+        raise FigureError(
+            f"nothing to draw: no row over all seeds has an x and one of the metrics {', '.join(MEASURES)}"
+        )
+    conditions, ticks = list(dict.fromkeys(table["at"])), sorted(table["x"].unique())
+    parts = [(m, at, table[(table["metric"] == m) & (table["at"] == at)]) for m in MEASURES for at in conditions]
+    parts = [(metric, at, part) for metric, at, part in parts if len(part)]
+    fig, axes = _panels(len(parts), 2.4)
+    for ax, (metric, at, part) in zip(axes, parts, strict=True):
+        if metric == "accuracy" and ax is not axes[0]:
             ax.sharey(axes[0])  # accuracies are compared across panels
-        part = table[table["measure"] == measure]
         methods = _methods(part)
         for i, method in enumerate(methods):
             rows = part[part["method"] == method].sort_values("x")
             _draw(ax, method, rows["x"] * _aside(i, methods, ticks), rows)
-        for value in chance if measure.startswith("accuracy") else ():
-            ax.axhline(value, label=METHOD_LABEL["chance"], **DASHED)
-        _log_x(ax, ticks, unit=100 if label.endswith("(%)") else 1)
-        ax.set(title=MEASURES[measure], xlabel=label)
+        for value in chance if metric == "accuracy" else ():
+            ax.axhline(value, label=label("chance"), **DASHED)
+        _log_x(ax, ticks, unit=100 if knob.endswith("(%)") else 1)
+        title = ", ".join(filter(None, [MEASURES[metric], at]))
         ax.grid(axis="y")
-        if MEASURES[measure].endswith("(%)"):
+        if metric in FRACTIONS:
+            ax.set(title=f"{title} (%)", xlabel=knob)
             _percent(ax.yaxis)
         else:
+            ax.set(title=title, xlabel=knob)
             ax.set_ylim(0, 1.06 * part[["value", "high"]].max(axis=None))  # from zero, with room for the highest marker
-    _legend_below(fig, columns=2 if len(panels) == 1 else 4)
+    _legend_below(fig, columns=2 if len(parts) == 1 else 4)
     return fig
 
 
 @mpl.rc_context(LOOK)
 def plot_students(table: pd.DataFrame) -> Figure:
-    """Accuracy of methods against the student's size, and the gains that a row's metric names, a panel each.
+    """Accuracy of methods against the student's size, and what KARD gains over its rivals, a panel each.
 
-    Rows whose seed is empty and whose metric is "accuracy" or "gain in accuracy over ..."; students as they come.
+    Rows whose metric is "accuracy" and whose seed is empty, gains too; students as they come.
     """
-    table = table[table["seed"].isna()]
-    students = list(dict.fromkeys(table["student"]))
-    gains = [m for m in dict.fromkeys(table["metric"]) if str(m).startswith("gain in accuracy over")]
+    table = table[(table["metric"] == "accuracy") & table["seed"].isna()]
+    students, own, gains = list(dict.fromkeys(table["student"])), measured(table), gained(table)
     fig, axes = plt.subplots(1, 2, figsize=(PAGE, 2.5))
-    panels = [("accuracy", method, axes[0], METHOD_LABEL[method]) for method in _methods(table)]
-    for metric in gains:
-        rival = metric.removeprefix("gain in accuracy over ")
-        panels.append((metric, rival, axes[1], f"over {METHOD_LABEL[rival]}"))
-    for i, (metric, method, ax, label) in enumerate(panels):
-        rows = table[(table["metric"] == metric) & ((table["method"] == method) | (ax is axes[1]))]
-        places = [students.index(s) + 0.04 * (i % 4 - 1.5) for s in rows["student"]]
-        _draw(ax, method, places, rows, label=label)
+    panels = [(axes[0], method, label(method), own[own["method"] == method]) for method in _methods(own)]
+    for rival in dict.fromkeys(gains["over"]):
+        panels.append((axes[1], rival, f"over {label(rival)}", gains[gains["over"] == rival]))
+    for i, (ax, method, name, rows) in enumerate(panels):
+        _draw(ax, method, [students.index(s) + 0.04 * (i % 4 - 1.5) for s in rows["student"]], rows, label=name)
     axes[0].set(title="Accuracy (%)")
-    axes[1].set(title="Gain of KARD (reranker), points")
+    axes[1].set(title=f"Gain of {label('kard_reranker')}, points")
     axes[1].axhline(0, color="0.45", linewidth=0.9)
     for ax in axes:
         ax.set_xticks(range(len(students)), students)
@@ -505,19 +480,18 @@ def plot_students(table: pd.DataFrame) -> Figure:
 def plot_corpora(table: pd.DataFrame) -> Figure:
     """Accuracy after training on a corpus (DAPT), a group for each corpus; the method "chance" is a dashed line.
 
-    Rows whose metric reads like "accuracy at corpus = own" and whose seed is empty.
+    Rows whose metric is "accuracy", with the knob "corpus", and whose seed is empty; what reads stands on the right.
     """
+    table = measured(table)
     chance = table.loc[table["method"] == "chance", "value"]
-    table = table[table["seed"].isna() & table["metric"].str.startswith("accuracy at corpus = ")]
-    table = table.assign(corpus=table["metric"].str.removeprefix("accuracy at corpus = "))
-    corpora = list(dict.fromkeys(table["corpus"]))
+    table = table[(table["metric"] == "accuracy") & (table["knob"] == "corpus")]
+    corpora = list(dict.fromkeys(table["at"]))
     fig, ax = plt.subplots(figsize=(COLUMN, 3.0))
     for method in _methods(table):
-        rows = table[table["method"] == method]
-        places = [corpora.index(c) + (0.08 if "kard" in method else -0.08) for c in rows["corpus"]]
-        _draw(ax, method, places, rows, linestyle="none")
+        rows, aside = table[table["method"] == method], 0.08 if METHODS[method].reads_at_test else -0.08
+        _draw(ax, method, [corpora.index(corpus) + aside for corpus in rows["at"]], rows, linestyle="none")
     for value in chance:
-        ax.axhline(value, label=METHOD_LABEL["chance"], **DASHED)
+        ax.axhline(value, label=label("chance"), **DASHED)
     ax.set_xticks(range(len(corpora)), corpora)
     ax.set(xlabel="Corpus of the first stage", ylabel="Accuracy (%)", xlim=(-0.5, len(corpora) - 0.5))
     _percent(ax.yaxis)
@@ -532,7 +506,7 @@ def plot_rag(table: pd.DataFrame) -> Figure:
 
     Rows as for `plot_main` (one student) and `plot_hits`. Raises FigureError if either is missing.
     """
-    table = table[table["seed"].isna()]
+    table = measured(table)
     accuracy, chance = table[table["metric"] == "accuracy"], table.loc[table["method"] == "chance", "value"]
     accuracy = accuracy[accuracy["method"] != "chance"]
     found = table[table["metric"].isin(HITS_TITLES)]
@@ -555,28 +529,27 @@ def plot_rag(table: pd.DataFrame) -> Figure:
 
 @mpl.rc_context(LOOK)
 def plot_shares(table: pd.DataFrame) -> Figure:
-    """What failures are due to: metrics "share of failures: ...", a dot with its interval each, one panel a student.
+    """What failures are due to: "share_of_failures" at each cause, a dot with its interval each, one panel a student.
 
     Causes and students come in the order of the table; `n` is how many failures there were. Raises FigureError if
     there are none.
     """
-    table = table[table["metric"].str.startswith(SHARE)]
+    table = table[table["metric"] == "share_of_failures"]
     if table.empty:
-        raise FigureError(f"nothing to draw: no row has a metric that starts with {SHARE!r}")
-    causes, students = list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["student"]))
+        raise FigureError("nothing to draw: no row has the metric share_of_failures")
+    causes, students = list(dict.fromkeys(table["at"])), list(dict.fromkeys(table["student"]))
     fig, axes = _panels(len(students), 1.5, sharex=True, sharey=True)
     for ax, student in zip(axes, students, strict=True):
         ax.grid(axis="x")
         rows = table[table["student"] == student]
-        places = [causes.index(metric) for metric in rows["metric"]]
+        places = [causes.index(cause) for cause in rows["at"]]
         for method in _methods(rows):
             _draw_across(ax, method, rows, places)
         _print_values(ax, rows["value"], places)
         ax.set(title=student, xlabel=f"Share of {_sizes(rows)} failures (%)", xlim=(-0.03, 1.03))
         _percent(ax.xaxis)
         ax.tick_params(axis="y", length=0)
-    names = [metric.removeprefix(SHARE).capitalize().replace(" with", "\nwith") for metric in causes]
-    axes[0].set_yticks(range(len(causes)), names)
+    axes[0].set_yticks(range(len(causes)), [cause.capitalize().replace(" with", "\nwith") for cause in causes])
     axes[0].set_ylim(len(causes) - 0.4, -0.6)
     return fig
 
@@ -590,22 +563,21 @@ QUARTERS = 4  # groups of questions in `plot_where`
 def plot_where(table: pd.DataFrame) -> Figure:
     """What retrieval gains in each quarter of the questions: by the student's confidence, by its neighbours' distance.
 
-    Rows "gain_confidence_1" (least sure) to "_4" and "gain_distance_1" (nearest) to "_4", differences of accuracy with
-    intervals. Raises FigureError if one is missing.
+    Gains in accuracy with the knob "confidence" (`x` 1, least sure, to 4) and "distance" (1, nearest, to 4). Raises
+    FigureError if one is missing.
     """
     panels = {
         "confidence": ("How sure the student is", "least", "most"),
         "distance": ("Distance of the nearest entry", "near", "far"),
     }
-    table = table[table["seed"].isna()].set_index("metric")
-    wanted = [f"gain_{panel}_{i}" for panel in panels for i in range(1, QUARTERS + 1)]
-    if missing := [metric for metric in wanted if metric not in table.index]:
-        raise FigureError(f"nothing to draw: no row has the metric {missing[0]}")
+    table, ticks = gained(table).sort_values("x"), range(1, QUARTERS + 1)
+    for knob in panels:
+        if missing := set(ticks) - set(table.loc[table["knob"] == knob, "x"]):
+            raise FigureError(f"nothing to draw: no gain has the knob {knob} and the x {min(missing)}")
     fig, axes = plt.subplots(1, 2, figsize=(PAGE, 2.2), sharey=True)
-    ticks = range(1, QUARTERS + 1)
-    for ax, (panel, (title, first, last)) in zip(axes, panels.items(), strict=True):
-        rows = table.loc[[f"gain_{panel}_{i}" for i in ticks]]
-        _draw(ax, "reaugkd", ticks, _in_points(rows), linestyle="none")
+    for ax, (knob, (title, first, last)) in zip(axes, panels.items(), strict=True):
+        rows = table[table["knob"] == knob]
+        _draw(ax, "reaugkd", rows["x"], _in_points(rows), linestyle="none")
         ax.axhline(0, **DASHED)
         ax.set(title=title, xlabel=f"Quarter of the questions (n = {_sizes(rows)})", xlim=(0.5, QUARTERS + 0.5))
         ax.set_xticks(ticks, [f"1 ({first})", *map(str, ticks[1:-1]), f"{QUARTERS} ({last})"])
@@ -614,50 +586,33 @@ def plot_where(table: pd.DataFrame) -> Figure:
     return fig
 
 
-COMPRESSIONS = {  # of ReAugKD's knowledge base
-    "full": ("everything, fp32", "D"),
-    "half": ("everything, fp16", "s"),
-    "pq": ("product-quantised keys", "P"),
-    "prototypes_100": ("100 %", "o"),
-    "prototypes_20": ("20 %", "o"),
-    "prototypes_5": ("5 %", "o"),
-    "prototypes_1": ("1 %", "o"),
-}
-
-
 @mpl.rc_context(LOOK)
 def plot_compression(table: pd.DataFrame) -> Figure:
-    """Accuracy of ReAugKD against the size of its knowledge base, one point for each of `COMPRESSIONS`.
+    """Accuracy of ReAugKD against the size of its knowledge base, a point for each kind of compression and share kept.
 
-    `method` is a kind of compression with rows "accuracy" and "bytes"; a row "accuracy" of "reaugkd_no_retrieval" is a
-    dashed line. Single seeds are left out. Raises FigureError if no kind has both rows.
+    `method` is a kind of compression, its knob "kept", its metrics "accuracy" and "bytes"; a row "accuracy" of
+    "reaugkd_no_retrieval" is a dashed line. Single seeds are left out. Raises FigureError if no kind has both rows.
     """
-    table = table[table["seed"].isna()].set_index(["method", "metric"])
-    kinds = [kind for kind in COMPRESSIONS if {(kind, "accuracy"), (kind, "bytes")} <= set(table.index)]
-    if not kinds:
+    table = measured(table)
+    accuracy, size = (table[table["metric"] == metric] for metric in ("accuracy", "bytes"))
+    points = accuracy.merge(size[["method", "x", "value"]], on=["method", "x"], suffixes=("", "_of_base"))
+    if points.empty:
         raise FigureError("nothing to draw: no kind of knowledge base has rows accuracy and bytes")
+    points = points.assign(kib=points["value_of_base"] / 1024)
     fig, ax = plt.subplots(figsize=(COLUMN, 2.7))
-    size = {kind: table.loc[(kind, "bytes"), "value"] / 1024 for kind in kinds}
-    rows = {kind: table.loc[[(kind, "accuracy")]] for kind in kinds}
-    prototypes = [kind for kind in kinds if kind.startswith("prototypes")]
-    ax.plot([size[k] for k in prototypes], [rows[k]["value"].item() for k in prototypes], color=GREEN, zorder=2)
-    for kind in kinds:
-        text, marker = COMPRESSIONS[kind]
-        own: dict[str, Any] = {"label": text, "color": BLUE} if kind not in prototypes else {"color": GREEN}
-        own |= {"label": "class prototypes"} if kind == "prototypes_100" else {}
-        larger = 0 if kind in prototypes else 1.8  # all prototypes and everything in fp16 are one point
-        ax.errorbar(
-            [size[kind]], rows[kind]["value"], yerr=_whiskers(rows[kind]), marker=marker, linestyle="none",
-            markersize=4.2 + larger, elinewidth=1.0, capsize=2.2, zorder=3, **own,
-        )  # fmt: skip
-    for kind in prototypes:  # where classes are many, 1 % and 5 % are both one prototype a class: one label
-        same = [other for other in prototypes if abs(size[other] / size[kind] - 1) < 0.1]
-        if kind == same[0]:
-            at = (size[kind], min(rows[other]["low"].item() for other in same))
-            text = ", ".join(COMPRESSIONS[other][0] for other in reversed(same))
-            ax.annotate(text, at, (0, -4), textcoords="offset points", ha="center", va="top", fontsize=7)
-    if ("reaugkd_no_retrieval", "accuracy") in table.index:
-        without = table.loc[("reaugkd_no_retrieval", "accuracy"), "value"]
+    for method in _methods(points):
+        rows = points[points["method"] == method].sort_values("x")
+        larger = 0 if method == "prototypes" else 1.8  # all prototypes and everything in fp16 are one point
+        _draw(ax, method, rows["kib"], rows, markersize=4.2 + larger)
+    prototypes = points[points["method"] == "prototypes"].sort_values("x", ascending=False)
+    while len(prototypes):  # where classes are many, 1 % and 5 % are both one prototype a class: one label
+        first = prototypes.iloc[0]
+        same = abs(prototypes["kib"] / first["kib"] - 1) < 0.1
+        text = ", ".join(f"{100 * kept:g} %" for kept in sorted(prototypes[same]["x"]))
+        at = (first["kib"], prototypes[same]["low"].min())
+        ax.annotate(text, at, (0, -4), textcoords="offset points", ha="center", va="top", fontsize=7)
+        prototypes = prototypes[~same]
+    for without in accuracy.loc[accuracy["method"] == "reaugkd_no_retrieval", "value"]:
         ax.axhline(without, label="without retrieval", **DASHED)
     ax.set_xscale("log")
     ax.margins(x=0.1, y=0.15)
@@ -665,51 +620,38 @@ def plot_compression(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="Size of the knowledge base (KiB)", ylabel="Accuracy (%)")
     _percent(ax.yaxis)
     ax.grid(axis="y")
-    fig.legend(loc="outside lower center", ncols=2, columnspacing=1.2, handletextpad=0.5)
+    _legend_below(fig, columns=2)
     return fig
-
-
-KNOWLEDGE_BASE = re.compile(r"(?P<measure>.+) at (?:batch = (?P<batch>\d+), )?entries = (?P<entries>\d+)")
-
-SEARCHES = {"reaugkd": ("HNSW", "-", "o"), "reaugkd_exact": ("exact", ":", "s")}  # label, line, marker
 
 
 @mpl.rc_context(LOOK)
 def plot_latency(table: pd.DataFrame) -> Figure:
     """What looking up costs against the entries of the knowledge base: a line for each search and student.
 
-    Metrics like "latency overhead at batch = 32, entries = 67000" (a panel for each batch size), "recall at entries =
-    67000" and "bytes at entries = 67000" of the methods `SEARCHES`. The recall of exact search, which is 1, is not
-    drawn. Raises FigureError if there is no overhead.
+    Metrics "latency_overhead" (a panel for each batch size, `at`), "recall" and "bytes" with the knob "entries". The
+    recall of exact search, which is 1, is not drawn. Raises FigureError if there is no overhead.
     """
-    table = table[table["method"].isin(SEARCHES)]
-    table = table.join(table["metric"].str.extract(f"^{KNOWLEDGE_BASE.pattern}$"))
-    overhead = table[table["measure"] == "latency overhead"]
-    if overhead.empty:
-        raise FigureError('nothing to draw: no row has a metric like "latency overhead at batch = 32, entries = 67000"')
+    _need(table, "latency_overhead")
+    overhead, graph = table[table["metric"] == "latency_overhead"], table[table["method"] == "reaugkd"]
     panels = {
-        f"Latency overhead, batch {batch} (%)": overhead[overhead["batch"] == batch]
-        for batch in sorted(overhead["batch"].unique(), key=int)
+        f"Latency overhead, {at} (%)": (100.0, overhead[overhead["at"] == at]) for at in dict.fromkeys(overhead["at"])
     }
-    graph = table[table["method"] == "reaugkd"]
-    panels["Recall of the nearest 16 (%)"] = graph[graph["measure"] == "recall"]
-    panels["Memory (MiB)"] = table[table["measure"] == "bytes"]
-    colors = dict(zip(dict.fromkeys(table["student"]), (BLUE, ORANGE, GREEN, RED), strict=False))
+    panels["Recall of the nearest 16 (%)"] = (100.0, graph[graph["metric"] == "recall"])
+    panels["Memory (MiB)"] = (1 / 2**20, table[table["metric"] == "bytes"])
+    colors = dict(zip(dict.fromkeys(overhead["student"]), (BLUE, ORANGE, GREEN, RED), strict=False))
+    (percent,) = read_reported()["reaugkd_latency"].numbers("latency_overhead")
     fig, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(PAGE, 4.4), squeeze=False)
-    for ax, (title, part) in zip(axes.flat, panels.items(), strict=False):
-        scale = 1 / 2**20 if title.startswith("Memory") else 100
+    for ax, (title, (unit, part)) in zip(axes.flat, panels.items(), strict=False):
         for (student, method), rows in part.groupby(["student", "method"], sort=False):
-            rows = rows.assign(entries=rows["entries"].astype(float)).sort_values("entries")
-            search, line, marker = SEARCHES[method]
-            ax.errorbar(
-                rows["entries"], scale * rows["value"], yerr=scale * _whiskers(rows), label=f"{student}: {search}",
-                color=colors[student], linestyle=line, marker=marker, markersize=4.2, elinewidth=1.0, capsize=2.2,
-            )  # fmt: skip
-        if "overhead" in title:
-            ax.axhline(3, label="the paper's 3 %", **DASHED)
+            rows, look = rows.sort_values("x"), _look(method) | {"color": colors[student]}
+            look |= {"linestyle": REGISTRY[method].line, "label": f"{student}: {label(method)}"}
+            look |= {"markerfacecolor": colors[student]}
+            ax.errorbar(rows["x"], unit * rows["value"], yerr=unit * _whiskers(rows), **look)
+        if part["metric"].eq("latency_overhead").any():
+            ax.axhline(percent, label=f"the paper's {percent:g} %", **DASHED)
         ax.set_xscale("log")
         _log_ticks(ax.xaxis, most=5)
-        if not title.startswith("Recall"):
+        if not part["metric"].eq("recall").any():
             ax.set_yscale("log")
             _log_ticks(ax.yaxis, most=8)
         ax.set(title=title, xlabel="Entries")
@@ -772,19 +714,19 @@ def plot_claims(table: pd.DataFrame) -> Figure:
 def plot_differences(table: pd.DataFrame) -> Figure:
     """What each difference changes, in points with 95 % intervals: a panel for every measure, a line for a difference.
 
-    Rows whose metric reads like "gain in accuracy at difference = a different prompt over the paper".
+    Gains with the knob "difference". Raises FigureError if there are none.
     """
-    pattern = r"^gain in (?P<measure>\S+) at difference = (?P<difference>.+) over the paper$"
-    table = table.join(table["metric"].str.extract(pattern)).dropna(subset="difference")
+    table = gained(table)
+    table = table[table["knob"] == "difference"]
     if table.empty:
-        raise FigureError("nothing to draw: no row is a gain at a difference over the paper")
-    names, panels = list(dict.fromkeys(table["difference"])), list(dict.fromkeys(table["measure"]))
+        raise FigureError("nothing to draw: no row is a gain with the knob difference")
+    names, panels = list(dict.fromkeys(table["at"])), list(dict.fromkeys(table["metric"]))
     fig, axes = _panels(len(panels), 0.8 + 0.28 * len(names), sharex=True, sharey=True)
-    for ax, measure in zip(axes, panels, strict=True):
-        rows = table[table["measure"] == measure]
+    for ax, metric in zip(axes, panels, strict=True):
+        rows = table[table["metric"] == metric]
         ax.axvline(0, **THIN)
-        _draw_across(ax, "kard_reranker", _in_points(rows), [names.index(name) for name in rows["difference"]])
-        ax.set(title=MEASURES.get(measure, measure).removesuffix(" (%)"), xlabel="Change (points)")
+        _draw_across(ax, "kard_reranker", _in_points(rows), [names.index(name) for name in rows["at"]])
+        ax.set(title=MEASURES[metric], xlabel="Change (points)")
         ax.grid(axis="x")
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)

@@ -1,4 +1,4 @@
-"""From generated text to numbers: answers are parsed, and every mean comes with an interval and a paired test."""
+"""From outcomes to numbers: every mean comes with an interval and a paired test."""
 
 import functools
 import math
@@ -9,11 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 # Metrics: an array with one value per question, so that methods can be compared question by question
-
-
-def accuracy(predicted: Sequence[int | None], gold: Sequence[int]) -> NDArray[np.float64]:
-    """1 where the predicted option is the gold one, else 0, shape (questions,). No answer (None) is a wrong answer."""
-    return np.array([p == g for p, g in zip(predicted, gold, strict=True)], dtype=float)
 
 
 def hits(
@@ -181,12 +176,13 @@ def summary_rows(values: ArrayLike, seeds: Sequence[int | None], **columns: Any)
 def gain_row(a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", **columns: Any) -> dict[str, Any]:
     """The row of a figure's data that a claim is tested on: how far `a` is above `b`, with its paired interval.
 
-    `columns` say what `a` is, `over` what `b` is; both have shape (seeds, questions). The paired test's "p" is there to
-    be shown (`claims.findings`); a figure's data has no column for it.
+    `columns` say what `a` is, and `over` with the columns `over_x`, `over_at` and `over_student` what `b` is; both have
+    shape (seeds, questions). The paired test's "p" is there to be shown (`claims.findings`); a figure's data has no
+    column for it.
     """
-    gain = paired_difference(a, b)._asdict()
-    n = _as_table(a).shape[1]
-    return columns | {"metric": f"gain in {metric} over {over}", "value": gain.pop("mean"), "n": n} | gain
+    gain = paired_difference(a, b)
+    numbers = {"value": gain.mean, "low": gain.low, "high": gain.high, "n": _as_table(a).shape[1], "p": gain.p}
+    return columns | {"metric": metric, "over": over} | numbers
 
 
 def chance_gain_row(a: ArrayLike, options: Sequence[int], **columns: Any) -> dict[str, Any]:
@@ -197,6 +193,22 @@ def chance_gain_row(a: ArrayLike, options: Sequence[int], **columns: Any) -> dic
     table = _as_table(a)
     row = gain_row(table, np.broadcast_to(1 / np.asarray(options, dtype=float), table.shape), "chance", **columns)
     return row | {"p": None}
+
+
+def share_rows(causes: Sequence[Sequence[str]], names: Sequence[str], **columns: Any) -> list[dict[str, Any]]:
+    """Rows of a figure's data: the share of each named cause among the failures of all seeds together, `n` of them.
+
+    `causes` has shape (seeds, questions), empty where nothing failed. No rows where nothing failed at all. The interval
+    of a cause that no failure or every one has is of no width: a bootstrap knows nothing of what was never seen.
+    """
+    table = np.array(causes)
+    failed = table != ""
+    columns |= {"metric": "share_of_failures", "knob": "cause", "n": int(failed.sum())}
+    shares = {cause: share_interval(table == cause, failed) for cause in names if failed.any()}
+    return [
+        columns | {"at": cause, "value": share.mean, "low": share.low, "high": share.high}
+        for cause, share in shares.items()
+    ]
 
 
 def _as_table(values: ArrayLike) -> NDArray[np.float64]:
@@ -227,21 +239,3 @@ def _count_draws(rng: np.random.Generator, resamples: int, n: int) -> NDArray[np
     """How often each of `n` things is drawn in `n` draws with replacement: (resamples, n)."""
     draws = rng.integers(n, size=(resamples, n)) + np.arange(resamples)[:, None] * n
     return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
-
-
-def share_rows(causes: Sequence[Sequence[str]], names: Sequence[str], **columns: Any) -> list[dict[str, Any]]:
-    """Rows of a figure's data: the share of each named cause among the failures of all seeds together, `n` of them.
-
-    `causes` has shape (seeds, questions). No rows where nothing failed. The interval of a cause that no failure or
-    every one has is of no width: a bootstrap knows nothing of what was never seen.
-    """
-    table = np.array(causes)
-    failed = table != ""
-    rows = []
-    for cause in names if failed.any() else ():
-        value, low, high = share_interval(table == cause, failed)
-        rows.append(
-            columns
-            | {"metric": f"share of failures: {cause}", "value": value, "low": low, "high": high, "n": failed.sum()}
-        )
-    return rows

@@ -5,32 +5,18 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from kardlib.artifacts.store import atomic_write
+from kardlib.registry import label
 from kardlib.report.claims import judge, read_claims, read_rows, summarize, tally
-from kardlib.report.figures import METHOD_LABEL
+from kardlib.report.reported import read_reported
+from kardlib.report.rows import measured, read_table
 from kardlib.settings import preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
 
-# KARD, accuracy in per cent of the base student: Table 1 (MedQA, Flan-T5), Table 2 (StrategyQA and OpenbookQA, T5).
-TABLES_1_AND_2 = {
-    "few_shot": (23.49, 48.47, 23.00),
-    "few_shot_cot": (25.22, 48.47, 27.60),
-    "ka_few_shot_cot": (31.34, 48.47, 27.60),
-    "fine_tuning": (30.71, 52.26, 54.00),
-    "ka_fine_tuning": (33.39, 52.11, 53.80),
-    "reasoning_distillation": (31.03, 55.36, 58.87),
-    "kard_bm25": (33.14, 55.90, 55.93),
-    "kard_reranker": (38.15, 56.57, 59.33),
-    "kard_silver": (40.30, 57.50, 63.40),
-    "teacher_cot": (61.59, 66.38, 58.60),
-}
-# KARD, Figure 4c, MedQA against silver passages, read off the figure: Hits@1, 3, 5, 10.
-FIGURE_4C = {"bm25": (14.3, 25.5, 30.7, 40.0), "reranker": (23.2, 39.6, 46.3, 53.1)}
 DATASETS = {"": "closed world", "_obqa": "OpenbookQA", "_strategyqa": "StrategyQA"}
 DATASETS |= {"_mrpc": "MRPC", "_rte": "RTE", "_sst2": "SST-2"}
+AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 COVERS = {  # notebook -> what the figures that it draws stand beside in the papers
     "01": "KARD, Section 3",
     "02": "KARD, Section 4",
@@ -51,58 +37,52 @@ COVERS = {  # notebook -> what the figures that it draws stand beside in the pap
 }
 
 
-def read_summary(figures: Path, name: str) -> pd.DataFrame:
-    """The rows over all seeds of a figure's data."""
-    table = pd.read_csv(figures / f"{name}.csv")
-    return table[table.seed.isna()]
-
-
 def main_table(figures: Path) -> list[str]:
     """Tables 1 and 2 of the paper beside ours."""
-    table = read_summary(figures, "04_main")
+    table = measured(read_table(figures / "04_main.csv"))
     table = table[table.metric == "accuracy"]
-    students = preset().students
+    students, reported = preset().students, read_reported()
+    papers = [reported[name] for name in ("table1_medqa", "table2_strategyqa", "table2_openbookqa")]
     ours = {
         (r.method, r.student): f"{100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]"
         for r in table.itertuples()
     }
     lines = [
-        f"| method | MedQA | StrategyQA | OpenbookQA | {' | '.join(students)} |",
-        "|---|" + "---|" * (3 + len(students)),
+        f"| method | {' | '.join(paper.dataset for paper in papers)} | {' | '.join(students)} |",
+        "|---|" + "---|" * (len(papers) + len(students)),
     ]
-    for method, paper in TABLES_1_AND_2.items():
-        cells = [f"{value:.2f}" for value in paper] + [ours[method, student] for student in students]
-        lines.append(f"| {METHOD_LABEL[method]} | {' | '.join(cells)} |")
+    for method in papers[0].rows:
+        cells = [f"{value:.2f}" for paper in papers for value in paper.numbers(method, ["base"])]
+        cells += [ours[method, student] for student in students]
+        lines.append(f"| {label(method)} | {' | '.join(cells)} |")
     chance = table[table.method == "chance"].value.item()
     return [*lines, "", f"Guessing is right on {100 * chance:.1f} % of the closed world's questions."]
 
 
 def hits_table(figures: Path) -> list[str]:
     """Figure 4c of the paper beside ours, for every dataset whose figure is there."""
-    lines = ["| against | dataset | retriever | Hits@1 | Hits@3 | Hits@5 | Hits@10 |", "|---|---|---|---|---|---|---|"]
-    for retriever, values in FIGURE_4C.items():
-        cells = " | ".join(f"{value:.1f}" for value in values)
-        lines.append(f"| silver | MedQA, paper (read off) | {METHOD_LABEL[retriever]} | {cells} |")
+    paper = read_reported()["figure4c_hits"]
+    lines = [f"| against | dataset | retriever | {' | '.join(paper.columns)} |", "|---|---|---|---|---|---|---|"]
+    for retriever in paper.rows:
+        cells = " | ".join(f"{value:.1f}" for value in paper.numbers(retriever))
+        lines.append(f"| silver | {paper.dataset}, paper (read off) | {label(retriever)} | {cells} |")
     for suffix, dataset in DATASETS.items():
-        if (figures / f"03_hits{suffix}.csv").is_file():
-            table = read_summary(figures, f"03_hits{suffix}")
-            table = table[table.metric.str.startswith("hits_")]
+        if (path := figures / f"03_hits{suffix}.csv").is_file():
+            table = measured(read_table(path)).sort_values("metric", kind="stable")
             for (metric, method), rows in table.groupby(["metric", "method"], sort=False):
                 cells = " | ".join(f"{100 * value:.1f}" for value in rows.sort_values("k").value)
-                lines.append(f"| {metric.removeprefix('hits_')} | {dataset} | {METHOD_LABEL[method]} | {cells} |")
+                lines.append(f"| {AGAINST[metric]} | {dataset} | {label(method)} | {cells} |")
     return lines
 
 
 def reaugkd_table(figures: Path) -> list[str]:
     """ReAugKD's rows on every task whose figure is there, in per cent."""
-    names = {suffix: f"13_reaugkd{suffix}" for suffix in DATASETS if (figures / f"13_reaugkd{suffix}.csv").is_file()}
     cells: dict[str, dict[str, str]] = {}
-    for suffix, name in names.items():
-        for row in read_summary(figures, name).itertuples():
-            if row.metric in ("accuracy", "f1"):
-                task = DATASETS[suffix] + ", F1" * (row.metric == "f1")
+    for suffix, dataset in DATASETS.items():
+        if (path := figures / f"13_reaugkd{suffix}.csv").is_file():
+            for row in measured(read_table(path)).itertuples():
                 cell = f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
-                cells.setdefault(task, {})[METHOD_LABEL[row.method]] = cell
+                cells.setdefault(dataset + ", F1" * (row.metric == "f1"), {})[label(row.method)] = cell
     methods = list(dict.fromkeys(method for column in cells.values() for method in column))
     lines = [f"| method | {' | '.join(cells)} |", "|---" * (1 + len(cells)) + "|"]
     return [*lines, *(f"| {m} | {' | '.join(column.get(m, '') for column in cells.values())} |" for m in methods)]

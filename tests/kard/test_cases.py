@@ -28,7 +28,7 @@ from kardlib.kard.experiment import Experiment
 from kardlib.kard.pipeline import Predictions
 from kardlib.report.drawings import plot_shares
 from kardlib.report.evaluate import share_rows
-from kardlib.report.figures import COLUMNS, FigureError, long_form
+from kardlib.report.rows import COLUMNS, FigureError, long_form
 from kardlib.settings import preset
 
 WORLD = build_world(preset("smoke").world)
@@ -115,8 +115,9 @@ def test_shares_are_of_all_failures_over_all_seeds():
     columns = {"figure": "f", "dataset": "d", "scale": "s", "method": "kard_reranker", "student": "t"}
     table = long_form(share_rows(causes, CAUSES, **columns))
     assert list(table.columns) == COLUMNS and (table.n == 5).all()
-    assert dict(zip(table.metric, table.value, strict=True)) == pytest.approx(
-        {f"share of failures: {cause}": n / 5 for cause, n in zip(CAUSES, (3, 1, 1), strict=True)}
+    assert set(table.metric) == {"share_of_failures"} and set(table.knob) == {"cause"}
+    assert dict(zip(table["at"], table.value, strict=True)) == pytest.approx(
+        {cause: n / 5 for cause, n in zip(CAUSES, (3, 1, 1), strict=True)}
     )
     assert share_rows([["", ""]], CAUSES, **columns) == []
 

@@ -9,34 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kardlib.artifacts.store import Store
 from kardlib.kard.memorization import (
-    PARTS,
     Draw,
     Task,
     count_votes,
     cut,
     draw_task,
     encode,
-    fewest_bits,
     find,
-    growth_row,
     key_bits,
-    key_rows,
     least_error,
-    measure,
     read,
     recall,
     recall_lossy,
     remember,
     retrieve,
     shelve,
-    shortest_key,
     train_networks,
 )
-from kardlib.report.drawings import plot_growth, plot_keys, plot_learners, plot_networks
-from kardlib.report.figures import FigureError, long_form
-from kardlib.settings import SettingsError, preset
+from kardlib.settings import preset
 
 SMOKE = preset("smoke").memorization
 
@@ -180,17 +171,6 @@ def test_the_key_reader_is_within_eps_at_theorem_2s_m(seed, strings, irrelevant,
     assert errors[0] <= np.mean([recall(draw, *remember(draw)) for draw in draws]) + eps
 
 
-def test_requirements_are_the_smallest_that_suffice():
-    draw = draw_task(Task(32, 64, 32, 32), np.random.default_rng(0))
-    owners, lengths = remember(draw)
-    full, needed = recall(draw, owners, lengths), fewest_bits(draw, True, 0.02, step=8)
-    errors = [recall(draw, owners, cut(lengths, int(b), np.random.default_rng(0))) for b in (needed, needed - 8)]
-    assert errors[0] <= full + 0.02 < errors[1]
-    key = shortest_key(draw, "read_key", 0.02)
-    at, below, whole = read(draw, [key, key - 1, 64])
-    assert at <= whole + 0.02 < below
-
-
 def test_what_a_key_retrieves():
     draw = draw_task(Task(16, 40, 16, 16), np.random.default_rng(0))
     found, (owners, lengths) = retrieve(draw, 40), remember(draw)
@@ -208,62 +188,3 @@ def test_a_network_trains_and_repeats():
     assert first.on_shown.max() < 0.1  # few bits: both hold them
     assert first.on_all.min() > 0.05  # what no sample showed cannot be known
     assert first.parameters == (32 + 3 * 8) * 16 + 16 + 16 + 1
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("store"))
-    return {part: measure(part, SMOKE, store, figure=part, dataset="next_symbol", scale="smoke") for part in PARTS}
-
-
-def test_all_parts_are_drawn(rows):
-    assert len(plot_learners(long_form(rows["samples"] + rows["budgets"])).axes) == 3
-    assert len(plot_keys(long_form(rows["keys"]), str(Task(32, 32, 32, 32))).axes) == 4
-    assert plot_growth(long_form(rows["growth"])).axes[0].get_xscale() == "log"
-    labels = [text.get_text() for text in plot_networks(long_form(rows["network"])).legends[0].get_texts()]
-    assert labels == ["Network alone", "Network with retrieved string", "What it can hold"]
-    with pytest.raises(FigureError, match="no row has the metric error_shown"):
-        plot_networks(long_form(rows["growth"]))
-
-
-def test_sliders_draw_any_size():
-    for task in (Task(2, 8, 2, 0), Task(40, 512, 40, 4096)):
-        table = long_form([row | {"figure": "x", "dataset": "x", "scale": "x"} for row in key_rows(task, [0.01], 2, 0)])
-        assert len(plot_keys(table, str(task)).axes) == 2
-
-
-def test_measured_once(rows, tmp_path, monkeypatch):
-    store = Store(tmp_path)
-    first = measure("growth", SMOKE, store, figure="a")
-    monkeypatch.setitem(PARTS, "growth", None)
-    assert measure("growth", SMOKE, store, figure="a") == first
-    assert [row["value"] for row in first] == [row["value"] for row in rows["growth"]]
-
-
-def test_settings_out_of_range():
-    with pytest.raises(SettingsError, match=r"memorization\.eps"):
-        preset().override({"memorization.eps": 0})
-
-
-def test_growth_is_the_slope_on_logarithmic_axes():
-    bits = [(16, 29.0, 27.0, 32.0), (64, 50.0, 40.0, 60.0), (256, 119.0, 109.0, 129.0)]
-    rows = [
-        {"method": "read_key", "metric": "bits", "k": k, "value": value, "low": low, "high": high, "n": 5}
-        for k, value, low, high in bits
-    ]
-    row = growth_row(rows, "read_key")
-    assert row["metric"] == "growth of bits with d" and "k" not in row
-    assert row["value"] == pytest.approx(0.5)  # 4 times the bits for 16 times the length
-    assert row["low"] < row["value"] < row["high"]
-    assert row["low"] == pytest.approx(math.log2(110 / 33) / 4)
-
-
-def test_growth_starts_where_a_string_is_no_shorter_than_its_key():
-    rows = [
-        {"method": method, "metric": "bits", "k": k, "value": value, "low": value, "high": value, "n": 5}
-        for k, bits in ((8, 3), (32, 15), (128, 31))
-        for method, value in (("read_key", bits), ("theorem_1", 10 * k), ("theorem_2", 10 * 20))
-    ]
-    assert growth_row(rows, "read_key")["value"] == pytest.approx(0.5)  # 16 to 32 for 4 times the length
-    with pytest.raises(SettingsError, match=r"^memorization\.growth_bits: two or more of the lengths must be"):
-        growth_row(rows[:6], "read_key")

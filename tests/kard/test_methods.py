@@ -1,6 +1,12 @@
-"""The methods table is that of the paper, row by row."""
+"""The methods table is that of the paper, row by row; a user adds rows by the same call."""
 
-from kardlib.kard.methods import MAIN_ROWS, METHODS
+import pytest
+
+from kardlib.kard.methods import METHODS, Method, main_rows, register_method
+from kardlib.registry import REGISTRY, RegistryError
+from kardlib.report.drawings import plot_knob, plot_main
+from kardlib.report.rows import in_order, long_form
+from tests.tables import accuracy_row
 
 ROWS = {  # trained on, passages in training, passages at test
     "few_shot": ("", "", ""),
@@ -37,4 +43,47 @@ def test_dapt_rows_are_rd_and_kard_from_another_start():
 
 
 def test_the_main_table_has_the_rows_of_tables_1_and_2():
-    assert set(METHODS) - set(MAIN_ROWS) == {"rag", "rag_warm", "kard_dense", "dapt", "dapt_kard"}
+    others = {"rag", "rag_warm", "kard_dense", "dapt", "dapt_kard"}
+    assert set(METHODS) - main_rows(oracles=True, rationales=True).keys() == others
+
+
+@pytest.fixture
+def mine():
+    register_method(Method("mine", "My method", "rationale", "bm25_rationale", "bm25_question"))
+    yield "mine"
+    del METHODS["mine"], REGISTRY["mine"]
+
+
+def test_a_users_method_is_a_row_of_the_main_table_and_of_every_figure(mine):
+    assert [*main_rows(oracles=False, rationales=True)][-1] == mine
+    assert mine not in main_rows(oracles=True, rationales=False)
+    entry = REGISTRY[mine]
+    assert (entry.label, entry.block) == ("My method", "added") and entry.color and entry.marker and entry.line
+    rows = [accuracy_row(method=m, value=v, low=0.3, high=0.7) for m, v in ((mine, 0.6), ("kard_bm25", 0.5))]
+    figure = plot_main(long_form(rows))
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["KARD (BM25)", "My method"]
+    assert figure.axes[0].get_yticks().tolist() == [0, 1.5]  # the block "added" stands apart
+    figure = plot_knob(long_form(row | {"knob": "l", "x": 3} for row in rows), "l")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["KARD (BM25)", "My method"]
+    assert in_order(long_form(rows))["method"].tolist() == ["kard_bm25", mine]
+
+
+def test_the_look_and_the_block_can_be_chosen():
+    register_method(Method("mine", "My method", "answer"), color="#123456", marker="x", line=":", block="fine-tuned")
+    entry = REGISTRY["mine"]
+    del METHODS["mine"], REGISTRY["mine"]
+    assert (entry.color, entry.marker, entry.line, entry.block) == ("#123456", "x", ":", "fine-tuned")
+
+
+def test_an_id_that_is_taken_is_one_sentence(mine):
+    with pytest.raises(RegistryError, match=r"^there is a method 'mine' already \(My method\): give yours another id$"):
+        register_method(Method("mine", "Another"))
+    with pytest.raises(RegistryError, match="there is a method 'bm25' already"):
+        register_method(Method("bm25", "A student that is called like a retriever"))
+    assert METHODS["mine"].label == "My method" and "bm25" not in METHODS
+
+
+def test_a_method_that_nobody_can_run_is_one_sentence():
+    with pytest.raises(RegistryError, match="the method 'mine' cannot be run: reads_at_test is 'bm52', not one"):
+        register_method(Method("mine", "My method", "answer", reads_at_test="bm52"))
+    assert "mine" not in METHODS and "mine" not in REGISTRY

@@ -455,7 +455,8 @@ def test_a_saved_student_says_what_its_outputs_say(distilled):
 
 def test_past_the_paper(distilled):
     base, gold = distilled.memory.base, distilled.experiment.task.gold("train")
-    whole, small = (compress(distilled.memory.keys, base.soft_labels, gold, kind) for kind in ("full", "prototypes_5"))
+    kinds = (("full", 1), ("prototypes", 0.05))
+    whole, small = (compress(distilled.memory.keys, base.soft_labels, gold, *kind) for kind in kinds)
     assert small.index.ntotal < whole.index.ntotal and small.bytes < whole.bytes
     assert correct_with(distilled, whole).shape == (2, 24)
     assert ((distance(distilled) >= 0) & (distance(distilled) <= 2)).all()

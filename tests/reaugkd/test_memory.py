@@ -138,7 +138,7 @@ def test_kinds_of_compression(entries):
     queries = unit(np.random.default_rng(5), 50)
     assert full.bytes > 1.9 * half.bytes > 1.9 * pq.bytes
     assert (half.search(queries, 1)[1] == full.search(queries, 1)[1]).mean() > 0.95
-    sizes = [compress(*entries, f"prototypes_{p}").index.ntotal for p in (1, 5, 20, 100)]
+    sizes = [compress(*entries, "prototypes", kept).index.ntotal for kept in (0.01, 0.05, 0.2, 1)]
     assert sizes[-1] == 2000 and sizes == sorted(sizes)
     assert sizes[0] == sum(max(1, round(n / 100)) for n in np.bincount(entries[2]))
     assert len(find_prototypes(*entries, 1e-9)[0]) == 3  # never an empty class

@@ -10,8 +10,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from kardlib.kard.memorization import Task, key_rows
-from kardlib.kard.methods import MAIN_ROWS
+from kardlib.kard.bound import key_rows
+from kardlib.kard.memorization import Task
+from kardlib.registry import REGISTRY, label
 from kardlib.report.drawings import (
     plot_compression,
     plot_corpora,
@@ -24,8 +25,8 @@ from kardlib.report.drawings import (
     plot_rag,
     plot_where,
 )
-from kardlib.report.figures import METHOD_LABEL, METHOD_STYLE, FigureError, long_form
-from tests.tables import RETRIEVERS, WHERE, accuracy_row, hits_table, main_table
+from kardlib.report.rows import FigureError, long_form
+from tests.tables import MAIN_ROWS, RETRIEVERS, WHERE, accuracy_row, hits_table, main_table
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +48,10 @@ def test_plot_hits():
     gold, silver = fig.axes
     assert gold.get_title() == "Gold passages (n = 600)" and silver.get_title().startswith("Silver")
     assert [label.get_text() for label in gold.get_xticklabels()] == ["1", "3", "10"]
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == [METHOD_LABEL[m] for m in RETRIEVERS]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [label(m) for m in RETRIEVERS]
     curve = gold.containers[2].lines[0]
     assert curve.get_ydata() == pytest.approx([0.43, 0.49, 0.7])
-    assert curve.get_color() == METHOD_STYLE["reranker"].color
+    assert curve.get_color() == REGISTRY["reranker"].color
     assert fig.get_size_inches()[0] == 7.0
     assert plot_hits(table[table["metric"] == "hits_gold"]).get_size_inches()[0] == 3.4
 
@@ -59,25 +60,30 @@ def test_plot_main():
     fig = plot_main(main_table())
     assert [ax.get_title() for ax in fig.axes] == ["small", "base", "large"]
     ax = fig.axes[0]
-    assert [t.get_text() for t in ax.get_yticklabels()] == [METHOD_LABEL[m] for m in MAIN_ROWS]
+    assert [t.get_text() for t in ax.get_yticklabels()] == [label(m) for m in MAIN_ROWS]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
     assert len(ax.containers) == len(MAIN_ROWS)  # summaries over seeds, not single seeds
     assert {"30.0", "66.0", " chance"} <= {t.get_text() for t in ax.texts}
     fig.canvas.draw()
     (word,) = [t.get_window_extent() for t in ax.texts if t.get_text() == " chance"]
-    (star,) = [c.lines[0].get_window_extent() for c in ax.containers if c.get_label() == METHOD_LABEL["teacher_cot"]]
+    (star,) = [c.lines[0].get_window_extent() for c in ax.containers if c.get_label() == label("teacher_cot")]
     assert word.y1 < star.y0  # the word stands below the last row
 
 
 @pytest.mark.parametrize("knobs", [(1, 3, 10), (0.01, 0.05, 0.25, 1)])
 def test_plot_knob(knobs):
-    row = accuracy_row(low=0.4, high=0.6)
-    rows = [row | {"metric": f"accuracy at l = {x}", "method": m} for x in knobs for m in ("fine_tuning", "kard_bm25")]
-    rows += [row | {"metric": f"accuracy, equal steps at l = {x}", "value": 0.55} for x in knobs]
-    rows += [accuracy_row(metric=f"milliseconds at l = {x}", value=100 - i, high=150 - i) for i, x in enumerate(knobs)]
+    row = accuracy_row(low=0.4, high=0.6, knob="l")
+    rows = [row | {"x": x, "method": m} for x in knobs for m in ("fine_tuning", "kard_bm25")]
+    rows += [row | {"x": x, "at": "equal steps", "value": 0.55} for x in knobs]
+    rows += [row | {"x": x, "over": "few_shot", "value": 0.4} for x in knobs]  # a gain is no line
+    time = accuracy_row(metric="milliseconds", knob="l")
+    rows += [time | {"x": x, "value": 100 - i, "high": 150 - i} for i, x in enumerate(knobs)]
     fig = plot_knob(long_form([*rows, accuracy_row(method="chance", value=0.25)]), "Rationales, l")
     accuracy, equal, time = fig.axes
     fig.canvas.draw()
+    titles = [ax.get_title() for ax in fig.axes]
+    assert titles == ["Accuracy (%)", "Accuracy, equal steps (%)", "Milliseconds a question"]
+    assert len(accuracy.containers) == 2 and len(equal.containers) == 1
     assert list(labels_in_view(accuracy.xaxis)) == [f"{x:g}" for x in knobs]
     assert accuracy.get_ylim() == equal.get_ylim() and accuracy.get_ylim()[0] < 0.25  # one scale, with chance on it
     one, other = (container.lines[0].get_window_extent() for container in accuracy.containers)
@@ -87,12 +93,14 @@ def test_plot_knob(knobs):
 
 
 def test_plot_corpora():
-    rows = [accuracy_row(metric="accuracy at corpus = own", method=m, k=1) for m in ("dapt", "dapt_kard")]
-    rows += [accuracy_row(metric="accuracy at corpus = none", method="kard_reranker"), accuracy_row(method="chance")]
+    rows = [accuracy_row(knob="corpus", at="own", method=m, k=1) for m in ("dapt", "dapt_kard")]
+    rows += [accuracy_row(knob="corpus", at="none", method="kard_reranker"), accuracy_row(method="chance")]
     fig = plot_corpora(long_form(rows))
     assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["own", "none"]
-    labels = [METHOD_LABEL[m] for m in ("dapt", "dapt_kard", "kard_reranker", "chance")]
+    labels = [label(m) for m in ("dapt", "dapt_kard", "kard_reranker", "chance")]
     assert [text.get_text() for text in fig.legends[0].get_texts()] == labels
+    places = {c.get_label(): c.lines[0].get_xdata().item() for c in fig.axes[0].containers}
+    assert places[label("dapt")] < 0 < places[label("dapt_kard")] < 1 < places[label("kard_reranker")]
 
 
 @pytest.fixture
@@ -106,10 +114,10 @@ def rag_table():
 def test_plot_rag(rag_table):
     fig = plot_rag(rag_table)
     answers, gold, silver = fig.axes
-    assert METHOD_LABEL["rag_warm"] in [t.get_text() for t in answers.get_yticklabels()]
+    assert label("rag_warm") in [t.get_text() for t in answers.get_yticklabels()]
     assert [gold.get_title(), silver.get_title()] == ["Gold passages", "Silver passages"]
     assert gold.get_ylim() == silver.get_ylim()
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == [METHOD_LABEL[m] for m in RETRIEVERS]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [label(m) for m in RETRIEVERS]
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_rag(rag_table[rag_table["metric"] == "accuracy"])
     fig.canvas.draw()
@@ -118,53 +126,73 @@ def test_plot_rag(rag_table):
 
 
 def test_a_share_is_drawn_in_per_cent():
-    rows = [accuracy_row(metric=f"accuracy at share = {share}", k=3) for share in (0.01, 1)]
-    for label, ticks in (("Share (%)", ["1", "100"]), ("Share", ["0.01", "1"])):
-        assert [tick.get_text() for tick in plot_knob(long_form(rows), label).axes[0].get_xticklabels()] == ticks
+    rows = [accuracy_row(knob="share", x=share, k=3) for share in (0.01, 1)]
+    for axis, ticks in (("Share (%)", ["1", "100"]), ("Share", ["0.01", "1"])):
+        assert [tick.get_text() for tick in plot_knob(long_form(rows), axis).axes[0].get_xticklabels()] == ticks
 
 
 def test_chance_is_named_beside_the_corpora():
-    rows = [accuracy_row(metric="accuracy at corpus = own", method="dapt"), accuracy_row(method="chance", student=None)]
+    rows = [accuracy_row(knob="corpus", at="own", method="dapt"), accuracy_row(method="chance", student=None)]
     assert "Chance" in [text.get_text() for text in plot_corpora(long_form(rows)).legends[0].get_texts()]
 
 
 def test_a_sweep_has_no_style_of_a_reader_or_of_the_other_sweep():
-    rows = []
-    for task in (Task(16, 64, 16, 256), Task(256, 64, 256, 256), Task(256, 64, 256, 0)):
+    rows, small, middle, alone = [], Task(16, 64, 16, 256), Task(256, 64, 256, 256), Task(256, 64, 256, 0)
+    for task in (small, middle, alone):
         rows += key_rows(task, [0.01], 2, 0, ["read_key", "read_prefix"])
+    sweeps = {"N": [small, middle], "R": [alone, middle]}
     table = long_form(row | {"figure": "x", "dataset": "x", "scale": "x"} for row in rows)
-    by_n, by_r, readers, _ = plot_keys(table, str(Task(256, 64, 256, 256))).axes
+    by_n, by_r, readers, _ = plot_keys(table, middle, sweeps).axes
     looks = [{(line.get_color(), line.get_marker()) for line in ax.lines if line.get_marker() != "None"}
              for ax in (by_n, by_r, readers)]  # fmt: skip
-    assert looks[0] & looks[1] == looks[0] & looks[2] == looks[1] & looks[2] == {METHOD_STYLE["read_key"][:2]}
+    assert (
+        looks[0] & looks[1]
+        == looks[0] & looks[2]
+        == looks[1] & looks[2]
+        == {(REGISTRY["read_key"].color, REGISTRY["read_key"].marker)}
+    )
+
+
+GAIN = WHERE | {"metric": "accuracy", "over": "reaugkd_no_retrieval"}
 
 
 def test_plot_where():
     rows = [
-        WHERE | {"method": "reaugkd", "metric": f"gain_{by}_{i}", "value": i / 100, "low": -0.01, "high": 0.05, "n": 10}
+        GAIN | {"method": "reaugkd", "knob": by, "x": i, "value": i / 100, "low": -0.01, "high": 0.05, "n": 10}
         for by in ("confidence", "distance")
         for i in (1, 2, 3, 4)
     ]
     for ax in plot_where(long_form(rows)).axes:
         assert ax.containers[0].lines[0].get_ydata() == pytest.approx([1, 2, 3, 4])
-    with pytest.raises(FigureError, match="gain_distance_4"):
+    with pytest.raises(FigureError, match="no gain has the knob distance and the x 4"):
         plot_where(long_form(rows[:-1]))
 
 
+KEPT = WHERE | {"knob": "kept", "x": 1}
+
+
 def test_plot_compression():
-    row = WHERE | {"value": 0.8, "low": 0.7, "high": 0.9}
-    rows = [row | {"method": m, "metric": "accuracy"} for m in ("full", "prototypes_5", "reaugkd_no_retrieval")]
-    rows += [WHERE | {"method": m, "metric": "bytes", "value": v} for m, v in (("full", 4096), ("prototypes_5", 2048))]
-    (ax,) = plot_compression(long_form(rows)).axes
-    assert [c.lines[0].get_xdata().tolist() for c in ax.containers] == [[4.0], [2.0]]
-    assert [t.get_text() for t in ax.texts] == ["5 %"]
+    row = {"metric": "accuracy", "value": 0.8, "low": 0.7, "high": 0.9}
+    bases = [("full", 1, 4096), ("prototypes", 1, 4096), ("prototypes", 0.05, 2048), ("prototypes", 0.01, 2000)]
+    rows = [KEPT | {"method": m, "x": kept} | row for m, kept, _ in bases]
+    rows += [KEPT | {"method": m, "x": kept, "metric": "bytes", "value": size} for m, kept, size in bases]
+    rows += [WHERE | {"method": "reaugkd_no_retrieval"} | row]
+    fig = plot_compression(long_form(rows))
+    (ax,) = fig.axes
+    assert [c.lines[0].get_xdata().tolist() for c in ax.containers] == [[4.0], [2000 / 1024, 2.0, 4.0]]
+    assert [t.get_text() for t in ax.texts] == ["100 %", "1 %, 5 %"]  # two of about one size have one label
+    labels = [label("full"), label("prototypes"), "without retrieval"]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == labels
 
 
 @pytest.mark.parametrize("smallest", [15, 80])
 def test_sizes_can_be_read(smallest):
-    kinds = {"full": 200, "half": 100, "pq": 30, "prototypes_20": 20, "prototypes_1": 1}  # in the smallest's size
-    rows = [accuracy_row(method=kind, low=0.4, high=0.6) for kind in kinds]
-    rows += [WHERE | {"method": k, "metric": "bytes", "value": 1024 * smallest * v} for k, v in kinds.items()]
+    sizes = {("full", 1): 200, ("half", 1): 100, ("pq", 1): 30, ("prototypes", 0.2): 20, ("prototypes", 0.01): 1}
+    rows = [accuracy_row(method=m, knob="kept", x=kept, low=0.4, high=0.6) for m, kept in sizes]
+    rows += [
+        KEPT | {"method": m, "x": kept, "metric": "bytes", "value": 1024 * smallest * size}
+        for (m, kept), size in sizes.items()
+    ]
     fig = plot_compression(long_form(rows))
     fig.canvas.draw()
     boxes = labels_in_view(fig.axes[0].xaxis)
@@ -173,8 +201,8 @@ def test_sizes_can_be_read(smallest):
 
 @pytest.mark.parametrize(("low", "high"), [(0.48, 0.62), (0.49, 0.604), (0.77, 0.8), (0.03, 0.98)])
 def test_a_tick_says_where_it_stands(low, high):
-    rows = [accuracy_row(method="full", value=high, low=low, high=high)]
-    rows += [WHERE | {"method": "full", "metric": "bytes", "value": 4096}]
+    rows = [accuracy_row(method="full", knob="kept", x=1, value=high, low=low, high=high)]
+    rows += [KEPT | {"method": "full", "metric": "bytes", "value": 4096}]
     fig = plot_compression(long_form(rows))
     fig.canvas.draw()
     for tick in fig.axes[0].yaxis.get_major_ticks():
@@ -182,23 +210,25 @@ def test_a_tick_says_where_it_stands(low, high):
 
 
 def latency_rows(entries, method, value):
-    row = WHERE | {"method": method, "student": "minilm, 3 layers", "value": value}
+    row = WHERE | {"method": method, "student": "minilm, 3 layers", "value": value, "knob": "entries", "x": entries}
     return [
-        *(row | {"metric": f"latency overhead at batch = {b}, entries = {entries}"} for b in (1, 32)),
-        row | {"metric": f"bytes at entries = {entries}", "value": 2**21},
-        row | {"metric": f"recall at entries = {entries}", "value": 0.97},
+        *(row | {"metric": "latency_overhead", "at": at} for at in ("batch 1", "batch 32")),
+        row | {"metric": "bytes", "value": 2**21},
+        row | {"metric": "recall", "value": 0.97},
     ]
 
 
 def test_plot_latency():
     searches = {"reaugkd": 0.03, "reaugkd_exact": 0.8}
     rows = [row for n in (2000, 67000) for method, value in searches.items() for row in latency_rows(n, method, value)]
-    table = long_form([*rows, accuracy_row(method="reaugkd_no_retrieval", metric="milliseconds at batch = 1")])
-    one, many, recall, memory = plot_latency(table).axes
+    alone = accuracy_row(method="reaugkd_no_retrieval", metric="milliseconds", knob="entries", x=2000, at="batch 1")
+    fig = plot_latency(long_form([*rows, alone]))
+    one, many, recall, memory = fig.axes
     assert "batch 1 " in one.get_title() and "batch 32 " in many.get_title()
     lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in many.containers}
-    assert lines["minilm, 3 layers: HNSW"] == [[2000, 3], [67000, 3]] and len(lines) == 2
-    assert [c.get_label() for c in recall.containers] == ["minilm, 3 layers: HNSW"]
+    assert lines["minilm, 3 layers: ReAugKD"] == [[2000, 3], [67000, 3]] and len(lines) == 2
+    assert [c.get_label() for c in recall.containers] == ["minilm, 3 layers: ReAugKD"]
+    assert "the paper's 3 %" in [text.get_text() for text in fig.legends[0].get_texts()]
     assert memory.containers[0].lines[0].get_ydata().tolist() == [2, 2]
 
 
@@ -216,15 +246,15 @@ def test_every_number_of_entries_can_be_read(largest):
 
 def test_differences_have_a_line_each_and_a_panel_for_every_measure():
     rows = [
-        accuracy_row(metric=f"gain in {measure} at difference = {name} over the paper", method="kard_reranker",
-                     value=-0.02, low=-0.05, high=0.01, k=1)
+        accuracy_row(metric=measure, knob="difference", at=name, over="kard_reranker", over_at="the paper",
+                     method="kard_reranker", value=-0.02, low=-0.05, high=0.01, k=1)
         for measure, names in (("hits_gold", ["loss"]), ("accuracy", ["loss", "prompt"])) for name in names
     ]  # fmt: skip
     fig = plot_differences(long_form(rows))
     assert [ax.get_title() for ax in fig.axes] == ["Hits, gold", "Accuracy"]
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["loss", "prompt"]
     assert [len(ax.containers[0].lines[0].get_xdata()) for ax in fig.axes] == [1, 2]
-    with pytest.raises(FigureError, match="no row is a gain at a difference"):
+    with pytest.raises(FigureError, match="no row is a gain with the knob difference"):
         plot_differences(long_form([accuracy_row()]))
 
 

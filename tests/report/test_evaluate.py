@@ -12,7 +12,6 @@ from scipy.stats import binomtest
 from kardlib.data.answers import last_letter, majority_vote, parse_answer
 from kardlib.data.files import LETTERS
 from kardlib.report.evaluate import (
-    accuracy,
     bootstrap_interval,
     chance_gain_row,
     f1_difference,
@@ -21,6 +20,7 @@ from kardlib.report.evaluate import (
     hits,
     paired_difference,
     share_interval,
+    summary_rows,
 )
 
 FOUR = ("w", "x", "y", "z")
@@ -158,12 +158,6 @@ def test_majority_vote(answers, vote):
     assert majority_vote(answers) == vote
 
 
-def test_accuracy_counts_no_answer_as_wrong():
-    assert accuracy([0, None, 2], [0, 1, 1]).tolist() == [1, 0, 0]
-    with pytest.raises(ValueError, match="zip"):
-        accuracy([0], [0, 1])
-
-
 def test_hits_over_all_questions():
     run = {"q1": [("a", 3.0), ("b", 2.0)], "q2": [("c", 1.0)], "q3": [("d", 1.0)]}
     relevant = {"q1": {"b"}, "q2": {"c"}}
@@ -265,10 +259,10 @@ def test_a_share_of_nothing_is_refused():
 
 def test_a_gain_is_the_paired_difference_and_says_over_what():
     a, b = np.array([[1, 1, 0, 1], [1, 0, 1, 1]]), np.array([[0, 1, 0, 0], [1, 0, 0, 1]])
-    row = gain_row(a, b, "bm25", metric="hits_gold", method="reranker", k=3)
+    row = gain_row(a, b, "bm25", metric="hits_gold", method="reranker", k=3, over_x=1)
     difference = paired_difference(a, b)
     assert row == {
-        "method": "reranker", "k": 3, "metric": "gain in hits_gold over bm25", "n": 4,
+        "method": "reranker", "k": 3, "metric": "hits_gold", "over": "bm25", "over_x": 1, "n": 4,
         "value": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p,
     }  # fmt: skip
 
@@ -276,7 +270,13 @@ def test_a_gain_is_the_paired_difference_and_says_over_what():
 def test_a_gain_over_chance_is_over_each_questions_own():
     row = chance_gain_row([[1, 0, 1, 0], [1, 0, 0, 0]], [2, 2, 4, 4], method="fine_tuning")
     assert row["value"] == pytest.approx(3 / 8 - 3 / 8) and row["low"] < 0 < row["high"]
-    assert (row["metric"], row["n"], row["p"]) == ("gain in accuracy over chance", 4, None)
+    assert (row["metric"], row["over"], row["n"], row["p"]) == ("accuracy", "chance", 4, None)
+
+
+def test_a_row_for_each_seed_and_one_over_all():
+    rows = summary_rows([[1, 0], [1, 1]], [3, None], method="bm25")
+    assert [(row["seed"], row["value"], row["n"]) for row in rows] == [(3, 0.5, 2), (None, 0.75, 2)]
+    assert all(row["method"] == "bm25" for row in rows) and rows[1]["low"] <= 0.75 <= rows[1]["high"]
 
 
 def test_f1_and_its_interval():

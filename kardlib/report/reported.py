@@ -1,0 +1,50 @@
+"""The papers' own numbers, read from `reported.yml`, which says what its fields are."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from kardlib.settings import Group, validate
+
+FILE = Path(__file__).with_name("reported.yml")
+
+
+class Table(Group):
+    """A table or a figure of a paper on one dataset: a number for each row and column, None where it has none."""
+
+    at: str = Field(min_length=1)
+    dataset: str
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[float | None, ...]]
+    sd: dict[str, tuple[float, ...]] = Field({})
+    read_off: bool = False
+
+    @model_validator(mode="after")
+    def _fill(self) -> Self:
+        for name, numbers in [*self.rows.items(), *self.sd.items()]:
+            if len(numbers) != len(self.columns):
+                raise ValueError(f"{name} must have a number for each of {', '.join(self.columns)}")
+        return self
+
+    def numbers(self, row: str, columns: Sequence[str] = ()) -> list[float]:
+        """A row's numbers in some columns, or in all. Raises ValueError for what is not there."""
+        if row not in self.rows:
+            raise ValueError(f"{self.at} has no row {row!r}: its rows are {', '.join(self.rows)}")
+        if unknown := set(columns) - set(self.columns):
+            raise ValueError(f"{self.at} has no column {min(unknown)!r}: its columns are {', '.join(self.columns)}")
+        numbers = []
+        for column in columns or self.columns:
+            if (number := self.rows[row][self.columns.index(column)]) is None:
+                raise ValueError(f"{self.at} has no number for {row} in the column {column}")
+            numbers.append(number)
+        return numbers
+
+
+@cache
+def read_reported() -> dict[str, Table]:
+    """All tables by their name. Raises SettingsError for one that is malformed."""
+    return {name: validate(Table, table) for name, table in yaml.safe_load(FILE.read_text("utf-8")).items()}

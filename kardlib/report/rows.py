@@ -1,0 +1,168 @@
+"""A row of results: what was measured, of whom, where and against whom, in columns that no reader takes apart.
+
+figure, dataset, scale, split   where: the figure's name, and the split that the questions are of
+method, student, seed           of whom; no seed: over all seeds
+k                               passages read or looked at (the k of Hits@k)
+knob, x, at                     what varies along a figure; its value as a number, a named value or condition
+metric                          an identifier of what was measured
+over, over_x, over_at,          what a gain is over: the row then holds `method` less `over` on the same questions,
+  over_student                  and of the rival's x, at and student those that are not the row's own
+value, low, high, n             the number, its interval, and over how many (questions, failures, passes)
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import pandas as pd
+from pydantic import BeforeValidator, Field, model_validator
+
+from kardlib.errors import KardError
+from kardlib.kard import bound, methods  # noqa: F401 - they enter their methods
+from kardlib.reaugkd.methods import METHODS  # noqa: F401 - and so do these
+from kardlib.registry import REGISTRY, label
+from kardlib.settings import Group, SettingsError, validate
+
+FRACTIONS = {  # metrics between 0 and 1, whose gains lie between -1 and 1
+    "accuracy", "error", "error_shown", "error_all", "f1", "gold_among_read", "hits_answer", "hits_gold", "hits_silver",
+    "recall", "share_of_failures", "supported_statements", "true_statements",
+}  # fmt: skip
+AT_K = ("hits_gold", "hits_silver")  # metrics that say nothing without their k
+ROUNDED = 1e-9  # by so much a mean may be past the end of its interval
+SHOWN = {"p"}  # what a row may say beside its columns, for a notebook to show; no figure's data holds it
+
+
+class FigureError(KardError, ValueError):
+    """Rows that are no figure's data; the message says which row and why."""
+
+
+def _identify(name: str) -> str:
+    if not name.isidentifier():
+        raise ValueError(f"{name!r} is no identifier: a metric is one word, and its conditions are columns")
+    return name
+
+
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Row(Group):
+    """One row, in the order of the columns; empty where a column does not apply."""
+
+    figure: str = Field(min_length=1)
+    dataset: str = Field(min_length=1)
+    scale: str = Field(min_length=1)
+    split: Text = ""
+    method: str = Field(min_length=1)
+    student: Text = ""
+    seed: int | None = Field(None, ge=0)
+    k: int | None = Field(None, ge=1)
+    knob: Text = ""
+    x: Number | None = None
+    at: Text = ""
+    metric: Annotated[str, BeforeValidator(_identify)]
+    over: Text = ""
+    over_x: Number | None = None
+    over_at: Text = ""
+    over_student: Text = ""
+    value: Number
+    low: Number | None = None
+    high: Number | None = None
+    n: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _check_knob(self) -> Self:
+        if bool(self.knob) != (self.x is not None or bool(self.at)):
+            raise ValueError(f"{self._name}: a knob has an x or an at, and these have a knob")
+        rivals = (self.over_x is not None, self.over_at, self.over_student)
+        if any(rivals) and not self.over:
+            raise ValueError(f"{self._name}: over_x, over_at and over_student need an over")
+        if self.over == self.method and not any(rivals):
+            raise ValueError(f"{self._name}: it is compared with itself; say over_x, over_at or over_student")
+        return self
+
+    @model_validator(mode="after")
+    def _check_numbers(self) -> Self:
+        low, high = (self.value if end is None else end for end in (self.low, self.high))
+        if not low - ROUNDED <= self.value <= high + ROUNDED:
+            raise ValueError(f"{self._name}: {self.value:g} is not between {low:g} and {high:g}")
+        least = -1 if self.over else 0
+        if self.metric in FRACTIONS and not least <= low <= high <= 1:
+            raise ValueError(f"{self._name} must be a fraction of one, not {self.value:g}")
+        return self
+
+    @property
+    def _name(self) -> str:
+        return f"{self.metric} of {self.method}"
+
+
+COLUMNS = list(Row.model_fields)
+KEYS = COLUMNS[: COLUMNS.index("value")]  # of one cell
+NUMBERS = dict.fromkeys(("seed", "k", "n"), "Int64") | dict.fromkeys(("x", "over_x", "value", "low", "high"), "float64")
+
+
+def long_form(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as the table that every figure is drawn from and saved with: `COLUMNS`, texts empty where there are none.
+
+    What is `SHOWN` beside them is left out. Raises FigureError for an unknown column, a missing needed one, a value of
+    the wrong type, a fraction outside 0..1, an interval that does not hold its value, and two rows for the same cell.
+    """
+    checked = []
+    for i, row in enumerate(rows):
+        if unknown := set(row) - set(COLUMNS) - SHOWN:
+            raise FigureError(f"row {i}: there is no column {min(unknown)!r}; the columns are {', '.join(COLUMNS)}")
+        try:
+            checked.append(validate(Row, {name: value for name, value in row.items() if name in COLUMNS}).model_dump())
+        except SettingsError as error:
+            raise FigureError(f"row {i}: {error}") from None
+    table = pd.DataFrame(checked, columns=COLUMNS).astype(NUMBERS)
+    if (twice := table.duplicated(KEYS)).any():
+        row = table[twice].iloc[0]
+        cell = ", ".join(f"{key} {row[key]}" for key in KEYS if pd.notna(row[key]) and row[key] != "")
+        raise FigureError(f"row {table.index[twice][0]}: there are two rows for {cell}")
+    return table
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A figure's data from its CSV file, checked by `long_form`. Raises FigureError and pandas' errors."""
+    return long_form(to_rows(pd.read_csv(path, dtype=str, keep_default_na=False).replace("", None)))
+
+
+def to_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table as rows again, None where a cell is empty."""
+    return [dict(row) for row in table.astype(object).where(table.notna(), None).to_dict("records")]
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Methods in the registry's order, everything else as it sorts; summaries over seeds come before single seeds."""
+    ranks = {method: i for i, method in enumerate(REGISTRY)}
+    return table.sort_values(
+        KEYS,
+        key=lambda column: column.map(lambda m: (ranks.get(m, len(ranks)), m)) if column.name == "method" else column,
+        na_position="first",
+        kind="stable",
+    )
+
+
+def measured(table: pd.DataFrame) -> pd.DataFrame:
+    """What was measured over all seeds, without gains."""
+    return table[table["seed"].isna() & (table["over"] == "")]
+
+
+def gained(table: pd.DataFrame) -> pd.DataFrame:
+    """What a method gains over another, over all seeds."""
+    return table[table["seed"].isna() & (table["over"] != "")]
+
+
+def in_words(row: Mapping[str, Any]) -> str:
+    """What a row holds, without its method: "accuracy at l = 10 over l = 3"."""
+    words = row["metric"].replace("_", " ") + (f" at k = {row['k']}" if row["metric"] in AT_K else "")
+    number = pd.notna(row["x"])
+    if row["at"] and number:
+        words += f", {row['at']},"
+    if row["knob"]:
+        words += f" at {row['knob']} = {row['x']:,.10g}" if number else f" at {row['knob']} = {row['at']}"
+    who = ["" if row["over"] == row["method"] else label(row["over"]), row["over_student"]]
+    where = f"{row['over_x']:,.10g}" if pd.notna(row["over_x"]) else row["over_at"]
+    rival = [" with ".join(filter(None, who)), where and f"{row['knob']} = {where}"]
+    return " over ".join(filter(None, [words, " at ".join(filter(None, rival))]))

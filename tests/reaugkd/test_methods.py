@@ -1,0 +1,35 @@
+"""ReAugKD's table of methods, and the registry that both papers' figures are drawn by."""
+
+from itertools import combinations
+
+import pytest
+
+from kardlib.reaugkd.methods import COMPRESSIONS, EARLIER, METHODS, Method, register_method
+from kardlib.registry import REGISTRY, RegistryError
+
+
+def test_rows():
+    assert {m.id: (m.losses, m.predicts) for m in METHODS.values()} == {
+        "student_alone": (("label",), "student"),
+        "soft_labels": (("label", "soft"), "student"),
+        "rkd": (("label", "soft", "rkd"), "student"),
+        "reaugkd_no_retrieval": (("label", "soft", "relational"), "student"),
+        "reaugkd": (("label", "soft", "relational"), "mixed"),
+        "neighbours": (("label", "soft", "relational"), "neighbours"),
+        "reaugkd_teacher": ((), "teacher"),
+    }
+    assert {*EARLIER} <= METHODS.keys() and {kind for kind, _ in COMPRESSIONS} <= REGISTRY.keys()
+
+
+def test_a_users_row_is_drawn_too():
+    register_method(Method("mine", "My losses", ("label",), "student"))
+    entry = REGISTRY["mine"]
+    with pytest.raises(RegistryError, match="there is a method 'mine' already"):
+        register_method(Method("mine", "My losses", ("label",), "student"))
+    del METHODS["mine"], REGISTRY["mine"]
+    assert (entry.label, entry.block) == ("My losses", "added") and entry.color
+
+
+def test_rows_are_told_apart_without_colour():
+    for one, other in combinations([REGISTRY[m] for m in METHODS], 2):
+        assert (one.marker, one.line) != (other.marker, other.line)
