@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--from", default="", dest="start", metavar="03", help="run this notebook and those after it"
     )
     reproduce.add_argument("--jobs", type=int, default=2, metavar="N", help="notebooks side by side (default: 2)")
-    reproduce.add_argument("--engine", default="", choices=["local", "ray"], help="who trains and asks the students")
+    reproduce.add_argument("--engine", default="", choices=["local", "ray"], help="this machine, or a Ray cluster")
     reproduce.add_argument(
         "--address", default="", metavar="HOST:PORT", help="of the Ray cluster's head; default: here"
     )
@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     pretrain.add_argument("--models", nargs="+", help="these models alone")
     pretrain.add_argument("--bf16", action="store_true", help="compute in bfloat16 on a CPU that has its instructions")
-    pretrain.add_argument("--cards", action="store_true", help="train nothing: score them and write their cards anew")
+    pretrain.add_argument("--cards", action="store_true", help="train nothing: score them and write their cards again")
     return parser
 
 

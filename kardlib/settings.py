@@ -134,7 +134,7 @@ class RerankerSettings(Group):
     dim: int = Field(128, ge=1)  # size of a token's vector; the linear layer starts as the identity where it can
     rationale_candidates: int = Field(32, ge=1)  # kappa_1
     question_candidates: int = Field(32, ge=0)  # kappa_2
-    questions: int | None = Field(None, ge=1)  # train on the first so many questions; None: on all
+    questions: int | None = Field(None, ge=1)  # how many to train on, the first ones; None: all
     sampled: int = Field(4, ge=1)  # per step, of each of the two kinds
     tau_1: float = Field(1.0, gt=0)  # temperature of the target Q
     tau_2: float = Field(1.0, gt=0)  # temperature of the model P
@@ -165,8 +165,8 @@ class StudentSettings(Group):
     epochs: int = Field(3, ge=1)
     batch: int = Field(32, ge=1)
     share: float = Field(1.0, gt=0, le=1)  # of the training questions that it learns from, drawn by the seed
-    examples: int | None = Field(None, ge=1)  # train on the first so many examples; None: all
-    steps: int | None = Field(None, ge=1)  # train for so many steps instead of so many epochs
+    examples: int | None = Field(None, ge=1)  # how many to train on, the first ones; None: all
+    steps: int | None = Field(None, ge=1)  # of training, in place of `epochs`
     warmup: float = Field(0.05, ge=0, lt=1)
     lora: bool = False  # train low-rank updates alone: r 16, alpha 32, dropout 0.1 on query and value
     gradient_checkpointing: bool = False  # compute activations again, not keep them: less memory, a third slower
@@ -237,7 +237,7 @@ class ReAugKDSettings(Group):
     student_layers: tuple[int, ...] | None = None  # None: every second layer of the teacher's, all of another backbone
     pooling: Literal["cls", "mean"] = "cls"  # of the last layer's vectors, into a text's embedding
     train_words: bool = True  # whether the word vectors are trained too
-    train: int | None = Field(None, ge=2)  # train on so many examples; None: on all (of the world: 2,000)
+    train: int | None = Field(None, ge=2)  # how many examples to train on; None: all (of the world: 2,000)
     dev: int = Field(1000, ge=1)  # training examples set aside to choose on, at most a tenth of them
     max_tokens: int = Field(128, ge=8)
     batch: int = Field(32, ge=2)
@@ -284,7 +284,7 @@ class RagSettings(Group):
     lr: float = Field(1e-5, gt=0)  # of the retriever; the student's is student.lr
     epochs: int = Field(3, ge=1)  # each takes every question once, with one of its rationales
     batch: int = Field(16, ge=1)  # questions
-    questions: int | None = Field(None, ge=1)  # train on the first so many questions; None: on all
+    questions: int | None = Field(None, ge=1)  # how many to train on, the first ones; None: all
     warmup: float = Field(0.05, ge=0, lt=1)
     max_tokens: int = Field(256, ge=8)
     # The contrastive training from which the warm variant starts:

@@ -52,7 +52,7 @@ class Question:
 
     @property
     def prompt(self) -> str:
-        """The question followed by its lettered options: what a retriever and a student read."""
+        """The question and its lettered options, as retrievers and students read it."""
         return " ".join([self.text, *(f"{LETTERS[i]}. {option}" for i, option in enumerate(self.options))])
 
 
@@ -97,7 +97,7 @@ class Dataset:
 def read_kard(data_dir: str | Path, name: str) -> Dataset:
     """A dataset of KARD's release, e.g. "obqa".
 
-    Of the files only test.json is required (MedQA comes without train.json): what the others would hold is empty.
+    Only test.json is required (MedQA comes without train.json): a split, passages or gold without a file are empty.
     Raises DataError for a name without test.json, an id that means different questions in two splits, and gold for a
     question or of a passage that does not exist.
     """

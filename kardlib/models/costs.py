@@ -18,7 +18,7 @@ SAVED: dict[str, dict[str, tuple[float, float]]] = {
 }
 SAVED_BY_GATE = {"bf16": 10.5, "fp32": 20}  # added to the second factor if the feed-forward layer is gated
 OUTPUT_BYTES = 12  # by predicted token and word of the vocabulary: logits, their softmax and its gradient in fp32
-CERTAIN = 0.8  # share of an estimate: even if it is a fifth too high, what is refused does not fit
+CERTAIN = 0.8  # share of an estimate that must fit: an estimate may be a fifth too high
 
 
 # FLOPs

@@ -14,7 +14,7 @@ from kardlib.kard.pipeline import answer
 from kardlib.kard.teacher import symbolic_teacher
 from kardlib.models.catalogue import MODELS
 from kardlib.settings import WorldSettings, preset
-from tests.models.test_models import shrink
+from tests.models.test_catalogue import shrink
 
 WORLD = WorldSettings(ailments=8, values=4, cases=5, notes=5, train=24, dev=2, test=4, yes_no=0)
 
