@@ -12,10 +12,16 @@ from kardlib.settings import RunSettings
 FT, KA_FT, RD = "fine_tuning", "ka_fine_tuning", "reasoning_distillation"
 BM25, RERANKER = "kard_bm25", "kard_reranker"
 
-SHARES = (0.01, 0.05, 0.25, 1)  # of the training questions (KARD, Figure 4a, and 5 %)
-NUMBERS = (1, 3, 5, 10)  # l: rationales of a question (Table 3, and one)
-CANDIDATES = (10, 20, 50, 100)  # kappa* (Table 4, and 10)
-PASSAGES = (1, 2, 3, 5)  # k (Table 5, and 5)
+# What an ablation varies: its value, and the settings that differ
+SHARES: dict[float, Knobs] = {  # of the training questions (KARD, Figure 4a, and 5 %)
+    **{share: (("student.share", share),) for share in (0.01, 0.05, 0.25)}, 1: (),
+}  # fmt: skip
+NUMBERS: dict[int, Knobs] = {  # l, rationales (Table 3, and one) of a quarter of the questions: ten of all take long
+    l: (("student.share", 0.25), ("teacher.rationales", l)) for l in (1, 3, 5, 10)
+}
+CANDIDATES: dict[int, Knobs] = {kappa: (("retrieval.candidates", kappa),) for kappa in (10, 20, 50, 100)}  # Table 4, 10
+PASSAGES: dict[int, Knobs] = {k: (("retrieval.k", k),) for k in (1, 2, 3, 5)}  # read at test (Table 5, and 5)
+CORPORA: dict[str, Knobs] = {"none": (), "own": (("dapt.corpus", "own"),), "neighbour": (("dapt.corpus", "neighbour"),)}
 IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
 ON_OWN_DATA = (FT, KA_FT, RD, BM25, RERANKER)
 
@@ -37,44 +43,19 @@ def middle(settings: RunSettings) -> str:
     return settings.students[len(settings.students) // 2]
 
 
-def at_share(share: float) -> Knobs:
-    """Trained on a share of the questions; all of them are the settings as they are."""
-    return () if share == 1 else (("student.share", share),)
+def at_steps(steps: int) -> dict[int, Knobs]:
+    """`NUMBERS`, trained for as many steps as three rationales take."""
+    return {l: knobs if l == 3 else (*knobs, ("student.steps", steps)) for l, knobs in NUMBERS.items()}
 
 
-def at_number(l: int) -> Knobs:
-    """`l` rationales of a quarter of the questions: ten of all would train for too long."""
-    return (("student.share", 0.25), ("teacher.rationales", l))
-
-
-def at_steps(l: int, steps: int) -> Knobs:
-    """The same, trained for as many steps as three rationales take."""
-    return at_number(l) if l == 3 else (*at_number(l), ("student.steps", steps))
-
-
-def at_candidates(kappa: int) -> Knobs:
-    """Reranked from so many BM25 candidates, kappa*."""
-    return (("retrieval.candidates", kappa),)
-
-
-def at_passages(k: int) -> Knobs:
-    """Asked with `k` passages; it was trained with as many as ever."""
-    return (("retrieval.k", k),)
-
-
-def at_corpus(corpus: str) -> Knobs:
-    """Trained on this corpus first; "none": not at all."""
-    return () if corpus == "none" else (("dapt.corpus", corpus),)
-
-
-def candidate_numbers(settings: RunSettings) -> list[int]:
+def candidates_at(settings: RunSettings) -> dict[int, Knobs]:
     """Those of `CANDIDATES` from which `k` passages can be chosen."""
-    return [kappa for kappa in CANDIDATES if kappa >= settings.retrieval.k]
+    return {kappa: knobs for kappa, knobs in CANDIDATES.items() if kappa >= settings.retrieval.k}
 
 
-def corpora(settings: RunSettings) -> tuple[str, ...]:
-    """Only the closed world has a neighbour."""
-    return ("own", "neighbour") if settings.dataset == "world" else ("own",)
+def corpora(settings: RunSettings) -> dict[str, Knobs]:
+    """Those of `CORPORA` that the dataset has: only the closed world has a neighbour."""
+    return {name: knobs for name, knobs in CORPORA.items() if name != "neighbour" or settings.dataset == "world"}
 
 
 def main_table(settings: RunSettings, methods: Collection[str]) -> list[Row]:
@@ -84,7 +65,7 @@ def main_table(settings: RunSettings, methods: Collection[str]) -> list[Row]:
 
 def dataset_size(settings: RunSettings) -> list[Row]:
     """Figure 4a."""
-    return [Row(m, middle(settings), at_share(share)) for share in SHARES for m in (FT, RD, BM25)]
+    return [Row(m, middle(settings), knobs) for knobs in SHARES.values() for m in (FT, RD, BM25)]
 
 
 def model_size(settings: RunSettings) -> list[Row]:
@@ -94,25 +75,25 @@ def model_size(settings: RunSettings) -> list[Row]:
 
 def rationales(settings: RunSettings, steps: int) -> list[Row]:
     """Table 3; `steps` are those that three rationales take."""
-    knobs = [*(at_number(l) for l in NUMBERS), *(at_steps(l, steps) for l in NUMBERS)]
-    return [Row(BM25, middle(settings), k) for k in dict.fromkeys(knobs)]
+    return [Row(BM25, middle(settings), k) for k in dict.fromkeys([*NUMBERS.values(), *at_steps(steps).values()])]
 
 
 def candidates(settings: RunSettings) -> list[Row]:
     """Table 4: the middle and the largest student."""
     students = sorted({middle(settings), settings.students[-1]} - {"random-t5"})
-    return [Row(RERANKER, s, at_candidates(kappa)) for s in students for kappa in candidate_numbers(settings)]
+    return [Row(RERANKER, student, knobs) for student in students for knobs in candidates_at(settings).values()]
 
 
 def passages(settings: RunSettings) -> list[Row]:
     """Table 5."""
-    return [Row(m, middle(settings), at_passages(k)) for k in PASSAGES for m in (BM25, RERANKER)]
+    return [Row(m, middle(settings), knobs) for knobs in PASSAGES.values() for m in (BM25, RERANKER)]
 
 
 def dapt(settings: RunSettings) -> list[Row]:
     """Figure 3."""
-    adapted = [Row(m, middle(settings), at_corpus(c)) for c in corpora(settings) for m in ("dapt", "dapt_kard")]
-    return [Row(RD, middle(settings)), Row(RERANKER, middle(settings)), *adapted]
+    adapted = {"none": (RD, RERANKER)}
+    grid = corpora(settings).items()
+    return [Row(m, middle(settings), knobs) for c, knobs in grid for m in adapted.get(c, ("dapt", "dapt_kard"))]
 
 
 def rag(settings: RunSettings) -> list[Row]:

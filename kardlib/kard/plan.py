@@ -21,7 +21,7 @@ from kardlib.data.hub import HUB
 from kardlib.data.prompts import SHOTS, TEACHER_PROMPT, teacher_text
 from kardlib.kard.downloads import INDEXES, list_downloads
 from kardlib.kard.experiment import SILVER, Cell, Experiment, describe_run, open_settings
-from kardlib.kard.grids import all_grids, at_number
+from kardlib.kard.grids import NUMBERS, all_grids
 from kardlib.kard.llm import estimate, server_teacher
 from kardlib.kard.methods import METHODS, main_rows
 from kardlib.kard.pipeline import STUDENT, PredictionKey, Row, StudentKey, prediction_key, student_key, student_spec
@@ -201,7 +201,7 @@ def _plan_glue(experiment: Experiment, on: Device) -> dict[str, Any]:
 def _plan(experiment: Experiment, on: Device) -> dict[str, Any]:
     settings = experiment.settings
     texts = count_texts(experiment)
-    three = settings.override(dict(at_number(3)))
+    three = settings.override(dict(NUMBERS[3]))
     steps = count_steps(three.student, count_examples(three, texts, "rationale"))
     grid = all_grids(settings, main_rows(oracles=experiment.world is not None, rationales=True), steps)
     trainings, writings = list_work(experiment, grid)

@@ -31,10 +31,10 @@ def test_equal_steps_are_those_of_three_rationales():
     rows = grids.rationales(settings, 24)
     assert len(rows) == 7  # four numbers, and three of them again at the steps of the fourth
     assert {dict(row.knobs).get("student.steps") for row in rows} == {None, 24}
-    assert grids.at_steps(3, 24) == grids.at_number(3)
+    assert grids.at_steps(24)[3] == grids.NUMBERS[3]
 
 
 def test_no_more_passages_are_read_than_there_are_candidates():
     few = preset().override({"retrieval.k": 20, "retrieval.k_training": 3})
-    assert grids.candidate_numbers(few) == [20, 50, 100]
+    assert [*grids.candidates_at(few)] == [20, 50, 100]
     assert "random-t5" not in {row.student for row in grids.candidates(preset("embedded", "obqa"))}
