@@ -5,13 +5,13 @@ method has code of its own.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args
 
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Entry, RegistryError, enter
 
 # what the student is fine-tuned to write; "rationale": rationale, then answer
 Learns = Literal["", "answer", "rationale"]
-Reads = Literal[
+READS = {  # what a student can read; `rankings.register_retriever` adds to it
     "",
     "bm25_question",  # topk(rho(d | x))
     "bm25_rationale",  # topk(rho(d | r)): training always, at test the oracle that the paper calls silver knowledge
@@ -20,7 +20,7 @@ Reads = Literal[
     "rag",  # topk(q(x) . d) of a dual encoder that is trained together with the student, for training and at test
     "rag_warm",  # the same, trained before that on what rationales retrieve
     "dense",  # topk(q(x) . d) of that start, at test only
-]
+}
 Shots = Literal["", "answer", "rationale"]  # what the examples of a few-shot prompt show
 
 
@@ -31,8 +31,8 @@ class Method:
     id: str
     label: str
     learns: Learns = ""
-    reads_in_training: Reads = ""
-    reads_at_test: Reads = ""
+    reads_in_training: str = ""
+    reads_at_test: str = ""
     shots: Shots = ""
     adapted: bool = False  # first trained as a language model on a domain's passages (DAPT)
 
@@ -57,11 +57,10 @@ def register_method(method: Method, **look: Any) -> None:
     next colour of the palette, in the block "added". Raises RegistryError for an id that is taken and for a field whose
     value nobody knows how to run.
     """
-    known = get_type_hints(Method)
-    for field in ("learns", "reads_in_training", "reads_at_test", "shots"):
-        value, values = getattr(method, field), get_args(known[field])
-        if value not in values:
-            listed = ", ".join(map(repr, values))
+    known = {"learns": get_args(Learns), "shots": get_args(Shots), "reads_in_training": READS, "reads_at_test": READS}
+    for field, values in known.items():
+        if (value := getattr(method, field)) not in values:
+            listed = ", ".join(map(repr, sorted(values)))
             raise RegistryError(f"the method {method.id!r} cannot be run: {field} is {value!r}, not one of {listed}")
     enter({method.id: Entry(method.label, **look)})
     METHODS[method.id] = method
@@ -114,8 +113,6 @@ enter({  # what is retrieved (Figure 4c); dense retrievers before the student jo
     "chance": Entry("Chance", GREY, line=(0, (4, 3)), block="chance"),
 })  # fmt: skip
 
-DENSE: tuple[Reads, ...] = ("rag", "rag_warm", "dense")
-
 
 def main_rows(oracles: bool, rationales: bool) -> dict[str, Method]:
     """The rows of Tables 1 and 2 that can be run, and those that a user has added.
@@ -123,7 +120,7 @@ def main_rows(oracles: bool, rationales: bool) -> dict[str, Method]:
     `oracles`: somebody wrote rationales for the test questions too. Without any rationales there are only answers to
     learn.
     """
-    needs_oracle = ("bm25_rationale", "rationale")
-    rows = {name: m for name, m in METHODS.items() if not m.adapted and m.reads_at_test not in DENSE}
+    needs_oracle, not_in_tables = ("bm25_rationale", "rationale"), ("rag", "rag_warm", "dense")
+    rows = {name: m for name, m in METHODS.items() if not m.adapted and m.reads_at_test not in not_in_tables}
     rows = {name: m for name, m in rows.items() if oracles or m.reads_at_test not in needs_oracle}
     return {name: m for name, m in rows.items() if rationales or m.writes == "answer"}

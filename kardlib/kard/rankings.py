@@ -18,7 +18,7 @@ from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, fingerprint, write_json
 from kardlib.errors import KardError
 from kardlib.kard.experiment import Cell, Experiment
-from kardlib.kard.methods import METHODS
+from kardlib.kard.methods import METHODS, READS
 from kardlib.kard.prepare import (
     DEPTH,
     Prepared,
@@ -237,6 +237,7 @@ def register_retriever(name: str, retrieve: Retrieve, seeded: bool = True) -> No
     if name in RETRIEVERS or name in ("", "rationale"):
         raise KardError(f"there is a retriever {name!r} already: choose another name")
     RETRIEVERS[name] = Retriever(retrieve, seeded)
+    READS.add(name)
 
 
 def register_reranker(name: str, rank_all: Callable[..., Mapping[Any, Run]], seeded: bool = True) -> None:

@@ -6,10 +6,9 @@ import pytest
 
 from kardlib.artifacts.launch import LaunchError
 from kardlib.errors import KardError
-from kardlib.kard import methods
 from kardlib.kard.cases import statement_shares
 from kardlib.kard.experiment import Cell, open_settings
-from kardlib.kard.methods import METHODS, Method
+from kardlib.kard.methods import METHODS, READS, Method, register_method
 from kardlib.kard.pipeline import (
     Row,
     answer,
@@ -37,6 +36,7 @@ from kardlib.kard.rankings import (
 from kardlib.kard.student import load_student
 from kardlib.models import catalogue
 from kardlib.models.catalogue import LOADERS, register_student
+from kardlib.registry import REGISTRY
 
 RD = "reasoning_distillation"
 
@@ -195,14 +195,16 @@ def test_rag_reads_what_its_own_retriever_finds(experiment, prepared, student):
 # What a user adds
 
 
+TABLES = {"methods": METHODS, "registry": REGISTRY, "retrievers": RETRIEVERS, "reads": READS}
+
+
 @pytest.fixture
-def added(monkeypatch):
-    monkeypatch.setattr("kardlib.kard.rankings.RETRIEVERS", RETRIEVERS.copy())
-    monkeypatch.setattr(methods, "METHODS", METHODS)
-    before = dict(METHODS)
+def added():
+    before = {name: table.copy() for name, table in TABLES.items()}
     yield METHODS
-    METHODS.clear()
-    METHODS.update(before)
+    for name, table in TABLES.items():
+        table.clear()
+        table.update(before[name])
 
 
 def test_a_retriever_and_a_reranker_of_ones_own_are_read_like_the_built_in_ones(experiment, prepared, student, added):
@@ -215,8 +217,8 @@ def test_a_retriever_and_a_reranker_of_ones_own_are_read_like_the_built_in_ones(
 
     register_retriever("last", from_texts(last))
     register_reranker("backwards", from_candidates(backwards))
-    added["kard_last"] = Method("kard_last", "KARD (last)", "rationale", "last", "last")
-    added["kard_backwards"] = Method("kard_backwards", "KARD (backwards)", "rationale", "bm25_rationale", "backwards")
+    register_method(Method("kard_last", "KARD (last)", "rationale", "last", "last"))
+    register_method(Method("kard_backwards", "KARD (backwards)", "rationale", "bm25_rationale", "backwards"))
     cells = [Cell(m, student, 0) for m in ("kard_last", "kard_backwards")]
     answered = answer(experiment, cells)
     k, kappa = experiment.settings.retrieval.k, experiment.settings.retrieval.candidates
@@ -249,6 +251,8 @@ def test_a_student_of_ones_own_is_trained_in_this_process_and_named_by_its_recip
 def test_a_name_that_is_taken_or_unknown_is_one_sentence(experiment, student, added):
     with pytest.raises(KardError, match="there is a retriever 'reranker' already: choose another name"):
         register_reranker("reranker", from_candidates(lambda questions, candidates, passages: candidates))
+    with pytest.raises(KardError, match="the method 'lost' cannot be run: reads_at_test is 'nowhere', not one of "):
+        register_method(Method("lost", "Lost", reads_at_test="nowhere"))
     added["lost"] = Method("lost", "Lost", reads_at_test="nowhere")
     with pytest.raises(KardError, match="there is no retriever 'nowhere': call register_retriever first, or name one"):
         answer(experiment, [Cell("lost", student, 0)])
