@@ -55,6 +55,7 @@ METHODS = {"hnsw": "reaugkd", "exact": "reaugkd_exact"}  # as the figure's rows 
 
 
 def build_students() -> dict[str, Classifier]:
+    """The two students by their names in the figure, ready to encode."""
     minilm = build_student(ReAugKDSettings(teacher="minilm", pooling="mean"), 2, 0)
     bert = BertModel(BertConfig(num_hidden_layers=6))
     tokenizer = AutoTokenizer.from_pretrained(find_minilm())  # BERT's own vocabulary
@@ -89,6 +90,7 @@ def grow(keys: Array, size: int) -> Array:
 
 
 def pad(vectors: Array, dim: int) -> Array:
+    """Vectors (N, d) with zeros up to `dim` numbers each."""
     return np.pad(vectors, ((0, 0), (0, dim - vectors.shape[1])))
 
 

@@ -1,6 +1,7 @@
-"""A room imports only from the rooms above it in the list below; the two papers never import each other."""
+"""The house: a room imports only from rooms above it, the two papers never import each other, and nothing grows fat."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,30 @@ def test_no_two_files_import_each_other():
 def test_every_folder_is_a_room():
     folders = {path.name for path in (ROOT / "kardlib").iterdir() if path.is_dir()} - {"nano_models", "__pycache__"}
     assert folders <= set(ROOMS)
+
+
+LONG = {"drawings.py"}  # all drawings, in the order of the notebooks
+AT_THE_ROOT = (
+    ".ci .gitignore .pre-commit-config.yaml CITATION.cff CONTRIBUTING.md LICENSE Makefile README.md benchmarks "
+    "constraints.txt docs environment.yml figures kardlib notebooks pyproject.toml tests"
+).split()
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_files_and_functions_are_short_and_public_ones_say_what_they_do(path):
+    text = path.read_text("utf-8")
+    assert path.name in LONG or text.count("\n") <= 500
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is longer than 60 lines"
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+def test_nothing_strays_at_the_root():
+    """A browser's screenshot lay there once."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("only a checkout knows which files are tracked")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split("/")[0] for line in tracked.splitlines()} <= set(AT_THE_ROOT)

@@ -22,7 +22,7 @@ from kardlib.models.catalogue import MODELS
 from kardlib.reaugkd.methods import EARLIER
 from kardlib.registry import label
 from kardlib.report.evaluate import Interval, verdict
-from kardlib.report.reported import Table, read_reported
+from kardlib.report.reported import find_table, read_reported
 from kardlib.report.rows import COLUMNS, KEYS, NUMBERS, in_words, long_form, read_table, to_rows
 from kardlib.settings import GLUE_TASKS, Group, Scale, SettingsError, preset, validate
 
@@ -113,13 +113,6 @@ class Reported(Group):
         return f"{self.at or table.at}, {table.dataset}: {numbers}{' (read off)' if read_off else ''}"
 
 
-def find_table(name: str) -> Table:
-    """A table of the papers. Raises ValueError for a name that is none."""
-    if name not in (tables := read_reported()):
-        raise ValueError(f"reported.yml has no table {name!r}: its tables are {', '.join(tables)}")
-    return tables[name]
-
-
 class Region(Group):
     """Where an interval must lie: one of the three. In a row's units, so shares are fractions of one."""
 
@@ -138,6 +131,7 @@ class Region(Group):
 
     @property
     def ends(self) -> tuple[float, float]:
+        """Above and below which numbers the interval must lie, infinite where it need not."""
         if self.within is not None:
             return self.of - self.within, self.of + self.within
         return (-inf if self.above is None else self.above), (inf if self.below is None else self.below)

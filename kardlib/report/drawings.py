@@ -16,7 +16,7 @@ from kardlib.kard.memorization import Task
 from kardlib.kard.methods import METHODS
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, REGISTRY, label
 from kardlib.report.figures import COLUMN, LOOK, PAGE
-from kardlib.report.reported import read_reported
+from kardlib.report.reported import find_table
 from kardlib.report.rows import FRACTIONS, FigureError, gained, measured
 
 # What drawings share
@@ -639,14 +639,13 @@ def plot_latency(table: pd.DataFrame) -> Figure:
     panels["Recall of the nearest 16 (%)"] = (100.0, graph[graph["metric"] == "recall"])
     panels["Memory (MiB)"] = (1 / 2**20, table[table["metric"] == "bytes"])
     colors = dict(zip(dict.fromkeys(overhead["student"]), (BLUE, ORANGE, GREEN, RED), strict=False))
-    (percent,) = read_reported()["reaugkd_latency"].numbers("latency_overhead")
+    (percent,) = find_table("reaugkd_latency").numbers("latency_overhead")
     fig, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(PAGE, 4.4), squeeze=False)
     for ax, (title, (unit, part)) in zip(axes.flat, panels.items(), strict=False):
         for (student, method), rows in part.groupby(["student", "method"], sort=False):
-            rows, look = rows.sort_values("x"), _look(method) | {"color": colors[student]}
-            look |= {"linestyle": REGISTRY[method].line, "label": f"{student}: {label(method)}"}
-            look |= {"markerfacecolor": colors[student]}
-            ax.errorbar(rows["x"], unit * rows["value"], yerr=unit * _whiskers(rows), **look)
+            rows = rows.sort_values("x").assign(**{name: unit * rows[name] for name in ("value", "low", "high")})
+            look = {"color": colors[student], "markerfacecolor": colors[student]}
+            _draw(ax, method, rows["x"], rows, label=f"{student}: {label(method)}", **look)
         if part["metric"].eq("latency_overhead").any():
             ax.axhline(percent, label=f"the paper's {percent:g} %", **DASHED)
         ax.set_xscale("log")
@@ -656,7 +655,7 @@ def plot_latency(table: pd.DataFrame) -> Figure:
             _log_ticks(ax.yaxis, most=8)
         ax.set(title=title, xlabel="Entries")
         ax.grid(axis="y")
-    _legend_below(fig, columns=3)
+    _legend_below(fig, columns=2)
     return fig
 
 

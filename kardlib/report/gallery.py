@@ -8,7 +8,7 @@ from pathlib import Path
 from kardlib.artifacts.store import atomic_write
 from kardlib.registry import label
 from kardlib.report.claims import judge, read_claims, read_rows, summarize, tally
-from kardlib.report.reported import read_reported
+from kardlib.report.reported import find_table
 from kardlib.report.rows import measured, read_table
 from kardlib.settings import preset
 
@@ -41,8 +41,8 @@ def main_table(figures: Path) -> list[str]:
     """Tables 1 and 2 of the paper beside ours."""
     table = measured(read_table(figures / "04_main.csv"))
     table = table[table.metric == "accuracy"]
-    students, reported = preset().students, read_reported()
-    papers = [reported[name] for name in ("table1_medqa", "table2_strategyqa", "table2_openbookqa")]
+    students = preset().students
+    papers = [find_table(name) for name in ("table1_medqa", "table2_strategyqa", "table2_openbookqa")]
     ours = {
         (r.method, r.student): f"{100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]"
         for r in table.itertuples()
@@ -61,7 +61,7 @@ def main_table(figures: Path) -> list[str]:
 
 def hits_table(figures: Path) -> list[str]:
     """Figure 4c of the paper beside ours, for every dataset whose figure is there."""
-    paper = read_reported()["figure4c_hits"]
+    paper = find_table("figure4c_hits")
     lines = [f"| against | dataset | retriever | {' | '.join(paper.columns)} |", "|---|---|---|---|---|---|---|"]
     for retriever in paper.rows:
         cells = " | ".join(f"{value:.1f}" for value in paper.numbers(retriever))

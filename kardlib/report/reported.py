@@ -48,3 +48,10 @@ class Table(Group):
 def read_reported() -> dict[str, Table]:
     """All tables by their name. Raises SettingsError for one that is malformed."""
     return {name: validate(Table, table) for name, table in yaml.safe_load(FILE.read_text("utf-8")).items()}
+
+
+def find_table(name: str) -> Table:
+    """A table of the papers. Raises ValueError for a name that is none."""
+    if name not in (tables := read_reported()):
+        raise ValueError(f"reported.yml has no table {name!r}: its tables are {', '.join(tables)}")
+    return tables[name]

@@ -221,14 +221,19 @@ def latency_rows(entries, method, value):
 def test_plot_latency():
     searches = {"reaugkd": 0.03, "reaugkd_exact": 0.8}
     rows = [row for n in (2000, 67000) for method, value in searches.items() for row in latency_rows(n, method, value)]
+    rows += [row | {"student": "bert-base, 6 layers"} for row in rows]
     alone = accuracy_row(method="reaugkd_no_retrieval", metric="milliseconds", knob="entries", x=2000, at="batch 1")
     fig = plot_latency(long_form([*rows, alone]))
     one, many, recall, memory = fig.axes
     assert "batch 1 " in one.get_title() and "batch 32 " in many.get_title()
     lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in many.containers}
-    assert lines["minilm, 3 layers: ReAugKD"] == [[2000, 3], [67000, 3]] and len(lines) == 2
-    assert [c.get_label() for c in recall.containers] == ["minilm, 3 layers: ReAugKD"]
+    assert lines["minilm, 3 layers: ReAugKD"] == [[2000, 3], [67000, 3]] and len(lines) == 4
+    students = ["minilm, 3 layers: ReAugKD", "bert-base, 6 layers: ReAugKD"]
+    assert [c.get_label() for c in recall.containers] == students
     assert "the paper's 3 %" in [text.get_text() for text in fig.legends[0].get_texts()]
+    fig.canvas.draw()
+    left, _, right, _ = fig.get_tightbbox().extents  # inches
+    assert left > -0.01 and right < fig.get_size_inches()[0] + 0.01
     assert memory.containers[0].lines[0].get_ydata().tolist() == [2, 2]
 
 
