@@ -8,7 +8,6 @@ beginning of one sequence that the target ends.
 import json
 import pkgutil
 import random
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from transformers.utils import logging as transformers_logging
 
 from kardlib.artifacts.device import free_memory, pick_device
 from kardlib.artifacts.store import check_begun
+from kardlib.data.answers import answer_end
 from kardlib.data.files import DataError
 from kardlib.models.catalogue import LOADERS, find_revision, load_weights, read_shape
 from kardlib.models.costs import check_memory
@@ -49,7 +49,6 @@ from kardlib.settings import NANO, DaptSettings, StudentSettings
 transformers_logging.disable_progress_bar()  # of loading and saving, which takes no time
 
 Example = tuple[str, str]  # source and target text
-_CONCLUDED = re.compile(r"answer is \(?[A-J]\b")
 
 
 def load_student(
@@ -242,20 +241,20 @@ def adapt_student(
 
 
 class AnswerIsOut(StoppingCriteria):
-    """Ends a sequence once its text names an option: what a pretrained LM goes on to say is not read.
+    """Ends a sequence once its answer is sure (`answer_end`): what a pretrained LM goes on to say is not read.
 
-    Decoding costs, so it looks at the last tokens at every eighth step only, and never at the first `start`: the padded
-    source. Steps are counted from there, so that a text ends at the same word in every batch.
+    Decoding costs, so it looks at every `every`-th step only, and never at the first `start` tokens: the padded source.
+    What is written beyond the answer by then is for the caller to cut.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int):
-        self.tokenizer, self.start = tokenizer, start
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int, every: int = 8):
+        self.tokenizer, self.start, self.every = tokenizer, start, every
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        if (input_ids.shape[1] - self.start) % 8 == 0:
-            tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -20:], skip_special_tokens=True)
-            done |= torch.tensor([bool(_CONCLUDED.search(tail)) for tail in tails], device=done.device)
+        if (input_ids.shape[1] - self.start) % self.every == 0:
+            texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
+            done |= torch.tensor([answer_end(text) is not None for text in texts], device=done.device)
         return done
 
 
@@ -266,10 +265,12 @@ def write(
     sources: Sequence[str],
     settings: StudentSettings,
     seed: int,
+    whole: bool = False,
 ) -> list[list[str]]:
     """For every source the student's texts: one if greedy, else `settings.samples` (top-k, top-p).
 
-    Sources are taken in order of length, so that a batch holds little padding; greedy texts do not depend on the batch.
+    A text ends with its first sure answer (`docs/answers.md`) unless it is to be `whole`. Sources are taken in order of
+    length, so that a batch holds little padding; greedy texts do not depend on the batch.
     """
     device = pick_device()
     model = model.to(device.type, torch.bfloat16 if device.bf16 else torch.float32).eval()  # type: ignore[arg-type]
@@ -285,11 +286,13 @@ def write(
     for batch in _batches(sorted(range(len(ids)), key=lambda i: (len(ids[i]), i)), settings.generation_batch):
         inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(device.type)
         start = 0 if model.config.is_encoder_decoder else inputs.input_ids.shape[1]  # a causal LM repeats its source
+        stops = StoppingCriteriaList([] if whole else [AnswerIsOut(tokenizer, start)])
         written = model.generate(  # type: ignore[operator]
-            **inputs, max_new_tokens=settings.max_new_tokens, **sampling,
-            stopping_criteria=StoppingCriteriaList([AnswerIsOut(tokenizer, start)]),
-        )  # fmt: skip
+            **inputs, max_new_tokens=settings.max_new_tokens, **sampling, stopping_criteria=stops
+        )
         decoded = tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)
+        if not whole:
+            decoded = [text[: answer_end(text)] for text in decoded]
         for row, i in enumerate(batch):
             texts[i] = decoded[row * settings.samples : (row + 1) * settings.samples]
     return texts

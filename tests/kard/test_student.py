@@ -1,5 +1,6 @@
 """Students: what is trained is what was asked, padding and batches change nothing, a killed run ends like any other."""
 
+import functools
 import json
 import os
 import random
@@ -15,6 +16,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.decoders import Metaspace as MetaspaceDecoder
+from tokenizers.models import BPE, Unigram
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
+from tokenizers.trainers import BpeTrainer, UnigramTrainer
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -26,12 +33,14 @@ from transformers import (
     LlamaForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    PreTrainedTokenizerFast,
     T5ForConditionalGeneration,
 )
 
 from kardlib.artifacts.store import StoreError
+from kardlib.data.answers import answer_end, parse_answer
 from kardlib.data.files import DataError
-from kardlib.kard.student import Examples, adapt_student, load_student, mask_spans, train_student, write
+from kardlib.kard.student import AnswerIsOut, Examples, adapt_student, load_student, mask_spans, train_student, write
 from kardlib.models.nano import STUDENTS, build_tokenizer
 from kardlib.settings import DaptSettings, StudentSettings
 from tests.folders import ROOT
@@ -159,9 +168,55 @@ def test_what_is_written_on_after_an_answer_does_not_depend_on_the_batch(opt, tm
     )
     train_student([(source, going_on) for source in sources] * 8, settings, seed=0, folder=tmp_path)
     model, tokenizer = load_student(str(tmp_path))
+    whole = write(model, tokenizer, sources, settings, seed=0, whole=True)
+    assert all(text.strip().startswith("The answer is A. The answer is B.") for (text,) in whole)
     together = write(model, tokenizer, sources, settings, seed=0)
-    assert all(text.strip().startswith("The answer is A.") for (text,) in together)
+    assert [text.strip() for (text,) in together] == ["The answer is A."] * 3
     assert together == [write(model, tokenizer, [source], settings, seed=0)[0] for source in sources]
+
+
+SAID = {  # the answer that is first sure
+    "word Therefore, the answer is (B) no. The answer is C.": 1,
+    "The answer is A. It cures. The answer is C.": 0,
+    "Balkul cures it. The answer is (C) Denfir because of rash. The end.": 2,
+    "The answer is A or B. No: the answer is B. The end.": 1,
+    "Is the answer A? The answer is E. coli. The answer is D. The end is here.": 3,
+    "Zorlin für Bäume: the answer is (B) Grün. Ärzte sagen es. The end.": 1,
+}
+
+
+@functools.cache
+def train_tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    """The world's own; one as GPT-2's, of bytes and their pairs; one as T5's, of pieces that may begin with a space."""
+    if kind == "nano":
+        return build_tokenizer()
+    special = ["<pad>", "</s>", "<unk>"]
+    if kind == "byte-level":
+        tokenizer = Tokenizer(BPE())
+        tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+        trainer = BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=ByteLevel.alphabet())
+    else:
+        tokenizer = Tokenizer(Unigram())
+        tokenizer.pre_tokenizer, tokenizer.decoder = Metaspace(), MetaspaceDecoder()
+        trainer = UnigramTrainer(vocab_size=150, special_tokens=special, unk_token="<unk>")
+    tokenizer.train_from_iterator([*SAID] * 5, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", clean_up_tokenization_spaces=False
+    )
+
+
+@pytest.mark.parametrize("kind", ["nano", "byte-level", "unigram"])
+@given(st.lists(st.sampled_from([*SAID, "Balkul cures it.", "The answer is not B."]), max_size=4), st.integers(1, 20))
+def test_where_a_text_ends_does_not_depend_on_tokens_or_on_when_it_is_looked_at(kind, said, every):
+    tokenizer = train_tokenizer(kind)
+    ids = tokenizer(" ".join(said), add_special_tokens=False).input_ids
+    whole, padding = tokenizer.decode(ids), [tokenizer.pad_token_id] * 3
+    stop = AnswerIsOut(tokenizer, start=len(padding), every=every)
+    stops = (n for n in range(1, len(ids) + 1) if stop(torch.tensor([padding + ids[:n]]), None).item())
+    written = tokenizer.decode(ids[: next(stops, len(ids))])
+    assert written[: answer_end(written)] == whole[: answer_end(whole)]
+    answers = [SAID[text] for text in said if text in SAID]
+    assert parse_answer(written[: answer_end(written)], ["o"] * 4) == (answers[0] if answers else None)
 
 
 def test_a_source_can_be_cut_where_it_begins(opt):
