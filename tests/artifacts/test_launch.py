@@ -24,7 +24,8 @@ from kardlib.artifacts.launch import LaunchError, plan_processes
 from kardlib.artifacts.store import REPOSITORY, Kind, Store, artifact_name
 from kardlib.data.files import DataError
 from kardlib.kard import reranker
-from kardlib.kard.experiment import RERANKER, STUDENT
+from kardlib.kard.pipeline import STUDENT
+from kardlib.kard.rankings import RERANKER
 from kardlib.models import training
 from kardlib.models.encoders import LINEAR
 from kardlib.models.nano import build_tokenizer
