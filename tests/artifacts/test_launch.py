@@ -138,7 +138,7 @@ import json
 from pathlib import Path
 from kardlib.artifacts import launch
 from kardlib.artifacts.store import Store
-from kardlib.kard.experiment import STUDENT
+from kardlib.kard.pipeline import STUDENT
 from kardlib.settings import ComputeSettings
 work = json.loads(Path({str(tmp_path / "work.json")!r}).read_text(), object_hook=launch.from_json)
 build = lambda folder: launch.train(STUDENT, tuple(work), folder, ComputeSettings(processes=2))
