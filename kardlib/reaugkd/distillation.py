@@ -209,8 +209,6 @@ def encode(classifier: Classifier, examples: Sequence[Example], max_tokens: int)
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # embeddings, logits and numbers of a batch's examples -> loss
 
 
-
-
 def train_classifier(
     classifier: Classifier,
     examples: Sequence[Example],
