@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -29,17 +30,13 @@ def pick_device() -> Device:
     """
     import torch
 
+    version = f"torch {torch.__version__}"
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
-        bf16 = major >= 8
-        found = f"torch {torch.__version__} finds {torch.cuda.get_device_name()}"
-        return Device(
-            "cuda", bf16, f"{found}, whose compute capability {major}.{minor} has {'' if bf16 else 'no '}bfloat16"
-        )
+        has = f"compute capability {major}.{minor} has {'' if major >= 8 else 'no '}bfloat16"
+        return Device("cuda", major >= 8, f"{version} finds {torch.cuda.get_device_name()}, whose {has}")
     built = f"built for CUDA {torch.version.cuda} but finds no GPU" if torch.version.cuda else "built without CUDA"
-    return Device(
-        "cpu", False, f"torch {torch.__version__} is {built}; on CPUs float32 keeps the numbers of machines close"
-    )
+    return Device("cpu", False, f"{version} is {built}; on CPUs float32 keeps the numbers of machines close")
 
 
 @functools.cache
@@ -108,15 +105,6 @@ def describe_device() -> str:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
-    return read_cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-@functools.cache
-def read_cpuinfo(field: str) -> str:
-    """The first value of a field of Linux's /proc/cpuinfo; empty on other systems."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    fields = (line.partition(":") for line in lines)
-    return next((value.strip() for name, _, value in fields if name.strip() == field), "")
+    cpus = Path("/proc/cpuinfo")  # Linux's
+    model = re.search(r"model name\s*:\s*(\S.*)", cpus.read_text()) if cpus.exists() else None
+    return model[1].strip() if model else platform.processor() or platform.machine()

@@ -10,6 +10,7 @@ URL (`store.Store`).
 
 import ast
 import contextlib
+import functools
 import gc
 import importlib.util
 import inspect
@@ -30,7 +31,7 @@ from pydantic import BaseModel
 
 from kardlib.artifacts import launch
 from kardlib.artifacts.device import multiply_with_onednn
-from kardlib.artifacts.store import Kind, Store, artifact_name
+from kardlib.artifacts.store import Kind, Spec, Store, artifact_name
 from kardlib.errors import KardError
 from kardlib.settings import ComputeSettings
 
@@ -40,7 +41,8 @@ PATIENCE = 5  # seconds that a Ray head has to answer
 MISSING = "Ray is not installed: run pip install 'kardlib[ray]'"
 
 K = TypeVar("K")
-Job = tuple[dict[str, Any], tuple[Any, ...]]  # what names an artifact, and what its builder is given
+Work = tuple[Any, ...]  # what an artifact's builder is given
+Job = tuple[dict[str, Any], Work]  # after what names the artifact
 Make = Callable[..., Path]  # make(store, *job): an artifact's folder
 
 
@@ -64,9 +66,8 @@ def make_all(
     names = {key: artifact_name(kind, spec) for key, (spec, _) in jobs.items()}
     different = dict(zip(names.values(), jobs.values(), strict=True))
     missing = [job for job in different.values() if not store.has(kind, job[0])]
-    on_ray, together = choose_engine()[0] == "ray", compute not in (None, ComputeSettings())
+    on_ray, at_once = choose_engine()[0] == "ray", SLOTS if compute in (None, ComputeSettings()) else 1
     if missing and not here:
-        at_once = 1 if together else SLOTS
         workers = min(at_once, len(missing))
         where = "on Ray" if on_ray else f"{workers} at a time"
         print(f"{len(missing)} of {len(different)} {kind.name} artifacts to make, {where}", flush=True)
@@ -78,24 +79,12 @@ def make_all(
     return {key: made[name] for key, name in names.items()}
 
 
-def _make(
-    store: Store,
-    kind: Kind,
-    spec: Mapping[str, Any],
-    work: tuple[Any, ...],
-    compute: ComputeSettings | None,
-    slots: int,
-) -> Path:
-    def build(folder: Path) -> None:
-        if compute:
-            launch.train(kind, work, folder, compute)
-        else:
-            kind.build(work, folder)
-
-    return store.make(kind, spec, build, take_slots(store.root, slots))
+def _make(store: Store, kind: Kind, spec: Spec, work: Work, compute: ComputeSettings | None, slots: int) -> Path:
+    build = functools.partial(launch.train, compute=compute) if compute else Kind.build
+    return store.make(kind, spec, functools.partial(build, kind, work), take_slots(store.root, slots))
 
 
-def run_jobs(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Path]:
+def run_jobs(make: Make, store: Store, jobs: Sequence[Work], workers: int) -> Iterator[Path]:
     """`make(store, *job)` of all jobs, `workers` side by side: the artifacts' folders in the jobs' order.
 
     `make` must be importable by its name. A job has a slot's share of the cores, or `$OMP_NUM_THREADS` threads: as many
@@ -160,11 +149,8 @@ def take_slots(root: Path, count: int) -> Iterator[None]:
     here = root / ".locks" / f"slot-{socket.gethostname()}"  # several machines may share the store
     slots = [FileLock(f"{here}-{number}.lock") for number in range(SLOTS)]
     with contextlib.ExitStack() as held:
-        if count == 1:
-            held.enter_context(_take_any(slots))
-        elif count:
-            for slot in slots:
-                held.enter_context(slot)
+        for slot in [_take_any(slots)] if count == 1 else slots[:count]:
+            held.enter_context(slot)
         yield
 
 
@@ -235,7 +221,7 @@ def check_address(address: str) -> None:
         ) from None
 
 
-def _run_on_ray(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], cores: int) -> Iterator[Path]:
+def _run_on_ray(make: Make, store: Store, jobs: Sequence[Work], cores: int) -> Iterator[Path]:
     ray = connect_ray(choose_engine()[1], cores)
     gpus = int(ray.cluster_resources().get("GPU", 0) > 0)
     run = ray.remote(_run_there).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
@@ -265,7 +251,7 @@ def _run_on_ray(make: Make, store: Store, jobs: Sequence[tuple[Any, ...]], cores
         raise
 
 
-def _run_there(make: Make, folder_or_url: str, root: str, job: tuple[Any, ...], force: str) -> str:
+def _run_there(make: Make, folder_or_url: str, root: str, job: Work, force: str) -> str:
     """Runs on the machine that Ray chose: the name of the artifact that a job made."""
     os.environ["KARD_FORCE"] = force
     prepare_torch(threads=1)

@@ -7,7 +7,8 @@ notebook, whose kernel must not touch a GPU first), prints what the processes pr
 model. Students and rerankers are trained so; RAG's retriever (`rag.py`), ReAugKD, ranking and writing use one process.
 
 Several machines that see the folder under one path train one model when torchrun is started by hand. Begin the training
-with `compute.processes` set, so that its job is written, interrupt it, and run on every machine N = 0, 1, ...
+with `compute.processes` set, so that its job is written (a pickle: trust who writes there), interrupt it, and run on
+every machine N = 0, 1, ...
 
     python -m torch.distributed.run --nnodes 2 --node-rank N --nproc-per-node 8 --master-addr FIRST \
         --master-port 29400 -m kardlib.artifacts.launch work artifacts/student-....partial
@@ -15,32 +16,28 @@ with `compute.processes` set, so that its job is written, interrupt it, and run 
 Once that ends, what began the training goes on from its last checkpoint and publishes the model. torchrun trusts
 whoever reaches its address: keep that inside your network.
 
-This is a file of its own since torchrun's processes start in it. Tests run all of this on CPUs (gloo). Nothing here has
-run on more than one GPU (NCCL), and FSDP in the tests only: accelerate refuses it on CPUs, which the tests call
-accelerators of another kind.
+Tests run all of this on CPUs (gloo). Nothing here has run on more than one GPU (NCCL), and FSDP in the tests only:
+accelerate refuses it on CPUs, which the tests call accelerators of another kind.
 """
 
 import contextlib
-import importlib
-import json
 import os
+import pickle
 import re
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kardlib import settings as groups
 from kardlib.artifacts.device import announce_device
-from kardlib.artifacts.store import Kind
+from kardlib.artifacts.store import REPOSITORY, Kind
 from kardlib.errors import KardError
 from kardlib.settings import ComputeSettings
 
-JOB = "job.json"  # in an artifact's checkpoints: what is to be trained
+JOB = "job.pickle"  # in an artifact's checkpoints: what is to be trained
 FAILED = "failed.txt"  # beside it: the sentence of a process that met a KardError
 ERROR = re.compile(r"(?:\[rank\d+\]: ?)?((?:\w+\.)*\w*(?:Error|Exception): .+)")  # the last line of a traceback
 
@@ -54,8 +51,10 @@ def train(kind: Kind, work: tuple[Any, ...], folder: Path, compute: ComputeSetti
 
     Raises LaunchError.
     """
+    import torch
+
     batch = next(part.batch for part in work if hasattr(part, "batch"))
-    processes = plan_processes(compute, batch, 0 if compute == ComputeSettings() else count_gpus())
+    processes = plan_processes(compute, batch, 0 if compute == ComputeSettings() else torch.cuda.device_count())
     if processes == 1 and compute.strategy == "ddp":
         announce_device()
         kind.build(work, folder)
@@ -65,11 +64,6 @@ def train(kind: Kind, work: tuple[Any, ...], folder: Path, compute: ComputeSetti
     run_torchrun(folder, processes)
 
 
-def count_gpus() -> int:
-    """Of those that torch can use. Imports torch."""
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def plan_processes(compute: ComputeSettings, batch: int, gpus: int) -> int:
@@ -101,17 +95,15 @@ def write_job(kind: Kind, work: tuple[Any, ...], folder: Path, sharded: bool) ->
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     (checkpoints / FAILED).unlink(missing_ok=True)
-    job = {"builder": kind.builder, "sharded": sharded, "work": work}
-    (checkpoints / JOB).write_text(json.dumps(job, default=to_json), "utf-8")
+    (checkpoints / JOB).write_bytes(pickle.dumps((kind, work, sharded)))
 
 
 def run_torchrun(folder: Path, processes: int) -> None:
     """Let torchrun start the processes of the folder's job, and print what they print. Raises LaunchError."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command += ["-m", "kardlib.artifacts.launch", "work", str(folder.resolve()), "--held"]
-    package = str(Path(__file__).resolve().parents[2])
     environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))} | os.environ
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     last: deque[str] = deque(maxlen=2000)
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
@@ -134,25 +126,7 @@ def explain(folder: Path, lines: Sequence[str]) -> str:
     return f"a process that trained {folder.name} failed ({errors[0] if errors else killed}): the lines above say more"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # In the processes
-
-
-def to_json(value: Any) -> dict[str, Any]:
-    """What JSON does not know, for `json.dumps`: groups of settings and records (dataclasses)."""
-    if isinstance(value, groups.Group):
-        return {"__settings__": type(value).__name__, "values": value.model_dump(mode="json")}
-    return {"__record__": f"{type(value).__module__}:{type(value).__name__}", "values": asdict(value)}
-
-
-def from_json(value: dict[str, Any]) -> Any:
-    """The inverse of `to_json`, for `json.loads`."""
-    if "__settings__" in value:
-        return getattr(groups, value["__settings__"])(**value["values"])
-    if "__record__" in value:
-        module, _, name = value["__record__"].partition(":")
-        return getattr(importlib.import_module(module), name)(**value["values"])
-    return value
 
 
 def build_job(folder: Path) -> int:
@@ -162,7 +136,7 @@ def build_job(folder: Path) -> int:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    job = json.loads((folder / "checkpoints" / JOB).read_text("utf-8"), object_hook=from_json)
+    kind, work, sharded = pickle.loads((folder / "checkpoints" / JOB).read_bytes())
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -170,7 +144,7 @@ def build_job(folder: Path) -> int:
     if distributed.get_rank() == 0:
         announce_device()
     try:
-        Kind("", builder=job["builder"]).build(job["work"], folder, **({"sharded": True} if job["sharded"] else {}))
+        kind.build(work, folder, **({"sharded": True} if sharded else {}))
     except KardError as error:
         (folder / "checkpoints" / FAILED).write_text(str(error), "utf-8")
         return 2
@@ -191,12 +165,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """`work FOLDER`: one of the processes that torchrun starts; with `--held` it ends when its standard input does."""
-    if "--held" in arguments:
+if __name__ == "__main__":  # `work FOLDER`, as torchrun starts it; with `--held` by a process that may be killed
+    if "--held" in sys.argv:
         end_with_parent()
-    return build_job(Path(arguments[1]))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(build_job(Path(sys.argv[2])))

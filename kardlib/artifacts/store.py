@@ -5,16 +5,14 @@
 An artifact is a folder `{kind}-{hash}` with the files that `build` wrote and `artifact.json`: what it was made from,
 by which code, on what device, when, in how many seconds, and the size and sha256 of every file.
 
-Machines that share no folder share a URL: finished artifacts are copied there, and fetched from there where missing.
-fsspec copies the files. What it leaves to do is here: an artifact is seen at the URL once it is whole (its manifest
-comes last), what is fetched must have the hashes that its manifest states, and whatever goes wrong is one sentence.
+Machines that share no folder share a URL, where fsspec copies files to and from. An artifact is seen there once it is
+whole (its manifest comes last), and what is fetched must have the hashes that its manifest states.
 """
 
 import contextlib
 import errno
 import functools
 import hashlib
-import importlib
 import importlib.metadata
 import json
 import os
@@ -41,6 +39,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MANIFEST = "artifact.json"
 UNFINISHED = ".unfinished-"  # how the name of a file begins while it is written
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "pyserini", "faiss-cpu", "numpy")
+
+Spec = Mapping[str, Any]  # what an artifact is made from: plain JSON values
+Build = Callable[[Path], None]  # writes its files into a folder
+Slot = contextlib.AbstractContextManager[Any]  # within which it runs
 
 
 class StoreError(KardError, RuntimeError):
@@ -84,14 +86,8 @@ class Store:
         self._uploaded: set[str] = set()  # names of artifacts that are known to be at the URL
         self._checked: dict[Path, tuple[int, int]] = {}  # file -> size and time of change when its hash was right
 
-    def make(
-        self,
-        kind: Kind,
-        spec: Mapping[str, Any],
-        build: Callable[[Path], None],
-        slot: contextlib.AbstractContextManager[Any] | None = None,
-    ) -> Path:
-        """The folder of the artifact that `kind` and `spec` (plain JSON values) name, built first if it is missing.
+    def make(self, kind: Kind, spec: Spec, build: Build, slot: Slot | None = None) -> Path:
+        """The folder of the artifact that `kind` and `spec` name, built first if it is missing.
 
         `build(folder)` writes into a folder that outlives a kill, so that it finds there what it left: it must go on
         from that and end with the same files. `folder/"checkpoints"` is deleted before the artifact is published.
@@ -114,17 +110,10 @@ class Store:
                 file.write(f"{name}\n")
         return folder
 
-    def _build(
-        self,
-        folder: Path,
-        kind: Kind,
-        spec: Mapping[str, Any],
-        build: Callable[[Path], None],
-        slot: contextlib.AbstractContextManager[Any],
-    ) -> None:
+    def _build(self, folder: Path, kind: Kind, spec: Spec, build: Build, slot: Slot) -> None:
         partial = folder.with_name(f"{folder.name}.partial")
-        if is_old(partial):
-            shutil.rmtree(partial)
+        if is_old(read_manifest(partial)):
+            shutil.rmtree(partial, ignore_errors=True)
         resumed = partial.exists()
         partial.mkdir(exist_ok=True)
         manifest = {"kind": kind.name, "recipe": kind.recipe, "spec": spec, "began": now(), "resumed": resumed}
@@ -146,20 +135,22 @@ class Store:
         for leftover in partial.rglob(f"{UNFINISHED}*"):  # of a killed atomic_write
             leftover.unlink()
         manifest |= {"seconds": seconds, "provenance": provenance()}
-        write_json(partial / MANIFEST, manifest | {"files": describe_files(partial)})
+        paths = sorted(path for path in partial.rglob("*") if path.is_file() and path != partial / MANIFEST)
+        manifest["files"] = {
+            path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+            for path in paths
+        }
+        write_json(partial / MANIFEST, manifest)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
         self._uploaded.discard(folder.name)
 
-    def has(self, kind: Kind, spec: Mapping[str, Any]) -> bool:
+    def has(self, kind: Kind, spec: Spec) -> bool:
         """Whether `make` would return at once. Raises StoreError."""
         return self.find(artifact_name(kind, spec)) is not None
 
     def find(self, name: str) -> Path | None:
-        """The folder of a finished artifact, fetched if it is only at the URL; None if nobody finished it.
-
-        Raises StoreError.
-        """
+        """The folder of a finished artifact, fetched if it is only at the URL, else None. Raises StoreError."""
         folder = self.root / name
         if not self._find_damage(folder):
             return folder
@@ -182,7 +173,7 @@ class Store:
             return {}
         if any(Path(file).is_absolute() or ".." in Path(file).parts for file in files):
             raise StoreError(f"{self.url}/{name} has files outside its own folder: do not trust that store")
-        return {} if is_older(manifest) else manifest
+        return {} if is_old(manifest) else manifest
 
     def _fetch(self, folder: Path) -> bool:
         """Whether the artifact could be had from the URL; its lock is held."""
@@ -211,7 +202,7 @@ class Store:
         if not self.url or folder.name in self._uploaded:
             return
         if not self._read_uploaded(folder.name):
-            files = list(json.loads((folder / MANIFEST).read_text("utf-8"))["files"])
+            files = list(read_manifest(folder)["files"])
             with open_url(self.url) as (remote, root):
                 target = f"{root}/{folder.name}"
                 with contextlib.suppress(FileNotFoundError):
@@ -226,10 +217,9 @@ class Store:
         """What the finished artifacts of a kind were made from; their files are not looked at."""
         specs: dict[str, dict[str, Any]] = {}
         for path in sorted(self.root.glob(f"{kind.name}-*/{MANIFEST}")):
-            with contextlib.suppress(OSError, ValueError):
-                manifest = json.loads(path.read_text("utf-8"))
-                if manifest.get("kind") == kind.name and "files" in manifest and not is_old(path.parent):
-                    specs[path.parent.name] = manifest["spec"]
+            manifest = read_manifest(path.parent)
+            if manifest.get("kind") == kind.name and "files" in manifest and not is_old(manifest):
+                specs[path.parent.name] = manifest["spec"]
         if self.url:
             with open_url(self.url) as (remote, root):
                 uploaded = {Path(path).parent.name for path in remote.glob(f"{root}/{kind.name}-*/{MANIFEST}")}
@@ -240,8 +230,8 @@ class Store:
     def _find_damage(self, folder: Path) -> str:
         """Why the artifact cannot be used; empty if it can. A file is hashed once, and again when touched."""
         try:
-            files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-            for name, known in files.items():
+            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            for name, known in manifest["files"].items():
                 path = folder / name
                 stat = path.stat()
                 seen = (stat.st_size, stat.st_mtime_ns)
@@ -253,10 +243,10 @@ class Store:
             return f"its file {Path(error.filename).relative_to(folder).as_posix()} is missing"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return f"its {MANIFEST} cannot be read"
-        return "a new one was asked for" if is_old(folder) else ""
+        return "a new one was asked for" if is_old(manifest) else ""
 
 
-def artifact_name(kind: Kind, spec: Mapping[str, Any]) -> str:
+def artifact_name(kind: Kind, spec: Spec) -> str:
     """`{kind}-{hash}`: the hash of the canonical JSON of kind, spec and recipe. Raises StoreError."""
     recipe = f"0.{kind.recipe}.0"  # before there were recipes, the package's version 0.1.0 stood for all of them
     try:
@@ -271,26 +261,24 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def is_old(folder: Path) -> bool:
-    """Whether an artifact, finished or not, was begun before the date in `$KARD_FORCE`."""
-    if not os.environ.get("KARD_FORCE") or not folder.exists():
-        return False
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What is known of an artifact, finished or not; empty where nothing can be read."""
     try:
-        return is_older(json.loads((folder / MANIFEST).read_text("utf-8")))
-    except (OSError, ValueError, KeyError):
-        return True
+        return dict(json.loads((folder / MANIFEST).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
-def is_older(manifest: Mapping[str, Any]) -> bool:
-    """Whether the artifact of a manifest was begun before the date in `$KARD_FORCE`."""
-    return bool(manifest["began"] < os.environ.get("KARD_FORCE", ""))
+def is_old(manifest: Mapping[str, Any]) -> bool:
+    """Whether an artifact was begun before the date in `$KARD_FORCE`."""
+    return str(manifest.get("began", "")) < os.environ.get("KARD_FORCE", "")
 
 
 @contextlib.contextmanager
 def open_url(url: str) -> Iterator[tuple[Any, str]]:
     """The file system of a URL and the path in it. Raises StoreError for whatever that file system raises.
 
-    But a FileNotFoundError is passed on: only the caller knows what it means.
+    A FileNotFoundError is passed on: only the caller knows what it means.
     """
     try:
         import fsspec  # imported late: most stores are folders
@@ -315,20 +303,18 @@ def locked(root: Path, name: str) -> Iterator[None]:
         (root / ".locks").mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / ".locks" / f"{name}.lock")
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             print(f"waiting for another process that builds {name}", flush=True)
-            lock.acquire()
+            held = lock.acquire()
     except OSError as error:
         if is_full(error):
             raise full_error(root) from error
         raise StoreError(
             f"cannot write to {root} ({error.strerror}): set KARD_STORE to a folder that you own"
         ) from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def fingerprint(value: Any) -> str:
@@ -342,22 +328,14 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Path within the folder -> size in bytes and sha256, of every file but the manifest."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": hash_file(p)} for p in files}
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """A temporary path, moved to `path` if the block ends well: a reader sees the old file or the new, never a half.
 
-    It lies in the same folder and has the same suffix.
-
-        with atomic_write(folder / "metrics.json") as temporary:
-            temporary.write_text(text)
-
-    Makes the folder if it is missing. Raises StoreError if the disk is full.
+    It lies in the same folder, which is made if it is missing, and has the same suffix. Raises StoreError if the disk
+    is full.
     """
     path = Path(path)
     temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(4)}-{path.name}")
@@ -399,8 +377,6 @@ def clear_if_full(folder: Path) -> Iterator[None]:
     """Turn whatever a library says about a full disk into one sentence. Raises StoreError."""
     try:
         yield
-    except StoreError:
-        raise
     except Exception as error:
         if is_full(error):
             raise full_error(folder) from error
@@ -408,7 +384,7 @@ def clear_if_full(folder: Path) -> Iterator[None]:
 
 
 def is_full(error: Exception) -> bool:
-    """Libraries written in other languages raise their own errors with the system's words in them."""
+    """Whether it speaks of a full disk: libraries in other languages raise errors with the system's words in them."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
 
@@ -432,14 +408,8 @@ def provenance(settings: Mapping[str, Any] | None = None, seed: int | None = Non
     `commit` and `dirty` are absent outside a git repository, `settings` and `seed` where they are not given. It holds
     no path and no name of a user or machine.
     """
-    given = {"settings": settings, "seed": seed}
-    return {
-        "date": now(),
-        "device": describe_device(),
-        "versions": dict(read_versions()),
-        **read_commit(),
-        **{name: value for name, value in given.items() if value is not None},
-    }
+    origin = {"date": now(), "device": describe_device(), "versions": dict(read_versions())} | read_commit()
+    return origin | {name: v for name, v in (("settings", settings), ("seed", seed)) if v is not None}
 
 
 @functools.cache
@@ -460,13 +430,9 @@ def read_commit() -> dict[str, Any]:
     """
     if not (REPOSITORY / ".git").exists():
         return {}
+    git = functools.partial(subprocess.run, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     try:
-        commit = _git("rev-parse", "--verify", "HEAD")
-        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--", "kardlib"))}
+        commit = git(["git", "rev-parse", "--verify", "HEAD"]).stdout.strip()
+        return {"commit": commit, "dirty": bool(git(["git", "status", "--porcelain", "--", "kardlib"]).stdout)}
     except (OSError, subprocess.CalledProcessError):  # no git here, or no commit yet
         return {}
-
-
-def _git(*arguments: str) -> str:
-    run = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    return run.stdout.strip()

@@ -21,9 +21,6 @@ OUTPUT_BYTES = 12  # by predicted token and word of the vocabulary: logits, thei
 CERTAIN = 0.8  # share of an estimate that must fit: an estimate may be a fifth too high
 
 
-# FLOPs
-
-
 def forward_flops(shape: Shape, source: float, target: float) -> float:
     """FLOPs of one example: 2 per weight and each token that it multiplies (Kaplan et al. 2020, Section 2.1).
 
@@ -47,9 +44,6 @@ def training_flops(
     Gradient checkpointing repeats the forward pass.
     """
     return forward_flops(shape, source, target) * ((2 if lora else 3) + (1 if checkpointing else 0))
-
-
-# Memory
 
 
 def activation_bytes(
@@ -112,16 +106,9 @@ def writing_bytes(shape: Shape, questions: int, samples: int, source: int, targe
 
 
 def check_memory(
-    shape: Shape,
-    settings: StudentSettings,
-    batch: int,
-    source: int,
-    target: int,
-    *,
-    bf16: bool,
-    free: float,
+    shape: Shape, settings: StudentSettings, batch: int, source: int, target: int, *, bf16: bool, free: float,
     device: str,
-) -> None:
+) -> None:  # fmt: skip
     """Raise TooLargeError if training `settings.model` needs more than the `free` bytes of "the GPU" or "this machine".
 
     `source` and `target` are the longest example's tokens, `batch` is the number of examples at once. The sentence
@@ -138,13 +125,14 @@ def check_memory(
     if asked * CERTAIN <= free:
         return
     again, with_lora = "student.gradient_checkpointing=true", "student.lora=true"
+    both = f"{with_lora} with {again}"
     changes = {
         again: needed(shape, batch, lora, True),
         with_lora: needed(shape, batch, True, checkpointing),
-        f"{with_lora} with {again}": needed(shape, batch, True, True),
+        both: needed(shape, batch, True, True),
     }
     for fewer in (batch >> halvings for halvings in range(1, batch.bit_length())):
-        changes[f"{with_lora} with {again} and student.batch={fewer}"] = needed(shape, fewer, True, True)
+        changes[f"{both} and student.batch={fewer}"] = needed(shape, fewer, True, True)
     family = [m for m in MODELS.values() if (m.kind, m.shape.gated) == (shape.kind, shape.gated)]
     smaller = sorted((m for m in family if m.parameters < shape.parameters), key=lambda m: -m.parameters)
     models = {f"{m.name} with {again}": needed(m.shape, batch, lora, True) for m in smaller}

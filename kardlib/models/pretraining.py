@@ -31,6 +31,7 @@ WORLDS = 1_000_000  # pretraining draws its worlds from these seeds upwards; the
 HELD_OUT = 900_000  # the worlds on which the cards' scores are measured
 BATCH = 64
 CHECKPOINT = 500  # steps between two checkpoints
+CARD = "---\nlicense: mit\nlibrary_name: transformers\ntags: [kardlib, nano, synthetic]\n---\n"  # how each begins
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,8 @@ RECIPES = {
 def draw_world(seed: int) -> World:
     """A small world with the notebooks' language; its share of everyday words is drawn too."""
     everyday = random.Random(seed).uniform(0.3, 1.0)
-    return build_world(
-        WorldSettings(
-            seed=seed, ailments=40, values=24, cases=60, notes=30, train=512, dev=1, test=1, everyday=everyday
-        )
-    )
+    sizes = {"ailments": 40, "values": 24, "cases": 60, "notes": 30, "train": 512, "dev": 1, "test": 1}
+    return build_world(WorldSettings(seed=seed, everyday=everyday, **sizes))
 
 
 def draw_passages(world: World, question: Question, k: int, rng: random.Random, complete: float = 0.85) -> list[str]:
@@ -201,10 +199,9 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
         RERANKER, reranker, groups, schedule, steps, loss_of,
         seed=seed, checkpoint=work / f"{RERANKER}.pt", checkpoint_every=CHECKPOINT,
     )  # fmt: skip
-    folder = work / RERANKER
-    backbone.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder, seconds
+    backbone.save_pretrained(work / RERANKER)
+    tokenizer.save_pretrained(work / RERANKER)
+    return work / RERANKER, seconds
 
 
 @torch.inference_mode()
@@ -214,10 +211,8 @@ def score_student(folder: Path, questions: int = 400) -> dict[str, float]:
     "right": the chain's passages alone; "+1": and one look-alike; "none": no passages, where a model that knows no
     fact can only guess.
     """
-    tokenizer, model = (
-        PreTrainedTokenizerFast.from_pretrained(folder),
-        T5ForConditionalGeneration.from_pretrained(folder),
-    )
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = T5ForConditionalGeneration.from_pretrained(folder)
     rng, asked = random.Random(0), defaultdict(list)
     for number in range(HELD_OUT, HELD_OUT + 20):
         world = draw_world(number)
@@ -225,21 +220,17 @@ def score_student(folder: Path, questions: int = 400) -> dict[str, float]:
             asked[question.kind].append((world, question))
     scores = {}
     for kind, pairs in asked.items():
-        drawn = rng.sample(pairs, questions)
-        for read, extra in (("right", 0), ("+1", 1), ("none", None)):
-            hops = 2 if kind.startswith("two-hop") else 1
-            k = 0 if extra is None else hops + extra
+        drawn, hops = rng.sample(pairs, questions), 2 if kind.startswith("two-hop") else 1
+        for read, k in (("right", hops), ("+1", hops + 1), ("none", 0)):
             sources = [source_text(q, draw_passages(w, q, k, rng, complete=1.0)) for w, q in drawn]
-            right = 0
+            texts: list[str] = []
             for start in range(0, questions, 100):
-                inputs = tokenizer(
-                    sources[start : start + 100], padding=True, return_tensors="pt", return_token_type_ids=False
-                )
+                batch = sources[start : start + 100]
+                inputs = tokenizer(batch, padding=True, return_tensors="pt", return_token_type_ids=False)
                 written = model.generate(**inputs, max_new_tokens=64, do_sample=False)  # type: ignore[misc]
-                texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-                pairs_here = zip(texts, drawn[start : start + 100], strict=True)
-                right += sum(parse_answer(text, q.options) == q.answer for text, (_, q) in pairs_here)
-            scores[f"{kind}, {read}"] = right / questions
+                texts += tokenizer.batch_decode(written, skip_special_tokens=True)
+            right = [parse_answer(text, q.options) == q.answer for text, (_, q) in zip(texts, drawn, strict=True)]
+            scores[f"{kind}, {read}"] = sum(right) / questions
     return scores
 
 
@@ -256,21 +247,6 @@ def score_reranker(folder: Path, questions: int = 100) -> dict[str, float]:
         for i, ranked in rank(reranker, {i: q.prompt for i, q in asked.items()}, run, world.texts).items():
             found[asked[i].kind].append(world.states(ranked[0][0], world.chains[i]))
     return {kind: sum(hits) / len(hits) for kind, hits in found.items()}
-
-
-def write_card(folder: Path, lines: Sequence[str], made: str) -> None:
-    """A model's README: what it is, its scores, and how, how long and where it was made, with which seed."""
-    head = [
-        "---",
-        "license: mit",
-        "library_name: transformers",
-        "tags: [kardlib, nano, synthetic]",
-        "---",
-        f"# {folder.name}",
-        "",
-    ]
-    with atomic_write(folder / "README.md") as temporary:
-        temporary.write_text("\n".join([*head, *lines, "", made]) + "\n", "utf-8")
 
 
 def describe_making(options: str, seconds: float, seed: int) -> str:
@@ -305,35 +281,44 @@ def pretrain_all(
             options = f"{name} --bf16" if bf16 and name != RERANKER else name
             made = describe_making(options, seconds, seed)
         card = reranker_card(score_reranker(folder)) if name == RERANKER else student_card(name, score_student(folder))
-        write_card(folder, card, made)
+        with atomic_write(folder / "README.md") as temporary:
+            temporary.write_text(f"{CARD}# {name}\n\n{card}\n\n{made}\n", "utf-8")
         print(f"{name} is in {NANO.name}/{name}", flush=True)
 
 
-def student_card(name: str, scores: dict[str, float]) -> list[str]:
-    """The lines of a student's card; `scores` are those of `score_student`."""
+def student_card(name: str, scores: dict[str, float]) -> str:
+    """What a student is, and its scores, which are those of `score_student`."""
     recipe, (width, layers) = RECIPES[name], STUDENTS[name]
     start = f"It started from {recipe.starts_from}. " if recipe.starts_from else ""
-    return [
-        f"A T5-shaped student ({layers} encoder and {layers} decoder layers, width {width}). It reads the closed",
-        "worlds' English: it finds a fact in the passages that it is given and names the option; it knows no fact.",
-        f"{start}Trained for {recipe.steps} steps of {BATCH} questions with AdamW, peak rate {recipe.lr:g}, on",
-        f"worlds drawn from seeds {WORLDS:,} and up; no notebook uses one of them.",
-        "", "Share of right answers on 20 worlds that it was not trained on, greedy, 400 questions a cell: the",
-        "right passages alone, with one look-alike, and without passages (where guessing gives 25 %, 50 % for yes/no).",
-        "", "| question | right passages | one look-alike more | no passages |", "|---|---|---|---|",
-        *(f"| {kind} | {scores[f'{kind}, right']:.1%} | {scores[f'{kind}, +1']:.1%} | {scores[f'{kind}, none']:.1%} |"
-          for kind in ("two-hop", "two-hop yes/no", "one-hop", "one-hop yes/no")),
-    ]  # fmt: skip
+    rows = [
+        f"| {kind} | {scores[f'{kind}, right']:.1%} | {scores[f'{kind}, +1']:.1%} | {scores[f'{kind}, none']:.1%} |"
+        for kind in ("two-hop", "two-hop yes/no", "one-hop", "one-hop yes/no")
+    ]
+    return f"""\
+A T5-shaped student ({layers} encoder and {layers} decoder layers, width {width}). It reads the closed
+worlds' English: it finds a fact in the passages that it is given and names the option; it knows no fact.
+{start}Trained for {recipe.steps} steps of {BATCH} questions with AdamW, peak rate {recipe.lr:g}, on
+worlds drawn from seeds {WORLDS:,} and up; no notebook uses one of them.
+
+Share of right answers on 20 worlds that it was not trained on, greedy, 400 questions a cell: the
+right passages alone, with one look-alike, and without passages (where guessing gives 25 %, 50 % for yes/no).
+
+| question | right passages | one look-alike more | no passages |
+|---|---|---|---|
+""" + "\n".join(rows)
 
 
-def reranker_card(scores: dict[str, float]) -> list[str]:
-    """The lines of the reranker's card; `scores` are those of `score_reranker`."""
-    return [
-        "A BERT-shaped encoder (2 layers, width 128) for late interaction over the closed worlds' English: it has",
-        "learnt which technical term an everyday word stands for, and to match names; it knows no fact. Trained to",
-        "find, among the passages of a batch, those that state a question's first hop (InfoNCE), on worlds drawn from",
-        f"seeds {WORLDS:,} and up; no notebook uses one of them.",
-        "", "Share of questions whose first passage, of all passages of 10 worlds that it was not trained on, states a",
-        "hop of the question's chain:",
-        "", "| question | share |", "|---|---|", *(f"| {kind} | {share:.1%} |" for kind, share in scores.items()),
-    ]  # fmt: skip
+def reranker_card(scores: dict[str, float]) -> str:
+    """What the reranker is, and its scores, which are those of `score_reranker`."""
+    return f"""\
+A BERT-shaped encoder (2 layers, width 128) for late interaction over the closed worlds' English: it has
+learnt which technical term an everyday word stands for, and to match names; it knows no fact. Trained to
+find, among the passages of a batch, those that state a question's first hop (InfoNCE), on worlds drawn from
+seeds {WORLDS:,} and up; no notebook uses one of them.
+
+Share of questions whose first passage, of all passages of 10 worlds that it was not trained on, states a
+hop of the question's chain:
+
+| question | share |
+|---|---|
+""" + "\n".join(f"| {kind} | {share:.1%} |" for kind, share in scores.items())

@@ -7,7 +7,6 @@ other. What differs is the last bits of a sum and, in a model with dropout, whic
 the processes.
 """
 
-import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -39,24 +38,14 @@ Schedule = Callable[[torch.optim.Optimizer], LambdaLR]
 
 def linear_schedule(warmup: float, steps: int) -> Schedule:
     """From 0 to the learning rate over the share `warmup` of the steps, rounded down, and to 0 at the last one."""
-    return functools.partial(
-        get_linear_schedule_with_warmup, num_warmup_steps=int(warmup * steps), num_training_steps=steps
-    )
+    return lambda optimizer: get_linear_schedule_with_warmup(optimizer, int(warmup * steps), steps)
 
 
 def fit(
-    name: str,
-    model: nn.Module,
-    groups: list[dict[str, Any]],
-    schedule: Schedule,
-    steps: int,
-    loss_of: Callable[[int], Tensor],
-    *,
-    seed: int,
-    checkpoint: Path,
-    checkpoint_every: int,
+    name: str, model: nn.Module, groups: list[dict[str, Any]], schedule: Schedule, steps: int,
+    loss_of: Callable[[int], Tensor], *, seed: int, checkpoint: Path, checkpoint_every: int,
     refresh: Callable[[], object] = lambda: None,
-) -> tuple[list[float], float]:
+) -> tuple[list[float], float]:  # fmt: skip
     """Train `model` in place for so many steps; the loss of each, and the seconds that all of them took.
 
     AdamW without decay on `groups` (its "params", each with an "lr"), gradient norm cut at 1. `loss_of(step)`, counted
@@ -143,16 +132,9 @@ def merge_embeddings(model: nn.Module) -> None:
 
 
 def trainer_arguments(
-    folder: Path,
-    lr: float,
-    batch: int,
-    warmup: float,
-    epochs: int,
-    examples: int,
-    seed: int,
-    steps: int | None = None,
-    **others: Any,
-) -> TrainingArguments:
+    folder: Path, lr: float, batch: int, warmup: float, epochs: int, examples: int, seed: int,
+    steps: int | None = None, **others: Any,
+) -> TrainingArguments:  # fmt: skip
     """Of a training on so many examples for so many epochs, or `steps`: `linear_schedule`, gradient norm cut at 1.
 
     AdamW decays weights only where `others` say so. Checkpoints lie in `folder/checkpoints`: one at every fifth of the
@@ -206,16 +188,12 @@ class PartTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of all processes, of which `collate` keeps this one's part."""
-        parts, examples = self.args.gradient_accumulation_steps, len(self.train_dataset)  # type: ignore[arg-type]
+        data: Any = self.train_dataset
         batch = self.args.per_device_train_batch_size
-        steps = -(-examples // (batch * parts))  # of an epoch
-        order = EpochOrder(
-            batch * parts, self.train_dataset, self.args.seed, lambda: self.state.global_step // steps
-        )  # the state of a run that goes on is that of its checkpoint
-        return DataLoader(
-            self.train_dataset,  # type: ignore[arg-type]
-            batch, sampler=order, collate_fn=self.collate, pin_memory=self.args.device.type == "cuda",
-        )  # fmt: skip
+        steps = -(-len(data) // batch)  # of an epoch; the state of a run that goes on is that of its checkpoint
+        order = EpochOrder(batch, data, self.args.seed, lambda: self.state.global_step // steps)
+        cuda = self.args.device.type == "cuda"
+        return DataLoader(data, batch, sampler=order, collate_fn=self.collate, pin_memory=cuda)
 
     def collate(self, batch: Sequence[dict[str, Any]]) -> Mapping[str, Any]:
         """This process's part as tensors; where it is empty, an example without labels, which adds nothing."""

@@ -1,7 +1,6 @@
 """ReAugKD's losses, classifiers and training: what a teacher and its students learn, and from what.
 
-B texts in a batch, C labels, d the student's embedding size. `reaugkd.py` says which parts of
-the method are sourced and which are reconstructed, and puts them together.
+B texts in a batch, C labels, d the student's embedding size. `experiment.py` says what of it is sourced.
 """
 
 import copy
@@ -15,12 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, huber_loss, kl_div, normalize
-from transformers import (
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import check_begun, write_json
@@ -117,6 +111,8 @@ def _angles(x: Tensor) -> Tensor:
 class Classifier(nn.Module):
     """An encoder and a linear head: tokens to an embedding (B, d) and logits (B, C)."""
 
+    accepts_loss_kwargs = False  # what the Trainer would hand it beside tokens means nothing to the encoder
+
     def __init__(
         self, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, labels: int, pooling: str, seed: int = 0
     ):
@@ -148,9 +144,7 @@ class Classifier(nn.Module):
         """Encoder and tokenizer as an ordinary `transformers` checkpoint, the head beside them."""
         self.encoder.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        save_file(
-            {name: weight.detach().contiguous() for name, weight in self.head.state_dict().items()}, folder / HEAD
-        )
+        save_file(self.head.state_dict(), folder / HEAD)
         write_json(folder / HEAD_FACTS, {"pooling": self.pooling})
 
 
@@ -215,36 +209,6 @@ def encode(classifier: Classifier, examples: Sequence[Example], max_tokens: int)
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # embeddings, logits and numbers of a batch's examples -> loss
 
 
-class Numbered(torch.utils.data.Dataset):
-    """Tokens of every example with its number, by which the objective finds its label and what its teacher says."""
-
-    def __init__(self, tokens: Sequence[dict[str, list[int]]]):
-        self.tokens = tokens
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return {**self.tokens[i], "number": i}
-
-
-class Distiller(PartTrainer):
-    """A `PartTrainer` that minimises an objective; of one process, as a batch's embeddings are compared."""
-
-    objective: Objective
-
-    def __init__(self, *arguments: Any, objective: Objective, **options: Any):
-        super().__init__(*arguments, **options)
-        self.objective = objective
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
-        """The Trainer's hook: () of a batch, whose `number` (B,) says which examples it holds."""
-        number = inputs.pop("number")
-        embeddings, logits = model(**inputs)
-        loss = self.objective(embeddings.float(), logits.float(), number)
-        return (loss, {"logits": logits}) if return_outputs else loss
-
-
 def train_classifier(
     classifier: Classifier,
     examples: Sequence[Example],
@@ -255,22 +219,23 @@ def train_classifier(
     seed: int,
     folder: Path,
 ) -> None:
-    """Train in place. A run that was killed goes on from `folder/checkpoints` and ends with the same weights.
+    """Train in place, in one process, since the embeddings of a batch are compared.
 
-    Raises StoreError for checkpoints of other settings.
+    A run that was killed goes on from `folder/checkpoints` and ends with the same weights. Raises StoreError for
+    checkpoints of other settings.
     """
     set_seed(seed)
     knobs = settings.model_dump(include={"batch", "max_tokens", "train_words", "warmup"})
     check_begun(folder, knobs | {"lr": lr, "epochs": epochs, "seed": seed, "number of examples": len(examples)})
     classifier.encoder.get_input_embeddings().requires_grad_(settings.train_words)
-    trainer = Distiller(
+    tokens = enumerate(classifier.tokenize(examples, settings.max_tokens))
+    trainer = PartTrainer(
         classifier,
-        trainer_arguments(
-            folder, lr, settings.batch, settings.warmup, epochs, len(examples), seed, weight_decay=0.01
-        ),
-        objective=objective, train_dataset=Numbered(classifier.tokenize(examples, settings.max_tokens)),
+        trainer_arguments(folder, lr, settings.batch, settings.warmup, epochs, len(examples), seed, weight_decay=0.01),
+        train_dataset=[{**inputs, "labels": number} for number, inputs in tokens],  # the Trainer's name for a target
         data_collator=DataCollatorWithPadding(classifier.tokenizer),
-    )  # fmt: skip
+        compute_loss_func=lambda outputs, number, **_: objective(*(tensor.float() for tensor in outputs), number),
+    )
     trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded=False))
 
 

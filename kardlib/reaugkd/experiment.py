@@ -33,7 +33,7 @@ from kardlib.reaugkd.memory import (
 )
 from kardlib.reaugkd.methods import METHODS
 from kardlib.reaugkd.tasks import Task, open_task
-from kardlib.settings import Losses, RunSettings, preset
+from kardlib.settings import Losses, ReAugKDSettings, RunSettings, preset
 
 LOWER = "reaugkd.batch or reaugkd.max_tokens"
 SHAPE = Kind("reaugkd_shape")
@@ -99,7 +99,6 @@ def open_reaugkd(
 def open_settings(settings: RunSettings, store: Store | None = None) -> Experiment:
     """The experiment of these settings; `store` None: the one that `Store()` finds. Raises DataError."""
     store, task, knobs = store or Store(), open_task(settings), settings.reaugkd
-    names = {"revision", "student_revision", "teacher_layers", "student_layers"}
 
     def build(folder: Path) -> None:
         from kardlib.reaugkd.distillation import build_student  # imported late: it brings torch
@@ -107,22 +106,22 @@ def open_settings(settings: RunSettings, store: Store | None = None) -> Experime
         config = build_student(knobs, len(task.labels), 0).encoder.config
         write_json(folder / "shape.json", {"dim": config.hidden_size, "layers": config.num_hidden_layers})
 
-    spec = model_hashes(settings) | knobs.model_dump(mode="json", include=names)
+    spec = describe_models(knobs, "teacher_layers", "student_layers")
     shape = json.loads((store.make(SHAPE, spec, build) / "shape.json").read_text())  # loading a model takes seconds
     return Experiment(settings, store, task, **shape)
 
 
-def model_hashes(settings: RunSettings) -> dict[str, str]:
-    """What artifacts' names say of the two backbones."""
-    return {"teacher": identify(settings.reaugkd.teacher), "student": identify(settings.reaugkd.student or "")}
+def describe_models(knobs: ReAugKDSettings, *names: str) -> dict[str, Any]:
+    """What artifacts' names say of the two backbones and of these settings."""
+    hashes = {"teacher": identify(knobs.teacher), "student": identify(knobs.student or "")}
+    return hashes | knobs.model_dump(mode="json", include={"revision", "student_revision", *names})
 
 
 def training_spec(experiment: Experiment, *names: str) -> dict[str, Any]:
     """What a trained model's artifact is named by: task, backbones, and the settings that all or these names share."""
-    common = {"revision", "student_revision", "teacher_layers", "pooling", "train_words", "max_tokens", "batch"}
-    knobs = experiment.settings.reaugkd.model_dump(mode="json", include=common | {*names, "warmup"})
+    names = (*names, "teacher_layers", "pooling", "train_words", "max_tokens", "batch", "warmup")
     task = fingerprint([experiment.task.labels, experiment.task.splits])
-    return {"task": task} | model_hashes(experiment.settings) | knobs
+    return {"task": task} | describe_models(experiment.settings.reaugkd, *names)
 
 
 def train_teacher(experiment: Experiment) -> Path:
@@ -136,10 +135,9 @@ def train_teacher(experiment: Experiment) -> Path:
 def build_memory(experiment: Experiment, teacher: Path) -> Memory:
     """The knowledge base of the training split: projected embeddings, soft labels, HNSW graph."""
     seed, knobs, dim = experiment.settings.seeds[0], experiment.settings.reaugkd, experiment.dim
-    weights = identify(str(teacher))
-    spec = {"teacher": teacher.name, "dim": dim, "seed": seed, "tau": knobs.tau}
-    spec |= {"weights": weights}  # a teacher trained again has the same name
-    spec |= knobs.model_dump(include={"projection_steps", "projection_batch", "projection_lr"})
+    weights = identify(str(teacher))  # a teacher trained again has the same name
+    spec = {"teacher": teacher.name, "weights": weights, "dim": dim, "seed": seed}
+    spec |= knobs.model_dump(include={"tau", "projection_steps", "projection_batch", "projection_lr"})
     work = (experiment.task, knobs, teacher, dim, seed)
     folder = make_all(experiment.store, BASE, {seed: (spec, work)})[seed]
     return Memory(folder, *load_knowledge_base(folder, weights, dim))
@@ -167,13 +165,6 @@ def gather(
     distilled.mixing["reaugkd"] = choose(distilled, memory.base)
     distilled.mixing["neighbours"] = choose(distilled, memory.base, betas=(0.0,))
     return distilled
-
-
-def distill(experiment: Experiment) -> Distilled:
-    """The whole way: teacher, memory, students, and what they say."""
-    teacher = train_teacher(experiment)
-    memory = build_memory(experiment, teacher)
-    return gather(experiment, teacher, memory, distill_students(experiment, teacher, memory))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -32,9 +32,6 @@ class KnowledgeBaseError(DataError):
     """A knowledge base is missing, or does not fit the teacher, the student or the number of neighbours."""
 
 
-# Outputs of a classifier
-
-
 class Outputs(NamedTuple):
     """A classifier's outputs for a split: embeddings (N, d), not normalised, and logits (N, C)."""
 
@@ -53,7 +50,7 @@ class Outputs(NamedTuple):
 
 
 def write_outputs(folder: Path, outputs: Mapping[str, Outputs]) -> None:
-    """Write outputs by split into a folder."""
+    """Write a classifier's outputs by split."""
     arrays = {f"{split}.{name}": array for split, o in outputs.items() for name, array in o._asdict().items()}
     save_file(arrays, folder / OUTPUTS)
 
@@ -78,19 +75,14 @@ class KnowledgeBase:
     def search(self, queries: Array, k: int, candidates: int | None = None) -> tuple[Array, NDArray[np.int64]]:
         """Similarities and numbers of the `k` nearest entries, (Q, k) each, nearest first, for embeddings (Q, d).
 
-        `candidates` is the number of entries that a graph's search keeps (HNSW's ef); exact search ignores it. Raises
-        KnowledgeBaseError.
+        A graph's search keeps so many `candidates` (HNSW's ef); exact search ignores it. Raises KnowledgeBaseError.
         """
-        entries, dim = self.index.ntotal, self.index.d
+        entries = self.index.ntotal
         if k > entries:
             raise KnowledgeBaseError(
                 f"k = {k} neighbours cannot be found among {entries} entries: lower k (reaugkd.ks)"
             )
-        if queries.shape[1] != dim:
-            raise KnowledgeBaseError(
-                f"the knowledge base holds embeddings of size {dim}, the student's have size {queries.shape[1]}: "
-                "build it for this student"
-            )
+        check_size(self.index.d, queries.shape[1], "the knowledge base")
         if isinstance(self.index, faiss.IndexHNSW):
             self.index.hnsw.efSearch = max(candidates, k) if candidates else max(EF_SEARCH, 2 * k)
         return self.index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
@@ -104,6 +96,14 @@ class KnowledgeBase:
     def bytes(self) -> int:
         """Size of the index as FAISS writes it, and of the soft labels."""
         return len(faiss.serialize_index(self.index)) + self.soft_labels.nbytes
+
+
+def check_size(held: int, asked: int, place: str) -> None:
+    """Raise KnowledgeBaseError if embeddings of two sizes should be compared."""
+    if held != asked:
+        raise KnowledgeBaseError(
+            f"{place} holds embeddings of size {held}, the student's have size {asked}: build it for this student"
+        )
 
 
 @one_thread()
@@ -171,11 +171,7 @@ def load_knowledge_base(folder: Path, teacher: str, dim: int) -> tuple[Knowledge
             f"the knowledge base in {folder.name} was built by a teacher with the weights {facts['teacher']}, not "
             f"{teacher}: build it again with this teacher"
         )
-    if facts["dim"] != dim:
-        raise KnowledgeBaseError(
-            f"the knowledge base in {folder.name} holds embeddings of size {facts['dim']}, the student's have size "
-            f"{dim}: build it for this student"
-        )
+    check_size(facts["dim"], dim, f"the knowledge base in {folder.name}")
     arrays = load_file(folder / "entries.safetensors")
     return KnowledgeBase(faiss.read_index(str(folder / "index.faiss")), arrays["soft_labels"]), arrays["keys"]
 
@@ -184,23 +180,19 @@ def load_knowledge_base(folder: Path, teacher: str, dim: int) -> tuple[Knowledge
 
 
 class Mixing(NamedTuple):
-    """The number of neighbours `k`, the temperature `tau` of their weights, the share `beta` of the student's own
-    prediction, and the candidates of a graph's search (None: the default).
-    """
+    """How a prediction is made of the student's own and its neighbours'."""
 
-    k: int
-    tau: float
-    beta: float
-    candidates: int | None = None
+    k: int  # neighbours
+    tau: float  # temperature of their weights
+    beta: float  # share of the student's own prediction
+    candidates: int | None = None  # of a graph's search; None: the default
 
 
 def neighbour_prediction(similarities: Array, soft_labels: Array, tau: float) -> Array:
     """`sum_j w_j y_j`, `w = softmax_j(s . z_j / tau)` (**reconstructed**): (Q, k), (Q, k, C) -> (Q, C)."""
     with np.errstate(over="ignore"):  # by the similarity of an entry that was not found
         scores = similarities / tau
-    weights = np.exp(scores - scores.max(1, keepdims=True))
-    weights /= weights.sum(1, keepdims=True)
-    return np.einsum("qk,qkc->qc", weights, soft_labels)
+    return np.einsum("qk,qkc->qc", softmax(scores, axis=1), soft_labels)
 
 
 def mix(own: Array, neighbours: Array, beta: float) -> Array:
@@ -210,13 +202,11 @@ def mix(own: Array, neighbours: Array, beta: float) -> Array:
 
 def predict(base: KnowledgeBase, students: Sequence[Outputs], mixing: Mixing) -> Array:
     """Mixed predictions on a split, (seeds, N, C), of students that differ in their seed."""
-    found = [base.look_up(s.unit, mixing.k, mixing.candidates) for s in students]
-    return np.stack(
-        [
-            mix(s.probabilities, neighbour_prediction(*f, mixing.tau), mixing.beta)
-            for s, f in zip(students, found, strict=True)
-        ]
-    )
+    predictions = []
+    for student in students:
+        found = base.look_up(student.unit, mixing.k, mixing.candidates)
+        predictions.append(mix(student.probabilities, neighbour_prediction(*found, mixing.tau), mixing.beta))
+    return np.stack(predictions)
 
 
 def choose_mixing(

@@ -97,9 +97,6 @@ def open_task(settings: RunSettings) -> Task:
     return split_task(name, train, test, knobs.train, knobs.dev)
 
 
-# GLUE
-
-
 def read_official_glue(name: str, data_dir: str | Path) -> tuple[list[RawExample], list[RawExample]]:
     """The examples of `data_dir/glue/<TASK>/train.tsv` and of `dev.tsv`; the folder `glue/` may be left out."""
     columns = COLUMNS[name]
@@ -133,7 +130,6 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[RawExample]:
                 "'source label star sentence' with tabs between them before the first line of train.tsv and dev.tsv"
             )
         raise DataError(f"{path}, line 1: the header has no column {missing[0]!r}{hint}")
-    positions = [header.index(c) for c in columns]
     for number, line in enumerate(lines[1:], 2):
         if not line:
             continue
@@ -143,7 +139,7 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[RawExample]:
                 f"{path}, line {number}: {len(cells)} columns where the header has {len(header)}; "
                 "every line needs as many tabs as the header"
             )
-        *texts, label = (cells[position].strip() for position in positions)
+        *texts, label = (cells[header.index(c)].strip() for c in columns)
         if not label:
             raise DataError(f"{path}, line {number}: the label is empty; fill it in or remove the line")
         yield RawExample(texts[0], texts[1] if len(texts) > 1 else "", label, f"{path}, line {number}")
@@ -166,10 +162,7 @@ def read_parquet(path: Path, texts: Sequence[str]) -> list[RawExample]:
 
 
 def split_task(name: str, train: Sequence[RawExample], test: Sequence[RawExample], size: int | None, dev: int) -> Task:
-    """Shuffle the training examples, take `dev` of them (at most a tenth) as "dev" and the next `size` to train on.
-
-    Raises what `index_labels` raises.
-    """
+    """Shuffle the training examples: `dev` of them (at most a tenth) are "dev", the next `size` are trained on."""
     shuffled = random.Random(SPLIT_SEED).sample(train, len(train))
     dev = min(dev, len(shuffled) // 10)
     splits = {"train": shuffled[dev : None if size is None else dev + size], "dev": shuffled[:dev], "test": test}
@@ -179,23 +172,15 @@ def split_task(name: str, train: Sequence[RawExample], test: Sequence[RawExample
 def index_labels(name: str, splits: Mapping[str, Sequence[RawExample]], remedy: str) -> Task:
     """The task whose labels are those of training, in alphabetical order.
 
-    Raises DataError for fewer than two labels, or for a label that is never seen in training: `remedy` then says what
-    to do.
+    Raises DataError for fewer than two labels, or, with the `remedy`, for a label that is never seen in training.
     """
-    labels = tuple(sorted({example.label for example in splits["train"]}))
+    labels = sorted({e.label for e in splits["train"]})
     if len(labels) < 2:
         raise DataError(f"{name}: the training examples have {len(labels)} label(s); at least two are needed")
-    index = {label: i for i, label in enumerate(labels)}
-    indexed: dict[str, list[Example]] = {split: [] for split in splits}
-    for split, examples in splits.items():
-        for text, pair, label, origin in examples:
-            if label not in index:
-                raise DataError(f"{origin}: the label {label!r} is never seen in training; {remedy}")
-            indexed[split].append(Example(text, pair, index[label]))
-    return Task(name, labels, indexed)
-
-
-# The closed world
+    for example in (e for examples in splits.values() for e in examples if e.label not in labels):
+        raise DataError(f"{example.origin}: the label {example.label!r} is never seen in training; {remedy}")
+    indexed = {s: [Example(e.text, e.pair, labels.index(e.label)) for e in splits[s]] for s in splits}
+    return Task(name, tuple(labels), indexed)
 
 
 def world_task(settings: WorldSettings, train: int, dev: int) -> Task:
@@ -204,8 +189,7 @@ def world_task(settings: WorldSettings, train: int, dev: int) -> Task:
     A question names three signs and asks for one of five relations: a model must know the ailment of these signs, and
     its value. No passage is read: the knowledge is in weights or, with ReAugKD, in the memory.
     """
-    changes = {"two_hop": 1.0, "yes_no": 0.0, "train": train, "dev": dev}
-    world = build_world(settings.model_copy(update=changes))
+    world = build_world(settings.model_copy(update={"two_hop": 1.0, "yes_no": 0.0, "train": train, "dev": dev}))
     splits = {
         split: [RawExample(q.text, "", world.chains[q.id].value, f"question {q.id}") for q in questions]
         for split, questions in world.splits.items()

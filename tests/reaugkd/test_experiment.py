@@ -49,13 +49,14 @@ from kardlib.reaugkd.distillation import (
 )
 from kardlib.reaugkd.experiment import (
     Distilled,
+    Experiment,
     build_memory,
     confidence,
     correct,
     correct_with,
     distance,
-    distill,
     distill_students,
+    gather,
     open_reaugkd,
     open_settings,
     outputs,
@@ -384,6 +385,13 @@ def write_task(folder: Path) -> Path:
     for file, kept in (("train", lines), ("dev", lines[:25])):
         (folder / "RTE" / f"{file}.tsv").write_text("\n".join(kept) + "\n")
     return folder
+
+
+def distill(experiment: Experiment) -> Distilled:
+    """The steps of notebook 13."""
+    teacher = train_teacher(experiment)
+    memory = build_memory(experiment, teacher)
+    return gather(experiment, teacher, memory, distill_students(experiment, teacher, memory))
 
 
 @pytest.fixture(scope="module")
