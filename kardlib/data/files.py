@@ -34,6 +34,7 @@ from kardlib.errors import KardError
 
 LETTERS = "ABCDEFGHIJ"  # of the options, in their order
 SPLITS = ("train", "dev", "test")
+Gold = dict[str, frozenset[str]]  # question id -> ids of the passages that are annotated as its evidence
 DRAWN_SPLITS = ("train",) * 7 + ("dev", "test", "test")  # of your own texts, each as likely as the next
 
 
@@ -77,7 +78,7 @@ class PassageFile:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Splits of questions, the knowledge base, and the passages annotated as each question's evidence.
+    """Splits of questions, the knowledge base, and the gold passages.
 
     An id means one question in all splits: a split may repeat those of another one (StrategyQA's dev is its test).
     """
@@ -85,7 +86,7 @@ class Dataset:
     name: str
     splits: dict[str, list[Question]]  # by the names in `SPLITS`
     passages: list[Passage] | PassageFile
-    gold: dict[str, frozenset[str]]  # question id -> ids of its gold passages
+    gold: Gold
 
 
 # KARD's release
@@ -152,30 +153,27 @@ def _to_passage(record: "Record", taken: Mapping[str, Any]) -> Passage:
     return Passage(id, text)
 
 
-def read_gold(path: str | Path) -> dict[str, frozenset[str]]:
-    """Question id -> ids of its gold passages, from the fields `question_id, passage_ids`. Raises DataError.
+def read_gold(path: str | Path) -> Gold:
+    """From the fields `question_id, passage_ids`. Raises DataError.
 
     Two lines of the same question (StrategyQA has two such pairs) are two annotations: their passages are united.
     """
-    gold: dict[str, frozenset[str]] = {}
+    gold: Gold = {}
     for record in _read_records(path):
         id = record.text("question_id")
         gold[id] = gold.get(id, frozenset()) | frozenset(record.texts("passage_ids"))
     return gold
 
 
-def _read_known_gold(
-    path: Path, questions: Collection[str], passages: Iterable[Passage] | None
-) -> dict[str, frozenset[str]]:
+def _read_known_gold(path: Path, questions: Collection[str], passages: Iterable[Passage] | None) -> Gold:
     """`read_gold`, empty without a file. Raises DataError for a question or a passage that does not exist."""
     gold = read_gold(path) if path.exists() else {}
     if unknown := gold.keys() - questions:
         raise DataError(f"{path}: there is no question {min(unknown)!r}; remove its gold passages")
     named = set().union(*gold.values())
     if named and passages is not None and (unknown := named.difference(p.id for p in passages)):
-        raise DataError(
-            f"{path}: there is no passage {min(unknown)!r}; add it to {path.name.replace('gold', 'passages')}"
-        )
+        kb = path.name.replace("gold", "passages")
+        raise DataError(f"{path}: there is no passage {min(unknown)!r}; add it to {kb}")
     return gold
 
 
