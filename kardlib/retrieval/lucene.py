@@ -100,7 +100,7 @@ def _read_properties(java: str) -> tuple[str, int]:
 
 
 class Lucene:
-    """A Lucene process that runs within a `with` block. Every method raises KnowledgeError."""
+    """A Lucene process in a `with` block, with `k1`, `b` and `threads` of `settings`. Methods raise KnowledgeError."""
 
     def __init__(self, settings: KnowledgeSettings) -> None:
         self.settings = settings
