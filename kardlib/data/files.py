@@ -25,7 +25,7 @@ import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,8 @@ from kardlib.errors import KardError
 
 LETTERS = "ABCDEFGHIJ"  # of the options, in their order
 SPLITS = ("train", "dev", "test")
+Gold = dict[str, frozenset[str]]  # question id -> ids of the passages that are annotated as its evidence
+DRAWN_SPLITS = ("train",) * 7 + ("dev", "test", "test")  # of your own texts, each as likely as the next
 
 
 class DataError(KardError, ValueError):
@@ -66,10 +68,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class PassageFile:
-    """Passages that stay on disk: each iteration reads the file again, and memory holds one passage at a time.
-
-    Unlike `read_passages` it does not find an id that comes twice: the index does, when it is built.
-    """
+    """Passages that stay on disk, read anew by each iteration. An id that comes twice is found by the index alone."""
 
     path: Path
 
@@ -79,16 +78,15 @@ class PassageFile:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Splits of questions, the knowledge base, and each question's gold passages: those annotated as its evidence.
+    """Splits of questions, the knowledge base, and the gold passages.
 
-    An id means one question in all splits: a split may repeat the questions of another one (StrategyQA's dev is its
-    test), and their gold passages hold for both.
+    An id means one question in all splits: a split may repeat those of another one (StrategyQA's dev is its test).
     """
 
     name: str
     splits: dict[str, list[Question]]  # by the names in `SPLITS`
     passages: list[Passage] | PassageFile
-    gold: dict[str, frozenset[str]]  # question id -> ids of its gold passages
+    gold: Gold
 
 
 # KARD's release
@@ -98,8 +96,7 @@ def read_kard(data_dir: str | Path, name: str) -> Dataset:
     """A dataset of KARD's release, e.g. "obqa".
 
     Only test.json is required (MedQA comes without train.json): a split, passages or gold without a file are empty.
-    Raises DataError for a name without test.json, an id that means different questions in two splits, and gold for a
-    question or of a passage that does not exist.
+    Raises DataError, also for an id that means different questions in two splits.
     """
     folder, kb = Path(data_dir, "kard", name), Path(data_dir, "kb", name)
     known = sorted(path.parent.name for path in Path(data_dir, "kard").glob("*/test.json"))
@@ -109,30 +106,22 @@ def read_kard(data_dir: str | Path, name: str) -> Dataset:
     files = {split: folder / f"{split}.json" for split in SPLITS}
     splits = {split: read_questions(file) if file.exists() else [] for split, file in files.items()}
     by_id: dict[str, Question] = {}
-    for question in (q for questions in splits.values() for q in questions):
+    for question in chain.from_iterable(splits.values()):
         if by_id.setdefault(question.id, question) != question:
             raise DataError(f"{folder}: two splits have different questions with the id {question.id!r}; rename one")
     passages = read_passages(kb / "passages.jsonl.gz") if (kb / "passages.jsonl.gz").exists() else []
-    gold = read_gold(kb / "gold.jsonl.gz") if (kb / "gold.jsonl.gz").exists() else {}
-    if unknown := set(gold) - set(by_id):
-        raise DataError(f"{kb / 'gold.jsonl.gz'}: no split has the question {min(unknown)!r}; remove its gold passages")
-    if unknown := set().union(*gold.values()) - {p.id for p in passages}:
-        raise DataError(f"{kb / 'gold.jsonl.gz'}: there is no passage {min(unknown)!r}; add it to passages.jsonl.gz")
-    return Dataset(name, splits, passages, gold)
+    return Dataset(name, splits, passages, _read_known_gold(kb / "gold.jsonl.gz", by_id, passages))
 
 
 def read_questions(path: str | Path) -> list[Question]:
     """Questions from the fields `id, sent1, sent2, ending0.., label`.
 
-    `label` counts from 0; empty endings are no options; `sent2`, if there is one, continues `sent1`.
-    Raises DataError for a malformed record, fewer than two options, a label without an option, an id that comes twice.
+    `label` counts from 0; empty endings are no options; `sent2`, if there is one, continues `sent1`. Raises DataError.
     """
     questions: dict[str, Question] = {}
     for record in _read_records(path):
-        endings = map("ending{}".format, count())
-        options = record.options(
-            [record.text(name) for name in takewhile(record.fields.__contains__, endings)], "ending0, ..."
-        )
+        endings = takewhile(record.fields.__contains__, map("ending{}".format, count()))
+        options = record.options([record.text(name) for name in endings], "ending0, ...")
         label = record.whole_number("label")
         if label >= len(options):
             raise record.error(f"label {label} names none of the {len(options)} options", "count the options from 0")
@@ -164,24 +153,32 @@ def _to_passage(record: "Record", taken: Mapping[str, Any]) -> Passage:
     return Passage(id, text)
 
 
-def read_gold(path: str | Path) -> dict[str, frozenset[str]]:
-    """Question id -> ids of its gold passages, from the fields `question_id, passage_ids`. Raises DataError.
+def read_gold(path: str | Path) -> Gold:
+    """From the fields `question_id, passage_ids`. Raises DataError.
 
-    The field `split` is not read, because an id means one question in all splits of a dataset. Two lines of the same
-    question (StrategyQA has two such pairs) are two annotations: their passages are united.
+    Two lines of the same question (StrategyQA has two such pairs) are two annotations: their passages are united.
     """
-    gold: dict[str, frozenset[str]] = {}
+    gold: Gold = {}
     for record in _read_records(path):
         id = record.text("question_id")
         gold[id] = gold.get(id, frozenset()) | frozenset(record.texts("passage_ids"))
     return gold
 
 
-def read_recorded_rationales(path: str | Path) -> dict[int, list[str]]:
-    """Number of a question in train.json (from 0) -> its rationales, unfiltered, from the fields `idx, rationales`.
+def _read_known_gold(path: Path, questions: Collection[str], passages: Iterable[Passage] | None) -> Gold:
+    """`read_gold`, empty without a file. Raises DataError for a question or a passage that does not exist."""
+    gold = read_gold(path) if path.exists() else {}
+    if unknown := gold.keys() - questions:
+        raise DataError(f"{path}: there is no question {min(unknown)!r}; remove its gold passages")
+    named = set().union(*gold.values())
+    if named and passages is not None and (unknown := named.difference(p.id for p in passages)):
+        kb = path.name.replace("gold", "passages")
+        raise DataError(f"{path}: there is no passage {min(unknown)!r}; add it to {kb}")
+    return gold
 
-    Raises DataError.
-    """
+
+def read_recorded_rationales(path: str | Path) -> dict[int, list[str]]:
+    """Number of a question in train.json (from 0) -> its rationales, from `idx, rationales`. Raises DataError."""
     recorded: dict[int, list[str]] = {}
     for record in _read_records(path):
         index = record.whole_number("idx")
@@ -198,7 +195,7 @@ def read_own(data_dir: str | Path) -> Dataset:
     """The dataset "own", from the files that this module's docstring names.
 
     Passages stay on disk; without passages.jsonl there are none, and `knowledge.index` must name an index.
-    Raises DataError, also if no question is in the training split or none in the test split.
+    Raises DataError, also for a training or test split without questions.
     """
     folder = Path(data_dir)
     file = _find_file(folder, "questions.jsonl", "questions.csv")
@@ -209,20 +206,13 @@ def read_own(data_dir: str | Path) -> Dataset:
         if not splits[split]:
             raise DataError(f"{file}: no question is in the split {split!r}; add questions or set the field split")
     kb = _find_file(folder, "passages.jsonl", "passages.jsonl.gz")
-    gold = read_gold(folder / "gold.jsonl") if (folder / "gold.jsonl").exists() else {}
-    if unknown := set(gold) - {q.id for questions in splits.values() for q in questions}:
-        raise DataError(f"{folder / 'gold.jsonl'}: there is no question {min(unknown)!r}; remove its gold passages")
-    if kb and gold:
-        missing = set().union(*gold.values())
-        for passage in PassageFile(kb):
-            missing.discard(passage.id)
-        if missing:
-            raise DataError(f"{folder / 'gold.jsonl'}: there is no passage {min(missing)!r}; add it to {kb.name}")
-    return Dataset("own", splits, PassageFile(kb) if kb else [], gold)
+    passages = PassageFile(kb) if kb else None
+    ids = {q.id for questions in splits.values() for q in questions}
+    return Dataset("own", splits, passages or [], _read_known_gold(folder / "gold.jsonl", ids, passages))
 
 
 def _find_file(folder: Path, *names: str) -> Path | None:
-    """The one file of these names that exists, None if none does. Raises DataError if several do."""
+    """The one file of these names that exists, if any. Raises DataError if several do."""
     found = [folder / name for name in names if (folder / name).exists()]
     if len(found) > 1:
         raise DataError(f"{folder} has both {' and '.join(names)}: remove the one that you do not mean")
@@ -241,39 +231,29 @@ def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
         id, text = record.new_id(taken), record.text("question")
         if not text.strip():
             raise record.error("the question has no text", "fill in question")
-        given = record.texts("options") if "options" in record.fields else [
-            record.text(letter, "") for letter in takewhile(record.fields.__contains__, LETTERS)
-        ]  # fmt: skip
-        options = record.options(given, "options" if "options" in record.fields else "the columns A, B, ...")
-        letters, answer = LETTERS[: len(options)], record.text("answer").strip().upper()
-        if len(answer) != 1 or answer not in letters:
-            raise record.error(
-                f"the answer {_shorten(record.text('answer'))} is none of {', '.join(letters)}", "write a letter"
-            )
-        question = Question(id, text, options, letters.index(answer))
+        if "options" in record.fields:
+            options = record.options(record.texts("options"), "options")
+        else:
+            columns = takewhile(record.fields.__contains__, LETTERS)
+            options = record.options([record.text(name, "") for name in columns], "the columns A, B, ...")
+        letters, answer = LETTERS[: len(options)], record.text("answer")
+        if answer.strip().upper() not in set(letters):
+            raise record.error(f"the answer {_shorten(answer)} is none of {', '.join(letters)}", "write a letter")
         split = record.text("split", "").strip()
         if split not in ("", *SPLITS):
             raise record.error(f"the split {_shorten(split)} is none of {', '.join(SPLITS)}", "write one of them")
         if bool(split) != bool(next(iter(taken.values()), split)):
             raise record.error("not all questions name a split", "fill in split in every row or in none")
         taken[id] = split
-        splits[split or _draw_split(question)].append(question)
+        drawn = DRAWN_SPLITS[int(hashlib.sha256(text.encode()).hexdigest(), 16) % len(DRAWN_SPLITS)]
+        splits[split or drawn].append(Question(id, text, options, letters.index(answer.strip().upper())))
     if not taken:
         raise DataError(f"{path}: the file holds no questions; put one on each line")
     return splits
 
 
-def _draw_split(question: Question) -> str:
-    """Seven of ten texts are for training, one for development, two for the test."""
-    drawn = int(hashlib.sha256(question.text.encode()).hexdigest(), 16) % 10
-    return "train" if drawn < 7 else "dev" if drawn < 8 else "test"
-
-
 def read_own_rationales(path: str | Path, questions: Collection[str]) -> dict[str, list[str]]:
-    """Question id -> its recorded rationales, from the fields `question_id, rationales`.
-
-    `questions` are the ids that exist. Raises DataError for another id, or one that comes twice.
-    """
+    """Id of one of the `questions` -> its recorded rationales, from `question_id, rationales`. Raises DataError."""
     recorded: dict[str, list[str]] = {}
     for record in _read_records(path):
         id = record.text("question_id")
@@ -287,18 +267,18 @@ def read_own_rationales(path: str | Path, questions: Collection[str]) -> dict[st
 
 def write_own(data_dir: str | Path, data: Dataset, rationales: Mapping[str, Sequence[str]]) -> None:
     """Write a dataset and its rationales (by question id) in the layout that `read_own` reads."""
-    files: dict[str, Iterable[dict[str, Any]]] = {
-        "questions": (
-            {"id": q.id, "question": q.text, "options": q.options, "answer": LETTERS[q.answer], "split": split}
-            for split, questions in data.splits.items()
-            for q in questions
-        ),
-        "gold": ({"question_id": id, "passage_ids": sorted(gold)} for id, gold in data.gold.items()),
-        "rationales": ({"question_id": id, "rationales": texts} for id, texts in rationales.items()),
-    }
-    write_passages(Path(data_dir, "passages.jsonl"), data.passages)
-    for name, records in files.items():
-        _write_records(Path(data_dir, f"{name}.jsonl"), records)
+    folder = Path(data_dir)
+    questions = (
+        {"id": q.id, "question": q.text, "options": q.options, "answer": LETTERS[q.answer], "split": split}
+        for split, questions in data.splits.items()
+        for q in questions
+    )
+    gold = ({"question_id": id, "passage_ids": sorted(passages)} for id, passages in data.gold.items())
+    recorded = ({"question_id": id, "rationales": texts} for id, texts in rationales.items())
+    write_passages(folder / "passages.jsonl", data.passages)
+    _write_records(folder / "questions.jsonl", questions)
+    _write_records(folder / "gold.jsonl", gold)
+    _write_records(folder / "rationales.jsonl", recorded)
 
 
 def write_passages(path: Path, passages: Iterable[Passage]) -> None:
@@ -315,17 +295,14 @@ def _write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 class Record(NamedTuple):
-    """One line or table row of a file, with its file and line number, which every error names.
-
-    All methods that read a field raise DataError.
-    """
+    """One line or table row of a file, whose place every error names. Methods that read a field raise DataError."""
 
     path: str | Path
     line: int
     fields: dict[str, Any]
 
     def error(self, problem: str, remedy: str) -> DataError:
-        """The error to raise: file, line, what is wrong, what to do."""
+        """The error to raise."""
         return DataError(f"{self.path}, line {self.line}: {problem}; {remedy}")
 
     def text(self, name: str, default: str | None = None) -> str:
@@ -387,15 +364,11 @@ def _read_records(path: str | Path) -> Iterator[Record]:
     try:
         with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
             for number, line in enumerate(file, 1):
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                if not text:
-                    continue
-                fields = json.loads(text)
-                if not isinstance(fields, dict):
-                    raise DataError(
-                        f'{path}, line {number}: {_shorten(fields)} is no record; write {{"name": value, ...}}'
-                    )
-                yield Record(path, number, fields)
+                if text := line.decode("utf-8-sig" if number == 1 else "utf-8").strip():
+                    record = Record(path, number, json.loads(text))
+                    if not isinstance(record.fields, dict):
+                        raise record.error(f"{_shorten(record.fields)} is no record", 'write {"name": value, ...}')
+                    yield record
     except FileNotFoundError:
         raise DataError(f"there is no file {path}; correct the path or put the file there") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -412,20 +385,19 @@ def _read_records(path: str | Path) -> Iterator[Record]:
 
 def _read_csv(path: str | Path) -> Iterator[Record]:
     """The rows of a CSV file with a header line, as comma-separated UTF-8; a cell may hold line breaks."""
-    table = None
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, strict=True)
             for fields in table:
+                record = Record(path, table.line_num, fields)
                 if None in fields or None in fields.values():  # DictReader's marks of too many and too few cells
-                    problem = "more" if None in fields else "fewer"
-                    raise DataError(f"{path}, line {table.line_num}: the row has {problem} cells than the header; "
-                                    "put texts with commas into quotation marks")  # fmt: skip
-                yield Record(path, table.line_num, dict(fields))
+                    problem = f"the row has {'more' if None in fields else 'fewer'} cells than the header"
+                    raise record.error(problem, "put texts with commas into quotation marks")
+                yield record
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); correct the path or its permissions") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: the text is not UTF-8; save the table as CSV in UTF-8") from None
     except csv.Error as error:
-        line = table.line_num + 1 if table else 1  # the first line of the malformed row
+        line = table.line_num + 1  # the first one of the malformed row
         raise DataError(f"{path}, line {line}: the row is not CSV ({error}); correct its quotation marks") from None

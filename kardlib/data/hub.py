@@ -27,14 +27,11 @@ def read_openbookqa(path: Path) -> list[Question]:
     """Questions from the columns `id, question_stem, choices (text, label), answerKey`. Raises DataError."""
     questions = []
     for record in _read_parquet(path, ["id", "question_stem", "choices", "answerKey"]):
-        choices = {name: list(values) for name, values in record.fields["choices"].items()}
-        options = record.options([str(text) for text in choices["text"]], "choices")
-        if record.text("answerKey") not in choices["label"]:
-            raise record.error(
-                f"the answer {record.text('answerKey')!r} is none of the choices", "fetch the file again"
-            )
-        answer = choices["label"].index(record.text("answerKey"))
-        questions.append(Question(record.text("id"), record.text("question_stem"), options, answer))
+        choices, right = record.fields["choices"], record.text("answerKey")
+        options, letters = record.options([str(text) for text in choices["text"]], "choices"), list(choices["label"])
+        if right not in letters:
+            raise record.error(f"the answer {right!r} is none of the choices", "fetch the file again")
+        questions.append(Question(record.text("id"), record.text("question_stem"), options, letters.index(right)))
     return questions
 
 
@@ -73,10 +70,9 @@ def read_hub(name: str) -> Dataset:
 
 
 def fetch(repository: str, revision: str, file: str, instead: str) -> Path:
-    """A file of a dataset at the pinned revision, downloaded if it is not in the Hub's cache.
+    """A file of a dataset, downloaded if it is not in the Hub's cache; `instead` is what a folder would hold.
 
-    `instead` tells, in the error, what the user's own folder would hold. Raises DataError if it cannot be fetched, and
-    StoreError if the cache's disk is full.
+    Raises DataError if it cannot be fetched, and StoreError if the cache's disk is full.
     """
     from huggingface_hub import constants, hf_hub_download  # imported late: it takes half a second
 
@@ -85,10 +81,10 @@ def fetch(repository: str, revision: str, file: str, instead: str) -> Path:
     except Exception as error:  # also the HTTP library's own errors, whose classes change with the Hub client's version
         if is_full(error):
             raise full_error(Path(constants.HF_HUB_CACHE)) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{file} of {repository} could not be fetched from the Hugging Face Hub "
-            f"({(str(error).strip() or type(error).__name__).splitlines()[0]}): check the network, or set data_dir to "
-            f"the folder that holds {instead}"
+            f"{file} of {repository} could not be fetched from the Hugging Face Hub ({reason}): check the network, or "
+            f"set data_dir to the folder that holds {instead}"
         ) from None
 
 

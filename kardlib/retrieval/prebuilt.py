@@ -1,13 +1,10 @@
 """Lucene indexes that exist already: a folder of yours, or one of pyserini's by its name, e.g. "enwiki-paragraphs".
 
-Names, addresses, sizes and checksums are pyserini's (`pyserini.prebuilt_index_info`), and so is the cache, so that what
-was fetched there before is found. The download is not: pyserini's prints why it failed and returns None, starts an
-archive of 17.7 GB anew after every broken connection, deletes one that you put there, and does not ask how full the
-disk is. huggingface_hub's `http_get` would go on after a break, but is no public function, refuses 50 GB and more, and
-shows nothing in a batch run.
+Names, addresses, sizes, checksums and the cache are pyserini's. The download is not: pyserini's prints why it failed
+and returns None, starts an archive of 17.7 GB anew after every broken connection, deletes one that you put there, and
+does not ask how full the disk is. huggingface_hub's `http_get` is no public function and refuses 50 GB and more.
 """
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -26,10 +23,7 @@ TIMEOUT = 60  # seconds to wait for the next bytes
 
 
 def find_index(index: str) -> Path:
-    """The folder of the index that `knowledge.index` names. Raises KnowledgeError.
-
-    A prebuilt index is fetched if it is not in the cache.
-    """
+    """The folder of the index that `knowledge.index` names; a prebuilt one is fetched. Raises KnowledgeError."""
     folder = Path(index).expanduser()
     if _is_index(folder):
         return folder
@@ -61,8 +55,7 @@ def cache_folder() -> Path:
 def fetch_index(entry: Prebuilt) -> Path:
     """Download and unpack a prebuilt index, unless it is in the cache. Raises KnowledgeError.
 
-    Its sizes are printed, and compared with the free disk, first. A broken download goes on where it stopped, and an
-    archive that the user put into the cache is not downloaded.
+    A broken download goes on where it stopped, and an archive that the user put into the cache is not downloaded.
     """
     root = cache_folder()
     folder = root / f"{entry.filename.removesuffix('.tar.gz')}.{entry.md5}"
@@ -129,14 +122,13 @@ def append_rest(url: str, file: Path, size: int) -> None:
 
 def check_archive(entry: Prebuilt, archive: Path) -> None:
     """Delete the archive and raise KnowledgeError if its size or MD5 is not the one that pyserini states."""
-    size = archive.stat().st_size
     with archive.open("rb") as file:
-        right = size == entry.bytes and hashlib.file_digest(file, "md5").hexdigest() == entry.md5
-    if not right:
+        found = archive.stat().st_size, hashlib.file_digest(file, "md5").hexdigest()
+    if found != (entry.bytes, entry.md5):
         archive.unlink()
         raise KnowledgeError(
-            f"the archive of the index {entry.name} is damaged ({size} bytes, {entry.bytes} were expected, or another "
-            "MD5) and was deleted: try again"
+            f"the archive of the index {entry.name} is damaged ({found[0]} bytes, {entry.bytes} were expected, or "
+            "another MD5) and was deleted: try again"
         )
 
 
@@ -152,8 +144,7 @@ def unpack(archive: Path, folder: Path) -> None:
         if not found:
             archive.unlink()
             raise KnowledgeError(f"{archive.name} holds no Lucene index and was deleted: report this to pyserini")
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         found[0].rename(folder)
 
 

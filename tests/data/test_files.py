@@ -163,7 +163,7 @@ def test_gold_must_be_about_what_exists(tmp_path):
     passages, gold = [{"id": "p", "contents": "One."}], [{"question_id": "q1", "passage_ids": ["p9"]}]
     with pytest.raises(DataError, match="there is no passage 'p9'; add it to passages"):
         read_kard(release(tmp_path, test=[ROW], passages=passages, gold=gold), "toy")
-    with pytest.raises(DataError, match="no split has the question 'q9'; remove its gold passages"):
+    with pytest.raises(DataError, match="there is no question 'q9'; remove its gold passages"):
         read_kard(release(tmp_path, gold=[{"question_id": "q9", "passage_ids": []}]), "toy")
 
 

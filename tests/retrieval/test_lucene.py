@@ -173,7 +173,8 @@ def test_an_index_of_another_corpus_is_refused(lucene, index, tmp_path):
 OLD_INDEX = """
 import sys
 from kardlib.retrieval.lucene import _Anserini, _java_class
-anserini = _Anserini(0.9, 0.4, 1)
+anserini = _Anserini()
+anserini.start(0.9, 0.4, 1)
 L = lambda name: _java_class("org.apache.lucene." + name)
 directory = L("store.FSDirectory").open(_java_class("java.io.File")(sys.argv[1]).toPath())
 writer = L("index.IndexWriter")(directory, L("index.IndexWriterConfig")(anserini.analyzer))
