@@ -18,6 +18,10 @@ ROOMS = [
     "kard",
     "reaugkd",
     "report",
+    "jobs",
+    "work",
+    "bundle",
+    "unbundle",
     "reproduce",
     "__main__",
 ]

@@ -31,8 +31,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 import kardlib
 from kardlib.artifacts.device import describe_device
 from kardlib.errors import KardError, TooLargeError
@@ -90,12 +88,14 @@ class Store:
         spec: Mapping[str, Any],
         build: Callable[[Path], None],
         slot: contextlib.AbstractContextManager[Any] | None = None,
+        made: Mapping[str, Any] | None = None,
     ) -> Path:
         """The folder of the artifact that `kind` and `spec` (plain JSON values) name, built first if it is missing.
 
         `build(folder)` writes into a folder that outlives a kill, so that it finds there what it left: it must go on
         from that and end with the same files. `folder/"checkpoints"` is deleted before the artifact is published.
-        It runs within `slot`, whose waiting is not counted in the manifest's seconds.
+        It runs within `slot`, whose waiting is not counted in the manifest's seconds. `made` replaces what the manifest
+        says of seconds and provenance, where another machine made what `build` copies.
         Of two processes that ask for the same artifact one builds it and the other waits. Raises StoreError, and
         TooLargeError where the GPU's memory does not suffice.
         """
@@ -107,7 +107,7 @@ class Store:
                 if damage and not self._fetch(folder):
                     if folder.exists():
                         print(f"artifact {name} is built again: {damage}", flush=True)
-                    self._build(folder, kind, spec, build, slot or contextlib.nullcontext())
+                    self._build(folder, kind, spec, build, slot or contextlib.nullcontext(), made or {})
         self._upload(folder)
         if used := os.environ.get("KARD_USED"):  # a file that `kard reproduce` reads once the notebook has ended
             with open(used, "a", encoding="utf-8") as file:
@@ -121,6 +121,7 @@ class Store:
         spec: Mapping[str, Any],
         build: Callable[[Path], None],
         slot: contextlib.AbstractContextManager[Any],
+        made: Mapping[str, Any],
     ) -> None:
         partial = folder.with_name(f"{folder.name}.partial")
         if is_old(partial):
@@ -145,11 +146,27 @@ class Store:
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         for leftover in partial.rglob(f"{UNFINISHED}*"):  # of a killed atomic_write
             leftover.unlink()
-        manifest |= {"seconds": seconds, "provenance": provenance()}
+        manifest |= {"seconds": seconds, "provenance": provenance(), **made}
         write_json(partial / MANIFEST, manifest | {"files": describe_files(partial)})
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
         self._uploaded.discard(folder.name)
+
+    def take(
+        self, kind: Kind, spec: Mapping[str, Any], files: Mapping[str, Path | bytes], made: Mapping[str, Any]
+    ) -> Path:
+        """The artifact of these files by their names in it, copied or given as bytes: another machine made them.
+
+        It replaces a build that was begun here, never a finished one. Raises StoreError.
+        """
+
+        def build(folder: Path) -> None:
+            for begun in [path for path in folder.iterdir() if path.name != MANIFEST]:
+                shutil.rmtree(begun) if begun.is_dir() else begun.unlink()
+            for name, file in files.items():
+                (folder / name).write_bytes(file) if isinstance(file, bytes) else shutil.copyfile(file, folder / name)
+
+        return self.make(kind, spec, build, made=made)
 
     def has(self, kind: Kind, spec: Mapping[str, Any]) -> bool:
         """Whether `make` would return at once. Raises StoreError."""
@@ -311,6 +328,8 @@ def open_url(url: str) -> Iterator[tuple[Any, str]]:
 @contextlib.contextmanager
 def locked(root: Path, name: str) -> Iterator[None]:
     """Hold the artifact's lock; the system releases it when the process ends, however it ends. Raises StoreError."""
+    from filelock import FileLock, Timeout  # imported late: `kardlib.work` has no store, and goes without it
+
     try:
         (root / ".locks").mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / ".locks" / f"{name}.lock")
