@@ -1,4 +1,4 @@
-"""The command line `kard`: reproduce, plan, claims, doctor, join, pretrain-nano."""
+"""The command line `kard`: reproduce, plan, bundle, unbundle, claims, doctor, pretrain-nano."""
 
 import argparse
 import importlib.metadata
@@ -17,7 +17,8 @@ import kardlib
 from kardlib.artifacts.device import announce_device
 from kardlib.artifacts.store import REPOSITORY, Store, clear_if_full
 from kardlib.errors import KardError
-from kardlib.settings import GLUE_TASKS, NANO, SettingsError, preset
+from kardlib.models.catalogue import NANO
+from kardlib.settings import GLUE_TASKS, SettingsError, preset
 
 NEEDED_DISK = 5 * 10**9  # bytes of the embedded run, and of the artifacts of a few changed settings
 
@@ -62,6 +63,17 @@ def build_parser() -> argparse.ArgumentParser:
     add_settings(plan)
     plan.add_argument("--device", choices=["a100", "h100", "h200", "cpu"], help="default: a100 at the paper's scale")
     plan.add_argument("--json", action="store_true", help="print one object")
+
+    bundle = commands.add_parser("bundle", help="write what a grid trains as jobs for a machine without a network")
+    bundle.set_defaults(command=run_bundle)
+    bundle.add_argument("folder", type=Path, metavar="OUT", help="a new folder, or a bundle to add to")
+    bundle.add_argument("--only", required=True, metavar="04,05", help="the grids of these notebooks")
+    bundle.add_argument("--without-models", action="store_true", help="the models are on the other machine already")
+    add_settings(bundle)
+
+    unbundle = commands.add_parser("unbundle", help="check what was done with a bundle and put it into the store")
+    unbundle.set_defaults(command=run_unbundle)
+    unbundle.add_argument("folder", type=Path, metavar="OUT")
 
     claims = commands.add_parser("claims", help="print every claim of the papers with its verdict here")
     claims.set_defaults(command=run_claims)
@@ -123,6 +135,27 @@ def run_plan(options: argparse.Namespace) -> int:
     settings = preset(options.scale, options.dataset, options.data_dir)
     planned = plan(settings.override(dict(map(parse_setting, options.set))), options.device)
     print(json.dumps(planned, indent=2) if options.json else describe_plan(planned))
+    return 0
+
+
+def run_bundle(options: argparse.Namespace) -> int:
+    """Prepare, write the bundle and say what it holds."""
+    from kardlib.bundle import bundle, describe_bundle, grid_cells
+    from kardlib.kard.experiment import open_experiment
+
+    experiment = open_experiment(
+        options.scale, options.dataset, options.data_dir, dict(map(parse_setting, options.set))
+    )
+    cells = grid_cells(experiment, [number.strip().zfill(2) for number in options.only.split(",")])
+    print(describe_bundle(bundle(experiment, cells, options.folder, not options.without_models)))
+    return 0
+
+
+def run_unbundle(options: argparse.Namespace) -> int:
+    """Take the results and say how many."""
+    from kardlib.unbundle import unbundle
+
+    print(unbundle(options.folder, Store()))
     return 0
 
 

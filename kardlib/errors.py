@@ -1,4 +1,4 @@
-"""The base class of every error that a user can cause, and the one such error that any stage can meet."""
+"""The base class of every error that a user can cause, and those such errors that any stage can meet."""
 
 
 class KardError(Exception):
@@ -7,3 +7,7 @@ class KardError(Exception):
 
 class TooLargeError(KardError, RuntimeError):
     """The device's memory cannot hold a model; the sentence says what would fit, or what to lower."""
+
+
+class StoppedError(KardError, RuntimeError):
+    """Work was asked to stop; the same call goes on from its last checkpoint, or begins anew where there is none."""

@@ -6,7 +6,6 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -14,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from kardlib.errors import KardError
 
-NANO = Path(__file__).parent / "nano_models"  # the models that ship with the package
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")  # those that sort texts into classes
 
 G = TypeVar("G", bound="Group")

@@ -19,6 +19,10 @@ ROOMS = [
     "kard",
     "reaugkd",
     "report",
+    "jobs",
+    "work",
+    "bundle",
+    "unbundle",
     "reproduce",
     "__main__",
 ]

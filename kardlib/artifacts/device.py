@@ -46,6 +46,14 @@ def announce_device() -> None:
     print(f"device: {device.type} in {'bfloat16' if device.bf16 else 'float32'} ({device.reason})", flush=True)
 
 
+def prepare_torch(threads: int) -> None:
+    """Compute on so many threads of the CPU, and with oneDNN. Imports torch."""
+    import torch
+
+    torch.set_num_threads(threads)
+    multiply_with_onednn()
+
+
 @functools.cache
 def multiply_with_onednn() -> Any:
     """Let oneDNN, not MKL, multiply this process's float32 matrices on the CPU. Imports torch.

@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from kardlib.artifacts import launch
-from kardlib.artifacts.device import multiply_with_onednn
+from kardlib.artifacts.device import prepare_torch
 from kardlib.artifacts.store import Kind, Spec, Store, artifact_name
 from kardlib.errors import KardError
 from kardlib.settings import ComputeSettings
@@ -166,14 +166,6 @@ def begin_worker(threads: int) -> None:
     """What a worker process does first."""
     gc.freeze()  # what was imported stays: the Trainer's collections need not look at it
     prepare_torch(threads)
-
-
-def prepare_torch(threads: int) -> None:
-    """Compute on so many threads, and with oneDNN."""
-    import torch
-
-    torch.set_num_threads(threads)
-    multiply_with_onednn()
 
 
 def connect_ray(address: str, cores: int = 1) -> Any:

@@ -64,8 +64,6 @@ def train(kind: Kind, work: tuple[Any, ...], folder: Path, compute: ComputeSetti
     run_torchrun(folder, processes)
 
 
-
-
 def plan_processes(compute: ComputeSettings, batch: int, gpus: int) -> int:
     """How many processes are started where there are so many GPUs (0: they compute on CPUs). Raises LaunchError.
 

@@ -29,8 +29,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 import kardlib
 from kardlib.artifacts.device import describe_device
 from kardlib.errors import KardError, TooLargeError
@@ -86,12 +84,15 @@ class Store:
         self._uploaded: set[str] = set()  # names of artifacts that are known to be at the URL
         self._checked: dict[Path, tuple[int, int]] = {}  # file -> size and time of change when its hash was right
 
-    def make(self, kind: Kind, spec: Spec, build: Build, slot: Slot | None = None) -> Path:
+    def make(
+        self, kind: Kind, spec: Spec, build: Build, slot: Slot | None = None, made: Mapping[str, Any] | None = None
+    ) -> Path:
         """The folder of the artifact that `kind` and `spec` name, built first if it is missing.
 
         `build(folder)` writes into a folder that outlives a kill, so that it finds there what it left: it must go on
         from that and end with the same files. `folder/"checkpoints"` is deleted before the artifact is published.
-        It runs within `slot`, whose waiting is not counted in the manifest's seconds.
+        It runs within `slot`, whose waiting is not counted in the manifest's seconds. `made` replaces what the manifest
+        says of seconds and provenance, where another machine made what `build` copies.
         Of two processes that ask for the same artifact one builds it and the other waits. Raises StoreError, and
         TooLargeError where the GPU's memory does not suffice.
         """
@@ -103,14 +104,14 @@ class Store:
                 if damage and not self._fetch(folder):
                     if folder.exists():
                         print(f"artifact {name} is built again: {damage}", flush=True)
-                    self._build(folder, kind, spec, build, slot or contextlib.nullcontext())
+                    self._build(folder, kind, spec, build, slot or contextlib.nullcontext(), made or {})
         self._upload(folder)
         if used := os.environ.get("KARD_USED"):  # a file that `kard reproduce` reads once the notebook has ended
             with open(used, "a", encoding="utf-8") as file:
                 file.write(f"{name}\n")
         return folder
 
-    def _build(self, folder: Path, kind: Kind, spec: Spec, build: Build, slot: Slot) -> None:
+    def _build(self, folder: Path, kind: Kind, spec: Spec, build: Build, slot: Slot, made: Mapping[str, Any]) -> None:
         partial = folder.with_name(f"{folder.name}.partial")
         if is_old(read_manifest(partial)):
             shutil.rmtree(partial, ignore_errors=True)
@@ -134,7 +135,25 @@ class Store:
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         for leftover in partial.rglob(f"{UNFINISHED}*"):  # of a killed atomic_write
             leftover.unlink()
-        manifest |= {"seconds": seconds, "provenance": provenance()}
+        manifest |= {"seconds": seconds, "provenance": provenance(), **made}
+        manifest["files"] = describe_files(partial)
+        write_json(partial / MANIFEST, manifest)
+        try:
+            with slot:
+                start = time.monotonic()
+                build(partial)
+                seconds = round(time.monotonic() - start, 3)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
+                raise
+            raise TooLargeError(
+                f"the GPU's memory does not suffice to make {partial.stem}: "
+                f"{kind.lower and f'lower {kind.lower}, or '}take a smaller model or a larger GPU"
+            ) from None
+        shutil.rmtree(partial / "checkpoints", ignore_errors=True)
+        for leftover in partial.rglob(f"{UNFINISHED}*"):  # of a killed atomic_write
+            leftover.unlink()
+        manifest |= {"seconds": seconds, "provenance": provenance(), **made}
         paths = sorted(path for path in partial.rglob("*") if path.is_file() and path != partial / MANIFEST)
         manifest["files"] = {
             path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": hash_file(path)}
@@ -144,6 +163,20 @@ class Store:
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
         self._uploaded.discard(folder.name)
+
+    def take(self, kind: Kind, spec: Spec, files: Mapping[str, Path | bytes], made: Mapping[str, Any]) -> Path:
+        """The artifact of these files by their names in it, copied or given as bytes: another machine made them.
+
+        It replaces a build that was begun here, never a finished one. Raises StoreError.
+        """
+
+        def build(folder: Path) -> None:
+            for begun in [path for path in folder.iterdir() if path.name != MANIFEST]:
+                shutil.rmtree(begun) if begun.is_dir() else begun.unlink()
+            for name, file in files.items():
+                (folder / name).write_bytes(file) if isinstance(file, bytes) else shutil.copyfile(file, folder / name)
+
+        return self.make(kind, spec, build, made=made)
 
     def has(self, kind: Kind, spec: Spec) -> bool:
         """Whether `make` would return at once. Raises StoreError."""
@@ -299,6 +332,8 @@ def open_url(url: str) -> Iterator[tuple[Any, str]]:
 @contextlib.contextmanager
 def locked(root: Path, name: str) -> Iterator[None]:
     """Hold the artifact's lock; the system releases it when the process ends, however it ends. Raises StoreError."""
+    from filelock import FileLock, Timeout  # imported late: `kardlib.work` has no store, and goes without it
+
     try:
         (root / ".locks").mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / ".locks" / f"{name}.lock")
@@ -322,12 +357,16 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Path within the folder -> size in bytes and sha256, of every file but the manifest."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": hash_file(p)} for p in paths}
+
+
 def hash_file(path: Path) -> str:
     """The sha256 of its bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ worlds, and the facts are drawn from the world's seed: a model trained on other 
 nothing about it.
 """
 
+from __future__ import annotations
+
 import random
 import re
 from collections import defaultdict
@@ -14,10 +16,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations, product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kardlib.data.files import Dataset, Passage, Question
-from kardlib.settings import WorldSettings
+
+if TYPE_CHECKING:
+    from kardlib.settings import WorldSettings
 
 # Everyday word (in questions and case notes) -> technical word (in passages and rationales) of every sign.
 SIGNS = {

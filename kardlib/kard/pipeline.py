@@ -9,7 +9,7 @@ artifact, and `kard plan` counts by them. `answer` goes the whole way.
 
 import functools
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +47,7 @@ RAG = Kind("rag", 1, "kardlib.kard.rag:train_rag", "rag.batch or rag.passages")
 
 Asked = Mapping[Cell, Prepared]  # cells of a grid, each with its variant of the settings
 Example = tuple[str, str]  # source and target text
+MakeAll = Callable[..., dict[Any, Path]]  # `make_all`, or who has the missing artifacts made elsewhere (`bundle.py`)
 
 
 # What tells artifacts apart
@@ -202,17 +203,17 @@ def few_shots(prepared: Prepared, explain: bool, reads: bool) -> list[Example]:
 # Students
 
 
-def train_students(experiment: Experiment, asked: Asked) -> dict[Cell, Path]:
+def train_students(experiment: Experiment, asked: Asked, make: MakeAll = make_all) -> dict[Cell, Path]:
     """By cell the folder of its trained student, for methods that train one; cells of one key share it."""
     learners = {cell: p for cell, p in asked.items() if METHODS[cell.method].learns}
     together = {cell: p for cell, p in learners.items() if METHODS[cell.method].rag}
     alone = {cell: p for cell, p in learners.items() if cell not in together}
-    adapted = adapt_students(experiment, {cell: p for cell, p in alone.items() if METHODS[cell.method].adapted})
+    adapted = adapt_students(experiment, {cell: p for cell, p in alone.items() if METHODS[cell.method].adapted}, make)
     keys = {cell: student_key(p.experiment.settings, cell) for cell, p in alone.items()}
     first = {key: cell for cell, key in reversed(keys.items())}
     jobs = {key: student_job(alone[cell], cell, adapted.get(cell)) for key, cell in first.items()}
     here = any(needs_this_process(cell.student) for cell in alone)
-    trained = make_all(experiment.store, STUDENT, jobs, experiment.settings.compute, here)
+    trained = make(experiment.store, STUDENT, jobs, experiment.settings.compute, here)
     folders = {cell: trained[key] for cell, key in keys.items()}
     return folders | {cell: folder / "student" for cell, folder in train_rag(experiment, together).items()}
 
@@ -228,11 +229,11 @@ def student_job(prepared: Prepared, cell: Cell, start: Path | None = None) -> Jo
     return spec, (examples, settings, cell.seed)
 
 
-def adapt_students(experiment: Experiment, asked: Asked) -> dict[Cell, Path]:
+def adapt_students(experiment: Experiment, asked: Asked, make: MakeAll = make_all) -> dict[Cell, Path]:
     """By cell its student after training to restore masked spans of a corpus (DAPT). Raises DataError."""
     jobs = {cell: _adapted_job(p, cell) for cell, p in asked.items()}
     here = any(needs_this_process(cell.student) for cell in asked)
-    return make_all(experiment.store, ADAPTED, jobs, experiment.settings.compute, here)
+    return make(experiment.store, ADAPTED, jobs, experiment.settings.compute, here)
 
 
 def _adapted_job(prepared: Prepared, cell: Cell) -> Job:
@@ -298,12 +299,17 @@ class Predictions:
 
 def answer(experiment: Experiment, cells: Iterable[Cell], split: str = "test") -> dict[Cell, Predictions]:
     """Prepare, train and ask for the cells of a grid; what is in the store is not made again."""
-    cells = list(dict.fromkeys(cells))
-    variants = {knobs: prepare(experiment, knobs) for knobs in dict.fromkeys(cell.knobs for cell in cells)}
-    asked = {cell: variants[cell.knobs] for cell in cells}
+    asked = prepare_all(experiment, cells)
     students = train_students(experiment, asked)
     read = read_passages(Reading(experiment, split, asked, students))
     return predict(experiment, split, asked, students, read)
+
+
+def prepare_all(experiment: Experiment, cells: Iterable[Cell]) -> dict[Cell, Prepared]:
+    """By cell its variant of the settings, each prepared once."""
+    cells = list(dict.fromkeys(cells))
+    variants = {knobs: prepare(experiment, knobs) for knobs in dict.fromkeys(cell.knobs for cell in cells)}
+    return {cell: variants[cell.knobs] for cell in cells}
 
 
 def predict(
@@ -311,14 +317,22 @@ def predict(
     read: Mapping[Cell, Mapping[str, Sequence[str]]],
 ) -> dict[Cell, Predictions]:  # fmt: skip
     """By cell what its student answers after reading these passages (ids by question); cells of one key ask once."""
+    texts = write_texts(experiment, list_writings(split, asked, students, read))
+    keys = {cell: prediction_key(p.experiment.settings, cell) for cell, p in asked.items()}
+    return {cell: _parse(p, split, read[cell], texts[keys[cell]]) for cell, p in asked.items()}
+
+
+def list_writings(
+    split: str, asked: Asked, students: Mapping[Cell, Path], read: Mapping[Cell, Mapping[str, Sequence[str]]]
+) -> dict[PredictionKey, tuple[list[str], StudentSettings, int]]:
+    """By key the sources, the settings with the student's folder, and the seed of what is written."""
     keys = {cell: prediction_key(p.experiment.settings, cell) for cell, p in asked.items()}
     work = {}
     for key, cell in {key: cell for cell, key in reversed(keys.items())}.items():
         settings = student_settings(asked[cell].experiment.settings, cell)
         settings = settings.model_copy(update={"model": str(students.get(cell, cell.student))})
         work[key] = (source_texts(asked[cell], METHODS[cell.method], split, read[cell]), settings, cell.seed)
-    texts = write_texts(experiment, work)
-    return {cell: _parse(p, split, read[cell], texts[keys[cell]]) for cell, p in asked.items()}
+    return work
 
 
 def _parse(prepared: Prepared, split: str, read: Mapping[str, Sequence[str]], texts: list[list[str]]) -> Predictions:

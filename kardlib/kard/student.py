@@ -5,12 +5,14 @@ text alone, whatever the source holds. An encoder-decoder reads the source in it
 beginning of one sequence that the target ends.
 """
 
+from __future__ import annotations
+
 import json
 import pkgutil
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
@@ -33,10 +35,11 @@ from kardlib.artifacts.device import free_memory, pick_device
 from kardlib.artifacts.store import check_begun
 from kardlib.data.answers import answer_end
 from kardlib.data.files import DataError
-from kardlib.models.catalogue import LOADERS, find_revision, load_weights, read_shape
+from kardlib.models.catalogue import LOADERS, NANO, find_revision, load_weights, read_shape, refuse_elsewhere
 from kardlib.models.costs import check_memory
 from kardlib.models.nano import build_student, build_tokenizer
 from kardlib.models.training import (
+    CHECKPOINTING,
     PartTrainer,
     add_lora,
     find_checkpoint,
@@ -44,7 +47,9 @@ from kardlib.models.training import (
     read_rank,
     trainer_arguments,
 )
-from kardlib.settings import NANO, DaptSettings, StudentSettings
+
+if TYPE_CHECKING:
+    from kardlib.settings import DaptSettings, StudentSettings
 
 transformers_logging.disable_progress_bar()  # of loading and saving, which takes no time
 
@@ -64,6 +69,7 @@ def load_student(
         load = LOADERS[name].load
         return (load if callable(load) else pkgutil.resolve_name(load))(revision, seed)
     place = NANO / name if (NANO / name).is_dir() else name
+    refuse_elsewhere(place)
     try:
         revision = revision or find_revision(name)
         config = AutoConfig.from_pretrained(place, revision=revision)
@@ -166,8 +172,7 @@ def train_student(
     arguments = trainer_arguments(
         folder, settings.lr, settings.batch, settings.warmup, settings.epochs, len(examples), seed, settings.steps,
         fsdp=sharded, fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
-        activation_checkpointing=settings.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
+        **{CHECKPOINTING: settings.gradient_checkpointing, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},
     )  # fmt: skip
     if sharded:
         merge_embeddings(trained)

@@ -16,12 +16,13 @@ from typing import Any, Literal, NamedTuple
 from kardlib.artifacts.store import hash_file
 from kardlib.data.files import DataError
 from kardlib.errors import KardError
-from kardlib.settings import NANO
 
 # Else transformers asks an outside service to convert a model without safetensors, and loads what the service makes
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 
+NANO = Path(__file__).parents[1] / "nano_models"  # the models that ship with the package
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # "minilm" in settings
+ELSEWHERE = "weights.json"  # in a student's folder: the hash of weights that stayed on the machine that trained it
 Architecture = Literal["encoder-decoder", "causal", "encoder"]
 
 
@@ -266,14 +267,26 @@ def load_weights(loader: Any, source: str | Path, revision: str | None) -> Any:
         ) from None
 
 
+def refuse_elsewhere(folder: str | Path) -> None:
+    """Raise DataError for the folder of a student whose weights stayed on the machine that trained it."""
+    if (file := Path(folder, ELSEWHERE)).is_file() and not Path(folder, "model.safetensors").is_file():
+        raise DataError(
+            f"the weights of {file.parent.name} stayed on the machine that trained it: bring them with python -m "
+            "kardlib.work --keep-weights and kard unbundle, or delete this folder of the store to train it here"
+        )
+
+
 def identify(model: str, revision: str | None = None) -> str:
     """What stands for a model in an artifact's name: the hash of its weights if they are local, else name and revision.
 
+    Of a student whose weights stayed on another machine (`kardlib.work`) the hash is known all the same.
     Raises what `find_revision` raises.
     """
     for folder in (NANO / model, Path(model)):
         if (folder / "model.safetensors").is_file():
             return _hash_weights(folder / "model.safetensors")
+        if (folder / ELSEWHERE).is_file():
+            return str(json.loads((folder / ELSEWHERE).read_text("utf-8"))["sha256"])[:16]
     if model in LOADERS and LOADERS[model].recipe > 1:
         return f"{model}#{LOADERS[model].recipe}"
     revision = revision or find_revision(model)

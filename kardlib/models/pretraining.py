@@ -23,9 +23,10 @@ from kardlib.data.answers import parse_answer
 from kardlib.data.files import Question
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import RELATIONS, World, build_world, write_rationale
+from kardlib.models.catalogue import NANO
 from kardlib.models.nano import RERANKER, STUDENTS, build_backbone, build_student, build_tokenizer
 from kardlib.models.training import Schedule, fit
-from kardlib.settings import NANO, RerankerSettings, SettingsError, WorldSettings
+from kardlib.settings import RerankerSettings, SettingsError, WorldSettings
 
 WORLDS = 1_000_000  # pretraining draws its worlds from these seeds upwards; the notebooks' seeds are far below
 HELD_OUT = 900_000  # the worlds on which the cards' scores are measured

@@ -7,6 +7,7 @@ other. What differs is the last bits of a sum and, in a model with dropout, whic
 the processes.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,9 +32,14 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import atomic_write
 from kardlib.data.files import DataError
+from kardlib.errors import StoppedError
 
 T = TypeVar("T")
 Schedule = Callable[[torch.optim.Optimizer], LambdaLR]
+
+STOP = threading.Event()  # once it is set, a Trainer writes a checkpoint after its step and raises StoppedError
+# what TrainingArguments call computing activations again: the first name came with transformers 5.18 or later
+CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, n))
 
 
 def linear_schedule(warmup: float, steps: int) -> Schedule:
@@ -181,7 +187,7 @@ class PartTrainer(Trainer):
     def __init__(self, model: Any, args: TrainingArguments, **others: Any):
         if args.n_gpu > 1:
             args._n_gpu = 1  # else one process takes all GPUs (DataParallel), and a batch for each of them
-        super().__init__(model, args, callbacks=[PlainProgress()], **others)
+        super().__init__(model, args, callbacks=[PlainProgress(), StopAtCheckpoint()], **others)
         self.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
         if args.world_size > 1:
             self.compute_loss_func = self.part_of_loss
@@ -234,6 +240,17 @@ class PlainProgress(TrainerCallback):
         """The Trainer's hook."""
         if logs and "loss" in logs and state.is_world_process_zero:
             print(f"  step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.3f}", flush=True)
+
+
+class StopAtCheckpoint(TrainerCallback):
+    """Ends a training by StoppedError once `STOP` is set, but never between its last step and its end."""
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        control.should_save = control.should_save or STOP.is_set()
+
+    def on_save(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        if STOP.is_set() and state.global_step < state.max_steps:
+            raise StoppedError(f"stopped after step {state.global_step} of {state.max_steps}")
 
 
 def find_checkpoint(folder: Path, sharded: bool) -> str | None:

@@ -234,7 +234,7 @@ def train_classifier(
         trainer_arguments(folder, lr, settings.batch, settings.warmup, epochs, len(examples), seed, weight_decay=0.01),
         train_dataset=[{**inputs, "labels": number} for number, inputs in tokens],  # the Trainer's name for a target
         data_collator=DataCollatorWithPadding(classifier.tokenizer),
-        compute_loss_func=lambda outputs, number, **_: objective(*(tensor.float() for tensor in outputs), number),
+        compute_loss_func=lambda outputs, number, **_: objective(outputs[0].float(), outputs[1].float(), number),
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded=False))
 

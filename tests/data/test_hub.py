@@ -19,8 +19,8 @@ import pytest
 from kardlib.artifacts.store import StoreError
 from kardlib.data.files import DataError, Question
 from kardlib.data.hub import GLUE, HUB, read_openbookqa, read_strategyqa
+from kardlib.models.catalogue import NANO
 from kardlib.reaugkd import tasks
-from kardlib.settings import NANO
 from tests.folders import ROOT
 
 OBQA = {"id": "7-980", "question_stem": "The sun is responsible for", "answerKey": "D"}

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from kardlib.data.answers import parse_answer
 from kardlib.models import pretraining
+from kardlib.models.catalogue import NANO
 from kardlib.models.nano import RERANKER, build_student, build_tokenizer
 from kardlib.models.pretraining import (
     WORLDS,
@@ -23,7 +24,7 @@ from kardlib.models.pretraining import (
     take_layers,
     weighted_loss,
 )
-from kardlib.settings import NANO, SettingsError, preset
+from kardlib.settings import SettingsError, preset
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,238 @@
+"""Take a grid's trainings to a machine without Java, Jupyter and network.
+
+    bundle(experiment, cells, folder)     here, `kard bundle`: what the store lacks becomes jobs
+    python -m kardlib.work folder         there: the jobs are done
+    unbundle(folder, store)               here, `kard unbundle`: their results go into the store
+
+Whatever comes before the students is made here: rationales, searches, rerankers and what they rank. They are small, and
+what a student is asked depends on them. RAG's students are trained together with their retriever and stay here too.
+"""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import kardlib
+from kardlib.artifacts.engine import Job, K
+from kardlib.artifacts.store import (
+    MANIFEST,
+    Kind,
+    Store,
+    artifact_name,
+    describe_files,
+    fingerprint,
+    hash_file,
+    read_commit,
+    write_json,
+)
+from kardlib.jobs import (
+    BUNDLE,
+    FORMAT,
+    RESULTS,
+    WEIGHTS,
+    Bundle,
+    BundleError,
+    name_job,
+    read_bundle,
+    settings_of,
+)
+from kardlib.kard.experiment import PREDICTIONS, Cell, Experiment, describe_run, writing_job
+from kardlib.kard.grids import NUMBERS, all_grids
+from kardlib.kard.methods import METHODS
+from kardlib.kard.pipeline import list_writings, prepare_all, train_students, training_examples
+from kardlib.kard.prepare import prepare
+from kardlib.kard.rankings import Reading, read_passages
+from kardlib.models.catalogue import ELSEWHERE, LOADERS, NANO, find_revision, find_shape, identify, needs_this_process
+from kardlib.settings import Group, StudentSettings
+
+OF_A_MODEL = (".json", ".safetensors", ".model", ".txt")  # the endings of the files that load it and its tokenizer
+WRITING = 20  # times as long as in training an operation takes in writing: one token at a time (`plan.DEVICES`)
+
+
+def grid_cells(experiment: Experiment, numbers: Sequence[str]) -> list[Cell]:
+    """The cells of these notebooks' grids, without RAG's. Raises BundleError for a notebook without a grid."""
+    settings, steps = experiment.settings, 1
+    if "07" in numbers:
+        examples = training_examples(prepare(experiment, NUMBERS[3]), METHODS["kard_bm25"])
+        steps = -(-len(examples) // settings.student.batch) * settings.student.epochs
+    grids = all_grids(settings, experiment.methods, steps)
+    if unknown := sorted({*numbers} - grids.keys()):
+        raise BundleError(f"notebook {unknown[0]} has no grid on {settings.dataset}: name some of {', '.join(grids)}")
+    rows = [row for number in numbers for row in grids[number] if not METHODS[row.method].rag]
+    return [Cell(row.method, row.student, seed, row.knobs) for row in rows for seed in settings.seeds]
+
+
+def bundle(experiment: Experiment, cells: Iterable[Cell], folder: Path, with_models: bool = True) -> Bundle:
+    """Write the students and the test predictions of cells that the store lacks, as jobs; `folder` may hold others.
+
+    Raises BundleError, and what preparing and ranking raise.
+    """
+    asked = prepare_all(experiment, cells)
+    packed = Packed(folder, with_models, *open_folder(folder))
+    students = train_students(experiment, asked, packed.make)
+    read = read_passages(Reading(experiment, "test", asked, students))
+    writings = list_writings("test", asked, students, read)
+    packed.make(experiment.store, PREDICTIONS, {key: writing_job(*work) for key, work in writings.items()})
+    shutil.rmtree(folder / "kardlib", ignore_errors=True)
+    here = Path(kardlib.__file__).parent
+    for file in here.rglob("*.py"):
+        copy_file(file, folder / "kardlib" / file.relative_to(here))
+    parts = [folder / part for part in ("kardlib", "models", "texts")]
+    files = {f"{p.name}/{name}": known for p in parts if p.is_dir() for name, known in describe_files(p).items()}
+    told = {"format": FORMAT, "kardlib": kardlib.__version__, "run": describe_run(experiment.settings)}
+    told |= {"commit": read_commit(), "models": packed.models, "jobs": packed.jobs, "files": files}
+    write_json(folder / BUNDLE, told)
+    return read_bundle(folder)
+
+
+def describe_bundle(made: Bundle) -> str:
+    """How many jobs, their size, and what the other machine needs."""
+    kinds = Counter(record["kind"] for record in made.jobs.values())
+    sizes = Counter[str]()
+    for name, known in made.files.items():
+        sizes[name.partition("/")[0]] += known["bytes"]
+    lora = any(settings_of(record)["lora"] for record in made.jobs.values())
+    missing = sorted(name for name in made.models if not (made.folder / "models" / name).is_dir())
+    return "\n".join(
+        [
+            f"{made.folder}: {', '.join(f'{number} {kind}' for kind, number in kinds.items()) or 'no jobs'}; "
+            f"{sizes.total() / 1e6:.1f} MB ({', '.join(f'{part} {size / 1e6:.1f}' for part, size in sizes.items())})",
+            f"needed there: Linux, Python 3.11, torch, transformers, accelerate, safetensors{', peft' * lora}",
+            *(
+                f"and the model {name}, in {made.folder.name}/models/{name} or by its name on the Hub"
+                for name in missing
+            ),
+            f"there: cd {made.folder.name} && python -m kardlib.work .",
+        ]
+    )
+
+
+def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The models and jobs of the bundle in a folder, made if it is missing. Raises BundleError for another folder."""
+    if (folder / BUNDLE).is_file():
+        found = read_bundle(folder)
+        return found.models, found.jobs
+    if folder.exists() and {path.name for path in folder.iterdir()} - {"models", "texts", "kardlib"}:
+        raise BundleError(f"{folder} holds other things than a bundle: name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return {}, {}
+
+
+@dataclass
+class Packed:
+    """What goes into a bundle: `make` stands in for `make_all` and notes the missing artifacts as jobs."""
+
+    folder: Path
+    with_models: bool
+    models: dict[str, dict[str, Any]]
+    jobs: dict[str, dict[str, Any]]
+    parameters: dict[str, int] = field(default_factory=dict)  # of the models in jobs, as these name them
+    elsewhere: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # students of the store without their weights
+
+    def make(self, store: Store, kind: Kind, jobs: Mapping[K, Job], *_: Any) -> dict[K, Path]:
+        """By key the artifact's folder or, where the store has none, a path that stands for what a job will make."""
+        folders = {}
+        for key, (spec, work) in jobs.items():
+            label = describe_key(key, work[-1])
+            found = store.find(artifact_name(kind, spec))
+            if found and (found / ELSEWHERE).is_file():
+                self.elsewhere[str(found)] = (kind, spec, work, label)
+            folders[key] = found or Path(RESULTS + self.add(kind, spec, work, label))
+        return folders
+
+    def add(self, kind: Kind, spec: Mapping[str, Any], work: Sequence[Any], label: str) -> str:
+        """The name of the job that makes an artifact."""
+        encoded = [self.encode(value) for value in work]
+        record = {"kind": kind.name, "recipe": kind.recipe, "builder": kind.builder, "spec": spec, "work": encoded}
+        name, size = name_job(record), self.parameters[str(settings_of(record)["model"])]
+        self.parameters[RESULTS + name] = size
+        self.jobs[name] = record | {"label": label, "parameters": size, "cost": estimate(kind, work) * size}
+        return name
+
+    def encode(self, value: Any) -> Any:
+        """An argument of a builder as JSON (`jobs.decode`); texts go into files."""
+        if isinstance(value, StudentSettings):
+            model, revision = self.add_model(value.model, value.revision)
+            return {"settings": value.model_dump(mode="json") | {"model": model, "revision": revision}}
+        if isinstance(value, Group):
+            return {"settings": value.model_dump(mode="json")}
+        if isinstance(value, list) and value and isinstance(value[0], tuple):
+            return {"pairs": [self.add_texts(list(texts)) for texts in zip(*value, strict=True)]}
+        return {"texts": self.add_texts(value)} if isinstance(value, list) else value
+
+    def add_texts(self, texts: list[str]) -> str:
+        """The hash of texts, which are written unless another job has them."""
+        name = fingerprint(texts)
+        if not (path := self.folder / "texts" / f"{name}.json").is_file():
+            write_json(path, texts)
+        return name
+
+    def add_model(self, model: str, revision: str | None) -> tuple[str, str | None]:
+        """How jobs name a model, and its revision. Raises BundleError, and DataError where the Hub is out of reach."""
+        if model in self.elsewhere:  # its weights are needed again: the job that makes them comes along
+            return RESULTS + self.add(*self.elsewhere[model]), None
+        if needs_this_process(model):
+            raise BundleError(f"only the notebook that registered the student {model!r} can make it: leave it out")
+        if model.startswith(RESULTS) or model in LOADERS:
+            self.parameters.setdefault(model, shape.parameters if (shape := find_shape(model)) else 10**8)
+            return model, None
+        place = NANO / model if (NANO / model).is_dir() else Path(model)
+        local = (place / WEIGHTS).is_file()
+        name = f"{place.name}-{identify(model)}" if local else model.replace("/", "--")
+        revision = None if local else revision or find_revision(model)
+        if name not in self.models or (self.with_models and not (self.folder / "models" / name).is_dir()):
+            if self.with_models or (place / MANIFEST).is_file():  # the store's students are nowhere else
+                self.copy_model(place if local else fetch_model(model, revision), name)
+            self.models[name] = {"hub": "" if local else model, "sha256": hash_file(place / WEIGHTS) if local else ""}
+        self.parameters[name] = shape.parameters if (shape := find_shape(model)) else 10**8
+        return name, revision
+
+    def copy_model(self, place: Path, name: str) -> None:
+        """Copy a model's folder, whole or not at all. Raises BundleError for one without safetensors."""
+        files = [path for path in place.iterdir() if path.is_file() and path.suffix in OF_A_MODEL]
+        if not any(path.suffix == ".safetensors" for path in files):
+            raise BundleError(f"{name} has no safetensors: load it once here, which says how to convert it")
+        unfinished = self.folder / "models" / f"{name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for path in files:
+            copy_file(path, unfinished / path.name)
+        os.replace(unfinished, self.folder / "models" / name)
+
+
+def describe_key(key: Any, seed: int) -> str:
+    """A job in a few words, from what tells it from others in its grid."""
+    said = {name: getattr(key, name, None) for name in ("student", "model", "learns", "writes", "reads", "corpus")}
+    words = [value if name in ("student", "model") else f"{name} {value}" for name, value in said.items()
+             if value and isinstance(value, str)]  # fmt: skip
+    return f"{', '.join(words)}, seed {seed}"
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's bytes, and make the folder that it goes to."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def fetch_model(name: str, revision: str | None) -> Path:
+    """The folder in the Hub's cache. Raises BundleError."""
+    from huggingface_hub import snapshot_download  # imported late: it takes half a second
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[f"*{ending}" for ending in OF_A_MODEL]))
+    except Exception as error:  # whatever the Hub client's HTTP library raises
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BundleError(f"the Hub does not give {name} ({said}): correct it, or use --without-models") from None
+
+
+def estimate(kind: Kind, work: Sequence[Any]) -> float:
+    """What a job costs for each of its model's parameters: six operations a token in training, two in writing."""
+    texts, knobs = work[0], next(value for value in work if isinstance(value, StudentSettings))
+    read = sum(len(text) for item in texts for text in ([item] if isinstance(item, str) else item)) / 4
+    if kind is PREDICTIONS:
+        return 2 * (read + WRITING * len(texts) * knobs.samples * knobs.max_new_tokens / 2)
+    epochs = knobs.steps * knobs.batch / len(texts) if knobs.steps else knobs.epochs
+    return 6 * read * epochs
