@@ -13,7 +13,7 @@ from kardlib.registry import REGISTRY, Entry, RegistryError, enter, label
 
 NETWORKS = ("network", "network_kb")
 LEARNERS = ("recall_visible", "recall_hidden", "recall_lossy", *bound.READERS)
-RETRIEVERS = ("bm25", "untrained", "reranker", "dense", "dense_warm", "silver")
+RETRIEVERS = ("bm25", "untrained", "random_encoder", "reranker", "dense", "dense_warm", "silver")
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def test_labels_are_those_of_the_methods():
 
 def test_blocks_keep_the_papers_order():
     blocks = list(dict.fromkeys(REGISTRY[method].block for method in METHODS))
-    assert blocks == ["prompted", "fine-tuned", "distilled", "oracles"]
+    assert blocks == ["prompted", "undistilled", "fine-tuned", "distilled", "oracles"]
     assert REGISTRY["reaugkd_teacher"].block != REGISTRY["reaugkd"].block
     assert {name for name, entry in REGISTRY.items() if entry.hollow} == {
-        "kard_silver", "teacher_cot", "reaugkd_teacher", "silver",
+        "undistilled_silver", "kard_silver", "teacher_cot", "reaugkd_teacher", "silver",
     }  # fmt: skip
 
 

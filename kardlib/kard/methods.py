@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Entry, RegistryError, enter
 
+ORACLES = ("bm25_rationale", "rationale")  # read at test, these take somebody's rationale for the test question
+
 # what the student is fine-tuned to write; "rationale": rationale, then answer
 Learns = Literal["", "answer", "rationale"]
 READS = {  # what a student can read; `rankings.register_retriever` adds to it
@@ -66,17 +68,35 @@ def register_method(method: Method, **look: Any) -> None:
     METHODS[method.id] = method
 
 
-for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 and of Figure 3
+enter({  # what no student is needed for (floors.py)
+    "majority_class": Entry("Majority class", GREY, "1", ":", block="floors"),
+    "option_prior": Entry("Option prior", GREY, "2", ":", block="floors"),
+    "bag_of_words": Entry("Bag of words", GREY, "3", ":", block="floors"),
+    "named_by_bm25": Entry("Option named (BM25)", GREY, "4", ":", block="floors"),
+    "named_by_reranker": Entry("Option named (reranker)", GREY, "x", ":", block="floors"),
+})  # fmt: skip
+
+for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 and of Figure 3, our controls among them
     ("prompted", GREY, "v", "--", Method("few_shot", "Few-shot ICL", shots="answer")),
     ("prompted", GREY, "^", "-.", Method("few_shot_cot", "Few-shot ICL + CoT", shots="rationale")),
     (
         "prompted", GREY, "P", ":",
         Method("ka_few_shot_cot", "KA few-shot ICL + CoT", reads_at_test="bm25_question", shots="rationale"),
     ),
+    ("undistilled", GREY, "o", ":", Method("undistilled_bm25", "Undistilled (BM25)", reads_at_test="bm25_question")),
+    ("undistilled", GREY, "D", ":", Method("undistilled_reranker", "Undistilled (reranker)", reads_at_test="reranker")),
+    (
+        "undistilled", GREY, "p", "-",
+        Method("undistilled_silver", "Undistilled (silver, oracle)", reads_at_test="bm25_rationale"),
+    ),
     ("fine-tuned", PINK, "v", ":", Method("fine_tuning", "Fine-tuning (FT)", "answer")),
     (
         "fine-tuned", PINK, "P", "--",
         Method("ka_fine_tuning", "Knowledge-augmented FT", "answer", "bm25_question", "bm25_question"),
+    ),
+    (
+        "fine-tuned", PINK, "D", "--",
+        Method("ka_fine_tuning_reranker", "KA-FT (reranker)", "answer", "bm25_question", "reranker"),
     ),
     ("distilled", RED, "X", "-.", Method("rag", "RAG + RD", "rationale", "rag", "rag")),
     ("distilled", RED, "<", "-", Method("rag_warm", "RAG + RD, warm start", "rationale", "rag_warm", "rag_warm")),
@@ -101,11 +121,12 @@ for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 an
     ),
     ("oracles", BLACK, "*", ":", Method("teacher_cot", "Teacher CoT (oracle)", reads_at_test="rationale")),
 ):  # fmt: skip
-    register_method(row, block=block, color=color, marker=marker, line=line, hollow=block == "oracles")
+    register_method(row, block=block, color=color, marker=marker, line=line, hollow=row.reads_at_test in ORACLES)
 
 enter({  # what is retrieved (Figure 4c); dense retrievers before the student joins in have RAG's markers, in grey
     "bm25": Entry("BM25", SKY, "o", "--", block="retrievers"),
-    "untrained": Entry("Reranker, untrained", ORANGE, "s", "-.", block="retrievers"),
+    "untrained": Entry("Reranker, pretrained, no KL", ORANGE, "s", "-.", block="retrievers"),
+    "random_encoder": Entry("Reranker, random weights", GREY, "v", "-", block="retrievers"),
     "reranker": Entry("Reranker, trained", BLUE, "D", "-", block="retrievers"),
     "silver": Entry("Silver (rationale query)", GREEN, "p", ":", hollow=True, block="retrievers"),
     "dense": Entry("Dense, untrained", GREY, "X", ":", block="retrievers"),
@@ -115,12 +136,13 @@ enter({  # what is retrieved (Figure 4c); dense retrievers before the student jo
 
 
 def main_rows(oracles: bool, rationales: bool) -> dict[str, Method]:
-    """The rows of Tables 1 and 2 that can be run, and those that a user has added.
+    """The rows of Tables 1 and 2 that can be run, our controls, and what a user has added.
 
     `oracles`: somebody wrote rationales for the test questions too. Without any rationales there are only answers to
-    learn.
+    learn, and nothing that trains a reranker.
     """
-    needs_oracle, not_in_tables = ("bm25_rationale", "rationale"), ("rag", "rag_warm", "dense")
+    not_in_tables, taught = ("rag", "rag_warm", "dense"), {"rationale", "bm25_rationale", "reranker"}
     rows = {name: m for name, m in METHODS.items() if not m.adapted and m.reads_at_test not in not_in_tables}
-    rows = {name: m for name, m in rows.items() if oracles or m.reads_at_test not in needs_oracle}
-    return {name: m for name, m in rows.items() if rationales or m.writes == "answer"}
+    rows = {name: m for name, m in rows.items() if oracles or m.reads_at_test not in ORACLES}
+    uses = {name: {m.learns, m.shots, m.reads_in_training, m.reads_at_test} for name, m in rows.items()}
+    return {name: m for name, m in rows.items() if rationales or taught.isdisjoint(uses[name])}

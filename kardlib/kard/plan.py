@@ -312,7 +312,8 @@ def longest_tokens(settings: RunSettings, texts: Texts) -> tuple[int, int]:
 def reranker_work(
     experiment: Experiment, texts: Texts, device: Device, writings: Iterable[PredictionKey]
 ) -> list[Work]:
-    """Training one for every seed and every way that is asked for, and ranking with each and with the untrained one.
+    """Training one for every seed and every way that is asked for, and ranking with each, with the one that they
+    start from and, in the closed world, with random weights.
 
     A text is encoded once, so where the passages are few they bound the work.
     """
@@ -327,7 +328,10 @@ def reranker_work(
     drawn = min(2 * knobs.sampled * knobs.batch, texts.passages or MANY)  # passages of a step, at most
     seen = steps * (knobs.batch * question + drawn * passage)
     # notebook 03 ranks held-out questions too, before training and after
-    tables = [(texts.test, 1 + len(names)), (texts.silver, (1 + len(settings.seeds)) * bool(texts.silver))]
+    tables = [
+        (texts.test, 1 + bool(experiment.world) + len(names)),
+        (texts.silver, (1 + len(settings.seeds)) * bool(texts.silver)),
+    ]
     depth = max(DEPTH, settings.retrieval.candidates)
     ranked = sum(
         times * (asked * question + min(asked * depth, texts.passages or MANY) * passage) for asked, times in tables

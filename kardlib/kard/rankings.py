@@ -34,6 +34,7 @@ from kardlib.settings import RerankerSettings
 HARD_NEGATIVES = 10  # of a question's first BM25 passages, those that no rationale finds: a dense retriever's negatives
 TIMING = Kind("timing")
 RERANKER = Kind("reranker", 1, "kardlib.kard.reranker:train_reranker", "reranker.batch or reranker.max_tokens")
+ENCODER = Kind("encoder")
 RERANKED = Kind("reranked", 1, "kardlib.models.encoders:rank_and_write", "reranker.max_tokens")
 RETRIEVER = Kind("retriever", 1, "kardlib.kard.rag:train_retriever", "rag.contrastive_batch or rag.max_tokens")
 DENSE = Kind("dense", 1, "kardlib.kard.rag:retrieve_and_write", "rag.max_tokens")
@@ -80,6 +81,25 @@ def reranker_knobs(settings: RerankerSettings) -> dict[str, Any]:
     """The settings that a reranker's weights depend on, besides its candidates and its seed."""
     unused = {"rationale_candidates", "question_candidates", "questions"}
     return settings.model_dump(exclude=unused) | {"model": identify(settings.model)}
+
+
+def draw_encoder(experiment: Experiment, seed: int = 0) -> Path:
+    """The folder of an encoder in the shape of `reranker.model` that has seen nothing: its weights are random."""
+    settings = experiment.settings.reranker
+
+    def build(folder: Path) -> None:
+        import torch
+        from transformers import AutoModel
+
+        from kardlib.models.encoders import load_encoder
+
+        encoder, tokenizer = load_encoder(settings.model, settings.revision, "reranker")
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            AutoModel.from_config(encoder.config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return experiment.store.make(ENCODER, {"shape": identify(settings.model, settings.revision), "seed": seed}, build)
 
 
 def rank(experiment: Experiment, split: str, asked: Mapping[K, tuple[Prepared, Path | str]]) -> dict[K, Run]:

@@ -354,8 +354,8 @@ def plot_main(table: pd.DataFrame) -> Figure:
     """Accuracy of methods, one row each in the registry's order, one panel per student: the main table as a figure.
 
     Rows whose metric is "accuracy" and whose seed is empty: summaries over seeds, each a dot with its interval and the
-    mean in print; the method "chance" is a dashed line. Students come in the order of the table. Raises FigureError if
-    there are none.
+    mean in print; the method "chance" is a dashed line, and others without a student are rows of every panel. Students
+    come in the order of the table. Raises FigureError if there are none.
     """
     table = measured(table)
     table = table[table["metric"] == "accuracy"]
@@ -363,11 +363,11 @@ def plot_main(table: pd.DataFrame) -> Figure:
     table = table[table["method"] != "chance"]
     if table.empty:
         raise FigureError("nothing to draw: no row has the metric accuracy and an empty seed")
-    students, places = list(dict.fromkeys(table["student"])), _places(_methods(table))
+    students, places = list(dict.fromkeys(filter(None, table["student"]))), _places(_methods(table))
     height = 0.8 + 0.19 * (max(places.values()) + CHANCE_ROW * len(chance))
     fig, axes = _panels(len(students), height, sharex=True, sharey=True)
     for ax, student in zip(axes, students, strict=True):
-        _accuracy_panel(ax, table[table["student"] == student], places, chance)
+        _accuracy_panel(ax, table[table["student"].isin([student, ""])], places, chance)
         ax.set(title=student)
     return fig
 

@@ -9,7 +9,7 @@ from kardlib.artifacts.store import atomic_write
 from kardlib.registry import label
 from kardlib.report.claims import judge, read_claims, read_rows, summarize, tally
 from kardlib.report.reported import find_table
-from kardlib.report.rows import measured, read_table
+from kardlib.report.rows import in_order, measured, read_table
 from kardlib.settings import preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
@@ -51,10 +51,11 @@ def main_table(figures: Path) -> list[str]:
         f"| method | {' | '.join(paper.dataset for paper in papers)} | {' | '.join(students)} |",
         "|---|" + "---|" * (len(papers) + len(students)),
     ]
-    for method in papers[0].rows:
-        cells = [f"{value:.2f}" for paper in papers for value in paper.numbers(method, ["base"])]
-        cells += [ours[method, student] for student in students]
-        lines.append(f"| {label(method)} | {' | '.join(cells)} |")
+    for method in in_order(table).method.drop_duplicates():
+        if method != "chance":
+            cells = [f"{p.numbers(method, ['base'])[0]:.2f}" if method in p.rows else "" for p in papers]
+            cells += [ours.get((method, student)) or ours[method, ""] for student in students]
+            lines.append(f"| {label(method)} | {' | '.join(cells)} |")
     chance = table[table.method == "chance"].value.item()
     return [*lines, "", f"Guessing is right on {100 * chance:.1f} % of the closed world's questions."]
 

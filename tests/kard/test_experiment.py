@@ -26,7 +26,12 @@ def test_a_variant_shares_the_dataset_and_has_its_own_settings(experiment):
 def test_a_dataset_of_the_hub_comes_without_rationales(monkeypatch, experiment):
     monkeypatch.setattr("kardlib.kard.experiment.read_hub", lambda name: experiment.data)
     hub = open_settings(preset("smoke", "obqa"))  # without data_dir
-    assert hub.teacher is None and list(hub.methods) == ["few_shot", "fine_tuning", "ka_fine_tuning"]
+    assert hub.teacher is None and list(hub.methods) == [
+        "few_shot",
+        "undistilled_bm25",
+        "fine_tuning",
+        "ka_fine_tuning",
+    ]
 
 
 def test_a_real_dataset_without_a_folder_says_what_to_set():

@@ -12,8 +12,12 @@ ROWS = {  # trained on, passages in training, passages at test
     "few_shot": ("", "", ""),
     "few_shot_cot": ("", "", ""),
     "ka_few_shot_cot": ("", "", "bm25_question"),
+    "undistilled_bm25": ("", "", "bm25_question"),
+    "undistilled_reranker": ("", "", "reranker"),
+    "undistilled_silver": ("", "", "bm25_rationale"),
     "fine_tuning": ("answer", "", ""),
     "ka_fine_tuning": ("answer", "bm25_question", "bm25_question"),
+    "ka_fine_tuning_reranker": ("answer", "bm25_question", "reranker"),
     "rag": ("rationale", "rag", "rag"),
     "rag_warm": ("rationale", "rag_warm", "rag_warm"),
     "reasoning_distillation": ("rationale", "", ""),
@@ -42,7 +46,20 @@ def test_dapt_rows_are_rd_and_kard_from_another_start():
         assert ROWS[adapted] == ROWS[plain]
 
 
-def test_the_main_table_has_the_rows_of_tables_1_and_2():
+def test_an_undistilled_student_is_asked_as_kard_is():
+    for control, kard in (("bm25", "kard_bm25"), ("reranker", "kard_reranker"), ("silver", "kard_silver")):
+        method = METHODS[f"undistilled_{control}"]
+        assert (method.learns, method.shots, method.writes) == ("", "", METHODS[kard].writes)
+        assert method.reads_at_test == METHODS[kard].reads_at_test
+
+
+def test_what_takes_no_rationale_needs_none():
+    names = ["few_shot", "undistilled_bm25", "fine_tuning", "ka_fine_tuning"]
+    assert [*main_rows(oracles=True, rationales=False)] == [*main_rows(oracles=False, rationales=False)] == names
+    assert "undistilled_silver" not in main_rows(oracles=False, rationales=True)
+
+
+def test_the_main_table_has_the_rows_of_tables_1_and_2_and_controls():
     others = {"rag", "rag_warm", "kard_dense", "dapt", "dapt_kard"}
     assert set(METHODS) - main_rows(oracles=True, rationales=True).keys() == others
 

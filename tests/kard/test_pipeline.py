@@ -1,8 +1,10 @@
 """One small grid through a real reranker and real students."""
 
 import json
+from itertools import combinations
 
 import pytest
+from safetensors.torch import load_file
 
 from kardlib.artifacts.launch import LaunchError
 from kardlib.errors import KardError
@@ -23,6 +25,7 @@ from kardlib.kard.prepare import find_silver, prepare
 from kardlib.kard.rankings import (
     RETRIEVERS,
     Reading,
+    draw_encoder,
     from_candidates,
     from_texts,
     rank,
@@ -37,6 +40,7 @@ from kardlib.kard.student import load_student
 from kardlib.models import catalogue
 from kardlib.models.catalogue import LOADERS, register_student
 from kardlib.registry import REGISTRY
+from kardlib.settings import NANO
 
 RD = "reasoning_distillation"
 
@@ -164,6 +168,20 @@ def test_a_reranker_orders_the_candidates_that_kappa_leaves(experiment, prepared
         assert {p for p, _ in ranked["all"][question.id]} == set(bm25[:20])
     assert ranked["all"] != ranked["untrained"]
     assert len(time_ranking(prepared, trained[0], 2, 3)) == 3
+
+
+def test_an_encoder_with_random_weights_has_seen_nothing(experiment, prepared):
+    drawn = {"first": draw_encoder(experiment), "other": draw_encoder(experiment, 1)}
+    assert draw_encoder(experiment) == drawn["first"] != drawn["other"]
+    assert (drawn["first"] / "config.json").read_text() == (NANO / "bert-nano" / "config.json").read_text()
+    weights = [load_file(folder / "model.safetensors") for folder in (*drawn.values(), NANO / "bert-nano")]
+    for one, other in combinations(weights, 2):
+        name = "embeddings.word_embeddings.weight"
+        assert one.keys() == other.keys() and not one[name].equal(other[name])
+    ranked = rank(experiment, "test", {name: (prepared, model) for name, model in drawn.items()})
+    assert (
+        ranked["first"].keys() == {q.id for q in experiment.data.splits["test"]} and ranked["first"] != ranked["other"]
+    )
 
 
 def test_dapt_starts_rd_from_a_student_adapted_to_the_corpus(experiment, student):

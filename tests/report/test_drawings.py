@@ -63,11 +63,21 @@ def test_plot_main():
     assert [t.get_text() for t in ax.get_yticklabels()] == [label(m) for m in MAIN_ROWS]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
     assert len(ax.containers) == len(MAIN_ROWS)  # summaries over seeds, not single seeds
-    assert {"30.0", "66.0", " chance"} <= {t.get_text() for t in ax.texts}
+    assert {"30.0", "82.0", " chance"} <= {t.get_text() for t in ax.texts}
     fig.canvas.draw()
     (word,) = [t.get_window_extent() for t in ax.texts if t.get_text() == " chance"]
     (star,) = [c.lines[0].get_window_extent() for c in ax.containers if c.get_label() == label("teacher_cot")]
     assert word.y1 < star.y0  # the word stands below the last row
+
+
+def test_what_has_no_student_is_a_row_of_every_panel():
+    rows = [accuracy_row(student=s, value=v, low=0.3, high=0.7) for s, v in (("small", 0.4), ("large", 0.6))]
+    rows += [accuracy_row(method="bag_of_words", student=None, value=0.45, low=0.4, high=0.5)]
+    fig = plot_main(long_form(rows))
+    assert [ax.get_title() for ax in fig.axes] == ["small", "large"]
+    for ax, value in zip(fig.axes, ("40.0", "60.0"), strict=True):
+        assert {t.get_text() for t in ax.texts} == {value, "45.0"}
+        assert [c.get_label() for c in ax.containers] == ["Bag of words", "KARD (BM25)"]
 
 
 @pytest.mark.parametrize("knobs", [(1, 3, 10), (0.01, 0.05, 0.25, 1)])

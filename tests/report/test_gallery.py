@@ -8,11 +8,13 @@ from kardlib.report.gallery import (
     figures_table,
     gallery,
     hits_table,
+    main_table,
     reaugkd_table,
     refresh_readme,
     scorecard_table,
 )
 from kardlib.report.rows import long_form
+from kardlib.settings import preset
 from tests.folders import ROOT
 
 
@@ -54,6 +56,21 @@ def test_the_scorecard_is_a_table_of_markdown(tmp_path):
     (line,) = [line for line in lines if "✓ reproduced" in line]
     assert "world, embedded, t5-nano-base: +0 [-1, +1]" in line and "Table 4" in line
     assert last.startswith("Together: 1 reproduced, ")
+
+
+def test_the_main_table_holds_controls_that_no_paper_has(tmp_path):
+    row = {"figure": "04_main", "dataset": "world", "scale": "embedded", "metric": "accuracy", "low": 0.4, "high": 0.6}
+    rows = [row | {"method": "bag_of_words", "value": 0.6}, row | {"method": "chance", "value": 0.5}]
+    students = preset().students
+    rows += [
+        row | {"method": method, "student": student, "value": 0.4 + i / 10}
+        for method in ("few_shot", "undistilled_bm25") for i, student in enumerate(students)
+    ]  # fmt: skip
+    long_form(rows).to_csv(tmp_path / "04_main.csv", index=False)
+    _, _, floor, few, ours, _, chance = main_table(tmp_path)
+    assert floor == f"| Bag of words |  |  |  |{' 60.0 [40.0, 60.0] |' * 3}"
+    assert ours == "| Undistilled (BM25) |  |  |  | 40.0 [40.0, 60.0] | 50.0 [40.0, 60.0] | 60.0 [40.0, 60.0] |"
+    assert few.startswith("| Few-shot ICL | 2") and chance.startswith("Guessing is right on 50.0 %")
 
 
 def test_gains_are_no_retriever_of_the_hits_table(tmp_path):
