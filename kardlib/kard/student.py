@@ -33,7 +33,7 @@ from transformers.utils import logging as transformers_logging
 from kardlib.artifacts.device import free_memory, pick_device
 from kardlib.artifacts.store import check_begun
 from kardlib.data.files import DataError
-from kardlib.models.catalogue import LOADERS, find_revision, load_weights, read_shape
+from kardlib.models.catalogue import LOADERS, find_folder, find_revision, load_weights, read_shape
 from kardlib.models.costs import check_memory
 from kardlib.models.nano import build_student, build_tokenizer
 from kardlib.models.training import (
@@ -44,7 +44,7 @@ from kardlib.models.training import (
     read_rank,
     trainer_arguments,
 )
-from kardlib.settings import NANO, DaptSettings, StudentSettings
+from kardlib.settings import DaptSettings, StudentSettings
 
 transformers_logging.disable_progress_bar()  # of loading and saving, which takes no time
 
@@ -55,16 +55,16 @@ _CONCLUDED = re.compile(r"answer is \(?[A-J]\b")
 def load_student(
     name: str, revision: str | None = None, seed: int = 0
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and its tokenizer: a nano model's name, a folder, a Hub id, or a registered name.
+    """A model and its tokenizer: a nano model's name, "smollm2", a folder, a Hub id, or a registered name.
 
-    A model of the paper comes at the revision that `models.py` pins unless another is given.
+    A model of the paper comes at the revision that `models/catalogue.py` pins unless another is given.
     Raises DataError where there is no such model, it is neither an encoder-decoder nor a causal LM, or its tokenizer
     knows no end.
     """
     if name in LOADERS:
         load = LOADERS[name].load
         return (load if callable(load) else pkgutil.resolve_name(load))(revision, seed)
-    place = NANO / name if (NANO / name).is_dir() else name
+    place = find_folder(name) or name
     try:
         revision = revision or find_revision(name)
         config = AutoConfig.from_pretrained(place, revision=revision)

@@ -17,7 +17,9 @@ from kardlib.retrieval.runs import Candidates
 from kardlib.settings import StudentSettings, preset
 
 CLASSES = {"encoder-decoder": AutoModelForSeq2SeqLM, "causal": AutoModelForCausalLM, "encoder": AutoModel}
-PAPERS = [m for m in MODELS.values() if m.name.split("/")[0] not in ("sentence-transformers", "google-bert")]
+PAPERS = [
+    m for m in MODELS.values() if m.name.split("/")[0] not in ("sentence-transformers", "google-bert", "HuggingFaceTB")
+]
 STUDENTS = [m for m in PAPERS if m.kind != "encoder"]
 RERANKERS = [m for m in PAPERS if m.kind == "encoder"]
 
