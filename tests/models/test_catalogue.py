@@ -121,7 +121,7 @@ def shrink(model: Model, folder: Path) -> Path:
 def test_a_shrunken_student_is_trained_saved_loaded_and_asked(model: Model, lora: bool, tmp_path: Path) -> None:
     settings = StudentSettings(
         model=str(shrink(model, tmp_path / "start")), steps=2, batch=2, lr=0.1, warmup=0, lora=lora,
-        gradient_checkpointing=lora, max_new_tokens=8, samples=2,
+        gradient_checkpointing=lora, max_new_tokens=24, samples=2,
     )  # fmt: skip
     examples = [(f"{QUESTION} Passage: Bal{i} cures it.", "Balkul cures it. The answer is A.") for i in range(4)]
     train_student(examples, settings, seed=0, folder=tmp_path / "trained")
