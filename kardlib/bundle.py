@@ -45,6 +45,7 @@ from kardlib.kard.grids import NUMBERS, all_grids
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import list_writings, prepare_all, train_students, training_examples
 from kardlib.kard.prepare import prepare
+from kardlib.kard.prompting import NEW_TOKENS
 from kardlib.kard.rankings import Reading, read_passages
 from kardlib.models.catalogue import ELSEWHERE, LOADERS, NANO, find_revision, find_shape, identify, needs_this_process
 from kardlib.settings import Group, StudentSettings
@@ -233,6 +234,6 @@ def estimate(kind: Kind, work: Sequence[Any]) -> float:
     texts, knobs = work[0], next(value for value in work if isinstance(value, StudentSettings))
     read = sum(len(text) for item in texts for text in ([item] if isinstance(item, str) else item)) / 4
     if kind is PREDICTIONS:
-        return 2 * (read + WRITING * len(texts) * knobs.samples * knobs.max_new_tokens / 2)
+        return 2 * (read + WRITING * len(texts) * knobs.samples * (knobs.max_new_tokens or NEW_TOKENS) / 2)
     epochs = knobs.steps * knobs.batch / len(texts) if knobs.steps else knobs.epochs
     return 6 * read * epochs

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kardlib import NANO
 from kardlib.errors import KardError
 
+NANO_LR, PRETRAINED_LR = 1e-3, 1e-4  # of a student, where its settings leave it open
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")  # those that sort texts into classes
 
 G = TypeVar("G", bound="Group")
@@ -157,9 +159,9 @@ class RerankerSettings(Group):
 class StudentSettings(Group):
     """Training and generation. Defaults are the paper's where it states one."""
 
-    model: str = "t5-nano-base"  # a nano model's name, a folder, a Hub id, or "random-t5"
+    model: str = "t5-nano-base"  # a nano model's name, "smollm2", a folder, a Hub id, or "random-t5"
     revision: str | None = None
-    lr: float = Field(1e-4, gt=0)
+    lr: float | None = Field(1e-4, gt=0)  # None: what its kind of model takes (`of`)
     epochs: int = Field(3, ge=1)
     batch: int = Field(32, ge=1)
     share: float = Field(1.0, gt=0, le=1)  # of the training questions that it learns from, drawn by the seed
@@ -170,21 +172,37 @@ class StudentSettings(Group):
     gradient_checkpointing: bool = False  # compute activations again, not keep them: less memory, a third slower
     max_source_tokens: int = Field(512, ge=8)
     truncation_side: Literal["right", "left"] = "right"  # the end at which a longer source is cut
-    max_new_tokens: int = Field(160, ge=2)
+    max_new_tokens: int | None = Field(160, ge=2)  # None: what its kind of model takes, or as the targets need
+    prompt: Literal["plain", "chat"] = "plain"  # chat: a source is the user's turn in the model's own chat template
     generation_batch: int = Field(100, ge=1)
     samples: int = Field(1, ge=1)  # 1: greedy; more: majority vote over samples
     top_k: int = Field(50, ge=1)
     top_p: float = Field(0.95, gt=0, le=1)
 
+    def of(self, model: str) -> Self:
+        """The settings of one model: what None leaves open is set where its kind of model takes a value.
+
+        A nano model, and the placeholder "random-t5", write as little as the closed world needs; others as much as
+        their targets have (`prompting.limit_targets`).
+        """
+        nano = (NANO / model).is_dir()
+        lr = self.lr or (NANO_LR if nano else PRETRAINED_LR)
+        limit = self.max_new_tokens or (64 if nano else 24 if model == "random-t5" else None)
+        return self.model_copy(update={"model": model, "lr": lr, "max_new_tokens": limit})
+
     def of_training(self) -> dict[str, Any]:
         """The settings that a student's weights depend on, besides its examples and its seed."""
         others = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
-        return self.model_dump(exclude=others)
+        return self.model_dump(exclude=others | self._unnamed())
 
     def of_writing(self) -> dict[str, Any]:
         """The settings that a student's texts depend on, besides its weights and its sources."""
-        limits = {"max_source_tokens", "truncation_side", "max_new_tokens"}
-        return self.model_dump(include=limits | {"samples", "top_k", "top_p"})
+        written = {"max_source_tokens", "truncation_side", "max_new_tokens", "prompt", "samples", "top_k", "top_p"}
+        return self.model_dump(include=written - self._unnamed())
+
+    def _unnamed(self) -> set[str]:
+        """Settings younger than the names of artifacts: these tell of them only where they differ from the default."""
+        return {name for name in ("prompt",) if getattr(self, name) == type(self).model_fields[name].default}
 
 
 class DaptSettings(Group):
@@ -402,7 +420,7 @@ EMBEDDED_REAL: dict[str, Any] = {
     "seeds": [0],
     "students": ["random-t5"],
     "reranker": {"model": "minilm", "dim": 384, "questions": 1200, "epochs": 1, "tau_1": 2.0, "tau_2": 2.0},
-    "student": {"examples": 640, "epochs": 1, "max_source_tokens": 256, "max_new_tokens": 24},
+    "student": {"examples": 640, "epochs": 1, "max_source_tokens": 256, "max_new_tokens": None},
     "rag": {"model": "minilm", "pooling": "mean", "passages": 2, "refresh": 20, "lr": 1e-5, "epochs": 1,
             "questions": 320, "contrastive_questions": 640, "contrastive_lr": 1e-4, "contrastive_epochs": 1,
             "contrastive_batch": 32},
@@ -412,7 +430,11 @@ EMBEDDED_STRATEGYQA: dict[str, Any] = EMBEDDED_REAL | {  # its passages are ten 
     "reranker": EMBEDDED_REAL["reranker"]
     | {"questions": 400, "lr": 2e-5, "tau_1": 4.0, "tau_2": 1.0, "max_tokens": 128},
 }
-EMBEDDED_OWN = EMBEDDED_WORLD | {"seeds": [0], "students": ["t5-nano-base"]}  # for one sitting, without a download
+EMBEDDED_OWN = EMBEDDED_WORLD | {  # for one sitting, without a download; a pretrained student has its own values
+    "seeds": [0],
+    "students": ["t5-nano-base"],
+    "student": EMBEDDED_WORLD["student"] | {"lr": None, "max_new_tokens": None},
+}
 EMBEDDED_GLUE: dict[str, Any] = {
     "seeds": [0, 1, 2, 3, 4],
     "reaugkd": {

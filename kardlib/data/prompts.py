@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from kardlib.data.files import LETTERS, Question
 
 SHOTS = 3  # examples in a few-shot prompt
+CONCLUSION = "The answer is"  # how the last sentence of every target begins
 TEACHER_PROMPT = (
     "Here is a multiple-choice question with its right option. Explain in two to five sentences why that option is "
     "right: state the facts that are needed, then draw the conclusion from them step by step. Write as one who finds "
@@ -22,9 +23,23 @@ def source_text(question: Question, passages: Sequence[str] = (), passages_first
     return " ".join(read + asked if passages_first else asked + read)
 
 
+def split_source(source: str) -> tuple[str, str, str]:
+    """A source's parts, which make it up: what stands before its last question, the question, what stands after it.
+
+    Texts that themselves hold "Question: " or "Passage: " after a space are split there. Without a question all stands
+    before it.
+    """
+    start = 0 if source.startswith("Question: ") else source.rfind(" Question: ") + 1
+    if not source.startswith("Question: ", start):
+        return source, "", ""
+    end = source.find(" Passage: ", start)
+    end = len(source) if end < 0 else end
+    return source[:start], source[start:end], source[end:]
+
+
 def target_text(rationale: str, answer: int) -> str:
     """A student's target: the rationale `r`, which plain fine-tuning leaves empty, then the answer `y`."""
-    return f"{rationale} The answer is {LETTERS[answer]}.".lstrip()
+    return f"{rationale} {CONCLUSION} {LETTERS[answer]}.".lstrip()
 
 
 def few_shot_text(examples: Sequence[tuple[str, str]], source: str, explain: bool, read: bool) -> str:

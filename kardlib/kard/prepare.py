@@ -103,7 +103,7 @@ def verify(experiment: Experiment, rationales: Sequence[Rationale], verifier: st
     """The option that the LM `verifier` concludes when it reads each question with the rationale for a passage."""
     by_id = {q.id: q for q in experiment.data.splits["train"]}
     sources = [source_text(by_id[r.question_id], [r.text]) for r in rationales]
-    settings = experiment.settings.student.model_copy(update={"model": verifier, "revision": None, "samples": 1})
+    settings = experiment.settings.student.of(verifier).model_copy(update={"revision": None, "samples": 1})
     texts = write_texts(experiment, {"": (sources, settings, 0)})[""]
     return [parse_answer(text, by_id[r.question_id].options) for r, (text,) in zip(rationales, texts, strict=True)]
 

@@ -29,6 +29,7 @@ from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import write_json
 from kardlib.data.files import DataError, Question
 from kardlib.data.prompts import source_text
+from kardlib.kard.prompting import fit_sources, limit_targets
 from kardlib.kard.reranker import LOSSES
 from kardlib.kard.student import Examples, load_student
 from kardlib.models.encoders import TOKENS, check_texts, length_batches, load_encoder
@@ -240,6 +241,7 @@ def train_rag(
     set_seed(seed)
     retriever = load_retriever(settings)
     model, tokenizer = load_student(student.model, student.revision, seed)
+    fitted = limit_targets([text for q in asked for text in targets[q]], tokenizer, student, model.config)
     both = nn.ModuleDict({"retriever": retriever, "student": model.to(pick_device().type)}).train()  # type: ignore[arg-type]
     texts = list(passages.values())
     batches = list(draw_batches(asked, settings.batch, settings.epochs, seed))
@@ -256,11 +258,11 @@ def train_rag(
         scores, found = score_found(retriever, index, [questions[q].prompt for q in batch], texts)  # (B, K)
         sources = [source_text(questions[q], [texts[z]]) for q, row in zip(batch, found, strict=True) for z in row]
         repeated = [text for text in written for _ in range(settings.passages)]
-        log_likelihoods, tokens = target_log_likelihoods(model, tokenizer, sources, repeated, student)
+        log_likelihoods, tokens = target_log_likelihoods(model, tokenizer, sources, repeated, fitted)
         marginal = marginal_log_likelihood(scores, log_likelihoods.view_as(scores))
         return -settings.passages * marginal.sum() / tokens
 
-    parts = ((retriever, settings.lr), (model, student.lr))
+    parts = ((retriever, settings.lr), (model, student.lr or student.of(student.model).lr))
     groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in parts]
     losses, _ = fit(
         "rag", both, groups, linear_schedule(settings.warmup, len(batches)), len(batches), loss_of,
@@ -268,6 +270,8 @@ def train_rag(
         refresh=refresh,
     )  # fmt: skip
     retriever.save(folder)
+    if student.max_new_tokens is None:
+        model.generation_config.max_new_tokens = fitted.max_new_tokens  # for when it is asked
     model.save_pretrained(folder / "student")
     tokenizer.save_pretrained(folder / "student")
     write_json(folder / LOSSES, losses)
@@ -298,6 +302,7 @@ def target_log_likelihoods(
 ) -> tuple[Tensor, Tensor]:
     """`log p_theta(y | x, z)`, summed over the tokens of each target: (N,), and the number of all those tokens: ()."""
     device = next(model.parameters()).device
+    sources = fit_sources(sources, tokenizer, settings, model.config, say=False)
     examples = Examples(list(zip(sources, targets, strict=True)), tokenizer, settings, model.config)
     collate = DataCollatorForSeq2Seq(tokenizer, model, label_pad_token_id=IGNORED)
     inputs = collate([examples[i] for i in range(len(examples))]).to(device)

@@ -35,7 +35,8 @@ from kardlib.artifacts.device import free_memory, pick_device
 from kardlib.artifacts.store import check_begun
 from kardlib.data.answers import answer_end
 from kardlib.data.files import DataError
-from kardlib.models.catalogue import LOADERS, NANO, find_revision, load_weights, read_shape, refuse_elsewhere
+from kardlib.kard.prompting import NEW_TOKENS, fit_sources, limit_targets, source_limit, target_ids
+from kardlib.models.catalogue import LOADERS, find_folder, find_revision, load_weights, read_shape, refuse_elsewhere
 from kardlib.models.costs import check_memory
 from kardlib.models.nano import build_student, build_tokenizer
 from kardlib.models.training import (
@@ -59,16 +60,16 @@ Example = tuple[str, str]  # source and target text
 def load_student(
     name: str, revision: str | None = None, seed: int = 0
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and its tokenizer: a nano model's name, a folder, a Hub id, or a registered name.
+    """A model and its tokenizer: a nano model's name, "smollm2", a folder, a Hub id, or a registered name.
 
-    A model of the paper comes at the revision that `models.py` pins unless another is given.
+    A model of the paper comes at the revision that `models/catalogue.py` pins unless another is given.
     Raises DataError where there is no such model, it is neither an encoder-decoder nor a causal LM, or its tokenizer
     knows no end.
     """
     if name in LOADERS:
         load = LOADERS[name].load
         return (load if callable(load) else pkgutil.resolve_name(load))(revision, seed)
-    place = NANO / name if (NANO / name).is_dir() else name
+    place = find_folder(name) or name
     refuse_elsewhere(place)
     try:
         revision = revision or find_revision(name)
@@ -101,18 +102,6 @@ def draw_student(revision: str | None, seed: int) -> tuple[PreTrainedModel, PreT
     return build_student("t5-nano-base", len(tokenizer)), tokenizer
 
 
-def source_limit(config: PreTrainedConfig, settings: StudentSettings) -> int:
-    """Tokens of a source that are read: a causal LM's positions must also hold what it writes. Raises DataError."""
-    positions = None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
-    limit = min(settings.max_source_tokens, (positions or 10**9) - settings.max_new_tokens)
-    if limit < 1:
-        raise DataError(
-            f"student.max_new_tokens = {settings.max_new_tokens} leaves no room for a question in the {positions} "
-            f"positions of a {config.model_type}: lower it"
-        )
-    return limit
-
-
 class Examples(torch.utils.data.Dataset):
     """Tokenised sources and targets, each cut to its limit; padded per batch, never here.
 
@@ -127,18 +116,17 @@ class Examples(torch.utils.data.Dataset):
         config: PreTrainedConfig,
     ):
         sources, targets = (list(texts) for texts in zip(*examples, strict=True))
-        limits: dict[str, Any] = {"truncation": True, "return_token_type_ids": False}
         tokenizer.truncation_side = settings.truncation_side
-        self.inputs = tokenizer(sources, max_length=source_limit(config, settings), **limits).input_ids
-        if config.is_encoder_decoder:
-            self.labels = tokenizer(text_target=targets, max_length=settings.max_new_tokens, **limits).input_ids
-        else:
-            limits |= {"max_length": settings.max_new_tokens - 1, "add_special_tokens": False}
-            ends = [
-                [*ids, tokenizer.eos_token_id] for ids in tokenizer([f"\n{t}" for t in targets], **limits).input_ids
-            ]
-            self.labels = [[-100] * len(ids) + end for ids, end in zip(self.inputs, ends, strict=True)]
-            self.inputs = [ids + end for ids, end in zip(self.inputs, ends, strict=True)]
+        self.inputs = tokenizer(
+            sources, truncation=True, max_length=source_limit(config, settings), return_token_type_ids=False
+        ).input_ids
+        limit = settings.max_new_tokens or NEW_TOKENS
+        ids = target_ids(targets, tokenizer, settings, config)
+        self.labels = [i if len(i) <= limit else [*i[: limit - 1], i[-1]] for i in ids]
+        if not config.is_encoder_decoder:
+            both = list(zip(self.inputs, self.labels, strict=True))
+            self.inputs = [source + target for source, target in both]
+            self.labels = [[-100] * len(source) + target for source, target in both]
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -153,15 +141,18 @@ def train_student(
     """Fine-tune `settings.model` on the examples and save it in `folder`, LoRA's updates merged into the weights.
 
     A run that was killed goes on from `folder/checkpoints` and ends with the same weights. In each of several processes
-    (`launch.py`) it takes a part of every batch; `sharded` also divides the weights among them. Raises DataError, and
-    TooLargeError before anything is trained if the device's memory cannot hold it (not asked where it is divided), and
-    StoreError for checkpoints of other settings.
+    (`launch.py`) it takes a part of every batch; `sharded` also divides the weights among them. Raises DataError, also
+    where limits take away answers or options, StoreError for checkpoints of other settings, and TooLargeError before
+    anything is trained if the device's memory cannot hold it (not asked where it is divided).
     """
     set_seed(seed)
     free, place = free_memory()
     model, tokenizer = load_student(settings.model, settings.revision, seed)
     trained = add_lora(model) if settings.lora else model
-    data = Examples(examples, tokenizer, settings, model.config)
+    fitted = limit_targets([target for _, target in examples], tokenizer, settings, model.config)
+    sources = fit_sources([source for source, _ in examples], tokenizer, fitted, model.config)
+    pairs = [(source, target) for source, (_, target) in zip(sources, examples, strict=True)]
+    data = Examples(pairs, tokenizer, fitted, model.config)
     source, target = (max(map(len, ids)) for ids in (data.inputs, data.labels))
     target = target if model.config.is_encoder_decoder else 0  # a causal LM's inputs hold both
     shape = read_shape(model.config.to_dict(), model.num_parameters())
@@ -169,8 +160,11 @@ def train_student(
     if not sharded:
         check_memory(shape, settings, batch, source, target, bf16=pick_device().bf16, free=free, device=place)
     check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
+    lr = settings.lr or settings.of(settings.model).lr
+    assert lr, "`of` leaves nothing open"
     arguments = trainer_arguments(
-        folder, settings.lr, settings.batch, settings.warmup, settings.epochs, len(examples), seed, settings.steps,
+        folder, lr, settings.batch, settings.warmup, settings.epochs, len(examples), seed,
+        settings.steps,
         fsdp=sharded, fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
         **{CHECKPOINTING: settings.gradient_checkpointing, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},
     )  # fmt: skip
@@ -190,6 +184,8 @@ def train_student(
         trained.load_state_dict(gathered)
     if settings.lora:
         model = trained.merge_and_unload()  # type: ignore[operator]
+    if settings.max_new_tokens is None:
+        model.generation_config.max_new_tokens = fitted.max_new_tokens  # for when it is asked
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
@@ -241,7 +237,7 @@ def adapt_student(
         settings = settings.model_copy(
             update={"max_new_tokens": settings.max_source_tokens}
         )  # a passage's, not a target's
-    settings = settings.model_copy(update={"lr": dapt.lr, "epochs": 1, "steps": None})
+    settings = settings.model_copy(update={"lr": dapt.lr, "epochs": 1, "steps": None, "prompt": "plain"})
     train_student(examples, settings, seed, folder, sharded)
 
 
@@ -305,7 +301,10 @@ def write(
 
 def write_predictions(sources: Sequence[str], settings: StudentSettings, seed: int, folder: Path) -> None:
     """What the student that `settings.model` names writes for every source: `folder/texts.json`. Raises DataError."""
-    texts = write(*load_student(settings.model, settings.revision, seed), sources, settings, seed)
+    model, tokenizer = load_student(settings.model, settings.revision, seed)
+    limit = settings.max_new_tokens or model.generation_config.max_new_tokens or NEW_TOKENS
+    settings = settings.model_copy(update={"max_new_tokens": limit})
+    texts = write(model, tokenizer, fit_sources(sources, tokenizer, settings, model.config), settings, seed)
     (folder / "texts.json").write_text(json.dumps(texts))
 
 

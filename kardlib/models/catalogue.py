@@ -6,6 +6,7 @@ Nothing here imports torch.
 import functools
 import json
 import os
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from kardlib import NANO
 from kardlib.artifacts.store import hash_file
 from kardlib.data.files import DataError
 from kardlib.errors import KardError
@@ -20,8 +22,9 @@ from kardlib.errors import KardError
 # Else transformers asks an outside service to convert a model without safetensors, and loads what the service makes
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 
-NANO = Path(__file__).parents[1] / "nano_models"  # the models that ship with the package
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # "minilm" in settings
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"  # "smollm2" in settings
+SHORT = {"minilm": MINILM, "smollm2": SMOLLM2}
 ELSEWHERE = "weights.json"  # in a student's folder: the hash of weights that stayed on the machine that trained it
 Architecture = Literal["encoder-decoder", "causal", "encoder"]
 
@@ -110,6 +113,7 @@ class Model(NamedTuple):
 T5 = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, "decoder_start_token_id": 0}
 FLAN = {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 OPT = {"model_type": "opt", "vocab_size": 50272, "max_position_embeddings": 2048, "num_hidden_layers": 24}
+LLAMA = {"model_type": "llama", "hidden_act": "silu", "tie_word_embeddings": True}
 BERT = {"model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "intermediate_size": 3072,
         "num_hidden_layers": 12, "num_attention_heads": 12}  # fmt: skip
 
@@ -142,6 +146,10 @@ MODELS = {
         # not KARD's: the reranker of real questions on a CPU, and the start of RAG's retriever
         Model(MINILM, "c9745ed1d9f207416be6d2e6f8de32d1f16199bf", "encoder",
               22_713_216, 4, BERT | {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}),
+        # a pretrained student for a CPU; three of its nine heads have keys and values, which Shape does not know
+        Model(SMOLLM2, "12fd25f77366fa6b3b4b768ec3050bf629380bac", "causal", 134_515_008, 2,
+              LLAMA | {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+                       "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192}),
         Model("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594", "encoder", 109_482_240, 4,
               BERT),
     )
@@ -149,8 +157,8 @@ MODELS = {
 
 
 def find_model(name: str) -> Model | None:
-    """The table's entry of a model, None if there is none; "minilm" is short for `MINILM`."""
-    return MODELS.get(MINILM if name == "minilm" else name)
+    """The table's entry of a model, None if there is none; a name in `SHORT` stands for a longer one."""
+    return MODELS.get(SHORT.get(name, name))
 
 
 class Loader(NamedTuple):
@@ -211,15 +219,20 @@ def without_network() -> Iterator[None]:
         _offline.reset(token)
 
 
+def is_offline() -> bool:
+    """Whether this is within `without_network`."""
+    return _offline.get()
+
+
 def find_revision(name: str) -> str | None:
     """The commit of a model on the Hub: the table's, else that of "main" at the model's first use on this machine.
 
     None for a model on this machine and, `without_network`, for one never used. Raises DataError if the Hub has no such
     model or cannot be reached.
     """
-    if name in LOADERS or name == "minilm" or (NANO / name).is_dir() or Path(name).exists() or Path(name).is_absolute():
+    if name in LOADERS or name in SHORT or (NANO / name).is_dir() or Path(name).exists() or Path(name).is_absolute():
         return None
-    return (MODELS[name].revision if name in MODELS else None) or _resolve_main(name, _offline.get())
+    return (MODELS[name].revision if name in MODELS else None) or _resolve_main(name, is_offline())
 
 
 @functools.cache
@@ -246,6 +259,16 @@ def _resolve_main(name: str, offline: bool) -> str | None:
 
 
 # Weights
+
+
+def find_folder(name: str) -> Path | None:
+    """The folder of a nano model, of "smollm2", which is fetched first, or the one that `name` is; None for others.
+
+    Raises DataError where "smollm2" cannot be had; `without_network` it is None where it is not here.
+    """
+    if name == "smollm2":
+        return pkgutil.resolve_name("kardlib.models.smollm2:find_smollm2")()
+    return next((folder for folder in (NANO / name, Path(name)) if folder.is_dir()), None)
 
 
 def load_weights(loader: Any, source: str | Path, revision: str | None) -> Any:
@@ -282,11 +305,11 @@ def identify(model: str, revision: str | None = None) -> str:
     Of a student whose weights stayed on another machine (`kardlib.work`) the hash is known all the same.
     Raises what `find_revision` raises.
     """
-    for folder in (NANO / model, Path(model)):
-        if (folder / "model.safetensors").is_file():
-            return _hash_weights(folder / "model.safetensors")
-        if (folder / ELSEWHERE).is_file():
-            return str(json.loads((folder / ELSEWHERE).read_text("utf-8"))["sha256"])[:16]
+    folder = find_folder(model)
+    if folder and (folder / "model.safetensors").is_file():
+        return _hash_weights(folder / "model.safetensors")
+    if folder and (folder / ELSEWHERE).is_file():
+        return str(json.loads((folder / ELSEWHERE).read_text("utf-8"))["sha256"])[:16]
     if model in LOADERS and LOADERS[model].recipe > 1:
         return f"{model}#{LOADERS[model].recipe}"
     revision = revision or find_revision(model)

@@ -17,13 +17,13 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
+from kardlib import NANO
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import Question
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import RELATIONS, World, build_world, write_rationale
-from kardlib.models.catalogue import NANO
 from kardlib.models.nano import RERANKER, STUDENTS, build_backbone, build_student, build_tokenizer
 from kardlib.models.training import Schedule, fit
 from kardlib.settings import RerankerSettings, SettingsError, WorldSettings

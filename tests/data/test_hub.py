@@ -16,10 +16,10 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 
+from kardlib import NANO
 from kardlib.artifacts.store import StoreError
 from kardlib.data.files import DataError, Question
 from kardlib.data.hub import GLUE, HUB, read_openbookqa, read_strategyqa
-from kardlib.models.catalogue import NANO
 from kardlib.reaugkd import tasks
 from tests.folders import ROOT
 

@@ -6,6 +6,7 @@ from itertools import combinations
 import pytest
 from safetensors.torch import load_file
 
+from kardlib import NANO
 from kardlib.artifacts.launch import LaunchError
 from kardlib.errors import KardError
 from kardlib.kard.cases import statement_shares
@@ -40,7 +41,6 @@ from kardlib.kard.student import load_student
 from kardlib.models import catalogue
 from kardlib.models.catalogue import LOADERS, register_student
 from kardlib.registry import REGISTRY
-from kardlib.settings import NANO
 
 RD = "reasoning_distillation"
 

@@ -17,7 +17,9 @@ from kardlib.retrieval.runs import Candidates
 from kardlib.settings import StudentSettings, preset
 
 CLASSES = {"encoder-decoder": AutoModelForSeq2SeqLM, "causal": AutoModelForCausalLM, "encoder": AutoModel}
-PAPERS = [m for m in MODELS.values() if m.name.split("/")[0] not in ("sentence-transformers", "google-bert")]
+PAPERS = [
+    m for m in MODELS.values() if m.name.split("/")[0] not in ("sentence-transformers", "google-bert", "HuggingFaceTB")
+]
 STUDENTS = [m for m in PAPERS if m.kind != "encoder"]
 RERANKERS = [m for m in PAPERS if m.kind == "encoder"]
 
@@ -119,7 +121,7 @@ def shrink(model: Model, folder: Path) -> Path:
 def test_a_shrunken_student_is_trained_saved_loaded_and_asked(model: Model, lora: bool, tmp_path: Path) -> None:
     settings = StudentSettings(
         model=str(shrink(model, tmp_path / "start")), steps=2, batch=2, lr=0.1, warmup=0, lora=lora,
-        gradient_checkpointing=lora, max_new_tokens=8, samples=2,
+        gradient_checkpointing=lora, max_new_tokens=24, samples=2,
     )  # fmt: skip
     examples = [(f"{QUESTION} Passage: Bal{i} cures it.", "Balkul cures it. The answer is A.") for i in range(4)]
     train_student(examples, settings, seed=0, folder=tmp_path / "trained")

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
+from kardlib import NANO
 from kardlib.data.answers import parse_answer
 from kardlib.models import pretraining
-from kardlib.models.catalogue import NANO
 from kardlib.models.nano import RERANKER, build_student, build_tokenizer
 from kardlib.models.pretraining import (
     WORLDS,

@@ -1,0 +1,146 @@
+"""What of a source and a target a student is shown: the form of its prompt, and the limits of its length.
+
+A source that is too long loses the end of its passages, the last passage first, and never its question or an option. A
+limit that cuts more than a few texts is said in one line; one that takes the answers or the options away is an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from kardlib.data.files import DataError
+from kardlib.data.prompts import CONCLUSION, split_source
+from kardlib.models.training import read_rank
+
+if TYPE_CHECKING:
+    from kardlib.settings import StudentSettings
+
+CUT = 0.01  # share of the texts that may be cut without a word
+MARGIN = 1.1  # on the length that keeps all but this share whole
+NEW_TOKENS = 160  # of a student that never learnt how much there is to write
+SPARE = 2  # tokens that two parts of a text may have more together than alone
+
+
+def source_limit(config: PreTrainedConfig, settings: StudentSettings) -> int:
+    """Tokens of a source that are read: a causal LM's positions must also hold what it writes. Raises DataError."""
+    positions = None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
+    written = settings.max_new_tokens or NEW_TOKENS
+    limit = min(settings.max_source_tokens, (positions or 10**9) - written)
+    if limit < 1:
+        raise DataError(
+            f"student.max_new_tokens = {written} leaves no room for a question in the {positions} positions of a "
+            f"{config.model_type}: lower it"
+        )
+    return limit
+
+
+def target_ids(
+    targets: Sequence[str], tokenizer: PreTrainedTokenizerBase, settings: StudentSettings, config: PreTrainedConfig
+) -> list[list[int]]:
+    """Every target's tokens with its end; a causal LM's begins a new line, which a chat's prompt has begun already."""
+    if config.is_encoder_decoder:
+        return list(tokenizer(text_target=list(targets), verbose=False).input_ids)
+    begun = "" if settings.prompt == "chat" else "\n"
+    ids = tokenizer([f"{begun}{t}" for t in targets], add_special_tokens=False, verbose=False).input_ids
+    return [[*i, tokenizer.eos_token_id] for i in ids]
+
+
+def limit_targets(
+    targets: Sequence[str], tokenizer: PreTrainedTokenizerBase, settings: StudentSettings, config: PreTrainedConfig
+) -> StudentSettings:
+    """The settings with `max_new_tokens`; where it is None, so many that 99 % of the targets are whole, and a tenth.
+
+    Prints how many targets it cuts if they are more than 1 %. Raises DataError where most lose their answer by it,
+    except for the student "random-t5", which learns nothing anyway.
+    """
+    lengths = [len(ids) for ids in target_ids(targets, tokenizer, settings, config)]
+    enough = max(2, math.ceil(MARGIN * _percentile(lengths)))
+    limit = settings.max_new_tokens or enough
+    cut = [target for target, length in zip(targets, lengths, strict=True) if length > limit]
+    if len(cut) > CUT * len(targets):
+        said = f"student.max_new_tokens = {limit} cuts {len(cut)} of {len(targets)} targets"
+        lost = sum(CONCLUSION in target for target in cut)
+        if lost > len(targets) / 2 and settings.model != "random-t5":
+            raise DataError(
+                f"{said}, so that {lost} lose their answer and no student could learn it: raise student.max_new_tokens "
+                f"to {enough}, or set it to null to let it follow the data"
+            )
+        _say(f"{said}; {enough} would keep 99 % of them whole")
+    return settings.model_copy(update={"max_new_tokens": limit})
+
+
+def fit_sources(
+    sources: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: StudentSettings,
+    config: PreTrainedConfig,
+    say: bool = True,
+) -> list[str]:
+    """The prompts of sources, in the form that `settings.prompt` names, short enough for the student.
+
+    Prints how many were cut if they are more than 1 % or lose options, unless told not to. Raises DataError where more
+    than 1 % would lose options, and where the tokenizer has no chat template.
+    """
+    limit, chat = source_limit(config, settings), settings.prompt == "chat"
+    around = len(tokenizer(_chat("", tokenizer)).input_ids) + SPARE if chat else len(tokenizer("").input_ids)
+    room = limit - around
+    lengths = [len(ids) for ids in tokenizer(list(sources), add_special_tokens=False, verbose=False).input_ids]
+    fitted, lost = list(sources), []
+    over = [i for i, length in enumerate(lengths) if length > room]
+    for i in over:
+        before, question, after = split_source(sources[i])
+        asked = len(tokenizer(question, add_special_tokens=False, verbose=False).input_ids)
+        lost += [asked] if question and asked > room else []
+        if chat or before:
+            after = _trim(after, room - asked - SPARE, tokenizer)
+            rest = room - asked - SPARE - len(tokenizer(after, add_special_tokens=False, verbose=False).input_ids)
+            before = _trim(before, rest, tokenizer, settings.truncation_side)
+            fitted[i] = " ".join(part for part in (before.strip(), question.strip(), after.strip()) if part)
+    few = CUT * len(sources)
+    if len(lost) > few:
+        raise DataError(
+            f"a student that reads {limit} tokens would not see all options of {len(lost)} of {len(sources)} questions:"
+            f" set student.max_source_tokens to {max(lost) + around}, or take a model with more positions"
+        )
+    if say and (lost or len(over) > few):
+        cut = f" and loses options of {len(lost)}" if lost else ""
+        _say(
+            f"a student that reads {limit} tokens (student.max_source_tokens) does not see all passages of {len(over)} "
+            f"of {len(sources)} sources{cut}; with {_percentile(lengths) + around} it would read 99 % of them whole"
+        )
+    return [_chat(source, tokenizer) for source in fitted] if chat else fitted
+
+
+def _chat(source: str, tokenizer: Any) -> str:
+    """A source as the user's turn of a chat whose next turn is the student's."""
+    if not tokenizer.chat_template:
+        raise DataError("student.prompt = chat needs a model with a chat template, e.g. smollm2: set it to plain")
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": source}], tokenize=False, add_generation_prompt=True
+    )
+    first = tokenizer("").input_ids  # what the tokenizer puts before every text, a template need not
+    return str(text).removeprefix(tokenizer.bos_token) if first and first[0] == tokenizer.bos_token_id else str(text)
+
+
+def _trim(text: str, tokens: int, tokenizer: Any, side: str = "right") -> str:
+    """A text without the tokens at one end that are too many."""
+    if tokens < 1:
+        return ""
+    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False).offset_mapping
+    if len(spans) <= tokens:
+        return text
+    return text[: spans[tokens - 1][1]] if side == "right" else text[spans[-tokens][0] :]
+
+
+def _percentile(lengths: Sequence[int]) -> int:
+    """The least length that all but the share `CUT` of the texts do not exceed."""
+    return sorted(lengths)[math.ceil((1 - CUT) * len(lengths)) - 1]
+
+
+def _say(sentence: str) -> None:
+    if read_rank()[0] == 0:  # one of the processes speaks for all
+        print(sentence, flush=True)
