@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
     reproduce.set_defaults(command=run_reproduce)
     add_settings(reproduce)
     reproduce.add_argument("--only", default="", metavar="03,04", help="run these notebooks alone")
-    reproduce.add_argument(
-        "--from", default="", dest="start", metavar="03", help="run this notebook and those after it"
-    )
+    reproduce.add_argument("--from", default="", dest="start", metavar="03", help="run this notebook and all after it")
     reproduce.add_argument("--jobs", type=int, default=2, metavar="N", help="notebooks side by side (default: 2)")
     reproduce.add_argument("--engine", default="", choices=["local", "ray"], help="this machine, or a Ray cluster")
-    reproduce.add_argument(
-        "--address", default="", metavar="HOST:PORT", help="of the Ray cluster's head; default: here"
-    )
+    reproduce.add_argument("--address", default="", metavar="HOST:PORT", help="of Ray's head node; default: here")
     reproduce.add_argument("--force", action="store_true", help="build again every artifact that these notebooks need")
     reproduce.add_argument("--publish", action="store_true", help="copy the executed notebooks back to notebooks/")
 
@@ -72,10 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     claims = commands.add_parser("claims", help="print every claim of the papers with its verdict here")
     claims.set_defaults(command=run_claims)
-    claims.add_argument(
-        "--figures", type=Path, nargs="+", metavar="DIR",
-        help="folders of the figures' CSV files (default: figures and runs/*/figures); the first one counts",
-    )  # fmt: skip
+    folders = "folders of the figures' CSV files (default: figures and runs/*/figures); the first one counts"
+    claims.add_argument("--figures", type=Path, nargs="+", metavar="DIR", help=folders)
     claims.add_argument("--json", action="store_true", help="print a list of objects, one per verdict")
 
     doctor = commands.add_parser("doctor", help="say what is installed, what would not work here, and how to mend it")
@@ -83,9 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     pretrain = commands.add_parser("pretrain-nano", help="make the nano models that the package ships")
     pretrain.set_defaults(command=run_pretrain_nano)
-    pretrain.add_argument(
-        "--work", type=Path, default=Path("nano-work"), help="checkpoints; a killed run goes on from them"
-    )
+    pretrain.add_argument("--work", type=Path, default=Path("nano-work"), help="checkpoints, from which it goes on")
     pretrain.add_argument("--models", nargs="+", help="these models alone")
     pretrain.add_argument("--bf16", action="store_true", help="compute in bfloat16 on a CPU that has its instructions")
     pretrain.add_argument("--cards", action="store_true", help="train nothing: score them and write their cards again")
@@ -109,11 +101,8 @@ def add_bundles(commands: Any) -> None:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a run's settings."""
     parser.add_argument("--scale", choices=["smoke", "embedded", "paper"], default="embedded")
-    parser.add_argument(
-        "--dataset", default="world",
-        help="world (default), own, obqa, strategyqa, medqa_usmle_hf; of GLUE, for notebook 13: "
-        + ", ".join(GLUE_TASKS),
-    )  # fmt: skip
+    known = f"world (default), own, obqa, strategyqa, medqa_usmle_hf; of GLUE, for notebook 13: {', '.join(GLUE_TASKS)}"
+    parser.add_argument("--dataset", default="world", help=known)
     parser.add_argument("--data-dir", help="the folder with KARD's release, GLUE's TSV files or your own files")
     parser.add_argument(
         "--set", action="append", default=[], metavar="retrieval.k=1", help="change a setting; repeatable"
@@ -185,10 +174,8 @@ def run_claims(options: argparse.Namespace) -> int:
     runs = [folder for folder in sorted(root.glob("runs/*/figures")) if not folder.parent.name.startswith("smoke")]
     folders = options.figures or [root / "figures", *runs]
     scorecard = judge(read_claims(), read_rows(folders))
-    if options.json:
-        print(scorecard.to_json(orient="records", indent=2, force_ascii=False))
-    else:
-        print(format_claims(scorecard))
+    as_json = scorecard.to_json(orient="records", indent=2, force_ascii=False)
+    print(as_json if options.json else format_claims(scorecard))
     return 0
 
 
@@ -205,18 +192,21 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def run_doctor(_: argparse.Namespace) -> int:
     """Print what is installed and what would not work; the exit code is 1 if anything would not."""
-    problems = [*check_packages(), *check_java(), *check_device(), *check_disk(), *check_nano_models()]
     describe_smollm2()
+    print(f"python {sys.version.split()[0]}")
+    checks = (check_packages, check_java, check_device, check_disk, check_nano_models)
+    problems = [problem for check in checks for problem in check()]
     print("\nwould not work:" if problems else "\neverything that the embedded scale needs is here")
     for problem in problems:
         print(f"- {problem}")
     return 1 if problems else 0
 
 
-def check_packages() -> list[str]:
-    """Print the version of every package that this project needs; the problems are those missing or unfit."""
-    print(f"python {sys.version.split()[0]}")
-    problems, pyproject = list[str](), REPOSITORY / "pyproject.toml"
+# Each of them prints what is there, and yields what would not work
+
+
+def check_packages() -> Iterator[str]:
+    pyproject = REPOSITORY / "pyproject.toml"
     if pyproject.exists():
         lines = tomllib.loads(pyproject.read_text("utf-8"))["project"].get("dependencies", [])
     else:
@@ -228,54 +218,43 @@ def check_packages() -> list[str]:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             version = ""
-        fits = bool(version) and requirement.specifier.contains(version, prereleases=True)
         print(f"{requirement.name} {version or 'is missing'} (needed: {requirement.specifier or 'any version'})")
-        if not fits:
-            problems.append(f"{requirement.name} {version or 'is missing'}: run pip install '{requirement}'")
-    return problems
+        if not version or not requirement.specifier.contains(version, prereleases=True):
+            yield f"{requirement.name} {version or 'is missing'}: run pip install '{requirement}'"
 
 
-def check_java() -> list[str]:
-    """Print which Java Lucene would run on; the problem is that there is none."""
+def check_java() -> Iterator[str]:
     from kardlib.retrieval.lucene import find_java
 
     try:
         java, reason = find_java()
+        print(f"java: {java} ({reason})")
     except (KardError, RuntimeError) as error:
         print("java is missing")
-        return [f"BM25: {error}"]
-    print(f"java: {java} ({reason})")
-    return []
+        yield f"BM25: {error}"
 
 
-def check_device() -> list[str]:
-    """Print the device that models would run on; the problem is that torch cannot be imported."""
+def check_device() -> Iterator[str]:
     try:
         announce_device()
     except ImportError as error:
-        return [f"training: torch cannot be imported ({error}): install it again"]
-    return []
+        yield f"training: torch cannot be imported ({error}): install it again"
 
 
-def check_disk() -> list[str]:
-    """Print the store's free disk; the problem is less than `NEEDED_DISK`."""
+def check_disk() -> Iterator[str]:
     root = Store().root.resolve()
     free = shutil.disk_usage(next(folder for folder in [root, *root.parents] if folder.exists())).free
     print(f"disk: {free / 1e9:.0f} GB free for artifacts")
-    if free >= NEEDED_DISK:
-        return []
-    return [
-        f"artifacts: less than {NEEDED_DISK / 1e9:.0f} GB free; make room or set KARD_STORE to a folder on another disk"
-    ]
+    if free < NEEDED_DISK:
+        needed = f"{NEEDED_DISK / 1e9:.0f} GB"
+        yield f"artifacts: less than {needed} free; make room or set KARD_STORE to a folder on another disk"
 
 
-def check_nano_models() -> list[str]:
-    """Print the nano models of this installation; the problem is that the embedded scale lacks some."""
+def check_nano_models() -> Iterator[str]:
     settings, present = preset(), {path.parent.name for path in NANO.glob("*/config.json")}
     print(f"nano models: {', '.join(sorted(present)) or 'none'}")
-    missing = sorted({*settings.students, settings.student.model, settings.reranker.model} - present)
-    names = ", ".join(missing)
-    return [f"the nano models {names} are missing: install again or run kard pretrain-nano"] if missing else []
+    if missing := {*settings.students, settings.student.model, settings.reranker.model} - present:
+        yield f"the nano models {', '.join(sorted(missing))} are missing: install again or run kard pretrain-nano"
 
 
 def describe_smollm2() -> None:

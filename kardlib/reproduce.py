@@ -12,8 +12,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, replace
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,7 +31,7 @@ from papermill.exceptions import PapermillExecutionError
 from kardlib.artifacts.engine import check_ray, choose_engine
 from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now
 from kardlib.errors import KardError
-from kardlib.report.page import WAITING, Result, format_scorecard, read_result, write_index, write_page
+from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index, write_page
 from kardlib.settings import GLUE_TASKS, preset
 
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
@@ -46,20 +46,10 @@ class ReproduceError(KardError, RuntimeError):
 
 
 def reproduce(
-    scale: str = "embedded",
-    dataset: str = "world",
-    data_dir: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    only: Sequence[str] = (),
-    start: str = "",
-    force: bool = False,
-    publish: bool = False,
-    at_once: int = 1,
-    engine: str = "",
-    address: str = "",
-    root: Path = REPOSITORY,
-) -> Path:
+    scale: str = "embedded", dataset: str = "world", data_dir: str | None = None,
+    overrides: Mapping[str, Any] | None = None, *, only: Sequence[str] = (), start: str = "", force: bool = False,
+    publish: bool = False, at_once: int = 1, engine: str = "", address: str = "", root: Path = REPOSITORY,
+) -> Path:  # fmt: skip
     """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{scale}-{dataset}/index.html`.
 
     `only` and `start` are numbers of notebooks ("03"); without `only`, a dataset runs the notebooks that apply to it.
@@ -91,16 +81,13 @@ def reproduce(
         results[result.notebook] = result
         write_index(run, [*results.values()], WAITING)  # the scorecard takes half a second
         failed = failed or (result if result.status == "failed" else None)
-    index = write_index(run, [*results.values()], format_scorecard(figures))
+    index = write_index(run, [*results.values()], *read_scorecard(figures))
     if failed:
         copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
         raise ReproduceError(f"{failed.error} (see {copy}; finished work is kept)")
     if publish:
         publish_notebooks([run / notebook.name for notebook in notebooks], root)
     return index
-
-
-# What is asked
 
 
 def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Mapping[str, Any], publish: bool) -> None:
@@ -123,12 +110,12 @@ def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") ->
     numbers = {path: path.name[:2] for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
     if not numbers:
         raise ReproduceError(f"there are no notebooks NN_*.ipynb in {folder}: run from a checkout of the repository")
-    wanted = {number.strip().zfill(2) for number in [*only, *([start] if start else [])]}
-    if unknown := wanted - set(numbers.values()):
-        known = ", ".join(sorted(set(numbers.values())))
-        raise ReproduceError(f"there is no notebook {', '.join(sorted(unknown))}: the notebooks are {known}")
-    kept = {number.strip().zfill(2) for number in only} or set(numbers.values())
-    chosen = [path for path, number in numbers.items() if number in kept and number >= start.strip().zfill(2)]
+    known = set(numbers.values())
+    kept, first = {number.strip().zfill(2) for number in only} or known, start.strip().zfill(2)
+    if unknown := (kept | {first} if start else kept) - known:
+        said = f"there is no notebook {', '.join(sorted(unknown))}: the notebooks are {', '.join(sorted(known))}"
+        raise ReproduceError(said)
+    chosen = [path for path, number in numbers.items() if number in kept and number >= first]
     if not chosen:
         raise ReproduceError(f"no notebook of {', '.join(sorted(kept))} comes from {start} on: drop --only or --from")
     return chosen
@@ -176,9 +163,6 @@ def read_assignments(source: str) -> dict[str, str]:
     return values
 
 
-# The run
-
-
 def kernel_environment(engine: str, address: str, force: bool) -> dict[str, str]:
     """The environment variables of the kernels. Raises EngineError if the engine is unknown or cannot be reached."""
     engine, address = choose_engine(engine, address)
@@ -202,19 +186,24 @@ def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> I
 
     The scorecard's notebook starts once all others have ended.
     """
-    waiting = sorted(notebooks, key=lambda path: path.name.startswith(SCORECARD))
-    running, failed = set[Future[Result]](), False
+    stopped = threading.Event()
+
+    def run_next(notebook: Path) -> Result | None:
+        if stopped.is_set():
+            return None
+        result = run_notebook(notebook, *arguments)
+        if result.status == "failed":
+            stopped.set()
+        return result
+
     with ThreadPoolExecutor(at_once) as pool:
         try:
-            while running or (waiting and not failed):
-                while waiting and not failed and len(running) < at_once:
-                    if waiting[0].name.startswith(SCORECARD) and running:
-                        break
-                    running.add(pool.submit(run_notebook, waiting.pop(0), *arguments))
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                failed = failed or any(future.result().status == "failed" for future in done)
-                yield from (future.result() for future in done)
+            for last in (False, True):
+                together = [path for path in notebooks if path.name.startswith(SCORECARD) == last]
+                ended = as_completed([pool.submit(run_next, notebook) for notebook in together])
+                yield from filter(None, (future.result() for future in ended))
         except BaseException:  # an interrupt: kernels have sessions of their own, where no Ctrl-C reaches them
+            stopped.set()
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     process.kill()
@@ -225,11 +214,11 @@ def run_notebook(
     notebook: Path, parameters: Mapping[str, Any], run: Path, figures: Path, environment: Mapping[str, str]
 ) -> Result:
     """Execute one notebook; write its copy and its page into the folder `run`, even if a cell fails."""
-    name, start, began = notebook.stem, time.monotonic(), time.time_ns()
+    name, start, began, date = notebook.stem, time.monotonic(), time.time_ns(), now()
     source = nbformat.read(notebook, as_version=4)
     cells = [c for c in source.cells if c.cell_type == "code" and c.source.strip()]
     count = sum("injected-parameters" not in c.metadata.get("tags", []) for c in cells) + 1  # papermill injects one
-    at = 0
+    at, problem = 0, ""
 
     def print_progress(cell: NotebookNode, **_: Any) -> None:
         nonlocal at
@@ -237,7 +226,6 @@ def run_notebook(
             at += 1
             print(f"{name}  cell {at}/{count}  {time.monotonic() - start:.0f} s", flush=True)
 
-    result = Result(name, "done", date=now())
     with atomic_write(run / notebook.name) as copy, tempfile.NamedTemporaryFile("r", encoding="utf-8") as used:
         kernel: Any = kernel_of_this_python({**environment, "KARD_USED": used.name}, notebook.parent)
         with watch_memory(lambda: [k.provisioner.pid for k in kernel.started if k.provisioner]) as peak:
@@ -249,19 +237,16 @@ def run_notebook(
                 )  # fmt: skip
             except PapermillExecutionError as error:
                 last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
-                message = ": ".join([error.ename, *last])
-                result = replace(result, status="failed", error=f"{name}, cell {at} of {count}: {message}")
+                problem = ": ".join([error.ename, *last])
             except DeadKernelError:
-                message = "the kernel died, perhaps for want of memory"
-                result = replace(result, status="failed", error=f"{name}, cell {at} of {count}: {message}")
+                problem = "the kernel died, perhaps for want of memory"
         drawn = [path for path in sorted(figures.glob(f"{name[:2]}_*.png")) if path.stat().st_mtime_ns >= began]
-        result = replace(
-            result,
-            seconds=round(time.monotonic() - start, 1),
-            peak_bytes=peak[0],
+        result = Result(
+            name, "failed" if problem else "done", round(time.monotonic() - start, 1), peak[0],
+            error=problem and f"{name}, cell {at} of {count}: {problem}", date=date,
             figures=[Path(os.path.relpath(path, run)).as_posix() for path in drawn],
             artifacts=sorted(set(used.read().split())),
-        )
+        )  # fmt: skip
         executed = nbformat.read(copy, as_version=4)
         executed.metadata["kard"] = asdict(result)
         executed.metadata.papermill |= {"input_path": notebook.name, "output_path": notebook.name}
@@ -330,14 +315,8 @@ def watch_memory(started: Callable[[], Sequence[int | None]]) -> Iterator[list[i
         thread.join()
 
 
-# Publishing
-
-
 def publish_notebooks(copies: Sequence[Path], root: Path) -> None:
-    """Replace the notebooks of `root/notebooks` by executed copies, cleaned, and refresh the README's tables.
-
-    Raises ReproduceError if one copy is refused, and then replaces none.
-    """
+    """Replace notebooks by executed copies, cleaned, and refresh the README; no copy at all if one is refused."""
     cleaned = {copy.name: clean_notebook(nbformat.read(copy, as_version=4), copy.name, root) for copy in copies}
     for name, text in cleaned.items():
         with atomic_write(root / "notebooks" / name) as temporary:
@@ -384,11 +363,9 @@ def clean_output(output: NotebookNode, execution_count: int | None, root: Path) 
     """Number a cell's output, and remove its widget state and its paths below `root` and the home folder, in place."""
     if "execution_count" in output:
         output.execution_count = execution_count
-    data = output.get("data", {})
-    for widget in [kind for kind in data if kind.startswith("application/vnd.jupyter.widget")]:
-        del data[widget]
-    folders = {str(root): ".", str(root.resolve()): ".", str(Path.home()): "~"}
-    for folder, short in folders.items():
+    for widget in [kind for kind in output.get("data", {}) if kind.startswith("application/vnd.jupyter.widget")]:
+        del output.data[widget]
+    for folder, short in {str(root): ".", str(root.resolve()): ".", str(Path.home()): "~"}.items():
         if len(folder) > 1:  # a home at the root of the disk is part of every path
             pattern = re.compile(re.escape(folder) + r"(?![\w-])")
             for holder, key in find_strings(output):

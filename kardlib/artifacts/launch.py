@@ -47,10 +47,7 @@ class LaunchError(KardError, RuntimeError):
 
 
 def train(kind: Kind, work: tuple[Any, ...], folder: Path, compute: ComputeSettings) -> None:
-    """Train here, or in as many processes as `compute` says; `work` is what the kind's builder takes before the folder.
-
-    Raises LaunchError.
-    """
+    """Train here, or in as many processes as `compute` says; `work` is for the kind's builder. Raises LaunchError."""
     import torch
 
     batch = next(part.batch for part in work if hasattr(part, "batch"))
@@ -65,10 +62,7 @@ def train(kind: Kind, work: tuple[Any, ...], folder: Path, compute: ComputeSetti
 
 
 def plan_processes(compute: ComputeSettings, batch: int, gpus: int) -> int:
-    """How many processes are started where there are so many GPUs (0: they compute on CPUs). Raises LaunchError.
-
-    Left to itself, it takes as many GPUs as divide the batch evenly.
-    """
+    """How many processes: what `compute` says, else as many `gpus` as divide the batch evenly. Raises LaunchError."""
     fitting = [n for n in range(1, batch + 1) if batch % n == 0]
     processes = compute.processes or max(n for n in fitting if n <= max(gpus, 1))
     if gpus and processes > gpus:

@@ -287,10 +287,7 @@ def is_old(manifest: Mapping[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def open_url(url: str) -> Iterator[tuple[Any, str]]:
-    """The file system of a URL and the path in it. Raises StoreError for whatever that file system raises.
-
-    A FileNotFoundError is passed on: only the caller knows what it means.
-    """
+    """The file system of a URL and the path in it. Raises StoreError for all its errors but FileNotFoundError."""
     try:
         import fsspec  # imported late: most stores are folders
 
@@ -366,10 +363,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 
 def check_begun(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Keep what a training in `folder` begins with in its checkpoints, for the runs that go on from them.
-
-    Raises StoreError where it was begun with other settings.
-    """
+    """Keep with its checkpoints what a training begins with. Raises StoreError if it began with something else."""
     path, settings = folder / "checkpoints" / "begun.json", json.loads(canonical_json(settings))
     if not path.exists():
         write_json(path, settings)
@@ -441,10 +435,7 @@ def read_versions() -> dict[str, str]:
 
 @functools.cache
 def read_commit() -> dict[str, Any]:
-    """Commit and dirtiness when first asked, which is when the running code was read.
-
-    Only `kardlib/` counts as dirty: a run itself writes figures and notebooks.
-    """
+    """Commit and dirtiness when the code was read. `kardlib/` alone counts: a run itself writes figures."""
     if not (REPOSITORY / ".git").exists():
         return {}
     git = functools.partial(subprocess.run, cwd=REPOSITORY, capture_output=True, text=True, check=True)

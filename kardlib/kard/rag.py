@@ -13,17 +13,12 @@ passages' encoder as it is).
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import faiss
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import (
-    DataCollatorForSeq2Seq,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import write_json
@@ -34,13 +29,12 @@ from kardlib.kard.reranker import LOSSES
 from kardlib.kard.student import Examples, load_student
 from kardlib.models.encoders import TOKENS, check_texts, length_batches, load_encoder
 from kardlib.models.training import fit, linear_schedule
-from kardlib.retrieval.dense import one_thread
+from kardlib.retrieval.dense import build_index, one_thread
 from kardlib.retrieval.runs import Run, write_run
 from kardlib.settings import RagSettings, StudentSettings
 
 SIDES = ("question", "passage")  # a trained retriever's folder holds an ordinary checkpoint of each
 IGNORED = -100  # label of a token that is no target: padding, or a causal LM's source
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The equations
@@ -81,12 +75,11 @@ class DualEncoder(nn.Module):
     def forward(self, side: str, texts: Sequence[str]) -> Tensor:
         """Vectors of questions or of passages: (N, dim), fp32, whatever the padding."""
         device = next(self.parameters()).device
-        inputs = self.tokenizer(
-            list(texts), truncation=True, max_length=self.max_tokens, padding=True, return_tensors="pt"
-        )
-        ids, mask = inputs.input_ids.to(device), inputs.attention_mask.to(device)
+        limits: dict[str, Any] = {"truncation": True, "max_length": self.max_tokens}
+        inputs = self.tokenizer(list(texts), padding=True, return_tensors="pt", **limits).to(device)
+        mask = inputs.attention_mask
         with torch.autocast(device.type, torch.bfloat16, enabled=pick_device().bf16):
-            hidden = self.encoders[side](input_ids=ids, attention_mask=mask).last_hidden_state
+            hidden = self.encoders[side](input_ids=inputs.input_ids, attention_mask=mask).last_hidden_state
         hidden = hidden.float()  # (N, T, dim)
         if self.settings.pooling == "cls":
             return hidden[:, 0]
@@ -100,10 +93,7 @@ class DualEncoder(nn.Module):
 
 
 def load_retriever(settings: RagSettings) -> DualEncoder:
-    """A trained retriever's folder, or one encoder to start both sides from, named like a reranker's.
-
-    Raises DataError where there is no such model.
-    """
+    """A trained one's folder, or one encoder to start both sides from, named like a reranker's. Raises DataError."""
     place = Path(settings.model)
     trained = all((place / side).is_dir() for side in SIDES)
     names = {side: str(place / side) if trained else settings.model for side in SIDES}
@@ -117,19 +107,10 @@ def embed(retriever: DualEncoder, side: str, texts: Mapping[str, str]) -> Tensor
     """Vectors of all texts in their order, (N, dim) on the CPU, computed in batches of nearly one length."""
     retriever.eval()
     ids = retriever.tokenizer(list(texts.values()), truncation=True, max_length=retriever.max_tokens).input_ids
-    row = {name: i for i, name in enumerate(texts)}
-    vectors: list[Tensor] = [torch.empty(0)] * len(row)
+    vectors: dict[str, Tensor] = {}
     for batch in length_batches(dict(zip(texts, ids, strict=True)), TOKENS):
-        for name, vector in zip(batch, retriever(side, [texts[name] for name in batch]).cpu(), strict=True):
-            vectors[row[name]] = vector
-    return torch.stack(vectors)
-
-
-def build_index(vectors: Tensor) -> faiss.IndexFlatIP:
-    """An exact index by inner product over (N, dim) vectors."""
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors.numpy())
-    return index
+        vectors |= zip(batch, retriever(side, [texts[name] for name in batch]).cpu(), strict=True)
+    return torch.stack([vectors[name] for name in texts])
 
 
 def retrieve(
@@ -144,7 +125,7 @@ def retrieve(
     names, row = list(passages), {p: i for i, p in enumerate(passages)}
     queries, vectors = embed(retriever, "question", questions), embed(retriever, "passage", passages)
     with one_thread():
-        scores, found = build_index(vectors).search(queries.numpy(), min(depth, len(names)))
+        scores, found = build_index(vectors.numpy(), "exact").search(queries.numpy(), min(depth, len(names)))
     run, losses = {}, {}
     for i, question in enumerate(questions):
         ranked = [(names[j], round(float(s), 4)) for s, j in zip(scores[i], found[i], strict=True)]
@@ -170,14 +151,9 @@ def retrieve_and_write(
 
 
 def train_retriever(
-    settings: RagSettings,
-    questions: Mapping[str, str],
-    passages: Mapping[str, str],
-    positives: Mapping[str, Sequence[str]],
-    negatives: Mapping[str, Sequence[str]],
-    seed: int,
-    folder: Path,
-) -> None:
+    settings: RagSettings, questions: Mapping[str, str], passages: Mapping[str, str],
+    positives: Mapping[str, Sequence[str]], negatives: Mapping[str, Sequence[str]], seed: int, folder: Path,
+) -> None:  # fmt: skip
     """Train `settings.model` as DPR does, and save it in `folder`: the start of the warm variant of RAG.
 
     A step draws for every question of its batch one positive and one hard negative; all passages drawn are negatives
@@ -199,14 +175,12 @@ def train_retriever(
         pool = {p: column for column, p in enumerate(dict.fromkeys(drawn + hard))}
         scores = retriever("question", [questions[q] for q in batch])
         scores = scores @ retriever("passage", [passages[p] for p in pool]).T / settings.tau  # (B, P)
-        mask = torch.tensor([[p in positives[q] for p in pool] for q in batch])
-        return contrastive_loss(
-            scores, mask.to(scores.device), torch.tensor([pool[p] for p in drawn]).to(scores.device)
-        )
+        mask = torch.tensor([[p in positives[q] for p in pool] for q in batch], device=scores.device)
+        return contrastive_loss(scores, mask, torch.tensor([pool[p] for p in drawn], device=scores.device))
 
-    groups = [{"params": list(retriever.parameters()), "lr": settings.contrastive_lr}]
+    schedule = linear_schedule(settings.warmup, len(batches))
     losses, _ = fit(
-        "retriever", retriever, groups, linear_schedule(settings.warmup, len(batches)), len(batches), loss_of,
+        "retriever", retriever, {retriever: settings.contrastive_lr}, schedule, len(batches), loss_of,
         seed=seed * 1_000_000, checkpoint=folder / "checkpoints" / "last.pt", checkpoint_every=settings.refresh,
     )  # fmt: skip
     retriever.save(folder)
@@ -214,14 +188,9 @@ def train_retriever(
 
 
 def train_rag(
-    settings: RagSettings,
-    student: StudentSettings,
-    questions: Mapping[str, Question],
-    targets: Mapping[str, Sequence[str]],
-    passages: Mapping[str, str],
-    seed: int,
-    folder: Path,
-) -> None:
+    settings: RagSettings, student: StudentSettings, questions: Mapping[str, Question],
+    targets: Mapping[str, Sequence[str]], passages: Mapping[str, str], seed: int, folder: Path,
+) -> None:  # fmt: skip
     """Train `settings.model` and `student.model` together and save them in `folder` (`question`, `passage`, `student`).
 
     `targets` are the texts that may be written for a question: every epoch takes every question once with one of them.
@@ -245,11 +214,11 @@ def train_rag(
     both = nn.ModuleDict({"retriever": retriever, "student": model.to(pick_device().type)}).train()  # type: ignore[arg-type]
     texts = list(passages.values())
     batches = list(draw_batches(asked, settings.batch, settings.epochs, seed))
-    index = faiss.IndexFlatIP(1)
+    index: Any = None
 
     def refresh() -> None:
         nonlocal index
-        index = build_index(embed(retriever, "passage", passages))
+        index = build_index(embed(retriever, "passage", passages).numpy(), "exact")
         retriever.train()
 
     def loss_of(step: int) -> Tensor:
@@ -262,12 +231,13 @@ def train_rag(
         marginal = marginal_log_likelihood(scores, log_likelihoods.view_as(scores))
         return -settings.passages * marginal.sum() / tokens
 
-    parts = ((retriever, settings.lr), (model, student.lr or student.of(student.model).lr))
-    groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in parts]
+    lr = student.lr or student.of(student.model).lr
+    assert lr, "`of` leaves nothing open"
+    rates: dict[nn.Module, float] = {retriever: settings.lr, model: lr}
+    schedule = linear_schedule(settings.warmup, len(batches))
     losses, _ = fit(
-        "rag", both, groups, linear_schedule(settings.warmup, len(batches)), len(batches), loss_of,
-        seed=seed * 1_000_000, checkpoint=folder / "checkpoints" / "last.pt", checkpoint_every=settings.refresh,
-        refresh=refresh,
+        "rag", both, rates, schedule, len(batches), loss_of, seed=seed * 1_000_000, refresh=refresh,
+        checkpoint=folder / "checkpoints" / "last.pt", checkpoint_every=settings.refresh,
     )  # fmt: skip
     retriever.save(folder)
     if student.max_new_tokens is None:
@@ -278,7 +248,7 @@ def train_rag(
 
 
 def score_found(
-    retriever: DualEncoder, index: faiss.IndexFlatIP, questions: Sequence[str], passages: Sequence[str]
+    retriever: DualEncoder, index: Any, questions: Sequence[str], passages: Sequence[str]
 ) -> tuple[Tensor, list[list[int]]]:
     """The top passages of every question by the index, as rows of `passages`, and their scores by the weights of now.
 
@@ -294,12 +264,9 @@ def score_found(
 
 
 def target_log_likelihoods(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    sources: Sequence[str],
-    targets: Sequence[str],
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources: Sequence[str], targets: Sequence[str],
     settings: StudentSettings,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`log p_theta(y | x, z)`, summed over the tokens of each target: (N,), and the number of all those tokens: ()."""
     device = next(model.parameters()).device
     sources = fit_sources(sources, tokenizer, settings, model.config, say=False)

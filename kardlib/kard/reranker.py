@@ -36,10 +36,7 @@ def kl_loss(target_scores: Tensor, model_scores: Tensor, mask: Tensor, tau_1: fl
 
 
 def best_candidate_loss(target_scores: Tensor, model_scores: Tensor, mask: Tensor, tau_2: float) -> Tensor:
-    """Mean `-log P(d*)`, `d*` the candidate that the rationale scores highest: the released code's default for the KL.
-
-    Shapes and masks as in `kl_loss`.
-    """
+    """Mean `-log P(d*)`, `d*` the rationale's best candidate: the released code's default. Shapes as in `kl_loss`."""
     best = target_scores.masked_fill(~mask, -torch.inf).argmax(1, keepdim=True)
     return -(model_scores / tau_2).masked_fill(~mask, -torch.inf).log_softmax(1).gather(1, best).mean()
 
@@ -47,15 +44,10 @@ def best_candidate_loss(target_scores: Tensor, model_scores: Tensor, mask: Tenso
 def temperature_factor(progress: float, zero: float) -> float:
     """What the released code multiplies both temperatures with: a line from 1 through 0 at `zero`, negative after it.
 
-    `progress` is the share of the steps that are done. A reconstruction: the zero itself, which no division survives,
-    is stepped over.
+    `progress` is the share of the steps done. Zero itself, which no division survives, is stepped over (reconstructed).
     """
     factor = 1 - progress / zero
     return factor if abs(factor) >= 0.01 else 0.01
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Training and ranking
 
 
 def draw_steps(
@@ -84,14 +76,9 @@ def draw_steps(
 
 
 def train_reranker(
-    settings: RerankerSettings,
-    questions: Mapping[str, str],
-    passages: Mapping[str, str],
-    candidates: Sequence[Candidates],
-    seed: int,
-    folder: Path,
-    checkpoint_every: int = 200,
-) -> Path:
+    settings: RerankerSettings, questions: Mapping[str, str], passages: Mapping[str, str],
+    candidates: Sequence[Candidates], seed: int, folder: Path, checkpoint_every: int = 200,
+) -> Path:  # fmt: skip
     """Train `settings.model` on the candidates (texts by id) and save it in `folder`, which is returned.
 
     AdamW without decay, linear warm-up and fall, gradient norm cut at 1. All that a step draws depends on the seed and
@@ -120,17 +107,15 @@ def train_reranker(
                 layer.train()
 
         def loss_of(step: int) -> Tensor:
-            batch = batches[step]
-            part = part_of(batch, *read_rank())
+            part = part_of(batches[step], *read_rank())
             if not part:
                 return torch.zeros((), device=reranker.linear.weight.device)
             loss = batch_loss(reranker, part, question_ids, passage_ids, settings, step / len(batches))
-            return len(part) / len(batch) * loss
+            return len(part) / len(batches[step]) * loss
 
-        groups = [{"params": [w for w in reranker.parameters() if w.requires_grad], "lr": settings.lr}]
         schedule = linear_schedule(settings.warmup, len(batches))
         losses, _ = fit(
-            "reranker", reranker, groups, schedule, len(batches), loss_of, seed=seed * 1_000_000 + 1,
+            "reranker", reranker, {reranker: settings.lr}, schedule, len(batches), loss_of, seed=seed * 1_000_000 + 1,
             checkpoint=folder / "checkpoints" / "last.pt", checkpoint_every=checkpoint_every,
         )  # fmt: skip
     if settings.lora:
@@ -142,13 +127,9 @@ def train_reranker(
 
 
 def batch_loss(
-    reranker: LateInteraction,
-    batch: Sequence[tuple[str, Mapping[str, float]]],
-    question_ids: Mapping[str, list[int]],
-    passage_ids: Mapping[str, list[int]],
-    settings: RerankerSettings,
-    progress: float = 0.0,
-) -> Tensor:
+    reranker: LateInteraction, batch: Sequence[tuple[str, Mapping[str, float]]], question_ids: Mapping[str, list[int]],
+    passage_ids: Mapping[str, list[int]], settings: RerankerSettings, progress: float = 0.0,
+) -> Tensor:  # fmt: skip
     """Mean `KL(Q || P)` of one step of `draw_steps`; `question_ids` and `passage_ids` hold the texts' tokens.
 
     `progress` is the share of the steps that are done: only falling temperatures depend on it.

@@ -45,10 +45,7 @@ def forward_flops(shape: Shape, source: float, target: float) -> float:
 def training_flops(
     shape: Shape, source: float, target: float, *, lora: bool = False, checkpointing: bool = False
 ) -> float:
-    """FLOPs of one example: the backward pass costs two forward passes, or one with LoRA's frozen weights.
-
-    Gradient checkpointing repeats the forward pass.
-    """
+    """Of one example: backward costs two forward passes, one with LoRA's frozen weights; checkpointing repeats one."""
     return forward_flops(shape, source, target) * ((2 if lora else 3) + (1 if checkpointing else 0))
 
 
@@ -117,9 +114,8 @@ def check_memory(
 ) -> None:  # fmt: skip
     """Raise TooLargeError if training `settings.model` needs more than the `free` bytes of "the GPU" or "this machine".
 
-    `source` and `target` are the longest example's tokens, `batch` is the number of examples at once. The sentence
-    names what would fit: the first of gradient checkpointing, LoRA and a smaller batch that suffices, and the largest
-    of the family's smaller models.
+    `source` and `target` are the longest example's tokens, `batch` examples are read at once. The sentence names what
+    would fit: the first of gradient checkpointing, LoRA and a smaller batch, and the largest smaller model.
     """
 
     def needed(shape: Shape, batch: int, lora: bool, checkpointing: bool) -> float:

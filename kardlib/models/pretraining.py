@@ -18,8 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from kardlib import NANO
-from kardlib.artifacts.device import pick_device
-from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.artifacts.device import describe_device, pick_device
+from kardlib.artifacts.store import atomic_write, read_versions
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import Question
 from kardlib.data.prompts import source_text, target_text
@@ -122,10 +122,9 @@ def pretrain_student(size: str, work: Path, seed: int = 0, bf16: bool = False) -
             logits = model(**inputs, labels=labels).logits
         return weighted_loss(logits.float(), labels, 10.0 if step >= recipe.letter_from else 1.0)
 
-    groups = [{"params": list(model.parameters()), "lr": recipe.lr}]
     schedule = trapezoid(200, recipe.decay, recipe.steps)
     _, seconds = fit(
-        size, model, groups, schedule, recipe.steps, loss_of,
+        size, model, {model: recipe.lr}, schedule, recipe.steps, loss_of,
         seed=seed, checkpoint=work / f"{size}.pt", checkpoint_every=CHECKPOINT,
     )  # fmt: skip
     model.cpu().save_pretrained(work / size)
@@ -139,10 +138,7 @@ def trapezoid(warmup: int, decay: float, steps: int) -> Schedule:
 
 
 def take_layers(source: T5ForConditionalGeneration, target: T5ForConditionalGeneration) -> None:
-    """Give `target` the weights of `source`; its additional layers add nothing at first.
-
-    Their output projections are zero, so that the residual stream passes through unchanged.
-    """
+    """Give `target` the weights of `source`; its additional layers, with projections of zero, add nothing at first."""
     target.load_state_dict(source.state_dict(), strict=False)
     for new, old in ((target.encoder, source.encoder), (target.decoder, source.decoder)):
         for block in new.block[len(old.block) :]:
@@ -194,10 +190,8 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
         log_p = (scores / query_mask.sum(1, keepdim=True) / 0.02).log_softmax(1)
         return -(log_p.masked_fill(~hit, -torch.inf).logsumexp(1)).mean()
 
-    groups = [{"params": list(backbone.parameters()), "lr": lr}]
-    schedule = trapezoid(100, 0.3 * steps, steps)
     _, seconds = fit(
-        RERANKER, reranker, groups, schedule, steps, loss_of,
+        RERANKER, reranker, {backbone: lr}, trapezoid(100, 0.3 * steps, steps), steps, loss_of,
         seed=seed, checkpoint=work / f"{RERANKER}.pt", checkpoint_every=CHECKPOINT,
     )  # fmt: skip
     backbone.save_pretrained(work / RERANKER)
@@ -250,16 +244,6 @@ def score_reranker(folder: Path, questions: int = 100) -> dict[str, float]:
     return {kind: sum(hits) / len(hits) for kind, hits in found.items()}
 
 
-def describe_making(options: str, seconds: float, seed: int) -> str:
-    """The card's last line: the command, the seed, the time, the device and the versions."""
-    made = provenance(seed=seed)
-    return (
-        f"Made by `kard pretrain-nano --models {options}` with seed {seed} in {seconds / 60:.0f} minutes on "
-        f"{made['device']}, threads: {torch.get_num_threads()}; torch {made['versions']['torch']}, "
-        f"transformers {made['versions']['transformers']}."
-    )
-
-
 def pretrain_all(
     work: Path, names: Sequence[str] | None = None, seed: int = 0, bf16: bool = False, cards_only: bool = False
 ) -> None:
@@ -280,7 +264,12 @@ def pretrain_all(
             trained, seconds = (pretrain_reranker if name == RERANKER else student)(work, seed=seed)
             shutil.copytree(trained, folder, dirs_exist_ok=True)
             options = f"{name} --bf16" if bf16 and name != RERANKER else name
-            made = describe_making(options, seconds, seed)
+            device, versions = describe_device(), read_versions()
+            made = (
+                f"Made by `kard pretrain-nano --models {options}` with seed {seed} in {seconds / 60:.0f} minutes on "
+                f"{device}, threads: {torch.get_num_threads()}; torch {versions['torch']}, transformers "
+                f"{versions['transformers']}."
+            )
         card = reranker_card(score_reranker(folder)) if name == RERANKER else student_card(name, score_student(folder))
         with atomic_write(folder / "README.md") as temporary:
             temporary.write_text(f"{CARD}# {name}\n\n{card}\n\n{made}\n", "utf-8")

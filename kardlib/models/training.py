@@ -48,18 +48,19 @@ def linear_schedule(warmup: float, steps: int) -> Schedule:
 
 
 def fit(
-    name: str, model: nn.Module, groups: list[dict[str, Any]], schedule: Schedule, steps: int,
+    name: str, model: nn.Module, rates: Mapping[nn.Module, float], schedule: Schedule, steps: int,
     loss_of: Callable[[int], Tensor], *, seed: int, checkpoint: Path, checkpoint_every: int,
     refresh: Callable[[], object] = lambda: None,
 ) -> tuple[list[float], float]:  # fmt: skip
     """Train `model` in place for so many steps; the loss of each, and the seconds that all of them took.
 
-    AdamW without decay on `groups` (its "params", each with an "lr"), gradient norm cut at 1. `loss_of(step)`, counted
+    AdamW without decay, at the learning rates of the model's parts, gradient norm cut at 1. `loss_of(step)`, counted
     from 0, is the loss () of this process's part of the step; where that is empty, a 0 without gradient. It must depend
     on the step alone: torch draws with `seed + step`. A killed run goes on from `checkpoint`, written before every
     `checkpoint_every`-th step, and on a CPU ends with the same bits. `refresh` is called before the first step and
     after every checkpoint, so that it sees the same weights in a run that goes on. Raises StoreError for a full disk.
     """
+    groups = [{"params": [w for w in part.parameters() if w.requires_grad], "lr": lr} for part, lr in rates.items()]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     scheduler = schedule(optimizer)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
@@ -254,10 +255,7 @@ class StopAtCheckpoint(TrainerCallback):
 
 
 def find_checkpoint(folder: Path, sharded: bool) -> str | None:
-    """The last whole checkpoint: its state is what the Trainer writes last.
-
-    Raises DataError where it was written with the other `sharded`: its weights lie in other files.
-    """
+    """The last whole checkpoint (its state comes last). Raises DataError where it was written with other `sharded`."""
     whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
     if not whole:
         return None

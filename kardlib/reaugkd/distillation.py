@@ -22,15 +22,8 @@ from kardlib.data.files import DataError
 from kardlib.models.catalogue import identify
 from kardlib.models.encoders import count_positions, length_batches, load_encoder
 from kardlib.models.training import PartTrainer, find_checkpoint, trainer_arguments
-from kardlib.reaugkd.memory import (
-    Array,
-    KnowledgeBase,
-    Outputs,
-    load_knowledge_base,
-    read_outputs,
-    save_knowledge_base,
-    write_outputs,
-)
+from kardlib.reaugkd import memory
+from kardlib.reaugkd.memory import Array, Outputs
 from kardlib.reaugkd.tasks import Example, Task
 from kardlib.retrieval.dense import build_index
 from kardlib.settings import Losses, ReAugKDSettings
@@ -176,15 +169,16 @@ def build_student(settings: ReAugKDSettings, labels: int, seed: int) -> Classifi
 
     They are the teacher's as it was before fine-tuning: a student that is trained alone must not know the task.
     """
+    layers = settings.student_layers
     if settings.student is None:
         student = build_teacher(settings, labels, seed)
-        layers = settings.student_layers or range(0, student.encoder.config.num_hidden_layers, 2)
-        student.encoder = keep_layers(student.encoder, list(layers))
-        return student
-    encoder, tokenizer = load_encoder(settings.student, settings.student_revision, "student")
-    if settings.student_layers is not None:
-        encoder = keep_layers(encoder, settings.student_layers)
-    return Classifier(encoder, tokenizer, labels, settings.pooling, seed)
+        layers = layers or tuple(range(0, student.encoder.config.num_hidden_layers, 2))
+    else:
+        encoder, tokenizer = load_encoder(settings.student, settings.student_revision, "student")
+        student = Classifier(encoder, tokenizer, labels, settings.pooling, seed)
+    if layers is not None:
+        student.encoder = keep_layers(student.encoder, layers)
+    return student
 
 
 @torch.inference_mode()
@@ -210,15 +204,9 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # embeddings, logits and
 
 
 def train_classifier(
-    classifier: Classifier,
-    examples: Sequence[Example],
-    objective: Objective,
-    settings: ReAugKDSettings,
-    lr: float,
-    epochs: int,
-    seed: int,
-    folder: Path,
-) -> None:
+    classifier: Classifier, examples: Sequence[Example], objective: Objective, settings: ReAugKDSettings, lr: float,
+    epochs: int, seed: int, folder: Path,
+) -> None:  # fmt: skip
     """Train in place, in one process, since the embeddings of a batch are compared.
 
     A run that was killed goes on from `folder/checkpoints` and ends with the same weights. Raises StoreError for
@@ -313,11 +301,11 @@ def train_teacher(task: Task, settings: ReAugKDSettings, seed: int, folder: Path
 
 def build_base(task: Task, settings: ReAugKDSettings, teacher: Path, dim: int, seed: int, folder: Path) -> None:
     """The knowledge base of the training split: projected embeddings, soft labels, HNSW graph."""
-    outputs = read_outputs(teacher)["train"]
+    outputs = memory.read_outputs(teacher)["train"]
     project = train_projection(outputs.embeddings, task.gold("train"), dim, len(task.labels), settings, seed)
     keys = project(outputs.embeddings)
-    base = KnowledgeBase(build_index(keys), outputs.probabilities)
-    save_knowledge_base(folder, base, keys, identify(str(teacher)))
+    base = memory.KnowledgeBase(build_index(keys), outputs.probabilities)
+    memory.save_knowledge_base(folder, base, keys, identify(str(teacher)))
 
 
 def distill_student(
@@ -326,8 +314,8 @@ def distill_student(
     """One student, and what it says where something is chosen or reported."""
     student = build_student(settings, len(task.labels), seed)
     labels = torch.from_numpy(task.gold("train"))
-    keys = load_knowledge_base(base, identify(str(teacher)), student.encoder.config.hidden_size)[1]
-    objective = student_objective(losses, labels, read_outputs(teacher)["train"], keys, settings)
+    keys = memory.load_knowledge_base(base, identify(str(teacher)), student.encoder.config.hidden_size)[1]
+    objective = student_objective(losses, labels, memory.read_outputs(teacher)["train"], keys, settings)
     train_classifier(student, task.splits["train"], objective, settings, settings.lr, settings.epochs, seed, folder)
     finish(student, task, ("dev", "test"), settings, folder)
 
@@ -335,4 +323,5 @@ def distill_student(
 def finish(classifier: Classifier, task: Task, splits: Sequence[str], settings: ReAugKDSettings, folder: Path) -> None:
     """Save a trained classifier and what it says of some splits."""
     classifier.save(folder)
-    write_outputs(folder, {split: encode(classifier, task.splits[split], settings.max_tokens) for split in splits})
+    said = {split: encode(classifier, task.splits[split], settings.max_tokens) for split in splits}
+    memory.write_outputs(folder, said)

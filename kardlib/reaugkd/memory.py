@@ -159,8 +159,7 @@ def save_knowledge_base(folder: Path, base: KnowledgeBase, keys: Array, teacher:
 def load_knowledge_base(folder: Path, teacher: str, dim: int) -> tuple[KnowledgeBase, Array]:
     """The knowledge base in a folder, and its keys (N, d).
 
-    Raises KnowledgeBaseError if there is none, if its teacher's weights have another hash than `teacher`, or if its
-    embeddings have another size than `dim`.
+    Raises KnowledgeBaseError if there is none, or its teacher's hash or its embeddings' size is another.
     """
     try:
         facts = json.loads((folder / "knowledge_base.json").read_text("utf-8"))
@@ -210,12 +209,9 @@ def predict(base: KnowledgeBase, students: Sequence[Outputs], mixing: Mixing) ->
 
 
 def choose_mixing(
-    base: KnowledgeBase,
-    students: Sequence[Outputs],
-    gold: NDArray[np.int64],
-    settings: ReAugKDSettings,
+    base: KnowledgeBase, students: Sequence[Outputs], gold: NDArray[np.int64], settings: ReAugKDSettings,
     betas: Sequence[float] | None = None,
-) -> Mixing:
+) -> Mixing:  # fmt: skip
     """The grid's best mixing on a development split, one for all seeds: by accuracy, then by log-likelihood.
 
     `betas` replaces the grid's. A `k` above the knowledge base's size is left out if the grid has a smaller one.
@@ -238,10 +234,7 @@ def choose_mixing(
 
 @one_thread()
 def choose_candidates(base: KnowledgeBase, queries: Array, k: int) -> int | None:
-    """The fewest candidates with which a graph's search reaches `TARGET_RECALL` for these queries (Q, d).
-
-    They grow with the number of entries. None if the search is exact.
-    """
+    """The fewest with which a graph's search reaches `TARGET_RECALL` for queries (Q, d); None if it is exact."""
     if not isinstance(base.index, faiss.IndexHNSW):
         return None
     nearest = faiss.downcast_index(base.index.storage).search(queries, k)[1]

@@ -84,10 +84,7 @@ COLUMNS = {
 
 
 def open_task(settings: RunSettings) -> Task:
-    """The task that `settings.dataset` names: "world", or a GLUE task from `data_dir`, else from the Hub.
-
-    Raises DataError.
-    """
+    """The task that `settings.dataset` names: the world's, or GLUE's from `data_dir` or the Hub. Raises DataError."""
     name, knobs = settings.dataset, settings.reaugkd
     if name == "world":
         return world_task(settings.world, knobs.train or WORLD_TRAIN, knobs.dev)

@@ -1,40 +1,64 @@
 """The report of a run as HTML: a page for each notebook, and an index with its figures and the scorecard."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
 
 import nbformat
+from jinja2 import Environment
 from nbformat import NotebookNode
 
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.errors import KardError
 
-WAITING = "<p>It follows when the notebooks have ended.</p>"  # shown until the scorecard is known
-PAGE = """<!doctype html>
+WAITING = "It follows when the notebooks have ended."  # said until the scorecard is known
+INDEX = Environment(autoescape=True, trim_blocks=True, keep_trailing_newline=True).from_string("""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
-<title>{title}</title>
+<title>kard reproduce: {{ run }}</title>
 <style>
-body {{ font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
-table {{ border-collapse: collapse }}
-td, th {{ padding: .2em 1em .2em 0; text-align: left; vertical-align: top }}
-img {{ max-width: 100% }}
-.failed {{ font-weight: bold }}
+body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse }
+td, th { padding: .2em 1em .2em 0; text-align: left; vertical-align: top }
+.claims td { white-space: pre-line }
+img { max-width: 100% }
+.failed { font-weight: bold }
 </style>
-<h1>{title}</h1>
-<p>{origin}</p>
+<h1>kard reproduce: {{ run }}</h1>
+<p>{{ facts | join(" · ") }}</p>
 <table>
 <tr><th>notebook<th>status<th>time<th>peak memory<th>artifacts<th>finished<th>
-{rows}
+{% for result in results %}
+{% if result.status == "not run" %}
+<tr><td>{{ result.notebook }}<td>not run
+{% else %}
+<tr><td><a href="{{ result.notebook | urlencode }}.html">{{ result.notebook }}</a>
+<td><span class="{{ result.status }}">{{ result.status }}</span>
+<td>{{ "%.0f s" | format(result.seconds) }}<td>{{ "%.0f MiB" | format(result.peak_bytes / 2**20) }}
+<td>{{ describe_sharing(result, results) }}<td>{{ result.date[:16].replace("T", " ") }} UTC
+<td><a href="{{ result.notebook | urlencode }}.ipynb">executed notebook</a><br>{{ result.error }}
+{% endif %}
+{% endfor %}
 </table>
 <h2>Scorecard</h2>
-{scorecard}
-{figures}
+<p>{{ said }}</p>
+{% if claims is not none %}
+<table class="claims">
+<tr>{% for name in claims %}<th>{{ name }}{% endfor %}
+
+{% for cells in claims.itertuples(index=False) %}
+<tr>{% for cell in cells %}<td>{{ cell }}{% endfor %}
+
+{% endfor %}
+</table>
+{% endif %}
+{% for figure in figures %}
+<h2>{{ figure.stem }}</h2>
+<img src="{{ figure.as_posix() | urlencode }}" alt="{{ figure.stem }}">
+{% endfor %}
 </html>
-"""
+""")
 
 
 @dataclass(frozen=True)
@@ -51,18 +75,16 @@ class Result:
     artifacts: Sequence[str] = ()  # names of all artifacts that it needed, whoever made them
 
 
-def write_index(run: Path, results: Sequence[Result], scorecard: str) -> Path:
-    """Write `run/index.html`, with a table row for each notebook; `scorecard` is HTML. Its path."""
+def write_index(run: Path, results: Sequence[Result], said: str, claims: Any = None) -> Path:
+    """Write `run/index.html` and return its path; `said` and `claims` are what `read_scorecard` returns."""
     origin = provenance()
     facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
     facts += [f"commit {origin['commit']}{', changed' if origin['dirty'] else ''}"] if "commit" in origin else []
-    page = PAGE.format(
-        title=html.escape(f"kard reproduce: {run.name}"),
-        origin=html.escape(" · ".join(facts)),
-        rows="\n".join(format_row(result, results) for result in results),
-        scorecard=scorecard,
-        figures="\n".join(format_figure(path) for path in dict.fromkeys(f for r in results for f in r.figures)),
-    )
+    figures = [Path(path) for path in dict.fromkeys(path for result in results for path in result.figures)]
+    page = INDEX.render(
+        run=run.name, facts=facts, results=results, describe_sharing=describe_sharing, figures=figures, said=said,
+        claims=claims,
+    )  # fmt: skip
     with atomic_write(run / "index.html") as temporary:
         temporary.write_text(page, "utf-8")
     return run / "index.html"
@@ -76,24 +98,6 @@ def read_result(copy: Path) -> Result:
         return Result(copy.stem)
 
 
-def format_row(result: Result, results: Sequence[Result]) -> str:
-    """A notebook's table row."""
-    name = html.escape(result.notebook)
-    if result.status == "not run":
-        return f"<tr><td>{name}<td>not run"
-    link = quote(result.notebook)
-    cells = [
-        f'<a href="{link}.html">{name}</a>',
-        f'<span class="{html.escape(result.status)}">{html.escape(result.status)}</span>',
-        f"{result.seconds:.0f} s",
-        f"{result.peak_bytes / 2**20:.0f} MiB",
-        html.escape(describe_sharing(result, results)),
-        html.escape(result.date[:16].replace("T", " ")) + " UTC",
-        f'<a href="{link}.ipynb">executed notebook</a><br>{html.escape(result.error)}',
-    ]
-    return "<tr>" + "".join(f"<td>{cell}" for cell in cells)
-
-
 def describe_sharing(result: Result, results: Sequence[Result]) -> str:
     """How many artifacts a notebook needed, and how many of them each earlier notebook had needed."""
     parts, seen = [f"{len(result.artifacts)}"], set[str]()
@@ -104,24 +108,15 @@ def describe_sharing(result: Result, results: Sequence[Result]) -> str:
     return ", ".join(parts)
 
 
-def format_scorecard(figures: Path) -> str:
-    """The table of claims with their verdicts, or a sentence if the figures' data cannot be read."""
+def read_scorecard(figures: Path) -> tuple[str, Any]:
+    """A sentence, and the claims with their verdicts as a table, None if the figures' data cannot be read."""
     from kardlib.report.claims import judge, read_claims, read_rows, summarize, tally  # imported late: seaborn is slow
 
     try:
         scorecard = judge(read_claims(), read_rows([figures] if figures.is_dir() else []))
     except KardError as error:
-        return f"<p>{html.escape(str(error))}</p>"
-    table = summarize(scorecard)
-    lines = ["<tr>" + "".join(f"<th>{html.escape(name)}" for name in table)]
-    for cells in table.itertuples(index=False):
-        lines.append("<tr>" + "".join("<td>" + html.escape(cell).replace("\n", "<br>") for cell in cells))
-    return "\n".join([f"<p>{html.escape(tally(scorecard))}</p>", "<table>", *lines, "</table>"])
-
-
-def format_figure(path: str) -> str:
-    """A figure with its heading; `path` is from the run's folder."""
-    return f'<h2>{html.escape(Path(path).stem)}</h2>\n<img src="{quote(path)}" alt="{html.escape(Path(path).stem)}">'
+        return str(error), None
+    return tally(scorecard), summarize(scorecard)
 
 
 def write_page(notebook: NotebookNode, path: Path) -> None:

@@ -18,7 +18,6 @@ from transformers import AutoModel, AutoModelForSeq2SeqLM
 from kardlib.data.files import DataError, Question
 from kardlib.data.prompts import source_text
 from kardlib.kard.rag import (
-    build_index,
     contrastive_loss,
     embed,
     load_retriever,
@@ -30,6 +29,7 @@ from kardlib.kard.rag import (
     train_retriever,
 )
 from kardlib.kard.student import Examples, load_student
+from kardlib.retrieval.dense import build_index
 from kardlib.settings import RagSettings, StudentSettings
 from tests.folders import ROOT
 from tests.kard.test_student import save_causal
@@ -113,7 +113,7 @@ def test_retrieval_is_exact_and_its_loss_is_over_all_passages(retriever):
 def test_found_passages_are_scored_by_the_weights_of_now(retriever):
     stale = embed(retriever, "passage", PASSAGES).flip(0)  # an index of other vectors than the encoder's
     texts = list(PASSAGES.values())
-    scores, found = score_found(retriever, build_index(stale), list(PROMPTS.values())[:2], texts)
+    scores, found = score_found(retriever, build_index(stale.numpy(), "exact"), list(PROMPTS.values())[:2], texts)
     queries, now = embed(retriever, "question", PROMPTS)[:2], embed(retriever, "passage", PASSAGES)
     assert found == (queries @ stale.T).topk(3).indices.tolist()
     assert torch.allclose(scores, (queries @ now.T / RAG.tau).gather(1, torch.tensor(found)), atol=1e-4)
@@ -165,7 +165,7 @@ def test_a_causal_students_likelihoods_are_those_of_each_target_alone(tmp_path):
 
 def test_the_students_likelihood_alone_moves_both_encoders(retriever):
     retriever.zero_grad()
-    index = build_index(embed(retriever, "passage", PASSAGES))
+    index = build_index(embed(retriever, "passage", PASSAGES).numpy(), "exact")
     scores, found = score_found(retriever, index, list(PROMPTS.values())[:4], list(PASSAGES.values()))
     marginal_log_likelihood(scores, torch.tensor([[-3.0, -9.0, -20.0]] * len(found))).sum().backward()
     for side in ("question", "passage"):

@@ -31,9 +31,8 @@ def fit_dropout(checkpoint: Path, kill_at: int = -1) -> tuple[list[float], list[
         asked.append(step)
         return (model(torch.full((8, 4), float(step))) - 1).square().mean()
 
-    groups = [{"params": list(trained.parameters()), "lr": 0.1}]
     losses, seconds = fit(
-        "test", model, groups, linear_schedule(0.1, 12), 12, loss_of, seed=7, checkpoint=checkpoint,
+        "test", model, {model: 0.1}, linear_schedule(0.1, 12), 12, loss_of, seed=7, checkpoint=checkpoint,
         checkpoint_every=4, refresh=lambda: refreshed.append(asked[-1] + 1 if asked else None),
     )  # fmt: skip
     assert seconds > 0

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import nbformat
 
-from kardlib.report.page import WAITING, format_scorecard, read_result, write_index
+from kardlib.report.page import WAITING, read_result, read_scorecard, write_index
+from kardlib.report.rows import COLUMNS
 
 
 def test_an_old_or_foreign_copy_does_not_stop_the_index(tmp_path: Path) -> None:
@@ -17,14 +18,13 @@ def test_an_old_or_foreign_copy_does_not_stop_the_index(tmp_path: Path) -> None:
 def test_the_index_shows_the_scorecard(tmp_path: Path) -> None:
     figures = tmp_path / "figures"
     figures.mkdir()
-    columns = "figure,dataset,scale,method,student,seed,k,metric,value,low,high,n"
-    metric = "gain in accuracy over reasoning_distillation"
-    row = f"04_main,<world>,embedded,kard_reranker,a & b,,3,{metric},0.2,0.1,0.3,600"
-    (figures / "04_main.csv").write_text(f"{columns}\n{row}\n")
-    page = write_index(tmp_path / "run", [], format_scorecard(figures)).read_text()
+    where = "04_main,<world>,embedded,test,kard_reranker,a & b,,3,,,"
+    row = f"{where},accuracy,reasoning_distillation,,,,0.2,0.1,0.3,"
+    (figures / "04_main.csv").write_text(f"{','.join(COLUMNS)}\n{row}\n")
+    page = write_index(tmp_path / "run", [], *read_scorecard(figures)).read_text()
     assert "<td>✓ reproduced" in page and "&lt;world&gt;, embedded, a &amp; b: +20 [+10, +30]" in page
     assert "<world>" not in page and "– not run at this scale" in page and "<p>1 reproduced, " in page
 
     (figures / "04_main.csv").write_text("<b>,no data\n1,2\n")
-    page = write_index(tmp_path / "run", [], format_scorecard(figures)).read_text()
-    assert "is not a figure&#x27;s data" in page and "<b>" not in page and page.endswith("</html>\n")
+    page = write_index(tmp_path / "run", [], *read_scorecard(figures)).read_text()
+    assert "is not a figure&#39;s data" in page and "<b>" not in page and page.endswith("</html>\n")
