@@ -115,8 +115,8 @@ def key_rows(task: Task, eps: Sequence[float], draws: int, seed: int, readers: S
     knowledge base, which is the method "recall_visible".
     """
     marks = {e: key_bits(task, e) for e in eps}
-    where = {"student": str(task), "knob": "eps", "method": "theorem_2", "metric": "m"}
-    rows: Rows = [where | {"x": e, "value": m} for e, m in marks.items()]
+    theorem = {"student": str(task), "knob": "eps", "method": "theorem_2", "metric": "m"}
+    rows: Rows = [theorem | {"x": e, "value": m} for e, m in marks.items()]
     keys = range(min(task.bits, math.ceil(max(marks.values())) + 2) + 1)
     drawn = [draw for draw, _ in draws_of(task, draws, seed)]
     optimal = np.array([recall(draw, *remember(draw)) for draw in drawn])
@@ -195,8 +195,7 @@ def shortest_key(draw: Draw, method: str, eps: float) -> int:
 def network_rows(settings: MemorizationSettings) -> Rows:
     """(e) Networks of one size as the bits `n d` grow, `n = N = R`: errors on shown bits and on all, and the bits held.
 
-    A network that gets a share `e` of `K` shown bits wrong holds at least `K (1 - h(e))` bits about them (see
-    `least_error`).
+    Who gets a share `e` of `K` shown bits wrong holds at least `K (1 - h(e))` bits about them (see `least_error`).
     """
     rows: Rows = []
     for strings in settings.network_strings:
@@ -216,12 +215,8 @@ def network_rows(settings: MemorizationSettings) -> Rows:
 
 
 PARTS = {
-    "samples": sample_rows,
-    "budgets": budget_rows,
-    "keys": sweep_rows,
-    "growth": growth_rows,
-    "network": network_rows,
-}
+    "samples": sample_rows, "budgets": budget_rows, "keys": sweep_rows, "growth": growth_rows, "network": network_rows,
+}  # fmt: skip
 
 
 def measure(part: str, settings: MemorizationSettings, store: Store | None = None, **columns: Any) -> Rows:
