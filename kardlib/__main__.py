@@ -206,6 +206,7 @@ def run_doctor(_: argparse.Namespace) -> int:
 
 
 def check_packages() -> Iterator[str]:
+    """Packages and their versions, as pyproject.toml asks for them."""
     pyproject = REPOSITORY / "pyproject.toml"
     if pyproject.exists():
         lines = tomllib.loads(pyproject.read_text("utf-8"))["project"].get("dependencies", [])
@@ -224,6 +225,7 @@ def check_packages() -> Iterator[str]:
 
 
 def check_java() -> Iterator[str]:
+    """A Java that Lucene runs with."""
     from kardlib.retrieval.lucene import find_java
 
     try:
@@ -235,6 +237,7 @@ def check_java() -> Iterator[str]:
 
 
 def check_device() -> Iterator[str]:
+    """What models are trained on."""
     try:
         announce_device()
     except ImportError as error:
@@ -242,6 +245,7 @@ def check_device() -> Iterator[str]:
 
 
 def check_disk() -> Iterator[str]:
+    """Room for the artifacts."""
     root = Store().root.resolve()
     free = shutil.disk_usage(next(folder for folder in [root, *root.parents] if folder.exists())).free
     print(f"disk: {free / 1e9:.0f} GB free for artifacts")
@@ -251,6 +255,7 @@ def check_disk() -> Iterator[str]:
 
 
 def check_nano_models() -> Iterator[str]:
+    """The models that the embedded scale starts from."""
     settings, present = preset(), {path.parent.name for path in NANO.glob("*/config.json")}
     print(f"nano models: {', '.join(sorted(present)) or 'none'}")
     if missing := {*settings.students, settings.student.model, settings.reranker.model} - present:

@@ -50,6 +50,8 @@ enter({
 })  # fmt: skip
 
 Rows = list[dict[str, Any]]
+RECALLERS = {"recall_visible": True, "recall_hidden": False}  # whether the learner is told which reference it sees
+READERS = {"read_key": {"prefix": False}, "read_prefix": {"prefix": True}, "read_hidden": {"visible": False}}
 
 
 def summarize(values: ArrayLike, **columns: Any) -> dict[str, Any]:
@@ -60,10 +62,6 @@ def summarize(values: ArrayLike, **columns: Any) -> dict[str, Any]:
     least, most = (0 if values.min() >= 0 else -1, 1 if columns["metric"] in ERRORS else np.inf)
     low, high = np.clip([mean - reach, mean + reach], least, most)
     return columns | {"value": float(mean), "low": float(low), "high": float(high), "n": len(values)}
-
-
-def _at(task: Task, knob: str, x: float) -> dict[str, Any]:
-    return {"student": str(task), "knob": knob, "x": x}
 
 
 def draws_of(task: Task, count: int, seed: int) -> list[tuple[Draw, np.random.Generator]]:
@@ -77,8 +75,9 @@ def sample_rows(settings: MemorizationSettings) -> Rows:
     rows: Rows = []
     for factor in (1 / 4, 1 / 2, 1, 2, 4, 8):
         task = Task(settings.strings, settings.bits, int(factor * settings.strings))
-        draws, where = draws_of(task, settings.draws, settings.seed), _at(task, "samples", task.samples)
-        for method, visible in (("recall_visible", True), ("recall_hidden", False)):
+        draws = draws_of(task, settings.draws, settings.seed)
+        where = {"student": str(task), "knob": "samples", "x": task.samples}
+        for method, visible in RECALLERS.items():
             stored = [remember(draw, visible) for draw, _ in draws]
             errors = [recall(draw, *s, visible) for (draw, _), s in zip(draws, stored, strict=True)]
             rows.append(summarize(errors, method=method, metric="error", **where))
@@ -92,29 +91,21 @@ def budget_rows(settings: MemorizationSettings) -> Rows:
     task = Task(settings.strings, settings.bits, settings.strings)
     rate, draws = task.samples * task.bits, draws_of(task, settings.draws, settings.seed)
     rows: Rows = [{"student": str(task), "method": "theorem_1", "metric": "rate", "value": rate}]
+    where = {"student": str(task), "knob": "budget", "metric": "error"}
     known = float(np.mean([remember(draw)[1].sum() for draw, _ in draws]))
     for budget in [round(rate * share / 20) for share in range(13)]:
-        for method, visible in (("recall_visible", True), ("recall_hidden", False)):
+        for method, visible in RECALLERS.items():
             errors = []
             for draw, rng in draws:
                 owners, lengths = remember(draw, visible)
                 errors.append(recall(draw, owners, cut(lengths, budget, rng), visible))
-            rows.append(summarize(errors, method=method, metric="error", **_at(task, "budget", budget)))
+            rows.append(summarize(errors, method=method, x=budget, **where))
     for budget in [round(rate * share / 100) for share in range(61)]:
-        least = {"method": "floor", "metric": "error", "value": least_error(task, known, budget)}
-        rows.append(_at(task, "budget", budget) | least)
+        rows.append(where | {"method": "floor", "x": budget, "value": least_error(task, known, budget)})
     for order in range(2, 7):
         stored, errors = np.array([recall_lossy(draw, order) for draw, _ in draws]).T
-        where = _at(task, "budget", round(stored.mean()))
-        rows.append(summarize(errors, method="recall_lossy", metric="error", **where))
+        rows.append(summarize(errors, method="recall_lossy", x=round(stored.mean()), **where))
     return rows
-
-
-READERS: dict[str, dict[str, bool]] = {
-    "read_key": {},
-    "read_prefix": {"prefix": True},
-    "read_hidden": {"visible": False},
-}
 
 
 def key_rows(task: Task, eps: Sequence[float], draws: int, seed: int, readers: Sequence[str] = ("read_key",)) -> Rows:
@@ -124,7 +115,8 @@ def key_rows(task: Task, eps: Sequence[float], draws: int, seed: int, readers: S
     knowledge base, which is the method "recall_visible".
     """
     marks = {e: key_bits(task, e) for e in eps}
-    rows: Rows = [_at(task, "eps", e) | {"method": "theorem_2", "metric": "m", "value": m} for e, m in marks.items()]
+    theorem = {"student": str(task), "knob": "eps", "method": "theorem_2", "metric": "m"}
+    rows: Rows = [theorem | {"x": e, "value": m} for e, m in marks.items()]
     keys = range(min(task.bits, math.ceil(max(marks.values())) + 2) + 1)
     drawn = [draw for draw, _ in draws_of(task, draws, seed)]
     optimal = np.array([recall(draw, *remember(draw)) for draw in drawn])
@@ -132,7 +124,7 @@ def key_rows(task: Task, eps: Sequence[float], draws: int, seed: int, readers: S
     for method in readers:
         errors = np.array([read(draw, [*keys, task.bits], **READERS[method]) for draw in drawn]).T  # (keys + 1, draws)
         for key, error in zip(keys, errors[:-1], strict=True):
-            where = _at(task, "key", key) | {"method": method}
+            where = {"student": str(task), "knob": "key", "x": key, "method": method}
             rows.append(summarize(error, metric="error", **where))
             rows.append(summarize(error - errors[-1], metric="excess_keys", **where))
             rows.append(summarize(error - optimal, metric="excess_recall", **where))
@@ -168,18 +160,14 @@ def growth_rows(settings: MemorizationSettings) -> Rows:
         rate, m = task.samples * d, key_bits(task, settings.eps)
         where = {"student": f"N={task.strings} R={task.irrelevant}", "knob": "length", "x": d, "metric": "bits"}
         drawn = draws_of(task, settings.growth_draws, settings.seed)
-        rows += [
-            where | {"method": "theorem_1", "value": rate},
-            where | {"method": "theorem_2", "value": task.samples * m},
-        ]
-        for method, visible in (("recall_visible", True), ("recall_hidden", False)):
+        rows.append(where | {"method": "theorem_1", "value": rate})
+        rows.append(where | {"method": "theorem_2", "value": task.samples * m})
+        for method, visible in RECALLERS.items():
             needed = [fewest_bits(draw, visible, settings.eps, rate / 256) for draw, _ in drawn]
             rows.append(summarize(needed, method=method, **where))
         for method in ("read_key", "read_prefix"):
             lengths = [shortest_key(draw, method, settings.eps) for draw, _ in drawn]
-            needed = [
-                float(np.minimum(remember(draw)[1], k).sum()) for (draw, _), k in zip(drawn, lengths, strict=True)
-            ]
+            needed = [np.minimum(remember(draw)[1], k).sum() for (draw, _), k in zip(drawn, lengths, strict=True)]
             rows.append(summarize(needed, method=method, **where))
             rows.append(summarize(lengths, method=method, **where | {"metric": "key_length"}))
     return rows
@@ -207,8 +195,7 @@ def shortest_key(draw: Draw, method: str, eps: float) -> int:
 def network_rows(settings: MemorizationSettings) -> Rows:
     """(e) Networks of one size as the bits `n d` grow, `n = N = R`: errors on shown bits and on all, and the bits held.
 
-    A network that gets a share `e` of `K` shown bits wrong holds at least `K (1 - h(e))` bits about them (see
-    `least_error`).
+    Who gets a share `e` of `K` shown bits wrong holds at least `K (1 - h(e))` bits about them (see `least_error`).
     """
     rows: Rows = []
     for strings in settings.network_strings:
@@ -228,12 +215,8 @@ def network_rows(settings: MemorizationSettings) -> Rows:
 
 
 PARTS = {
-    "samples": sample_rows,
-    "budgets": budget_rows,
-    "keys": sweep_rows,
-    "growth": growth_rows,
-    "network": network_rows,
-}
+    "samples": sample_rows, "budgets": budget_rows, "keys": sweep_rows, "growth": growth_rows, "network": network_rows,
+}  # fmt: skip
 
 
 def measure(part: str, settings: MemorizationSettings, store: Store | None = None, **columns: Any) -> Rows:
@@ -255,15 +238,12 @@ def growth_row(rows: Rows, method: str) -> dict[str, Any]:
     two lengths from there on.
     """
     found = [row for row in rows if row["metric"] == "bits"]
-    rate, enough = (
-        {row["x"]: row["value"] for row in found if row["method"] == name} for name in ("theorem_1", "theorem_2")
-    )
+    rate, enough = ({r["x"]: r["value"] for r in found if r["method"] == name} for name in ("theorem_1", "theorem_2"))
     long = [row for row in found if enough.get(row["x"], 0) <= rate.get(row["x"], math.inf)]
     bits = sorted((row for row in long if row["method"] == method), key=lambda row: float(row["x"]))
     if len(bits) < 2:
-        raise SettingsError(
-            "memorization.growth_bits: two or more of the lengths must be no shorter than Theorem 2's m"
-        )
+        wrong = "two or more of the lengths must be no shorter than Theorem 2's m"
+        raise SettingsError(f"memorization.growth_bits: {wrong}")
     first, last = bits[0], bits[-1]
     span = math.log2(last["x"] / first["x"])
     ends = (("value", "value"), ("low", "high"), ("high", "low"))

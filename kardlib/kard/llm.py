@@ -9,6 +9,7 @@ Threads send the requests; the caller's thread counts and writes the responses, 
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from kardlib.artifacts.store import canonical_json, clear_if_full, locked, now
 from kardlib.data.answers import parse_answer
@@ -61,14 +62,11 @@ class Estimate:
 def server_teacher(settings: TeacherSettings, root: Path) -> Teacher:
     """The teacher at `settings.base_url`; `root` is the store's folder.
 
-    It prints an estimate before the first request. An empty rationale is left out, so a question may have fewer than
-    `l`. It raises TeacherError, after which the same call goes on from what is finished.
+    An empty rationale is left out, so a question may have fewer than `l`. It raises TeacherError, after which the same
+    call goes on from what is finished.
     """
-    parameters = {
-        "model": settings.model,
-        "temperature": settings.temperature,
-        settings.limit_name: settings.max_tokens,
-    }
+    parameters: dict[str, Any] = {"model": settings.model, "temperature": settings.temperature}
+    parameters[settings.limit_name] = settings.max_tokens
     spec = canonical_json({"base_url": settings.base_url, **parameters})
     name = f"teacher-{hashlib.sha256(spec.encode()).hexdigest()[:16]}"
     file = root / name / "responses.jsonl"
@@ -115,16 +113,8 @@ def price(settings: TeacherSettings, prompt_tokens: int, completion_tokens: int)
 def price_completion(settings: TeacherSettings, prompt: str, completion: Completion) -> float:
     """Dollars for one request, by the server's count of tokens if it gives one."""
     read, wrote = completion.prompt_tokens, completion.completion_tokens
-    return price(
-        settings,
-        estimate_tokens(prompt) if read is None else read,
-        estimate_tokens(completion.text) if wrote is None else wrote,
-    )
-
-
-def exceeds_limit(settings: TeacherSettings, dollars: float) -> bool:
-    """Whether that is more than the spending limit, if there is one."""
-    return settings.spending_limit is not None and dollars > settings.spending_limit
+    read = estimate_tokens(prompt) if read is None else read
+    return price(settings, read, estimate_tokens(completion.text) if wrote is None else wrote)
 
 
 def announce(settings: TeacherSettings, expected: Estimate, spent: float) -> None:
@@ -135,7 +125,7 @@ def announce(settings: TeacherSettings, expected: Estimate, spent: float) -> Non
         f"{expected.prompt_tokens} tokens to read and at most {expected.completion_tokens} to write ({cost})",
         flush=True,
     )
-    if exceeds_limit(settings, spent + expected.dollars):
+    if settings.spending_limit and spent + expected.dollars > settings.spending_limit:
         print(
             f"that may be more than what is left of teacher.spending_limit (${settings.spending_limit:.2f}, of which "
             f"${spent:.2f} are spent): the run will stop there and keep what is finished",
@@ -148,7 +138,7 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
 
     The first request is sent alone, so that a wrong key or address costs one. After an error, Ctrl-C or the spending
     limit no more are sent, and the responses to those sent are waited for and kept. A request without a response counts
-    against the limit at its highest price. A response that never arrives may cost more than is known here.
+    against the limit at its highest price.
     """
     import openai
 
@@ -156,27 +146,23 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
     missing = deque(sample for sample in samples if sample not in kept)
     spent = sum(price_completion(settings, prompt, kept[prompt, number]) for prompt, number in kept)
     announce(settings, estimate(settings, missing), spent)
-    key, began = read_key(settings), time.monotonic()
+    key, began, limit = read_key(settings), time.monotonic(), settings.spending_limit or math.inf
     done = first = len(samples) - len(missing)
     stop: BaseException | None = None
     sent: dict[Future[dict[str, Any]], Sample] = {}
     file.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        file.open("ab") as lines,
-        openai.OpenAI(
-            base_url=settings.base_url, api_key=key, timeout=settings.timeout, max_retries=settings.retries
-        ) as client,
-        ThreadPoolExecutor(settings.concurrency) as pool,
-    ):
-        lines.truncate(whole_bytes(file))  # a kill may have left a line without its end
+    client = openai.OpenAI(
+        base_url=settings.base_url, api_key=key, timeout=settings.timeout, max_retries=settings.retries
+    )
+    with file.open("ab") as lines, client, ThreadPoolExecutor(settings.concurrency) as pool:
+        lines.truncate(file.read_bytes().rfind(b"\n") + 1)  # a kill may have left a line without its end
         while sent or (missing and not stop):
             while missing and not stop and len(sent) < (settings.concurrency if done > first else 1):
-                if exceeds_limit(settings, spent + estimate(settings, [missing[0], *sent.values()]).dollars):
+                if spent + estimate(settings, [missing[0], *sent.values()]).dollars > limit:
                     if not sent:
-                        limit = f"teacher.spending_limit (${settings.spending_limit:.2f})"
-                        stop = TeacherError(f"{limit} is used up: raise it for more")
+                        stop = TeacherError(f"teacher.spending_limit (${limit:.2f}) is used up: raise it for more")
                     break
-                request = as_request(missing[0], parameters)
+                request = {"messages": [{"role": "user", "content": missing[0][0]}], **parameters}
                 sent[pool.submit(request_completion, client, request, settings, key)] = missing.popleft()
             try:
                 ready = wait(sent, return_when=FIRST_COMPLETED).done
@@ -191,8 +177,11 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
                 if error := future.exception():
                     stop = stop or error
                     continue
-                append_response(lines, settings, as_request((prompt, number), parameters), number, future.result())
-                done, completion = done + 1, read_completion(future.result())
+                record = {"number": number, "date": now(), "server": settings.base_url, **future.result()}
+                lines.write(json.dumps(record).encode() + b"\n")
+                lines.flush()
+                os.fsync(lines.fileno())
+                done, completion = done + 1, read_completion(record["response"])
                 spent += price_completion(settings, prompt, completion)
                 if done == first + 1 and not completion.text:
                     stop = TeacherError("the first answer is empty: raise teacher.max_tokens or take another model")
@@ -203,21 +192,6 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
         raise TeacherError(f"{stop}; {done} of {len(samples)} rationales are kept, the same command goes on from there")
     if stop:
         raise stop
-
-
-def as_request(sample: Sample, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The body of the request for a sample."""
-    return {"messages": [{"role": "user", "content": sample[0]}], **parameters}
-
-
-def append_response(
-    lines: BinaryIO, settings: TeacherSettings, request: dict[str, Any], number: int, response: dict[str, Any]
-) -> None:
-    """Add one line to a file of responses; it is on disk when this returns."""
-    record = {"number": number, "date": now(), "server": settings.base_url, "request": request, "response": response}
-    lines.write(json.dumps(record).encode() + b"\n")
-    lines.flush()
-    os.fsync(lines.fileno())
 
 
 def read_key(settings: TeacherSettings) -> str:
@@ -236,7 +210,7 @@ def read_key(settings: TeacherSettings) -> str:
 def request_completion(
     client: "openai.OpenAI", request: dict[str, Any], settings: TeacherSettings, key: str
 ) -> dict[str, Any]:
-    """The server's response to one request, unchanged but for the key. Raises TeacherError.
+    """A request and the server's response, unchanged but for the key. Raises TeacherError.
 
     The client itself repeats requests whose fault may pass (408, 409, 429, 5xx, timeouts, broken connections): after
     the time that Retry-After names, up to two minutes, else after 0.5, 1, 2, ... 8 seconds.
@@ -253,7 +227,7 @@ def request_completion(
         try:
             response = json.loads(hide_key(body, key))
             read_completion(response)
-            return dict(response)
+            return {"request": request, "response": response}
         except (ValueError, RecursionError):
             continue
     raise TeacherError(
@@ -279,24 +253,15 @@ def read_completion(response: Any) -> Completion:
 def read_responses(file: Path) -> dict[Sample, Completion]:
     """The completions in a file of responses; a last line without its end does not count. Raises TeacherError."""
     kept: dict[Sample, Completion] = {}
-    if not file.exists():
-        return kept
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                fields = json.loads(line)
-                sample = (fields["request"]["messages"][0]["content"], fields["number"])
-                kept.setdefault(sample, read_completion(fields["response"]))
-            except (ValueError, LookupError, TypeError, RecursionError):
-                raise TeacherError(f"{file}, line {number} is damaged: remove the line and run again") from None
+    *lines, _ = file.read_bytes().split(b"\n") if file.exists() else [b""]
+    for number, line in enumerate(lines, 1):
+        try:
+            fields = json.loads(line)
+            sample = (fields["request"]["messages"][0]["content"], fields["number"])
+            kept.setdefault(sample, read_completion(fields["response"]))
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise TeacherError(f"{file}, line {number} is damaged: remove the line and run again") from None
     return kept
-
-
-def whole_bytes(file: Path) -> int:
-    """Bytes of a file up to the end of its last whole line."""
-    return file.read_bytes().rfind(b"\n") + 1
 
 
 def explain(error: "openai.APIError", settings: TeacherSettings, key: str) -> str:
@@ -305,9 +270,8 @@ def explain(error: "openai.APIError", settings: TeacherSettings, key: str) -> st
 
     server = settings.base_url
     if isinstance(error, openai.APITimeoutError):
-        return (
-            f"{server} did not answer within teacher.timeout ({settings.timeout:g} s): look at the server or raise it"
-        )
+        late = f"{server} did not answer within teacher.timeout ({settings.timeout:g} s)"
+        return f"{late}: look at the server or raise it"
     if not isinstance(error, openai.APIStatusError):
         why = shorten(error.__cause__ or error, key)
         return f"{server} cannot be reached ({why}): start it or correct teacher.base_url"
@@ -325,9 +289,8 @@ def explain(error: "openai.APIError", settings: TeacherSettings, key: str) -> st
         return f"{server} takes no more requests ({said}): run again {when} or lower teacher.concurrency"
     if code >= 500:
         return f"{server} fails ({said}): look at the server or run again later"
-    return (
-        f"{server} refuses the request ({said}): correct the settings of teacher, or the question where it is at fault"
-    )
+    wrong = "correct the settings of teacher, or the question where it is at fault"
+    return f"{server} refuses the request ({said}): {wrong}"
 
 
 def shorten(text: object, key: str) -> str:

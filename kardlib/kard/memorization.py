@@ -8,8 +8,8 @@ knowledge base, the learner may read the references at test time, among `R` irre
 **Reconstruction.** The paper's appendix was not available. Whether a learner is told *which* reference it sees is not
 in the main text: both are computed ("visible", "hidden"). Theorem 1 is read with `P` as the task and not the strings
 themselves: who knows the strings has at most `n math.log2(N d)` bits left to learn from the samples. The reader of keys
-follows the only argument that gives Theorem 2's formula (see `key_bits`). Theorem 2 says that a pair of learner and
-reader *exists*; it is no lower bound, and `read` with `prefix=True` indeed needs less.
+follows the only argument that gives Theorem 2's formula (see `key_bits`), which is no lower bound: `read` with
+`prefix=True` needs less.
 
 Errors are exact means over all test points of one draw of strings and samples; a learner without a reason for either
 bit guesses, which counts one half.
@@ -98,9 +98,8 @@ def shelve(strings: Array, votes: Array) -> Shelf:
     codes = encode(strings)
     order = np.argsort(codes, kind="stable")
     total = np.int32 if votes.dtype.kind == "i" else np.float64
-    sums = np.zeros((len(codes) + 1, strings.shape[1]), dtype=total)
-    np.cumsum(votes[order], axis=0, out=sums[1:])
-    return Shelf(codes[order], sums)
+    sums = np.cumsum(votes[order], axis=0, dtype=total)
+    return Shelf(codes[order], np.pad(sums, ((1, 0), (0, 0))))
 
 
 def find(shelf: Shelf, codes: Array, shared: Array) -> tuple[Array, Array]:
@@ -151,8 +150,8 @@ def remember(draw: Draw, visible: bool = True) -> tuple[Array, Array]:
 def recall(draw: Draw, owners: Array, lengths: Array, visible: bool = True) -> float:
     """Error of the learner that stores the first `lengths` bits of the references `owners` and nothing else.
 
-    With all that `remember` gives it is the optimal learner: exactly if identities are visible. If they are hidden, it
-    counts every stored string that goes on from the prefix as one vote, and the tests bound what this misses.
+    With all that `remember` gives it is the optimal learner, but for hidden identities, where every stored string that
+    goes on from the prefix is one vote; the tests bound what this misses.
     """
     references = draw.references
     stored = references[owners] * (np.arange(references.shape[1]) < lengths[:, None])
@@ -178,8 +177,7 @@ def recall_lossy(draw: Draw, order: int) -> tuple[int, float]:
     """Bits stored and error of a learner that keeps all it saw with a few wrong bits, identities visible.
 
     It cuts what `remember` gives into blocks of `2^order - 1` bits and stores each as the nearest codeword of the
-    Hamming code, `order` bits shorter and wrong in at most one place. It shows that a budget is better spent on all
-    strings a little wrong than on some strings exactly; what is left over after the last block is stored as it is.
+    Hamming code, `order` bits shorter and wrong in at most one place; the rest after the last block is kept as it is.
     """
     references, size = draw.references, 2**order - 1
     owners, lengths = remember(draw)
@@ -197,8 +195,7 @@ def recall_lossy(draw: Draw, order: int) -> tuple[int, float]:
 def least_error(task: Task, known: float, budget: float) -> float:
     """Error below which no learner can get that was shown `known` of the bits and stores `budget` bits.
 
-    The rate-distortion function of fair bits, `budget / known = 1 - h(D)`, solved for `D` (Cover and Thomas, Theorem
-    10.3.1); a formula, drawn beside what is computed.
+    The rate-distortion function of fair bits, `budget / known = 1 - h(D)`, solved for `D` (Cover and Thomas, 10.3.1).
     """
     low, high = 0.0, 0.5
     for _ in range(50):
@@ -215,10 +212,9 @@ def least_error(task: Task, known: float, budget: float) -> float:
 def read(draw: Draw, keys: Sequence[int], *, visible: bool = True, prefix: bool = False) -> Array:
     """Error for each key length, (keys,): store so many first bits of every string seen, read the rest at test time.
 
-    Visible: the strings of the knowledge base that agree with the stored key vote on the next bit; a reference never
-    seen has an empty key. This is the reader of Theorem 2's reconstruction. With `prefix` they must also agree with the
-    test point's prefix, which the reader is given as well. Hidden: the strings vote that begin with the prefix; one
-    that agrees with a stored key has a full vote, the others the chance that they are a reference at all.
+    Visible (Theorem 2's reconstruction): the strings that agree with the stored key vote on the next bit; a reference
+    never seen has an empty key. With `prefix` they must also agree with the test point's prefix. Hidden: the strings
+    vote that begin with the prefix; one that agrees with a stored key has a full vote, others as `weigh` says.
     """
     codes, positions = encode(draw.strings), np.arange(draw.strings.shape[1])
     asked, ordered = codes[: len(draw.references)], draw.strings[np.argsort(codes, kind="stable")]
@@ -241,10 +237,8 @@ def read(draw: Draw, keys: Sequence[int], *, visible: bool = True, prefix: bool 
 def weigh(agreeing: tuple[Array, Array], references: int, everything: int) -> Array:
     """How likely each string of a knowledge base is a reference, (everything,), given where those stand that agree
     with each stored key: 1 if it agrees with one; else as many as are missing, spread evenly over the others."""
-    steps = np.zeros(everything + 1, dtype=int)
-    np.add.at(steps, agreeing[0], 1)
-    np.add.at(steps, agreeing[1], -1)
-    marked = np.cumsum(steps)[:-1] > 0
+    begins, ends = (np.bincount(at, minlength=everything + 1) for at in agreeing)
+    marked = np.cumsum(begins - ends)[:-1] > 0
     missing = max(0, references - len(agreeing[0])) / max(1, everything - marked.sum())
     return np.where(marked, 1.0, missing)
 
@@ -277,7 +271,7 @@ def train_networks(task: Task, settings: MemorizationSettings) -> Trained:
 
     Input: a random 32-bit name of the reference, the position, the prefix, the string that Theorem 2's key retrieves;
     one layer of `hidden` units; the next bit. So the number of weights does not depend on `N`. Both train on every bit
-    that the samples show, on one CPU thread.
+    that the samples show.
     """
     import torch  # late: it takes seconds
 
@@ -289,9 +283,9 @@ def train_networks(task: Task, settings: MemorizationSettings) -> Trained:
         names = rng.choice([-1, 1], size=(task.strings, 32))
         found = retrieve(draw, math.ceil(key_bits(task, settings.eps)))
         prefixes = draw.references[:, None] * np.tri(d, k=-1)  # (N, d, d)
-        same = [np.repeat(part[:, None], d, axis=1) for part in (names, found)]
-        parts = [same[0], np.broadcast_to(np.eye(d), (task.strings, d, d)), prefixes, same[1]]
-        inputs.append(torch.tensor(np.concatenate(parts, axis=-1).reshape(task.strings * d, -1), dtype=torch.float32))
+        positions = np.tile(np.eye(d), (task.strings, 1))
+        parts = [np.repeat(names, d, axis=0), positions, prefixes.reshape(-1, d), np.repeat(found, d, axis=0)]
+        inputs.append(torch.tensor(np.hstack(parts), dtype=torch.float32))
         labels.append(torch.tensor(draw.references.ravel() > 0, dtype=torch.float32))
         owners, lengths = remember(draw)
         known = np.zeros((task.strings, d), dtype=bool)
@@ -323,10 +317,6 @@ def train_networks(task: Task, settings: MemorizationSettings) -> Trained:
         optimizer.step()
     with torch.no_grad():
         wrong = ((predict(x) > 0) != (y > 0)).float()
-    on_shown = np.array([w[s].mean().item() for w, s in zip(wrong, shown * 2, strict=True)])
-    return Trained(
-        on_shown.reshape(2, -1),
-        wrong.mean(dim=1).double().numpy().reshape(2, -1),
-        np.array([len(s) for s in shown]),
-        sum(w[0].numel() for w in weights),
-    )
+    on_shown = np.array([w[s].mean().item() for w, s in zip(wrong, shown * 2, strict=True)]).reshape(2, -1)
+    on_all = wrong.mean(dim=1).double().numpy().reshape(2, -1)
+    return Trained(on_shown, on_all, np.array([len(s) for s in shown]), sum(w[0].numel() for w in weights))

@@ -6,9 +6,11 @@ counts are exact, but for rationales that the filter drops; hours are right with
 """
 
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -38,6 +40,8 @@ LONGEST = 2  # the longest one in a hundred texts is about twice as long as the 
 RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, for a teacher that has not written yet
 PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
 MANY = 10**9  # passages, where their number is not known
+
+Grid = Mapping[str, Sequence[Row]]  # notebook -> what it asks for
 
 
 class Device(NamedTuple):
@@ -94,24 +98,20 @@ class Work(NamedTuple):
     disk: float | None = None  # bytes of all artifacts
 
 
-def list_work(
-    experiment: Experiment, grid: Mapping[str, Sequence[Row]]
-) -> tuple[dict[StudentKey, str], dict[PredictionKey, str]]:
+def list_work(settings: RunSettings, grid: Grid) -> tuple[dict[StudentKey, str], dict[PredictionKey, str]]:
     """Every student and everything that is written, with the notebook that asks for it first.
 
     Students of RAG are trained together with their retriever: they are written here, but not among the trainings.
     """
     trainings: dict[StudentKey, str] = {}
     writings: dict[PredictionKey, str] = {}
-    for number, rows in grid.items():
-        for row in rows:
-            settings = experiment.settings.override(dict(row.knobs))
-            for seed in settings.seeds:
-                cell = Cell(row.method, row.student, seed, row.knobs)
-                writings.setdefault(prediction_key(settings, cell), number)
-                student = student_key(settings, cell)
-                if student and not METHODS[row.method].rag:
-                    trainings.setdefault(student, number)
+    for number, row in ((number, row) for number, rows in grid.items() for row in rows):
+        variant = settings.override(dict(row.knobs))
+        for cell in (Cell(row.method, row.student, seed, row.knobs) for seed in variant.seeds):
+            writings.setdefault(prediction_key(variant, cell), number)
+            student = student_key(variant, cell)
+            if student and not METHODS[row.method].rag:
+                trainings.setdefault(student, number)
     return trainings, writings
 
 
@@ -131,10 +131,9 @@ def count_texts(experiment: Experiment) -> Texts:
     if not settings.knowledge.index and passages:
         some = list(islice(passages, 100_000))
         passage, known = fmean(len(p.text) for p in some), len(some) if len(some) < 100_000 else None
-    return Texts(
-        len(splits["train"]), len(splits["test"]), len(splits.get("silver", ())),
-        fmean(len(q.prompt) for questions in splits.values() for q in questions), rationale, passage, known,
-    )  # fmt: skip
+    train, test, silver = (len(splits.get(split, ())) for split in ("train", "test", "silver"))
+    question = fmean(len(q.prompt) for questions in splits.values() for q in questions)
+    return Texts(train, test, silver, question, rationale, passage, known)
 
 
 def count_examples(settings: RunSettings, texts: Texts, learns: str) -> int:
@@ -149,14 +148,12 @@ def count_steps(student: StudentSettings, examples: int) -> int:
     return student.steps or -(-examples // student.batch) * student.epochs
 
 
-def source_tokens(
-    settings: RunSettings, texts: Texts, passages: int, shots: str = "", rationale: bool = False
-) -> float:
+def source_tokens(settings: RunSettings, texts: Texts, passages: int, shots: str = "", reads: str = "") -> float:
     """Mean length of what a student reads, cut at its limit; `shots` says what the examples before it show."""
     one = texts.question + passages * texts.passage
     shown = SHOTS * (one + (texts.rationale if shots == "rationale" else 0)) if shots else 0
     limit = settings.student.max_source_tokens * (SHOTS + 1 if shots else 1)
-    return min(limit, (shown + one + (texts.rationale if rationale else 0)) / CHARACTERS)
+    return min(limit, (shown + one + (texts.rationale if reads == "rationale" else 0)) / CHARACTERS)
 
 
 def target_tokens(settings: RunSettings, texts: Texts, writes: str, times: float = 1) -> float:
@@ -168,6 +165,36 @@ def target_tokens(settings: RunSettings, texts: Texts, writes: str, times: float
 # The plan
 
 
+class Basis(NamedTuple):
+    """What every line of the plan is reckoned from."""
+
+    experiment: Experiment
+    texts: Texts
+    device: Device
+
+    @property
+    def settings(self) -> RunSettings:
+        """Of the experiment."""
+        return self.experiment.settings
+
+    @property
+    def bf16(self) -> bool:
+        """On a GPU, where models are trained and asked in bf16."""
+        return self.device.memory is not None
+
+    def of(self, student: str) -> "Basis":
+        """The same, with the student's settings as the model itself would have them."""
+        settings = self.settings.model_copy(update={"student": self.settings.student.of(student)})
+        return self._replace(experiment=replace(self.experiment, settings=settings))
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """About the tokens of a fine-tuned student's longest source and target."""
+        source = LONGEST * source_tokens(self.settings, self.texts, self.settings.retrieval.k_training)
+        target = target_tokens(self.settings, self.texts, "rationale", LONGEST)
+        return min(self.settings.student.max_source_tokens, round(source)), round(target)
+
+
 def plan(settings: RunSettings, device: str | None = None, store: Store | None = None) -> dict[str, Any]:
     """What `kard reproduce` with these settings would do, as plain JSON values. Raises DataError, SettingsError.
 
@@ -175,8 +202,14 @@ def plan(settings: RunSettings, device: str | None = None, store: Store | None =
     """
     with without_network():
         on = DEVICES[device or ("a100" if settings.scale == "paper" else "cpu")]
-        experiment = open_unread(settings, store or Store())
-        return _plan_glue(experiment, on) if settings.dataset in GLUE_TASKS else _plan(experiment, on)
+        experiment, downloads = open_unread(settings, store or Store()), list_downloads(settings)
+        planned = {
+            "run": f"{settings.scale} scale, dataset {settings.dataset}, ReAugKD",
+            "device": on._asdict(), "questions": None, "downloads": downloads, "teacher": None, "work": [],
+            "hours": None, "notebooks": {}, "searches": 0, "disk": measure_disk(experiment.store, downloads, []),
+            "notes": [f"on {settings.dataset} only ReAugKD runs, whose trainings are not counted"],
+        }  # fmt: skip
+        return planned if settings.dataset in GLUE_TASKS else planned | _plan_kard(experiment, on, downloads)
 
 
 def open_unread(settings: RunSettings, store: Store) -> Experiment:
@@ -187,58 +220,36 @@ def open_unread(settings: RunSettings, store: Store) -> Experiment:
     return Experiment(settings, store, Dataset(settings.dataset, {}, [], {}), None, server)
 
 
-def _plan_glue(experiment: Experiment, on: Device) -> dict[str, Any]:
-    settings, downloads = experiment.settings, list_downloads(experiment.settings)
-    disk = measure_disk(experiment.store, downloads, [])
-    return {
-        "run": f"{settings.scale} scale, dataset {settings.dataset}, ReAugKD",
-        "device": on._asdict(), "questions": None, "downloads": downloads,
-        "teacher": None, "work": [], "hours": None, "notebooks": {}, "searches": 0, "disk": disk,
-        "notes": [f"on {settings.dataset} only ReAugKD runs, whose trainings are not counted"],
-    }  # fmt: skip
-
-
-def _plan(experiment: Experiment, on: Device) -> dict[str, Any]:
-    settings = experiment.settings
-    texts = count_texts(experiment)
-    three = settings.override(dict(NUMBERS[3]))
+def _plan_kard(experiment: Experiment, on: Device, downloads: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    settings, texts = experiment.settings, count_texts(experiment)
+    basis, three = Basis(experiment, texts, on), settings.override(dict(NUMBERS[3]))
     steps = count_steps(three.student, count_examples(three, texts, "rationale"))
     grid = all_grids(settings, main_rows(oracles=experiment.world is not None, rationales=True), steps)
-    trainings, writings = list_work(experiment, grid)
-    work = [training_work(experiment, texts, on, name, trainings) for name in settings.students]
-    work += [writing_work(experiment, texts, on, name, writings) for name in settings.students]
-    work += reranker_work(experiment, texts, on, writings)
-    work += verifier_work(experiment, texts, on, trainings)
-    hours = [row.hours for row in work if row.hours is not None]
-    downloads = list_downloads(settings)
+    trainings, writings = list_work(settings, grid)
+    work = [training_work(basis, name, trainings) for name in settings.students]
+    work += [writing_work(basis, name, writings) for name in settings.students]
+    work += reranker_work(basis, writings)
+    if settings.teacher.verifier:
+        work.append(verifier_work(basis, settings.teacher.verifier, trainings))
     disk = measure_disk(experiment.store, downloads, work)
-    first = [Counter(numbers.values()) for numbers in (trainings, writings)]
+    students, predictions = Counter(trainings.values()), Counter(writings.values())
     return {
         "run": describe_run(settings),
-        "device": on._asdict(),
         "questions": texts._asdict(),
-        "downloads": downloads,
-        "teacher": teacher_work(experiment, texts, grid),
+        "teacher": teacher_work(basis, grid),
         "work": [row._asdict() for row in work],
-        "hours": sum(hours),
-        "notebooks": {number: {"students": first[0][number], "predictions": first[1][number]} for number in grid},
+        "hours": sum(row.hours for row in work if row.hours is not None),
+        "notebooks": {number: {"students": students[number], "predictions": predictions[number]} for number in grid},
         "searches": sum(texts[:3]) + SILVER * (texts.train + texts.silver),
         "disk": disk,
-        "notes": list_notes(experiment, texts, work, on, disk),
+        "notes": list_notes(basis, work, disk),
     }
 
 
-def settings_of(experiment: Experiment, student: str) -> RunSettings:
-    """The experiment's settings with those of one student."""
-    return experiment.settings.model_copy(update={"student": experiment.settings.student.of(student)})
-
-
-def training_work(
-    experiment: Experiment, texts: Texts, device: Device, student: str, trainings: Iterable[StudentKey]
-) -> Work:
+def training_work(basis: Basis, student: str, trainings: Iterable[StudentKey]) -> Work:
     """Training one student in all the ways that are asked for."""
-    settings, shape = settings_of(experiment, student), find_shape(student)
-    knobs, gpu = settings.student, device.memory is not None
+    basis, shape = basis.of(student), find_shape(student)
+    settings, texts, knobs = basis.settings, basis.texts, basis.settings.student
     options = {"lora": knobs.lora, "checkpointing": knobs.gradient_checkpointing}
     count, steps, tokens, flops, planned = 0, 0, 0.0, 0.0, Counter[str]()
     for training in (t for t in trainings if t.student == student):
@@ -254,130 +265,106 @@ def training_work(
         flops += seen * training_flops(shape, source, target, **options) if shape else 0
         if not training.corpus:  # else its settings name weights that are not there yet
             planned[canonical_json(student_spec(variant.student, training.seed))] += 1
-    work = Work("train", student, count, count_stored(experiment.store, STUDENT, planned), steps, round(tokens))
+    here = count_stored(basis.experiment.store, STUDENT, planned)
+    work = Work("train", student, count, here, steps, round(tokens))
     if not shape:
         return work
-    memory = training_bytes(shape, knobs.batch, *longest_tokens(settings, texts), bf16=gpu, gpu=gpu, **options)
-    hours = flops / device.flops / device.training / 3600
+    memory = training_bytes(shape, knobs.batch, *basis.longest, bf16=basis.bf16, gpu=basis.bf16, **options)
+    hours = flops / basis.device.flops / basis.device.training / 3600
     return work._replace(hours=hours, memory=memory, disk=4.0 * shape.parameters * count)
 
 
-def writing_work(
-    experiment: Experiment, texts: Texts, device: Device, student: str, writings: Iterable[PredictionKey]
-) -> Work:
+def writing_work(basis: Basis, student: str, writings: Iterable[PredictionKey]) -> Work:
     """What all copies of one student write for the test questions."""
-    settings, shape = settings_of(experiment, student), find_shape(student)
-    samples, count, tokens, seconds = settings.student.samples, 0, 0.0, 0.0
+    basis = basis.of(student)
+    settings, texts = basis.settings, basis.texts
+    asked = []
     for writing in (w for w in writings if w.model == student):
-        source = source_tokens(settings, texts, writing.passages, writing.shots, writing.reads == "rationale")
-        target = target_tokens(settings, texts, writing.writes)
-        count += 1
-        tokens += texts.test * samples * target
+        source = source_tokens(settings, texts, writing.passages, writing.shots, writing.reads)
+        asked.append((texts.test, source, target_tokens(settings, texts, writing.writes)))
+    return asking_work(basis, "write", student, len(asked), asked, settings.student.samples)
+
+
+def verifier_work(basis: Basis, verifier: str, trainings: Iterable[StudentKey]) -> Work:
+    """The LM that filters rationales answers from every one of them, once for each `l` in the grids."""
+    basis, numbers = basis.of(verifier), {t.rationales for t in trainings}
+    source = source_tokens(basis.settings, basis.texts, 0, reads="rationale")
+    target = target_tokens(basis.settings, basis.texts, "rationale")  # an LM that names the option at once ends there
+    return asking_work(basis, "verify", verifier, len(numbers), [(sum(numbers) * basis.texts.train, source, target)])
+
+
+def asking_work(
+    basis: Basis, what: str, model: str, artifacts: int, asked: Iterable[tuple[int, float, float]], samples: int = 1
+) -> Work:
+    """Writing `samples` texts for each question; `asked`: how many questions, mean tokens of source and of target."""
+    device, shape, tokens, seconds = basis.device, find_shape(model), 0.0, 0.0
+    for questions, source, target in asked:
+        tokens += questions * samples * target
         if shape:
-            read = source * (
-                samples if shape.kind == "causal" else 1
-            )  # generate has a causal model read for each sample
+            read = source * (samples if shape.kind == "causal" else 1)  # generate has a causal one read for each sample
             share = forward_flops(shape, read, 0) / device.training
             share += forward_flops(shape, 0, samples * target) / device.writing
-            seconds += texts.test * share / device.flops
-    work = Work("write", student, count, None, None, round(tokens))
+            seconds += questions * share / device.flops
+    work = Work(what, model, artifacts, None, None, round(tokens))
     if not shape:
         return work
-    batch, bf16 = settings.student.generation_batch, device.memory is not None
-    memory = writing_bytes(shape, batch, samples, *longest_tokens(settings, texts), bf16=bf16)
+    memory = writing_bytes(shape, basis.settings.student.generation_batch, samples, *basis.longest, bf16=basis.bf16)
     return work._replace(hours=seconds / 3600, memory=memory, disk=0.0)
 
 
-def verifier_work(experiment: Experiment, texts: Texts, device: Device, trainings: Iterable[StudentKey]) -> list[Work]:
-    """The LM that filters rationales, if one is set, answers from every one of them, once for each `l` in the grids."""
-    if not (name := experiment.settings.teacher.verifier):
-        return []
-    settings = settings_of(experiment, name)
-    numbers = {t.rationales for t in trainings}
-    asked = sum(numbers) * texts.train
-    source = source_tokens(settings, texts, 0, rationale=True)
-    target = target_tokens(settings, texts, "rationale")  # at most: an LM that names the option at once ends there
-    work = Work("verify", name, len(numbers), None, None, round(asked * target))
-    if shape := find_shape(name):
-        seconds = forward_flops(shape, source, 0) / device.training + forward_flops(shape, 0, target) / device.writing
-        batch, bf16 = settings.student.generation_batch, device.memory is not None
-        memory = writing_bytes(shape, batch, 1, *longest_tokens(settings, texts), bf16=bf16)
-        work = work._replace(hours=asked * seconds / device.flops / 3600, memory=memory, disk=0.0)
-    return [work]
-
-
-def longest_tokens(settings: RunSettings, texts: Texts) -> tuple[int, int]:
-    """About the longest source and target of a fine-tuned student."""
-    source = LONGEST * source_tokens(settings, texts, settings.retrieval.k_training)
-    target = target_tokens(settings, texts, "rationale", LONGEST)
-    return min(settings.student.max_source_tokens, round(source)), round(target)
-
-
-def reranker_work(
-    experiment: Experiment, texts: Texts, device: Device, writings: Iterable[PredictionKey]
-) -> list[Work]:
+def reranker_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]:
     """Training one for every seed and every way that is asked for, and ranking with each, with the one that they
     start from and, in the closed world, with random weights.
 
     A text is encoded once, so where the passages are few they bound the work.
     """
-    settings, ways = experiment.settings, {w.ranked_by for w in writings if w.reads == "reranker"}
-    knobs, shape, gpu = settings.reranker, find_shape(settings.reranker.model), device.memory is not None
+    settings, texts, device = basis.settings, basis.texts, basis.device
+    knobs, shape, many = settings.reranker, find_shape(settings.reranker.model), texts.passages or MANY
     question, passage = (min(knobs.max_tokens, n / CHARACTERS) for n in (texts.question, texts.passage))
     rationales = min(texts.train, knobs.questions or texts.train) * settings.teacher.rationales
-    names = Counter(
-        canonical_json({"settings": json.loads(way)[0], "seed": seed}) for way in ways for seed in settings.seeds
-    )
+    ways = [json.loads(way)[0] for way in {w.ranked_by for w in writings if w.reads == "reranker"}]
+    names = Counter(canonical_json({"settings": way, "seed": seed}) for way in ways for seed in settings.seeds)
     steps = -(-rationales // knobs.batch) * knobs.epochs * len(names)
-    drawn = min(2 * knobs.sampled * knobs.batch, texts.passages or MANY)  # passages of a step, at most
+    drawn = min(2 * knobs.sampled * knobs.batch, many)  # passages of a step, at most
     seen = steps * (knobs.batch * question + drawn * passage)
     # notebook 03 ranks held-out questions too, before training and after
-    tables = [
-        (texts.test, 1 + bool(experiment.world) + len(names)),
-        (texts.silver, (1 + len(settings.seeds)) * bool(texts.silver)),
-    ]
+    untrained = 1 + bool(basis.experiment.world)
+    tables = [(texts.test, untrained + len(names)), (texts.silver, (1 + len(settings.seeds)) * bool(texts.silver))]
     depth = max(DEPTH, settings.retrieval.candidates)
-    ranked = sum(
-        times * (asked * question + min(asked * depth, texts.passages or MANY) * passage) for asked, times in tables
-    )
-    here = count_stored(experiment.store, RERANKER, names)
+    ranked = sum(times * (asked * question + min(asked * depth, many) * passage) for asked, times in tables)
+    here = count_stored(basis.experiment.store, RERANKER, names)
     train = Work("train", knobs.model, len(names), here, steps, round(seen))
     rank = Work("rank", knobs.model, sum(times for _, times in tables), None, None, round(ranked))
     if shape:
         flops, speed = training_flops(shape, seen, 0, lora=knobs.lora), device.flops * 3600 * device.training
         longest = min(knobs.max_tokens, round(LONGEST * passage))
-        memory = training_bytes(shape, drawn, longest, 0, bf16=gpu, lora=knobs.lora, gpu=gpu)
+        memory = training_bytes(shape, drawn, longest, 0, bf16=basis.bf16, lora=knobs.lora, gpu=basis.bf16)
         train = train._replace(hours=flops / speed, memory=memory, disk=4.0 * shape.parameters * len(names))
         rank = rank._replace(hours=forward_flops(shape, ranked, 0) / speed, disk=0.0)
     return [train, rank]
 
 
 def count_stored(store: Store, kind: Kind, planned: Counter[str]) -> int:
-    """How many of the planned artifacts the store has, by settings and seed: whether they were made from the same texts
-    only a run can tell.
-    """
-    stored = Counter(
-        canonical_json({name: spec.get(name) for name in ("settings", "seed")}) for spec in store.specs(kind)
-    )
+    """How many of the planned artifacts the store has, by settings and seed; only a run can tell from which texts."""
+    keys = ("settings", "seed")
+    stored = Counter(canonical_json({name: spec.get(name) for name in keys}) for spec in store.specs(kind))
     return (stored & planned).total()
 
 
-def teacher_work(experiment: Experiment, texts: Texts, grid: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+def teacher_work(basis: Basis, grid: Grid) -> dict[str, Any]:
     """Who writes the rationales and, where a server does or would have to, what it is asked at most."""
-    settings = experiment.settings
+    experiment, settings, texts = basis.experiment, basis.settings, basis.texts
     numbers = [settings.override(dict(row.knobs)).teacher.rationales for rows in grid.values() for row in rows]
     l = max(SILVER, *numbers)
     if experiment.teacher and not settings.teacher.base_url:
         return {"who": "the closed world's own" if experiment.world else "recorded rationales", "rationales": l}
-    prompts = [TEACHER_PROMPT + "x" * round(texts.question)] * (texts.train + texts.silver)
-    with_texts = settings.data_dir is not None or settings.dataset not in HUB
-    if with_texts:
-        prompts = [teacher_text(q) for split in ("train", "silver") for q in experiment.data.splits.get(split, [])]
+    prompts = [teacher_text(q) for split in ("train", "silver") for q in experiment.data.splits.get(split, [])]
+    if settings.data_dir is None and settings.dataset in HUB:
+        prompts = [TEACHER_PROMPT + "x" * round(texts.question)] * (texts.train + texts.silver)
     ends = [l] * texts.train + [SILVER] * texts.silver
     expected = estimate(settings.teacher, ((p, j) for p, end in zip(prompts, ends, strict=True) for j in range(end)))
-    who = settings.teacher.model or "nobody yet"
-    priced = bool(settings.teacher.price_in or settings.teacher.price_out)
-    return {"who": who, "rationales": l} | expected.__dict__ | {"dollars": expected.dollars if priced else None}
+    asked = {"who": settings.teacher.model or "nobody yet", "rationales": l} | asdict(expected)
+    return asked if settings.teacher.price_in or settings.teacher.price_out else asked | {"dollars": None}
 
 
 def measure_disk(store: Store, downloads: Sequence[Mapping[str, Any]], work: Sequence[Work]) -> dict[str, float]:
@@ -394,44 +381,35 @@ def measure_disk(store: Store, downloads: Sequence[Mapping[str, Any]], work: Seq
     return {"fetched": fetched, "made": made, "on_the_way": SLOTS * 3 * one, "free": free}
 
 
-def list_notes(
-    experiment: Experiment, texts: Texts, work: Sequence[Work], device: Device, disk: Mapping[str, float]
-) -> list[str]:
+def list_notes(basis: Basis, work: Sequence[Work], disk: Mapping[str, float]) -> list[str]:
     """What would stop the run, and what the numbers leave out."""
-    settings, notes = experiment.settings, []
-    if not texts.train:
-        notes.append("there are no training questions in data_dir: nothing can be trained")
-    if not experiment.teacher:
-        notes.append(
-            "nobody has written rationales, which is counted as if it were done: set teacher.base_url to a server, or "
-            "give a data_dir that holds them"
-        )
-    if not settings.knowledge.index and texts.passages == 0:
-        notes.append('there are no passages: set knowledge.index, e.g. to "enwiki-paragraphs"')
-    for row in work:
-        if row.memory and device.memory and row.memory > device.memory:
-            writes = row.what in ("write", "verify")
-            smaller = "student.generation_batch" if writes else "student.batch, or use student.lora"
-            notes.append(
-                f"{row.model} needs about {row.memory / 1e9:.0f} GB to {row.what}, more than the "
-                f"{device.memory / 1e9:.0f} GB of {device.name}: lower {smaller}"
-            )
-    needed = disk["fetched"] + disk["made"] + disk["on_the_way"]
-    if needed > disk["free"]:
-        notes.append(
-            f"about {(needed - disk['free']) / 1e9:.0f} GB of disk are missing: set KARD_STORE to a folder on another "
-            "disk, or plan for fewer seeds or students"
-        )
-    index = settings.knowledge.index
-    if index and index not in INDEXES and not Path(index).expanduser().is_dir():
-        notes.append(f"the size of the index {index} is not known and left out; it is shown before it is fetched")
-    if unknown := sorted({row.model for row in work if row.hours is None}):
-        notes.append(f"hours, memory and disk of {', '.join(unknown)} are not known and left out")
-    notes.append(
-        "not counted: BM25 and its index (CPU), training on passages alone (10), retrievers trained with the student "
-        "(11: RAG), notebooks 01 and 13, and the example of 15"
-    )
-    return notes
+    index, memory = basis.settings.knowledge.index, basis.device.memory or math.inf
+    lacking = disk["fetched"] + disk["made"] + disk["on_the_way"] - disk["free"]
+    unmeasured = index and index not in INDEXES and not Path(index).expanduser().is_dir()
+    unknown = sorted({row.model for row in work if row.hours is None})
+    writing = "student.generation_batch"
+    smaller = {"train": "student.batch, or use student.lora", "write": writing, "verify": writing}
+    large = [
+        f"{row.model} needs about {row.memory / 1e9:.0f} GB to {row.what}, more than the {memory / 1e9:.0f} GB of "
+        f"{basis.device.name}: lower {smaller[row.what]}"
+        for row in work
+        if row.memory and row.memory > memory
+    ]
+    notes = [
+        (not basis.texts.train, "there are no training questions in data_dir: nothing can be trained"),
+        (not basis.experiment.teacher, "nobody has written rationales, which is counted as if it were done: set "
+         "teacher.base_url to a server, or give a data_dir that holds them"),
+        (not index and basis.texts.passages == 0,
+         'there are no passages: set knowledge.index, e.g. to "enwiki-paragraphs"'),
+        *((True, note) for note in large),
+        (lacking > 0, f"about {lacking / 1e9:.0f} GB of disk are missing: set KARD_STORE to a folder on another disk, "
+         "or plan for fewer seeds or students"),
+        (unmeasured, f"the size of the index {index} is not known and left out; it is shown before it is fetched"),
+        (unknown, f"hours, memory and disk of {', '.join(unknown)} are not known and left out"),
+        (True, "not counted: BM25 and its index (CPU), training on passages alone (10), retrievers trained with the "
+         "student (11: RAG), notebooks 01 and 13, and the example of 15"),
+    ]  # fmt: skip
+    return [note for applies, note in notes if applies]
 
 
 # The page
@@ -439,7 +417,6 @@ def list_notes(
 
 def describe_plan(planned: Mapping[str, Any]) -> str:
     """The plan as a page of text."""
-    disk = planned["disk"]
     lines = [planned["run"], "", *_table(
         ("download", "revision", "GB", "here"),
         [(d["name"], (d["revision"] or "")[:9], _gigabytes(d["bytes"]), "yes" if d["here"] else "no")
@@ -447,45 +424,36 @@ def describe_plan(planned: Mapping[str, Any]) -> str:
     )]  # fmt: skip
     if planned["work"]:
         lines += ["", *_describe_work(planned)]
+    fetched, made, on_the_way, free = map(_gigabytes, planned["disk"].values())
     lines += [
-        f"disk: {_gigabytes(disk['fetched'])} GB to fetch and unpack, {_gigabytes(disk['made'])} GB made and up to "
-        f"{_gigabytes(disk['on_the_way'])} GB of checkpoints on the way; {_gigabytes(disk['free'])} GB are free",
-        "",
-        *(f"- {note}" for note in planned["notes"]),
-    ]
+        f"disk: {fetched} GB to fetch and unpack, {made} GB made and up to {on_the_way} GB of checkpoints on the way; "
+        f"{free} GB are free", "", *(f"- {note}" for note in planned["notes"]),
+    ]  # fmt: skip
     return "\n".join(lines)
 
 
 def _describe_work(planned: Mapping[str, Any]) -> list[str]:
     on, teacher, texts = planned["device"], planned["teacher"], planned["questions"]
-    lines = [f"questions: {texts['train']} to train on, {texts['test']} to test on"]
+    asked = f"teacher: {teacher['who']}, up to {teacher['rationales']} a question"
     if "requests" in teacher:
         cost = "no prices are set" if teacher["dollars"] is None else f"at most ${teacher['dollars']:.2f}"
-        lines.append(
-            f"teacher ({teacher['who']}): {teacher['requests']:,} requests, about {teacher['prompt_tokens'] / 1e6:.1f} "
-            f"million tokens to read, at most {teacher['completion_tokens'] / 1e6:.1f} to write ({cost})"
+        read, wrote = teacher["prompt_tokens"] / 1e6, teacher["completion_tokens"] / 1e6
+        asked = (
+            f"teacher ({teacher['who']}): {teacher['requests']:,} requests, about {read:.1f} million tokens to read, "
+            f"at most {wrote:.1f} to write ({cost})"
         )
-    else:
-        lines.append(f"teacher: {teacher['who']}, up to {teacher['rationales']} a question")
+    counts = {number: n for number, n in planned["notebooks"].items() if n["students"] or n["predictions"]}
+    first = [f"{number}: {n['students']} students, {n['predictions']} predictions" for number, n in counts.items()]
     share = f"{on['training']:.0%} of its peak in training and ranking, {on['writing']:.0%} in writing"
+    lines = [f"questions: {texts['train']} to train on, {texts['test']} to test on", asked]
     lines += ["", f"on {on['name']}, at {share}:", *_table(
         ("work", "model", "times", "here", "steps", "million tokens", "hours", "GB of memory"),
         [(w["what"], w["model"], w["artifacts"], w["here"], w["steps"], f"{w['tokens'] / 1e6:.1f}",
           None if w["hours"] is None else f"{w['hours']:.{1 if w['hours'] >= 1 else 2}f}", _gigabytes(w["memory"]))
          for w in planned["work"]],
     )]  # fmt: skip
-    lines += [
-        f"together {planned['hours']:.1f} hours",
-        "",
-        "first needed by notebook: "
-        + "; ".join(
-            f"{number}: {n['students']} students, {n['predictions']} predictions"
-            for number, n in planned["notebooks"].items()
-            if n["students"] or n["predictions"]
-        ),
-        f"searches with BM25: {planned['searches']:,}",
-    ]
-    return lines
+    lines += [f"together {planned['hours']:.1f} hours", "", f"first needed by notebook: {'; '.join(first)}"]
+    return [*lines, f"searches with BM25: {planned['searches']:,}"]
 
 
 def _gigabytes(size: float | None) -> str | None:
@@ -496,9 +464,5 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """Lines of a table; its first two columns are texts, the others are numbers. "-" is what is not known."""
     cells = [names, *(["-" if cell is None else str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
+    line = "  ".join(f"{{:{'<' if i < 2 else '>'}{width}}}" for i, width in enumerate(widths))
+    return [line.format(*row) for row in cells]

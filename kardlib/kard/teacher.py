@@ -49,16 +49,14 @@ def symbolic_teacher(world: World, flawed: float, seed: int) -> Teacher:
     """The teacher of the closed world: it knows the truth, and a share `flawed` of its rationales is flawed.
 
     A flawed rationale is of one of three kinds that LLMs write: the chain of a near miss with its wrong conclusion, a
-    false chain with the gold conclusion, or words without content. The filter catches only the first kind. The teacher
-    raises DataError if it is asked for more than `MAX_RATIONALES` of a question.
+    false chain with the gold conclusion, or words without content. The filter catches only the first kind. Asked for
+    more than `MAX_RATIONALES` of a question it raises DataError.
     """
 
     def write(questions: Sequence[Question], l: int) -> list[Rationale]:
         if l > MAX_RATIONALES:
-            raise DataError(
-                f"the closed world's teacher writes up to {MAX_RATIONALES} different rationales of a question, {l} "
-                "were asked for: lower teacher.rationales"
-            )
+            most = f"the closed world's teacher writes up to {MAX_RATIONALES} different rationales of a question"
+            raise DataError(f"{most}, {l} were asked for: lower teacher.rationales")
         written = []
         for question in questions:
             rng = random.Random(f"{seed} {question.id}")
@@ -97,22 +95,16 @@ def _write_flawed(world: World, question: Question, rng: random.Random) -> tuple
 
 
 def recorded_teacher(recorded: Mapping[str, Sequence[str]], few: bool = False) -> Teacher:
-    """The teacher that gives rationales written before, by question id.
-
-    It raises DataError if a question has fewer than `l`; with `few` it may have fewer, or none.
-    """
+    """The teacher that gives recorded rationales, by question id. Without `few`, fewer than `l` are a DataError."""
 
     def write(questions: Sequence[Question], l: int) -> list[Rationale]:
         written = []
-        for question in questions:
-            texts = recorded.get(question.id, ())
+        for q in questions:
+            texts = recorded.get(q.id, ())[:l]
             if len(texts) < l and not few:
-                raise DataError(
-                    f"question {question.id!r} has {len(texts)} recorded rationales, {l} were asked for: "
-                    "lower teacher.rationales"
-                )
-            for j, text in enumerate(texts[:l]):
-                written.append(Rationale(question.id, j, text, parse_answer(text, question.options)))
+                has = f"question {q.id!r} has {len(texts)} recorded rationales"
+                raise DataError(f"{has}, {l} were asked for: lower teacher.rationales")
+            written += [Rationale(q.id, j, text, parse_answer(text, q.options)) for j, text in enumerate(texts)]
         return written
 
     return write
@@ -151,12 +143,5 @@ def keep_correct(
     else:
         kept = [r for r, option in zip(rationales, picked, strict=True) if option == gold[r.question_id]]
         silent = 0
-    counts = FilterYield(
-        len(rationales),
-        len(kept) - silent,
-        len(rationales) - len(kept),
-        silent,
-        len(gold),
-        len({r.question_id for r in kept}),
-    )
-    return kept, counts
+    written, left = len(rationales), len({r.question_id for r in kept})
+    return kept, FilterYield(written, len(kept) - silent, written - len(kept), silent, len(gold), left)
