@@ -92,6 +92,11 @@ def model_size(settings: RunSettings) -> list[Row]:
     return [Row(m, student) for student in settings.students for m in (FT, RD, RERANKER)]
 
 
+def oracle(settings: RunSettings, methods: Collection[str]) -> list[Row]:
+    """Beside Figure 4b: what the same students answer with the passages that the teacher's rationales find."""
+    return [Row("kard_silver", student) for student in settings.students if "kard_silver" in methods]
+
+
 def rationales(settings: RunSettings, steps: int) -> list[Row]:
     """Table 3; `steps` are those that three rationales take."""
     knobs = [*(at_number(l) for l in NUMBERS), *(at_steps(l, steps) for l in NUMBERS)]
@@ -141,7 +146,7 @@ def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> di
     found = {
         "04": main_table(settings, methods),
         "05": dataset_size(settings),
-        "06": model_size(settings),
+        "06": [*model_size(settings), *oracle(settings, methods)],
         "07": rationales(settings, steps),
         "08": candidates(settings),
         "09": passages(settings),
