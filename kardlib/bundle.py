@@ -163,7 +163,7 @@ class Packed:
             return {"settings": value.model_dump(mode="json")}
         if isinstance(value, list) and value and isinstance(value[0], tuple):
             return {"pairs": [self.add_texts(list(texts)) for texts in zip(*value, strict=True)]}
-        return {"texts": self.add_texts(value)} if isinstance(value, list) else value
+        return {"texts": self.add_texts(value), "number": len(value)} if isinstance(value, list) else value
 
     def add_texts(self, texts: list[str]) -> str:
         """The hash of texts, which are written unless another job has them."""

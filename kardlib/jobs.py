@@ -172,9 +172,9 @@ def read_result(folder: Path) -> dict[str, Any]:
     try:
         result = json.loads((folder / RESULT).read_text("utf-8"))
         named = all(Path(name).name == name for name in result["files"]) and result["job"] == folder.name
-        if not named or not {"need", "seconds"} <= result.keys() or "device" not in result["provenance"]:
+        whole = {"need", "seconds"} <= result.keys() and "device" in result["provenance"]
+        if not named or not whole or not result["files"].keys() & {*BROUGHT} or not isinstance(result["weights"], dict):
             raise ValueError
-        result["weights"].get("sha256")
         return dict(result)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise BundleError(f"{folder / RESULT} cannot be read: delete {folder} to have that job done again") from None

@@ -22,11 +22,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from kardlib.artifacts.device import announce_device, pick_device, prepare_torch
 from kardlib.artifacts.store import Kind, describe_files, provenance, write_json
 from kardlib.errors import KardError, StoppedError
 from kardlib.jobs import BROUGHT, RESULT, WEIGHTS, Bundle, check_files, decode, needed_job, read_bundle, read_result
 
+SPARE = 20  # seconds before the end of the time: the step that a training is in, and the end of this process
 SAVING = 200e6  # bytes a second that a slow disk takes: how long before its end a training writes its last checkpoint
 OVER = "the time is over; the same command goes on from what is finished"
 
@@ -38,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, metavar="N", help="stop cleanly before so many minutes are over")
     parser.add_argument("--keep-weights", action="store_true", help="keep the students' weights, to bring them back")
     options = parser.parse_args(arguments)
-    end = time.time() + 60 * options.minutes if options.minutes else math.inf
+    began = psutil.Process().create_time()  # imports take seconds
+    end = began + 60 * options.minutes if options.minutes is not None else math.inf
     try:
         bundle = read_bundle(options.folder.resolve())
         check_files(bundle.folder, bundle.files)
@@ -149,7 +153,8 @@ def stopped_at(end: float, record: Mapping[str, Any], expected: float | None) ->
     if STOP.is_set():
         raise StoppedError("not begun")
     trains = record["kind"] != "predictions"
-    left = end - time.time() - (5 + 12 * record["parameters"] / SAVING if trains else 1)  # Adam's moments are saved too
+    last = SPARE + 12 * record["parameters"] / SAVING if trains else 1  # a checkpoint holds Adam's moments too
+    left = end - time.time() - last
     if left <= 0 or (not trains and (expected or 0) > left):
         raise StoppedError("not begun")
 
@@ -193,7 +198,7 @@ def find_step(folder: Path) -> int:
 
 
 def count_tokens(given: Sequence[Any], folder: Path, done_before: int) -> float:
-    """Tokens of sources and targets that a student was trained on since the step that it went on from."""
+    """Tokens of sources and targets, without padding, that a student was trained on since it began or went on."""
     from transformers import AutoConfig, AutoTokenizer
 
     from kardlib.kard.student import Examples

@@ -3,29 +3,24 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from kardlib.__main__ import main
-from kardlib.artifacts.store import Store, artifact_name, describe_files
+from kardlib.artifacts.store import Store, describe_files
 from kardlib.bundle import bundle, grid_cells
 from kardlib.data.files import DataError
-from kardlib.errors import StoppedError
 from kardlib.jobs import BUNDLE, RESULT, WEIGHTS, BundleError, check_files, find_model, name_job, read_bundle
 from kardlib.kard.experiment import Cell, open_settings
 from kardlib.kard.grids import CORPORA, PASSAGES
-from kardlib.kard.pipeline import STUDENT, answer
-from kardlib.kard.student import load_student, train_student
-from kardlib.models.catalogue import ELSEWHERE, identify
-from kardlib.models.training import STOP
-from kardlib.settings import StudentSettings, preset
+from kardlib.kard.pipeline import answer
+from kardlib.kard.student import load_student
+from kardlib.models.catalogue import identify
+from kardlib.settings import preset
 from kardlib.unbundle import unbundle
-from kardlib.work import stopped_at
 
 GUARD = """
 import builtins, runpy, sys
@@ -118,8 +113,8 @@ def test_texts_that_jobs_share_are_written_once(there):
     ]
     names = [n for v in work for n in (*v.get("pairs", []), *([v["texts"]] if "texts" in v else []))]
     assert len(names) > len(set(names)) == len(list((folder / "texts").iterdir()))
-    for secret in (str(Path.home()), str(folder)):
-        assert secret not in (folder / BUNDLE).read_text()
+    for place in (str(Path.home()), str(folder)):
+        assert place not in (folder / BUNDLE).read_text()
 
 
 def test_what_comes_back_is_what_would_have_been_made_here(there, carried, monkeypatch):
@@ -241,46 +236,6 @@ def test_a_job_that_fails_is_one_line_and_the_others_go_on(there, carried):
     assert {path.name for path in (carried / "results").iterdir()} == alone.keys()
 
 
-def test_a_training_stops_at_a_checkpoint_and_goes_on_to_the_same_weights(tmp_path):
-    examples = [(f"Question {i}: is it true?", "The answer is A.") for i in range(64)]
-    settings = StudentSettings(model="t5-nano-small", batch=8, epochs=1, lr=1e-3, max_new_tokens=8)
-    train_student(examples, settings, 0, tmp_path / "whole")
-    try:
-        STOP.set()
-        with pytest.raises(StoppedError, match="stopped after step 1 of 8"):
-            train_student(examples, settings, 0, tmp_path / "stopped")
-    finally:
-        STOP.clear()
-    train_student(examples, settings, 0, tmp_path / "stopped")
-    hashes = {describe_files(tmp_path / name)[WEIGHTS]["sha256"] for name in ("whole", "stopped")}
-    assert len(hashes) == 1
-
-
-@pytest.mark.parametrize("kind", ["predictions", "student"])
-@pytest.mark.parametrize("sent", [False, True])
-def test_work_is_stopped_in_time_or_by_the_scheduler(kind, sent):
-    record, end = (
-        {"kind": kind, "parameters": 0},
-        time.time() + (100 if sent else 1.2 if kind == "predictions" else 5.2),
-    )
-    try:
-        if kind == "predictions":
-            with pytest.raises(StoppedError), stopped_at(end, record, None):
-                if sent:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(5)
-        else:
-            with stopped_at(end, record, None):
-                if sent:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(0.5)
-        assert STOP.is_set()
-    finally:
-        STOP.clear()
-    with pytest.raises(StoppedError, match="not begun"), stopped_at(time.time() + 30, {"kind": "predictions"}, 60):
-        pytest.fail("it would not be finished in time")
-
-
 def test_without_models_they_are_found_on_the_other_machine(there, tmp_path):
     experiment = there[0]
     few = [Cell("few_shot", experiment.student, 0, (("student.samples", 2),))]
@@ -317,4 +272,3 @@ def test_rag_stays_here(there):
     experiment = there[0]
     methods = {cell.method for cell in grid_cells(experiment, ["11"])}
     assert "kard_dense" in methods and not {"rag", "rag_warm"} & methods
-    assert artifact_name(STUDENT, {"seed": 0}).startswith("student-") and ELSEWHERE == "weights.json"

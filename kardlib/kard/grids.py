@@ -73,6 +73,11 @@ def model_size(settings: RunSettings) -> list[Row]:
     return [Row(m, student) for student in settings.students for m in (FT, RD, RERANKER)]
 
 
+def oracle(settings: RunSettings, methods: Collection[str]) -> list[Row]:
+    """Beside Figure 4b: what the same students answer with the passages that the teacher's rationales find."""
+    return [Row("kard_silver", student) for student in settings.students if "kard_silver" in methods]
+
+
 def rationales(settings: RunSettings, steps: int) -> list[Row]:
     """Table 3; `steps` are those that three rationales take."""
     return [Row(BM25, middle(settings), k) for k in dict.fromkeys([*NUMBERS.values(), *at_steps(steps).values()])]
@@ -122,7 +127,7 @@ def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> di
     found = {
         "04": main_table(settings, methods),
         "05": dataset_size(settings),
-        "06": model_size(settings),
+        "06": [*model_size(settings), *oracle(settings, methods)],
         "07": rationales(settings, steps),
         "08": candidates(settings),
         "09": passages(settings),

@@ -44,6 +44,12 @@ def refuse(folder: Path) -> None:
     raise AssertionError("built although it is there")
 
 
+def refuse_after_a_file(folder: Path) -> None:
+    (folder / "checkpoints").mkdir()
+    (folder / "half").write_text("half")
+    raise RuntimeError("killed")
+
+
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A second process that runs `code`, which finds `arguments` in sys.argv[1:]."""
     command = [sys.executable, "-c", f"import sys\nfrom pathlib import Path\n{code}", *map(str, arguments)]
@@ -177,6 +183,19 @@ def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path) -> None
     name = artifact_name(Kind("slow"), {})
     assert said == [[name], [f"waiting for another process that builds {name}", name]]
     assert (tmp_path / name / "log").read_text() == "begun\n"
+
+
+def test_what_another_machine_made_is_taken_whole_and_replaces_nothing_finished(tmp_path: Path) -> None:
+    store, kind, made = Store(tmp_path / "store"), Kind("model"), {"seconds": 7.5, "provenance": {"device": "there"}}
+    with pytest.raises(RuntimeError):
+        store.make(kind, {"seed": 0}, refuse_after_a_file)
+    (tmp_path / "losses").write_text("1, 2")
+    folder = store.take(kind, {"seed": 0}, {"losses": tmp_path / "losses", "hash": b"ab"}, made)
+    manifest = json.loads((folder / "artifact.json").read_text())
+    assert manifest["provenance"] == {"device": "there"} and manifest["seconds"] == 7.5
+    assert {path.name for path in folder.iterdir()} == {"losses", "hash", "artifact.json"}
+    assert store.make(kind, {"seed": 0}, refuse) == folder
+    assert store.take(kind, {"seed": 0}, {"hash": b"other"}, made) == folder and (folder / "hash").read_text() == "ab"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a device that is always full")

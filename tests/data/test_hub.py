@@ -71,7 +71,7 @@ class Hub(BaseHTTPRequestHandler):
     asked: ClassVar[list[str]] = []
 
     def find(self) -> Path:
-        return self.folder / self.path.lstrip("/").replace("/resolve/main/", f"/resolve/{self.main}/")
+        return self.folder / self.path.lstrip("/").partition("?")[0].replace("/resolve/main/", f"/resolve/{self.main}/")
 
     def do_HEAD(self) -> None:
         self.asked.append(self.path)
@@ -211,3 +211,22 @@ def test_a_model_without_safetensors_is_refused_and_nobody_is_asked_to_convert_i
 def test_a_hub_out_of_reach_is_said_at_once(tmp_path):
     said = run(LOAD, "http://127.0.0.1:9", tmp_path).stderr.strip().splitlines()[-1]
     assert "the Hub has no model 'someone/model', or is out of reach" in said
+
+
+def test_a_model_of_the_hub_is_carried_in_a_bundle(hub, tmp_path):
+    folder = Hub.folder / "someone" / "model" / "resolve" / Hub.main
+    shutil.copytree(NANO / "t5-nano-small", folder)
+    (folder / "rust_model.ot").write_bytes(b"not read by anyone")
+    listed = Hub.folder / "api" / "models" / "someone" / "model" / "tree" / Hub.main
+    listed.parent.mkdir(parents=True)
+    files = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": "0" * 40} for f in folder.iterdir()]
+    listed.write_text(json.dumps(files))
+    code = f"from pathlib import Path; from kardlib.bundle import Packed; folder = Path({str(tmp_path)!r}); "
+    code += "packed = Packed(folder, True, {}, {});"
+    done = run(f"{code} print(packed.add_model('someone/model', {Hub.main!r}), packed.models)", hub, tmp_path)
+    named = {"someone--model": {"hub": "someone/model", "sha256": ""}}
+    assert done.stdout.splitlines()[-1] == f"{('someone--model', Hub.main)} {named}", done.stderr
+    carried = {path.name for path in (tmp_path / "models" / "someone--model").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= carried and "rust_model.ot" not in carried
+    done = run(f"{code} packed.add_model('someone/other', {Hub.main!r})", hub, tmp_path)
+    assert "BundleError: the Hub does not give someone/other" in done.stderr.splitlines()[-1]

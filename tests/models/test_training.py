@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from kardlib.kard.student import load_student
-from kardlib.models.training import EpochOrder, fit, linear_schedule, merge_embeddings, part_of
+from kardlib.artifacts.store import describe_files
+from kardlib.errors import StoppedError
+from kardlib.kard.student import load_student, train_student
+from kardlib.models.training import STOP, EpochOrder, fit, linear_schedule, merge_embeddings, part_of
+from kardlib.settings import StudentSettings
 
 
 class Killed(Exception):
@@ -75,3 +78,18 @@ def test_merged_embeddings_are_one_module_and_give_the_same():
     merge_embeddings(model)
     assert model.encoder.embed_tokens is model.decoder.embed_tokens is model.shared
     assert torch.equal(model(**batch).logits, before)
+
+
+def test_a_training_stops_at_a_checkpoint_and_goes_on_to_the_same_weights(tmp_path):
+    examples = [(f"Question {i}: is it true?", "The answer is A.") for i in range(64)]
+    settings = StudentSettings(model="t5-nano-small", batch=8, epochs=1, lr=1e-3, max_new_tokens=8)
+    train_student(examples, settings, 0, tmp_path / "whole")
+    try:
+        STOP.set()
+        with pytest.raises(StoppedError, match="stopped after step 1 of 8"):
+            train_student(examples, settings, 0, tmp_path / "stopped")
+    finally:
+        STOP.clear()
+    train_student(examples, settings, 0, tmp_path / "stopped")
+    hashes = {describe_files(tmp_path / name)["model.safetensors"]["sha256"] for name in ("whole", "stopped")}
+    assert len(hashes) == 1
