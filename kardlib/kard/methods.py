@@ -69,11 +69,11 @@ def register_method(method: Method, **look: Any) -> None:
 
 
 enter({  # what no student is needed for (floors.py)
-    "majority_class": Entry("Majority class", GREY, "1", ":", block="floors"),
-    "option_prior": Entry("Option prior", GREY, "2", ":", block="floors"),
-    "bag_of_words": Entry("Bag of words", GREY, "3", ":", block="floors"),
-    "named_by_bm25": Entry("Option named (BM25)", GREY, "4", ":", block="floors"),
-    "named_by_reranker": Entry("Option named (reranker)", GREY, "x", ":", block="floors"),
+    "majority_class": Entry("Majority class", GREY, "s", ":", block="floors"),
+    "option_prior": Entry("Option prior", GREY, "d", ":", block="floors"),
+    "bag_of_words": Entry("Bag of words", GREY, "h", ":", block="floors"),
+    "named_by_bm25": Entry("Option named (BM25)", GREY, "<", ":", block="floors"),
+    "named_by_reranker": Entry("Option named (reranker)", GREY, ">", ":", block="floors"),
 })  # fmt: skip
 
 for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 and of Figure 3, our controls among them
