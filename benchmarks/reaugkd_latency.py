@@ -5,7 +5,7 @@
 Students are MiniLM's every second layer and a six-layer BERT of base size (random weights: time does not depend on
 them), on sentences of SST-2. One run, one thread: after every pass of the student alone each knowledge base is asked in
 turn, so that a busy moment hits all alike; times are CPU seconds. The overhead is retrieval and mixing over the student
-alone, sums over all passes, its interval a bootstrap over passes. Keys are embeddings of SST-2's 67,349 training
+alone, sums over all passes, its interval a t interval over passes. Keys are embeddings of SST-2's 67,349 training
 sentences; where more are wanted, normalised blends of two of them. For BERT's size they are padded with zeros, which
 keeps neighbours and costs as much as real numbers. Embeddings and graphs are kept in the store: `--build` makes them
 and times nothing, for a machine that is busy now. The last line is JSON; its rows are the data of notebook 13's figure.
@@ -42,7 +42,7 @@ from kardlib.reaugkd.memory import (
     write_outputs,
 )
 from kardlib.reaugkd.tasks import Example, open_task
-from kardlib.report.evaluate import bootstrap_interval, share_interval
+from kardlib.report.evaluate import mean_interval, share_interval, summary_rows
 from kardlib.retrieval.dense import EF_BUILD, LINKS, build_index
 from kardlib.settings import ReAugKDSettings, preset
 
@@ -152,15 +152,15 @@ def measure(
     found = {kind: base.search(queries[:QUERIES], K, candidates)[1] for kind, base in bases.items()}
     add("reaugkd", "candidates", [candidates or 0])
     for kind, method in METHODS.items():
-        recall = bootstrap_interval(measure_recall(found[kind], found["exact"]))
-        add(method, "recall", recall, QUERIES)
+        recall = measure_recall(found[kind], found["exact"])
+        rows += summary_rows(recall, [None], method=method, metric="recall", split="test", **place)
         add(method, "bytes", [size[kind]], entries)
     for batch in PASSES:
         seconds = measure_time(student, bases, candidates, queries, sentences, batch)
         at, alone = f"batch {batch}", 1000 * seconds["student"]
-        add("reaugkd_no_retrieval", "milliseconds", bootstrap_interval(alone), PASSES[batch], at)
+        add("reaugkd_no_retrieval", "milliseconds", mean_interval(alone), PASSES[batch], at)
         for kind, method in METHODS.items():
-            add(method, "milliseconds", bootstrap_interval(1000 * seconds[kind]), PASSES[batch], at)
+            add(method, "milliseconds", mean_interval(1000 * seconds[kind]), PASSES[batch], at)
             overhead = share_interval(seconds[kind], seconds["student"])
             add(method, "latency_overhead", overhead, PASSES[batch], at)
             told = f"overhead {overhead.mean:.4f} [{overhead.low:.4f}, {overhead.high:.4f}]"

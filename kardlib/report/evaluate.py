@@ -1,12 +1,14 @@
 """From outcomes to numbers: every mean comes with an interval and a paired test."""
 
-import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t
+
+from kardlib.report.rows import limits
 
 # Metrics: an array with one value per question, so that methods can be compared question by question
 
@@ -48,49 +50,22 @@ class Difference(NamedTuple):
     p: float
 
 
-def bootstrap_interval(values: ArrayLike, level: float = 0.95, resamples: int = 5000, seed: int = 0) -> Interval:
-    """Mean and percentile bootstrap interval of a metric, `values` of shape (questions,) or (seeds, questions).
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean of a metric, `values` of shape (questions,) or (seeds, questions), and its t interval (`standard_error`).
 
-    All seeds answer the same questions, so seeds and questions are crossed, not nested: a resample draws questions with
-    replacement, the same for every seed, and seeds with replacement (the pigeonhole bootstrap: Owen, *The pigeonhole
-    bootstrap*, Annals of Applied Statistics 2007). The interval speaks of new questions and of new training runs alike.
-    Questions' luck is counted in full and the interplay of seed and question up to threefold, so the interval errs on
-    the wide side; only the variance between `s` seeds comes out low, by (s - 1) / s, as in any bootstrap.
+    With one seed it is the t interval over questions: it speaks of new questions and of this training run alone, since
+    one run cannot know how far runs lie apart. Of a single value nothing is known, and the interval is infinite.
     Raises ValueError for no values, NaN, or another shape.
     """
-    table = _as_table(values)
-    means = _resample_sums(table, resamples, seed) / table.size
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(table.mean()), float(low), float(high))
+    return Interval(*_t_test(_as_table(values), level)[:3])
 
 
-def share_interval(
-    part: ArrayLike, whole: ArrayLike, level: float = 0.95, resamples: int = 5000, seed: int = 0
-) -> Interval:
-    """The share `sum(part) / sum(whole)`, e.g. of the failures that have one cause, and its bootstrap interval.
-
-    Both are (questions,) or (seeds, questions) and drawn together as in `bootstrap_interval`, so that how many failures
-    there are varies too; a resample without any says nothing of the share and is left out. Raises ValueError for shapes
-    that differ and an empty whole.
-    """
-    table, of = _as_table(part), _as_table(whole)
-    if table.shape != of.shape or not of.sum():
-        raise ValueError(f"a share needs a part and a whole, not empty, of one shape: {table.shape} and {of.shape}")
-    parts, wholes = _resample_sums(table, resamples, seed), _resample_sums(of, resamples, seed)  # the same draws
-    low, high = np.quantile(parts[wholes > 0] / wholes[wholes > 0], [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(table.sum() / of.sum()), float(low), float(high))
-
-
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, level: float = 0.95, resamples: int = 5000, seed: int = 0
-) -> Difference:
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
     """How far `a` is above `b`, two methods on the same questions with the same seeds.
 
-    Both are (questions,) or (seeds, questions). The interval is that of `bootstrap_interval` for their differences.
-    `p` (two-sided) is that of the sign-flip test: if the methods were equal, a question's difference, averaged over
-    these seeds, would have either sign with equal chance (for one seed of right and wrong answers: McNemar's exact
-    test). It is estimated from `resamples` random flips, so never below 1 / (resamples + 1). Raises ValueError for
-    shapes that differ.
+    Both are (questions,) or (seeds, questions). The interval is that of `mean_interval` for their differences, and `p`
+    (two-sided) is that of the same t statistic: it is below 1 - level exactly where the interval leaves 0 out. Raises
+    ValueError for shapes that differ.
     """
     table_a, table_b = _as_table(a), _as_table(b)
     if table_a.shape != table_b.shape:
@@ -98,61 +73,99 @@ def paired_difference(
             f"the two methods must answer the same questions with the same seeds: {table_a.shape} and {table_b.shape} "
             "(seeds, questions) differ"
         )
-    interval = bootstrap_interval(table_a - table_b, level, resamples, seed)
-    differences = (table_a - table_b).mean(axis=0)
-    sizes, counts = np.unique(np.abs(differences).round(12), return_counts=True)
-    positive = np.random.default_rng(seed).binomial(counts, 0.5, size=(resamples, len(counts)))  # per size
-    flipped = np.abs((2 * positive - counts) @ sizes)
-    p = float((1 + np.count_nonzero(flipped >= abs(differences.sum()) - 1e-9)) / (1 + resamples))
-    return Difference(*interval, p)
+    return _t_test(table_a - table_b, level)
 
 
-def f1_interval(
-    predicted: ArrayLike, gold: ArrayLike, level: float = 0.95, resamples: int = 5000, seed: int = 0
-) -> Interval:
-    """F1 of the positive class, mean over seeds, and its bootstrap interval; `predicted` (seeds, questions) and `gold`
+def share_interval(part: ArrayLike, whole: ArrayLike, level: float = 0.95) -> Interval:
+    """The share `sum(part) / sum(whole)`, e.g. of the failures that have one cause, and its interval.
+
+    Both are (questions,) or (seeds, questions). How large the whole is varies too, so the share is linearised: each
+    cell counts by how far its part is from the share of its whole, and `mean_interval` is taken of that (the ratio
+    estimator: Cochran, *Sampling Techniques*, 1977, chapter 6). It is narrow where the whole is few, and of no width
+    where the part is nothing or everything. Raises ValueError for shapes that differ and an empty whole.
+    """
+    table, of = _as_table(part), _as_table(whole)
+    if table.shape != of.shape or not of.sum():
+        raise ValueError(f"a share needs a part and a whole, not empty, of one shape: {table.shape} and {of.shape}")
+    share = table.sum() / of.sum()
+    return mean_interval(share + (table - share * of) / of.mean(), level)
+
+
+def f1_interval(predicted: ArrayLike, gold: ArrayLike, level: float = 0.95) -> Interval:
+    """F1 of the positive class, mean over seeds, and its interval; `predicted` (seeds, questions) and `gold`
     (questions,) are True where an answer is the positive class.
 
-    F1 is no mean over questions, so that each resample (drawn as in `bootstrap_interval`) counts anew. Without a
-    positive prediction or answer F1 is 0. Raises ValueError for shapes that differ.
+    F1 is a ratio in every seed, and linearised as in `share_interval`. Without a positive prediction or answer it is 0.
+    Raises ValueError for shapes that differ.
     """
-    return _percentiles(_resample_f1(predicted, gold, resamples, seed), level)
+    mean, low, high = mean_interval(_linear_f1(predicted, gold), level)
+    return Interval(mean, max(low, 0), min(high, 1))
 
 
-def f1_difference(
-    a: ArrayLike, b: ArrayLike, gold: ArrayLike, level: float = 0.95, resamples: int = 5000, seed: int = 0
-) -> Interval:
-    """How far the F1 of `a` is above that of `b`, shapes as in `f1_interval`, and the interval over the same draws.
+def f1_difference(a: ArrayLike, b: ArrayLike, gold: ArrayLike, level: float = 0.95) -> Difference:
+    """How far the F1 of `a` is above that of `b`, shapes as in `f1_interval`, tested like `paired_difference`.
 
     Where one of them has a single row (a teacher), it stands beside every seed. Raises ValueError for shapes that
     differ otherwise.
     """
     table_a, table_b = np.broadcast_arrays(np.atleast_2d(a), np.atleast_2d(b))
-    resampled = [_resample_f1(table, gold, resamples, seed) for table in (table_a, table_b)]
-    return _percentiles(resampled[0] - resampled[1], level)
+    mean, low, high, p = paired_difference(_linear_f1(table_a, gold), _linear_f1(table_b, gold), level)
+    return Difference(mean, max(low, -1), min(high, 1), p)
 
 
-def _resample_f1(predicted: ArrayLike, gold: ArrayLike, resamples: int, seed: int) -> NDArray[np.float64]:
-    """F1, mean over seeds: as measured, then of every resample (1 + resamples,)."""
+def _linear_f1(predicted: ArrayLike, gold: ArrayLike) -> NDArray[np.float64]:
+    """Numbers, (seeds, questions), whose mean over questions is F1 and whose spread is that of F1's linearisation."""
     guess, truth = np.atleast_2d(np.asarray(predicted, dtype=float)), np.asarray(gold, dtype=float)
     if guess.ndim != 2 or guess.shape[1:] != truth.shape or not guess.size:
         raise ValueError(f"predictions {guess.shape} and answers {truth.shape} do not belong together")
-    of_seeds, of_questions = _draw(*guess.shape, resamples, seed)
-    draws = np.vstack([np.ones(guess.shape[1]), of_questions])
-    hits, said, true = draws @ (guess * truth).T, draws @ guess.T, (draws @ truth)[:, None]
-    f1 = 2 * hits / np.maximum(said + true, 1)  # (1 + resamples, seeds)
-    f1[1:] *= of_seeds
-    return f1.mean(axis=1)
+    size = guess + truth
+    mean_size = np.maximum(size.mean(axis=1, keepdims=True), 1 / truth.size)
+    f1 = 2 * (guess * truth).mean(axis=1, keepdims=True) / mean_size
+    return f1 + (2 * guess * truth - f1 * size) / mean_size
 
 
-def _percentiles(values: NDArray[np.float64], level: float) -> Interval:
-    """What was measured, which comes first, and the interval of the resamples after it."""
-    low, high = np.quantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values[0]), float(low), float(high))
+def standard_error(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Mean over seeds and questions, its standard error and degrees of freedom: (..., seeds, questions) -> three (...).
+
+    All seeds answer the same questions, so that seeds and questions are crossed random factors: a value is the mean, a
+    seed's luck, a question's and the luck of both together. With the mean squares of seeds, questions and what is left
+    the variance of the mean is (MS_seeds + MS_questions - MS_rest) / (seeds questions), and its degrees of freedom are
+    Satterthwaite's (*An approximate distribution of estimates of variance components*, Biometrics Bulletin 1946). Where
+    MS_seeds is below MS_rest the variance between seeds is estimated as none, and it is the t test over questions.
+
+    In simulations of 600 right and wrong answers 93 to 97 % of the 95 % intervals hold the truth with three or five
+    seeds that lie up to 3 points apart (`tests/report/test_evaluate.py`). With one seed they do so only if seeds do not
+    differ: at 3 points it is about 71 %. With two seeds that far apart it is about 90 %.
+    """
+    *_, seeds, questions = values.shape
+    mean = values.mean((-2, -1), keepdims=True)
+    by_seed, by_question = values.mean(-1, keepdims=True) - mean, values.mean(-2, keepdims=True) - mean
+    rest = values - mean - by_seed - by_question
+    freedom = np.maximum(1, [seeds - 1, questions - 1, (seeds - 1) * (questions - 1)])
+    squares = zip((questions * by_seed**2, seeds * by_question**2, rest**2), freedom, strict=True)
+    ms_seeds, ms_questions, ms_rest = (square.sum((-2, -1)) / free for square, free in squares)
+    differ = np.where(ms_seeds > ms_rest, 1.0, 0.0)
+    terms = np.stack([differ * ms_seeds, ms_questions, -differ * ms_rest])
+    variance = terms.sum(0)
+    with np.errstate(invalid="ignore"):
+        satterthwaite = np.where(variance > 0, variance**2 / (terms.T**2 / freedom).sum(-1).T, 1)
+    error = np.sqrt(variance / (seeds * questions)) if seeds * questions > 1 else np.full_like(variance, np.inf)
+    return mean[..., 0, 0], error, satterthwaite
+
+
+def _t_test(table: NDArray[np.float64], level: float) -> Difference:
+    """Mean of (seeds, questions), its interval, and the p with which it is not 0."""
+    mean, error, freedom = map(float, standard_error(table))
+    reach = error * float(t.ppf((1 + level) / 2, freedom))
+    p = 2 * float(t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    return Difference(mean, mean - reach, mean + reach, p)
 
 
 def verdict(found: Interval | Difference, above: float = 0.0, below: float = math.inf) -> str:
-    """Of a claim that a number lies between `above` and `below`: its whole interval decides, never its mean."""
+    """Of a claim that a number lies between `above` and `below`: its whole interval decides, never its mean.
+
+    So a claim of "above 0" is reproduced exactly where the mean is above 0 and the `p` of a 95 % interval below .05.
+    """
     if above < found.low and found.high < below:
         return "reproduced"
     return "not reproduced" if found.high < above or found.low > below else "undecided"
@@ -169,7 +182,8 @@ def summary_rows(values: ArrayLike, seeds: Sequence[int | None], **columns: Any)
         for s, v in zip(seeds, table, strict=True)
         if s is not None
     ]
-    mean, low, high = bootstrap_interval(table)
+    mean, *ends = mean_interval(table)
+    low, high = _cut(ends, columns.get("metric", ""))
     return [*rows, columns | {"seed": None, "value": mean, "low": low, "high": high, "n": table.shape[1]}]
 
 
@@ -180,35 +194,39 @@ def gain_row(a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", **
     shape (seeds, questions). The paired test's "p" is there to be shown (`claims.findings`); a figure's data has no
     column for it.
     """
-    gain = paired_difference(a, b)
-    numbers = {"value": gain.mean, "low": gain.low, "high": gain.high, "n": _as_table(a).shape[1], "p": gain.p}
+    mean, *ends, p = paired_difference(a, b)
+    low, high = _cut(ends, metric, over)
+    numbers = {"value": mean, "low": low, "high": high, "n": _as_table(a).shape[1], "p": p}
     return columns | {"metric": metric, "over": over} | numbers
 
 
 def chance_gain_row(a: ArrayLike, options: Sequence[int], **columns: Any) -> dict[str, Any]:
-    """How far `a`, (seeds, questions), is above guessing, which is right on one in `options` of a question.
-
-    Without a p: a right answer is further above its chance than a wrong one is below, so signs cannot be flipped.
-    """
+    """How far `a`, (seeds, questions), is above guessing, which is right on one in `options` of a question."""
     table = _as_table(a)
-    row = gain_row(table, np.broadcast_to(1 / np.asarray(options, dtype=float), table.shape), "chance", **columns)
-    return row | {"p": None}
+    return gain_row(table, np.broadcast_to(1 / np.asarray(options, dtype=float), table.shape), "chance", **columns)
 
 
 def share_rows(causes: Sequence[Sequence[str]], names: Sequence[str], **columns: Any) -> list[dict[str, Any]]:
     """Rows of a figure's data: the share of each named cause among the failures of all seeds together, `n` of them.
 
     `causes` has shape (seeds, questions), empty where nothing failed. No rows where nothing failed at all. The interval
-    of a cause that no failure or every one has is of no width: a bootstrap knows nothing of what was never seen.
+    of a cause that no failure or every one has is of no width: nothing is known of what was never seen.
     """
     table = np.array(causes)
-    failed = table != ""
-    columns |= {"metric": "share_of_failures", "knob": "cause", "n": int(failed.sum())}
-    shares = {cause: share_interval(table == cause, failed) for cause in names if failed.any()}
-    return [
-        columns | {"at": cause, "value": share.mean, "low": share.low, "high": share.high}
-        for cause, share in shares.items()
-    ]
+    failed, metric = table != "", "share_of_failures"
+    rows = []
+    for cause in names if failed.any() else ():
+        share, *ends = share_interval(table == cause, failed)
+        low, high = _cut(ends, metric)
+        numbers = {"value": share, "low": low, "high": high, "n": int(failed.sum())}
+        rows.append(columns | {"metric": metric, "knob": "cause", "at": cause} | numbers)
+    return rows
+
+
+def _cut(ends: Sequence[float], metric: str, over: str = "") -> list[float | None]:
+    """An interval's ends as a row holds them: within what the metric can be, and none that is infinite."""
+    cut = np.clip(ends, *limits(metric, over))
+    return [float(end) if math.isfinite(end) else None for end in cut]
 
 
 def _as_table(values: ArrayLike) -> NDArray[np.float64]:
@@ -219,23 +237,3 @@ def _as_table(values: ArrayLike) -> NDArray[np.float64]:
     if np.isnan(table).any():
         raise ValueError("a value is missing (NaN): every seed must have answered every question")
     return table
-
-
-def _resample_sums(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Sums over drawn seeds and questions: (seeds, questions) -> (resamples,)."""
-    of_seeds, of_questions = _draw(*table.shape, resamples, seed)
-    return (of_questions @ table.T * of_seeds).sum(axis=1)  # (resamples, seeds): sums over the drawn questions
-
-
-@functools.lru_cache(maxsize=2)  # a notebook's intervals are over the same questions and seeds, and draws take long
-def _draw(seeds: int, questions: int, resamples: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How often each seed, (resamples, seeds), and each question, (resamples, questions), is drawn."""
-    rng = np.random.default_rng(seed)
-    of_questions = _count_draws(rng, resamples, questions)
-    return (_count_draws(rng, resamples, seeds) if seeds > 1 else np.ones((resamples, 1))), of_questions
-
-
-def _count_draws(rng: np.random.Generator, resamples: int, n: int) -> NDArray[np.float64]:
-    """How often each of `n` things is drawn in `n` draws with replacement: (resamples, n)."""
-    draws = rng.integers(n, size=(resamples, n)) + np.arange(resamples)[:, None] * n
-    return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)

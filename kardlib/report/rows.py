@@ -10,6 +10,7 @@ over, over_x, over_at,          what a gain is over: the row then holds `method`
 value, low, high, n             the number, its interval, and over how many (questions, failures, passes)
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -34,6 +35,11 @@ SHOWN = {"p"}  # what a row may say beside its columns, for a notebook to show; 
 
 class FigureError(KardError, ValueError):
     """Rows that are no figure's data; the message says which row and why."""
+
+
+def limits(metric: str, over: str = "") -> tuple[float, float]:
+    """Between which numbers a metric lies, or what is gained in it over another method."""
+    return (-1.0 if over else 0.0, 1.0) if metric in FRACTIONS else (-math.inf, math.inf)
 
 
 def _identify(name: str) -> str:
@@ -86,8 +92,8 @@ class Row(Group):
         low, high = (self.value if end is None else end for end in (self.low, self.high))
         if not low - ROUNDED <= self.value <= high + ROUNDED:
             raise ValueError(f"{self._name}: {self.value:g} is not between {low:g} and {high:g}")
-        least = -1 if self.over else 0
-        if self.metric in FRACTIONS and not least <= low <= high <= 1:
+        least, most = limits(self.metric, self.over)
+        if not least <= low <= high <= most:
             raise ValueError(f"{self._name} must be a fraction of one, not {self.value:g}")
         return self
 

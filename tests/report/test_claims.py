@@ -323,14 +323,14 @@ def test_a_notebooks_findings_hold_the_p_and_cut_nothing():
     line = shown[shown.index.str.startswith("However many passages")].iloc[0]
     first, *others = line.here.splitlines()
     assert first.startswith("✓ world, smoke, t5-nano-base, accuracy at k = 1 over KARD (BM25): +75 [")
-    assert first.endswith(", 2 seeds, p = 0.029")
+    assert first.endswith(", 2 seeds, p = 0.0025")
     for k, other in zip((2, 5), others, strict=True):
         assert f"accuracy at k = {k} over" in other
     assert line.verdict == "✓ reproduced (3)"
     assert len(shown) == sum(claim.notebook == "09" for claim in read_claims())
     other = other_gains(rows, "09").data
     assert other[["method", "k", "gain", "p"]].to_numpy().tolist() == [
-        ["KARD (reranker)", "5", "accuracy at k = 5 over k = 1", "0.029"]
+        ["KARD (reranker)", "5", "accuracy at k = 5 over k = 1", "0.0025"]
     ]
     assert "accuracy at k = 5 over k = 1" in other_gains(rows, "09").to_html()
 

@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import t, ttest_rel
 
 from kardlib.report.evaluate import (
-    bootstrap_interval,
     chance_gain_row,
     f1_difference,
     f1_interval,
     gain_row,
     hits,
+    mean_interval,
     paired_difference,
     share_interval,
+    share_rows,
+    standard_error,
     summary_rows,
+    verdict,
 )
 
 
@@ -31,37 +34,94 @@ def test_hits_over_all_questions():
 
 def test_interval_of_one_seed_is_the_binomial_one():
     values = np.repeat([1, 0], [360, 240])
-    mean, low, high = bootstrap_interval(values)
+    mean, low, high = mean_interval(values)
     assert mean == 0.6
-    assert [low, high] == pytest.approx([0.6 - 0.0392, 0.6 + 0.0392], abs=0.004)  # 1.96 sqrt(0.6 0.4 / 600)
-    assert bootstrap_interval(values) == bootstrap_interval(values)
-    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values)
+    assert [low, high] == pytest.approx([0.6 - 0.0392, 0.6 + 0.0392], abs=0.0002)  # 1.96 sqrt(0.6 0.4 / 600)
 
 
-def test_interval_covers_the_truth():
+def test_one_seed_is_the_t_test_over_questions_and_one_question_that_over_seeds():
+    a, b = np.random.default_rng(0).random((2, 40)) < [[0.7], [0.5]]
+    right = ttest_rel(a.astype(float), b.astype(float))
+    ends = right.confidence_interval()
+    for table_a, table_b in ((a, b), (a[None], b[None]), (a[:, None], b[:, None])):
+        found = paired_difference(table_a, table_b)
+        assert (found.low, found.high, found.p) == pytest.approx((ends.low, ends.high, right.pvalue))
+
+
+def test_the_error_of_crossed_seeds_and_questions_by_hand():
+    table = np.array([[1.0, 2, 6], [3, 4, 5]])  # means of seeds 3, 4; of questions 2, 3, 5.5
+    ms_seeds, ms_questions, ms_rest = 1.5, 6.5, 1.5
+    assert standard_error(table) == pytest.approx((3.5, np.sqrt(6.5 / 6), 2))  # seeds differ no more than the rest does
+    table[1] += 3
+    mean, error, freedom = standard_error(table)
+    ms_seeds = 3 * 4**2 / 2
+    variance = ms_seeds + ms_questions - ms_rest
+    assert (mean, error) == pytest.approx((5, np.sqrt(variance / 6)))
+    assert freedom == pytest.approx(variance**2 / (ms_seeds**2 / 1 + ms_questions**2 / 2 + ms_rest**2 / 2))
+
+
+def test_a_single_value_says_nothing():
+    assert mean_interval([1]) == (1, -np.inf, np.inf) and paired_difference([1], [0]).p == 1
+    assert {gain_row([1], [0], "bm25")[end] for end in ("low", "high")} == {-1, 1}
+    assert {gain_row([1], [0], "bm25", "milliseconds")[end] for end in ("low", "high")} == {None}
+
+
+def answers(draws: int, seeds: int, spread: float) -> np.ndarray:
+    """Right and wrong answers of two equally good methods, (methods, draws, seeds, 600 questions): half of what makes a
+    question hard is the same for both, and a training run is `spread` (standard deviation) better or worse.
+    """
     rng = np.random.default_rng(0)
-    covered = 0
-    for i in range(200):
-        hard, luck = rng.normal(0, 1, 300), rng.normal(0, 0.02, (3, 1))
-        values = rng.random((3, 300)) < 1 / (1 + np.exp(-hard)) + luck
-        _, low, high = bootstrap_interval(values, resamples=500, seed=i)
-        covered += low <= 0.5 <= high
-    assert covered >= 182  # 95 % of 200 is 190; three standard deviations below
+    hard = rng.normal(size=(1, draws, 1, 600)) + rng.normal(size=(2, draws, 1, 600))
+    luck = rng.normal(0, spread, (2, draws, seeds, 1))
+    return rng.random((2, draws, seeds, 600)) < 1 / (1 + np.exp(-hard)) + luck
+
+
+def rejections(values: np.ndarray) -> float:
+    """In how many draws p < .05 says that a mean which is 0 is not, so that 95 % intervals miss it: per cent."""
+    mean, error, freedom = standard_error(values)
+    return 100 * float((2 * t.sf(abs(mean) / error, freedom) < 0.05).mean())
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0), (3, 0), (3, 0.01), (3, 0.03), (5, 0), (5, 0.01), (5, 0.03)])
+def test_intervals_and_p_are_wrong_as_often_as_they_say(seeds, spread):
+    a, b = answers(2000, seeds, spread)
+    assert 3 <= rejections(a - 0.5) <= 7
+    assert 3 <= rejections(a.astype(float) - b) <= 7
+
+
+def test_one_seed_cannot_know_how_far_training_runs_lie_apart():
+    assert 7 < rejections(np.subtract(*answers(2000, 1, 0.01).astype(float))) < 12
+    assert 24 < rejections(np.subtract(*answers(2000, 1, 0.03).astype(float))) < 34
+    assert 7 < rejections(np.subtract(*answers(2000, 2, 0.03).astype(float))) < 14  # and two hardly
+
+
+def test_ratios_are_wrong_as_often_as_they_say():
+    rng, missed = np.random.default_rng(0), {"f1": 0, "share": 0}
+    for _ in range(1500):
+        gold = rng.random(400) < 0.6
+        said = np.where(rng.random((3, 400)) < 0.8, gold, ~gold)
+        f1 = f1_interval(said, gold)
+        missed["f1"] += not f1.low <= 2 * 0.48 / (0.56 + 0.6) <= f1.high
+        hard = rng.random(400)
+        failed = rng.random((3, 400)) < hard
+        share = share_interval(failed & (hard > 0.8), failed)
+        missed["share"] += not share.low <= 1 - 0.8**2 <= share.high
+    assert all(0.03 <= count / 1500 <= 0.07 for count in missed.values()), missed
 
 
 def test_seeds_that_differ_widen_the_interval():
     same = np.tile(np.repeat([1, 0], [300, 300]), (3, 1))
     apart = np.stack([np.repeat([1, 0], [n, 600 - n]) for n in (200, 300, 400)])
-    width = [high - low for _, low, high in map(bootstrap_interval, (same, apart))]
+    width = [high - low for _, low, high in map(mean_interval, (same, apart))]
     assert width[1] > 2 * width[0]
 
 
-@given(st.integers(0, 15), st.integers(0, 15), st.integers(0, 30))
-def test_p_is_mcnemar_for_one_seed(only_a, only_b, both):
-    a = np.repeat([1, 0, 1, 0], [only_a, only_b, both, 1])
-    b = np.repeat([0, 1, 1, 0], [only_a, only_b, both, 1])
-    exact = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1
-    assert paired_difference(a, b, resamples=4000).p == pytest.approx(exact, abs=0.04)
+@given(st.integers(1, 4), st.integers(2, 12), st.integers(0, 2**32))
+def test_p_is_below_a_twentieth_exactly_where_the_interval_leaves_zero_out(seeds, questions, draw):
+    a, b = np.random.default_rng(draw).random((2, seeds, questions)) < [[[0.8]], [[0.3]]]
+    found = paired_difference(a, b)
+    assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+    assert (verdict(found) == "reproduced") == (found.p < 0.05 and found.mean > 0)
 
 
 def test_paired_difference():
@@ -73,15 +133,9 @@ def test_paired_difference():
     assert better.mean == pytest.approx(a.mean() - b.mean())
     worse = paired_difference(b, a)
     assert (worse.mean, worse.low, worse.p) == pytest.approx((-better.mean, -better.high, better.p))
-    alone = bootstrap_interval(a)
+    alone = mean_interval(a)
     assert better.high - better.low < alone.high - alone.low  # pairing takes out what questions have in common
     assert paired_difference(a, a) == (0, 0, 0, 1)
-
-
-def test_p_is_uniform_where_methods_are_equal():
-    rng = np.random.default_rng(1)
-    below = sum(paired_difference(*(rng.random((2, 3, 100)) < 0.5), resamples=300).p <= 0.1 for _ in range(300))
-    assert below <= 46  # expected 30 of 300, three standard deviations above
 
 
 @pytest.mark.parametrize(
@@ -89,7 +143,7 @@ def test_p_is_uniform_where_methods_are_equal():
 )
 def test_values_that_are_none(values, message):
     with pytest.raises(ValueError, match=message):
-        bootstrap_interval(values)
+        mean_interval(values)
 
 
 def test_methods_with_different_questions():
@@ -99,7 +153,7 @@ def test_methods_with_different_questions():
 
 def test_a_share_has_the_interval_of_a_mean_where_the_whole_is_all():
     part = np.random.default_rng(0).integers(2, size=(3, 80))
-    assert share_interval(part, np.ones((3, 80))) == pytest.approx(bootstrap_interval(part))
+    assert share_interval(part, np.ones((3, 80))) == pytest.approx(mean_interval(part))
 
 
 def test_a_share_of_few_is_less_certain_than_one_of_many():
@@ -131,7 +185,19 @@ def test_a_gain_is_the_paired_difference_and_says_over_what():
 def test_a_gain_over_chance_is_over_each_questions_own():
     row = chance_gain_row([[1, 0, 1, 0], [1, 0, 0, 0]], [2, 2, 4, 4], method="fine_tuning")
     assert row["value"] == pytest.approx(3 / 8 - 3 / 8) and row["low"] < 0 < row["high"]
-    assert (row["metric"], row["over"], row["n"], row["p"]) == ("accuracy", "chance", 4, None)
+    assert (row["metric"], row["over"], row["n"], row["p"]) == ("accuracy", "chance", 4, 1)
+
+
+def test_fractions_intervals_end_at_nothing_and_all():
+    few = np.repeat([1, 0], [1, 19])
+    (low,) = (row["low"] for row in summary_rows(few, [None], metric="accuracy"))
+    assert low == 0 > mean_interval(few).low
+    (high,) = (row["high"] for row in summary_rows(1 - few, [None], metric="hits_gold"))
+    assert high == 1 < mean_interval(1 - few).high
+    causes = np.repeat(["missed", "failed"], [1, 19])
+    (share,) = share_rows([causes], ["missed"])
+    assert share["low"] == 0 and share["high"] == pytest.approx(0.155, abs=0.01)
+    assert f1_interval(np.arange(20) < 19, np.ones(20)).high == 1
 
 
 def test_a_row_for_each_seed_and_one_over_all():
@@ -160,14 +226,14 @@ def test_f1_and_its_interval():
 def test_a_difference_in_f1_is_paired():
     rng = np.random.default_rng(0)
     gold = rng.random(200) < 0.6
-    worse = np.stack([np.where(rng.random(200) < 0.8, gold, ~gold) for _ in range(3)])
+    worse = np.stack([np.where(rng.random(200) < 0.8, gold, ~gold) for _ in range(8)])
     better = np.where(rng.random(worse.shape) < 0.3, gold, worse)  # some of its mistakes are mended
     gain = f1_difference(better, worse, gold)
     alone = f1_interval(better, gold), f1_interval(worse, gold)
     assert gain.mean == pytest.approx(alone[0].mean - alone[1].mean)
     assert 0 < gain.low < gain.mean < gain.high
     assert gain.high - gain.low < min(interval.high - interval.low for interval in alone)
-    assert f1_difference(worse, worse, gold) == (0, 0, 0)
-    assert f1_difference(gold, worse, gold).mean == pytest.approx(1 - alone[1].mean)  # one row beside three
+    assert f1_difference(worse, worse, gold) == (0, 0, 0, 1) and gain.p < 0.05
+    assert f1_difference(gold, worse, gold).mean == pytest.approx(1 - alone[1].mean)  # one row beside eight
     with pytest.raises(ValueError, match="broadcast"):
         f1_difference(better, worse[:, :5], gold)
