@@ -112,7 +112,7 @@ def format_scorecard(figures: Path) -> str:
         scorecard = judge(read_claims(), read_rows([figures] if figures.is_dir() else []))
     except KardError as error:
         return f"<p>{html.escape(str(error))}</p>"
-    table = summarize(scorecard)
+    table = summarize(scorecard.sort_values("could_fail", ascending=False, kind="stable"))
     lines = ["<tr>" + "".join(f"<th>{html.escape(name)}" for name in table)]
     for cells in table.itertuples(index=False):
         lines.append("<tr>" + "".join("<td>" + html.escape(cell).replace("\n", "<br>") for cell in cells))

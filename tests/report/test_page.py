@@ -17,13 +17,16 @@ def test_an_old_or_foreign_copy_does_not_stop_the_index(tmp_path: Path) -> None:
 def test_the_index_shows_the_scorecard(tmp_path: Path) -> None:
     figures = tmp_path / "figures"
     figures.mkdir()
-    columns = "figure,dataset,scale,method,student,seed,k,metric,value,low,high,n"
-    metric = "gain in accuracy over reasoning_distillation"
-    row = f"04_main,<world>,embedded,kard_reranker,a & b,,3,{metric},0.2,0.1,0.3,600"
+    columns = "figure,dataset,scale,method,student,k,metric,over,value,low,high,n"
+    row = "04_main,<world>,embedded,kard_reranker,a & b,3,accuracy,reasoning_distillation,0.2,0.1,0.3,600"
     (figures / "04_main.csv").write_text(f"{columns}\n{row}\n")
     page = write_index(tmp_path / "run", [], format_scorecard(figures)).read_text()
     assert "<td>✓ reproduced" in page and "&lt;world&gt;, embedded, a &amp; b: +20 [+10, +30]" in page
-    assert "<world>" not in page and "– not run at this scale" in page and "<p>1 reproduced, " in page
+    assert (
+        "<world>" not in page
+        and "– not run at this scale" in page
+        and "<p>1 tests that could have failed: 1 reproduced; " in page
+    )
 
     (figures / "04_main.csv").write_text("<b>,no data\n1,2\n")
     page = write_index(tmp_path / "run", [], format_scorecard(figures)).read_text()
