@@ -57,7 +57,7 @@ def test_claims_are_printed_with_their_verdicts(tmp_path: Path, capsys: pytest.C
     (tmp_path / "04_main.csv").write_text(f"{','.join(COLUMNS)}\n{row}\n")
     assert main(["claims", "--figures", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "✓ reproduced: world, embedded, t5-nano-base" in out and "1 reproduced, " in out.splitlines()[-1]
+    assert "✓ reproduced: world, embedded, t5-nano-base" in out and "1 reproduced; " in out.splitlines()[-1]
     assert main(["claims", "--figures", str(tmp_path), "--json"]) == 0
     verdicts = [line["verdict"] for line in json.loads(capsys.readouterr().out)]
     assert verdicts.count("reproduced") == 1 and len(verdicts) > 20

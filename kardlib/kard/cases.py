@@ -18,6 +18,7 @@ from kardlib.kard.prepare import Prepared
 from kardlib.retrieval.runs import Run
 
 MISSED, FAILED, UNPARSABLE = CAUSES = "reranker missed", "student failed with the passages", "unparsable"
+PAPERS_CAUSES = "no relevant passage", "student failed with one"  # KARD, "Failure analysis"
 GREEN, RED, BLUE = "#d5eedd", "#f8d5cf", "#cfe3f5"  # true, false, and true as a passage says
 LEGEND = (
     f'<p><span style="background:{BLUE};color:#222">✓▣ true and stated by a passage that was read</span> · '
@@ -54,6 +55,18 @@ def find_causes(experiment: Experiment, predictions: Predictions) -> list[str]:
         else:
             causes.append(UNPARSABLE if answer is None else FAILED)
     return causes
+
+
+def find_papers_causes(experiment: Experiment, predictions: Predictions) -> list[str]:
+    """The paper's cause of every failure that `find_causes` knows: whether a relevant passage was read, one of two.
+
+    One relevant passage is enough: any that states a fact of the chain, or that annotators named.
+    """
+    gold, found = experiment.data.gold, find_causes(experiment, predictions)
+    return [
+        cause and PAPERS_CAUSES[not gold[question.id].isdisjoint(read)]
+        for cause, question, read in zip(found, predictions.questions, predictions.passages, strict=True)
+    ]
 
 
 def count_outcomes(experiment: Experiment, predictions: Iterable[Predictions]) -> pd.DataFrame:

@@ -21,9 +21,9 @@ from kardlib.errors import KardError
 from kardlib.models.catalogue import MODELS
 from kardlib.reaugkd.methods import EARLIER
 from kardlib.registry import label
-from kardlib.report.evaluate import Interval, verdict
+from kardlib.report.evaluate import Interval, by_chance, verdict
 from kardlib.report.reported import find_table, read_reported
-from kardlib.report.rows import COLUMNS, KEYS, NUMBERS, in_words, long_form, read_table, to_rows
+from kardlib.report.rows import COLUMNS, FRACTIONS, KEYS, NUMBERS, in_words, long_form, read_table, to_rows
 from kardlib.settings import GLUE_TASKS, Group, Scale, SettingsError, preset, validate
 
 CLAIMS = Path(__file__).with_name("claims.yml")
@@ -144,17 +144,30 @@ class Region(Group):
         return f"{name} {unit * end:g}"
 
 
+class Case(Group):
+    """Where a claim's test can come out either way, or cannot; None: everywhere."""
+
+    dataset: str | None = None
+    scale: Scale | None = None
+    could_fail: bool
+    why: str = Field(min_length=1)
+
+
 class Claim(Group):
     """One claim; `claims.yml` says what the fields are."""
 
     id: str = Field(min_length=1)
-    paper: Literal["KARD", "ReAugKD"]
+    paper: Literal["KARD", "ReAugKD", "ours"]
     where: str = Field(min_length=1)
     notebook: str = Field(pattern=r"^\d\d$")
     says: str = Field(min_length=1)
     reported: tuple[Reported, ...] = ()
     row: Selection
     test: Region
+    could_fail: bool
+    why: str = Field(min_length=1)
+    cases: tuple[Case, ...] = ()
+    beside: tuple[Selection, ...] = ()
     percent: bool = True
     note: str = ""
 
@@ -177,6 +190,12 @@ class Claim(Group):
             for name, table in tables.items()
         }
         return self.note.format_map(cells)
+
+    def weight(self, dataset: str, scale: str) -> dict[str, Any]:
+        """Whether its test could have failed on a row of this dataset and scale, and why."""
+        cases = (*self.cases, Case(could_fail=self.could_fail, why=self.why))
+        held = (case for case in cases if case.dataset in (None, dataset) and case.scale in (None, scale))
+        return next(held).model_dump(include={"could_fail", "why"})
 
 
 def read_claims(path: Path = CLAIMS) -> list[Claim]:
@@ -275,7 +294,8 @@ def _gained(rows: pd.DataFrame) -> pd.DataFrame:
 ORDER = ["dataset", "student", "k", "knob", "x", "at", "over_x", "over_at", "over_student"]  # of a claim's cases
 OF_A_CASE = [name for name in COLUMNS if name not in ("figure", "seed")]
 SCORECARD = [
-    "id", "paper", "where", "notebook", "says", "reported", *OF_A_CASE, "seeds", "p", "test", "verdict", "note", "file",
+    "id", "paper", "where", "notebook", "says", "reported", *OF_A_CASE, "seeds", "p", "test", "verdict", "could_fail",
+    "why", "beside", "note", "file",
 ]  # fmt: skip
 
 
@@ -285,7 +305,8 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     Gains over the best earlier method and means over tasks are rows too (`best_rows`, `mean_rows`). A claim has one
     line "not run at this scale" for every scale of the rows that has no row for it. A row without an interval decides
     nothing. "seeds" is how many there are rows of for the same figure, method and student; "p" is the paired test's,
-    where the rows hold it.
+    where the rows hold it; "could_fail" whether the verdict could have been another, and "why"; "beside" what the rows
+    hold that are to be told with it.
     """
     alike = ["figure", "dataset", "scale", "method", "student"]
     seeds = rows.groupby(alike, dropna=False)["seed"].transform("nunique") if len(rows) else 0
@@ -295,7 +316,8 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     scales = [scale for scale in get_args(Scale) if (rows["scale"] == scale).any()] or [""]
     lines = []
     for claim in claims:
-        found = claim.row.choose(rows[rows["figure"].str.startswith(f"{claim.notebook}_")])
+        mine = rows[rows["figure"].str.startswith(f"{claim.notebook}_")]
+        found = claim.row.choose(mine)
         found = found.drop_duplicates([key for key in KEYS if key != "figure"])  # a row that two figures share
         unit = 100 if claim.percent else 1
         about = claim.model_dump(include={"id", "paper", "where", "notebook", "says"}) | {
@@ -305,17 +327,27 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
         }
         for scale in scales:
             cases = found[found["scale"] == scale].sort_values(ORDER, key=_rank)
+            others = [row for other in claim.beside for row in to_rows(other.choose(mine[mine["scale"] == scale]))]
+            about["beside"] = "; ".join(map(_in_short, others))
             for case in cases.to_dict("records"):
                 decided = verdict(Interval(case["value"], case["low"], case["high"]), *claim.test.ends)
                 numbers = {name: unit * case[name] for name in ("value", "low", "high")}
-                lines.append({**case, **about, **numbers, "verdict": decided})
+                weight = claim.weight(case["dataset"], scale)
+                lines.append({**case, **about, **weight, **numbers, "verdict": decided})
             if cases.empty:
-                lines.append(about | {"scale": scale, "verdict": NOT_RUN})
+                lines.append(about | claim.weight("", scale) | {"scale": scale, "verdict": NOT_RUN})
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
-    kinds = {name: kind for name, kind in NUMBERS.items() if name in SCORECARD} | {"seeds": "Int64", "p": "float64"}
+    kinds = {name: kind for name, kind in NUMBERS.items() if name in SCORECARD}
+    kinds |= {"seeds": "Int64", "p": "float64", "could_fail": "bool"}
     texts = [name for name in SCORECARD if name not in kinds]
     scorecard[texts] = scorecard[texts].fillna("")
     return scorecard.astype(kinds)
+
+
+def _in_short(row: Mapping[str, Any]) -> str:
+    """A row as one says it beside a verdict."""
+    form = ".1%" if row["metric"] in FRACTIONS else ".3g"
+    return f"{label(row['method'])}, {in_words(row)}: {row['value']:{form}}"
 
 
 def _rank(column: pd.Series) -> pd.Series:
@@ -326,29 +358,48 @@ def _rank(column: pd.Series) -> pd.Series:
 
 
 def tally(scorecard: pd.DataFrame) -> str:
-    """How many verdicts of each kind, as a sentence."""
+    """How many verdicts of each kind, as a sentence: of tests that could have failed, and of those that could not.
+
+    Beside the first stands how many chance alone would give (`evaluate.by_chance`).
+    """
+    run = scorecard[scorecard["verdict"] != NOT_RUN]
+    could, could_not = run[run["could_fail"]], run[~run["could_fail"]]
+    parts = []
+    if len(could):
+        expected, most = by_chance(len(could))
+        parts.append(f"{len(could)} tests that could have failed: {_count(could)}")
+        parts.append(f"chance alone would give {expected:.1f} reproduced and {expected:.1f} not, hardly over {most}")
+    if len(could_not):
+        parts.append(f"{len(could_not)} that could not: {_count(could_not)}")
+    if len(run) < len(scorecard):
+        parts.append(f"{len(scorecard) - len(run)} not run at this scale")
+    return "; ".join(parts) or "no claims"
+
+
+def _count(scorecard: pd.DataFrame) -> str:
     counts = scorecard["verdict"].value_counts()
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in SIGNS if verdict in counts) or "no claims"
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in SIGNS if verdict in counts)
 
 
 def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale: str) -> pd.DataFrame:
     """What `drawings.plot_claims` draws: the gains of one dataset at one scale, and the papers' (scale "reported").
 
-    A figure's data with two more columns: "where" in the paper, and "verdict", empty for a paper's own gain.
+    A figure's data with three more columns: "where" in the paper, "verdict", empty for a paper's own gain, and
+    "could_fail".
     """
     ours = scorecard[(scorecard["dataset"] == dataset) & (scorecard["scale"] == scale)]
     lines = []
     for claim in [claim for claim in claims if claim.row.over and claim.row.metric != GROWTH]:
-        about = {"figure": "14_scorecard", "method": claim.id, "where": claim.where, "verdict": ""}
+        about = {"figure": "14_scorecard", "method": claim.id, "where": claim.where, "verdict": "", "could_fail": True}
         place = {"scale": "reported", "metric": claim.row.metric, "over": claim.row.over}
         for reported in claim.reported:
             found, numbers = find_table(reported.table).dataset, reported.numbers(claim.row)
             lines += [about | place | {"dataset": found, "student": s, "value": v / 100} for s, v in numbers.items()]
         for case in to_rows(ours[ours["id"] == claim.id]):
             numbers = {name: case[name] and case[name] / 100 for name in ("value", "low", "high")}
-            lines.append({**case, **about, **numbers, "verdict": case["verdict"]})
+            lines.append({**case, **about, **numbers, "verdict": case["verdict"], "could_fail": case["could_fail"]})
     shown = long_form({name: line.get(name) for name in COLUMNS if name != "seed"} for line in lines)
-    return shown.assign(where=[line["where"] for line in lines], verdict=[line["verdict"] for line in lines])
+    return shown.assign(**{name: [line[name] for line in lines] for name in ("where", "verdict", "could_fail")})
 
 
 # The scorecard as text
@@ -357,15 +408,18 @@ def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale:
 def summarize(scorecard: pd.DataFrame) -> pd.DataFrame:
     """A line per claim, as text to show: claim, paper, here, test, verdict.
 
-    "here" has a line for every case, which begins with its verdict's sign, "verdict" one for every verdict that was
-    given, with the number of its cases where there are several.
+    A claim whose test could have failed in some cases and not in others has a line for each of the two. "here" has a
+    line for every case, which begins with its verdict's sign, "verdict" one for every verdict that was given, with the
+    number of its cases where there are several.
     """
     lines = []
-    for _, cases in scorecard.groupby("id", sort=False):
+    for _, cases in scorecard.groupby(["id", "could_fail"], sort=False):
         claim, given = cases.iloc[0], cases["verdict"].value_counts()
         named = cases.apply(in_words, axis=1).nunique() > 1
+        told = {"Note": claim.note, "Beside it": claim.beside}
+        told |= {} if claim.could_fail else {"Could not fail": " ".join(cases["why"].unique())}
         lines.append({
-            "claim": f"{claim.says}\nNote: {claim.note}" if claim.note else claim.says,
+            "claim": "\n".join([claim.says, *(f"{name}: {text}" for name, text in told.items() if text)]),
             "paper": f"{claim.paper}, {claim.reported or claim['where']}".replace("; ", "\n"),
             "here": "\n".join(f"{SIGNS[case.verdict]} {_case(case, named)}" for _, case in cases.iterrows()),
             "test": claim.test,
@@ -383,7 +437,9 @@ def format_claims(scorecard: pd.DataFrame) -> str:
     for name, cases in scorecard.groupby("id", sort=False):
         claim = cases.iloc[0]
         block = [f"{name} ({claim.paper}, {claim['where']}; notebook {claim.notebook}; test: {claim.test})", claim.says]
-        block += [f"paper: {claim.reported}"] * bool(claim.reported) + [f"note: {claim.note}"] * bool(claim.note)
+        told = {"paper": claim.reported, "note": claim.note, "beside it": claim.beside}
+        block += [f"{name}: {text}" for name, text in told.items() if text]
+        block += [f"could not fail: {why}" for why in cases.loc[~cases["could_fail"], "why"].unique()]
         for _, case in cases.iterrows():
             source = f" ({case.file})" if case.file else ""
             block.append(f"{SIGNS[case.verdict]} {case.verdict}: {_case(case, named=True)}{source}")

@@ -667,13 +667,15 @@ VERDICTS = {  # marker and colour; the same markers in greyscale
     "not reproduced": ("X", RED),
 }
 
+LIGHT = 0.3  # opacity of a test that could not fail
+
 
 @mpl.rc_context(LOOK)
 def plot_claims(table: pd.DataFrame) -> Figure:
     """Gains that claims are tested on, in points: one line a claim (`method`), its cases below each other.
 
-    Beside the house's columns there is "where", the place in the paper, and "verdict", empty for a paper's own gain.
-    Raises FigureError if there are no rows.
+    Beside the house's columns there is "where", the place in the paper, "verdict", empty for a paper's own gain, and
+    "could_fail": tests that could not are lighter. Raises FigureError if there are no rows.
     """
     if table.empty:
         raise FigureError("nothing to draw: no claim has a gain, neither ours nor the paper's")
@@ -692,11 +694,12 @@ def plot_claims(table: pd.DataFrame) -> Figure:
             100 * paper["value"], lines[:1].repeat(len(paper)), linestyle="none", marker="D", markersize=3.8,
             markerfacecolor="none", markeredgecolor=BLACK, markeredgewidth=0.8, label="The paper's", zorder=2,
         )  # fmt: skip
-        for number, verdict in enumerate(ours["verdict"]):
+        for number, (verdict, could_fail) in enumerate(zip(ours["verdict"], ours["could_fail"], strict=True)):
             row, (marker, color) = ours.iloc[[number]], VERDICTS[verdict]
             ax.errorbar(
                 100 * row["value"], lines[[1 + number]], xerr=100 * _whiskers(row), linestyle="none", marker=marker,
-                color=color, markersize=3.6, elinewidth=1.0, capsize=1.6, label=f"Ours: {verdict}", zorder=3,
+                color=color, markersize=3.6, elinewidth=1.0, capsize=1.6, zorder=3, alpha=1 if could_fail else LIGHT,
+                label=f"Ours: {verdict}" if could_fail else f"{verdict.capitalize()}, could not fail",
             )  # fmt: skip
     labels = [f"{claim} ({where})" for claim, where in zip(claims["method"], claims["where"], strict=True)]
     ax.set_yticks((starts + ends) / 2, labels)
@@ -704,7 +707,8 @@ def plot_claims(table: pd.DataFrame) -> Figure:
     ax.set(ylim=(ends[-1], 0), xlabel="Gain (points)")
     ax.grid(axis="x")
     shown = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    order = [label for label in ("The paper's", *(f"Ours: {verdict}" for verdict in VERDICTS)) if label in shown]
+    named = [*(f"Ours: {verdict}" for verdict in VERDICTS), *(f"{v.capitalize()}, could not fail" for v in VERDICTS)]
+    order = [label for label in ("The paper's", *named) if label in shown]
     fig.legend([shown[label] for label in order], order, loc="outside lower center", ncols=4, handletextpad=0.5)
     return fig
 

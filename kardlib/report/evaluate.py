@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t
+from scipy.stats import binom, t
 
 from kardlib.report.rows import limits
 
@@ -169,6 +169,16 @@ def verdict(found: Interval | Difference, above: float = 0.0, below: float = mat
     if above < found.low and found.high < below:
         return "reproduced"
     return "not reproduced" if found.high < above or found.low > below else "undecided"
+
+
+def by_chance(tests: int, level: float = 0.95) -> tuple[float, int]:
+    """How many of `tests` verdicts chance alone would make "reproduced", and as many "not reproduced".
+
+    So it is if every true number lies on the edge of what its test asks for: an interval is wholly on one side of it
+    with (1 - level) / 2. Expected, and the most in 95 % of the cases for tests that know nothing of one another.
+    """
+    share = (1 - level) / 2
+    return tests * share, int(binom.ppf(0.95, tests, share))
 
 
 def summary_rows(values: ArrayLike, seeds: Sequence[int | None], **columns: Any) -> list[dict[str, Any]]:

@@ -116,7 +116,7 @@ def read_scorecard(figures: Path) -> tuple[str, Any]:
         scorecard = judge(read_claims(), read_rows([figures] if figures.is_dir() else []))
     except KardError as error:
         return str(error), None
-    return tally(scorecard), summarize(scorecard)
+    return tally(scorecard), summarize(scorecard.sort_values("could_fail", ascending=False, kind="stable"))
 
 
 def write_page(notebook: NotebookNode, path: Path) -> None:

@@ -14,10 +14,12 @@ from kardlib.kard.cases import (
     CAUSES,
     FAILED,
     MISSED,
+    PAPERS_CAUSES,
     UNPARSABLE,
     as_table,
     count_outcomes,
     find_causes,
+    find_papers_causes,
     has_read_all,
     mark_statements,
     show_passage,
@@ -99,6 +101,18 @@ def test_the_cause_is_the_first_step_that_went_wrong(experiment, world):
     counted = count_outcomes(experiment, [*every, every[1]])
     assert counted.loc["all it takes"].to_dict() == {"right": 1, "wrong": 2, "none": 1, "all": 4}
     assert counted.loc["less"].to_dict() == {"right": 1, "wrong": 1, "none": 1, "all": 3}
+
+
+def test_the_papers_cause_is_whether_a_relevant_passage_was_read(experiment, world):
+    question = two_hop(world)
+    signs, relation = hops(world, question)
+    other = next(p.id for p in world.passages if p.id not in {*signs, *relation})
+    wrong = (question.answer + 1) % len(question.options)
+    missed, failed = PAPERS_CAUSES
+    for read, cause in (([other], missed), ([signs[0], other], failed), ([signs[0], relation[0]], failed)):
+        assert find_papers_causes(experiment, answer(question, read, wrong)) == [cause]
+        assert find_papers_causes(experiment, answer(question, read, question.answer)) == [""]
+    assert find_papers_causes(experiment, answer(question, signs, None)) == [failed]
 
 
 def test_of_real_data_annotators_say_what_is_missed(tmp_path):

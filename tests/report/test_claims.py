@@ -35,7 +35,6 @@ from tests.folders import ROOT
 NO_CLAIM = {
     "14": "it is the scorecard",
     "15": "your own data: no claim of a paper",
-    "16": "no paper speaks of its code",
 }
 
 RD = "reasoning_distillation"
@@ -43,6 +42,7 @@ CLAIM = {
     "id": "KARD over RD", "paper": "KARD", "where": "Table 1", "notebook": "04", "says": "KARD is better than RD.",
     "reported": [{"table": "table1_medqa", "columns": ["base"]}],
     "row": {"method": "kard_reranker", "metric": "accuracy", "over": RD}, "test": {"above": 0},
+    "could_fail": True, "why": "RD may need no passages.",
 }  # fmt: skip
 
 
@@ -141,6 +141,32 @@ def test_no_rows_at_all():
     table = judge([claim()], read_rows([]))
     assert table[["scale", "verdict"]].to_numpy().tolist() == [["", NOT_RUN]]
     assert tally(table) == "1 not run at this scale" and tally(judge([], read_rows([]))) == "no claims"
+
+
+def test_only_tests_that_could_have_failed_are_counted():
+    guessing = {"dataset": "world", "could_fail": False, "why": "RD guesses."}
+    rows = [row(0.05), *(row(0.05, dataset="obqa", student=s) for s in "abc"), row(-0.05, dataset="strategyqa")]
+    table = scorecard(*rows, cases=[guessing | {"scale": "smoke", "why": "Too small."}, guessing])
+    assert table.groupby("dataset")["could_fail"].first().to_dict() == {
+        "obqa": True,
+        "strategyqa": True,
+        "world": False,
+    }
+    assert table.set_index("dataset").loc["world", "why"] == "RD guesses."
+    counted, chance, apart = tally(table).split("; ")
+    assert counted == "4 tests that could have failed: 3 reproduced, 1 not reproduced"
+    assert chance == "chance alone would give 0.1 reproduced and 0.1 not, hardly over 1"
+    assert apart == "1 that could not: 1 reproduced"
+    could, could_not = summarize(table)["claim"]
+    assert could_not == f"{could}\nCould not fail: RD guesses."
+    assert "could not fail: RD guesses." in format_claims(table)
+
+
+def test_rows_are_told_beside_a_verdict():
+    known = {"method": "kard_reranker", "metric": "accuracy"}
+    table = scorecard(row(), row(0.515, over=""), beside=[known, known | {"student": "*large"}])
+    assert table["beside"].tolist() == ["KARD (reranker), accuracy: 51.5%"]
+    assert "Beside it: KARD (reranker), accuracy: 51.5%" in summarize(table)["claim"].item()
 
 
 def test_every_dataset_scale_and_student_has_its_own_verdict():
@@ -298,7 +324,9 @@ def test_the_scorecard_as_text():
         "– not run at this scale: embedded",
     ):
         assert said in text
-    assert text.endswith("\n\n1 reproduced, 1 not reproduced, 1 not run at this scale")
+    *_, last = text.splitlines()
+    assert last.startswith("2 tests that could have failed: 1 reproduced, 1 not reproduced; chance alone would give ")
+    assert last.endswith("; 1 not run at this scale")
     first, second = summarize(table).to_dict("records")
     assert first == {
         "claim": "KARD is better than RD.\nNote: The paper contradicts itself.",
@@ -336,7 +364,7 @@ def test_a_notebooks_findings_hold_the_p_and_cut_nothing():
 
 
 def test_no_gain_is_left_over():
-    assert other_gains([row()], "04").data.empty and findings([row()], "16").data.empty
+    assert other_gains([row()], "04").data.empty and findings([row()], "15").data.empty
 
 
 def test_gains_are_drawn_beside_the_papers():
@@ -347,12 +375,20 @@ def test_gains_are_drawn_beside_the_papers():
         ["KARD over RD", "MedQA", "reported", "Table 1", ""],
         ["KARD over RD", "world", "embedded", "Table 1", "reproduced"],
     ]
-    assert drawn["value"].round(6).tolist() == [0.0712, 0.05]
+    assert drawn["value"].round(6).tolist() == [0.0712, 0.05] and drawn["could_fail"].all()
     figure = plot_claims(drawn)
     figure.canvas.draw()
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["KARD over RD (Table 1)"]
     left, bottom, right, _ = figure.get_tightbbox().extents
     assert min(left, bottom) > -0.01 and right < figure.get_size_inches()[0] + 0.01
+    legends = []
+    for could_fail in (True, False):
+        figure = plot_claims(drawn.assign(could_fail=could_fail))
+        legends.append({text.get_text(): text for text in figure.legends[0].get_texts()})
+        assert {line.get_alpha() for line in figure.axes[0].lines if line.get_marker() == "o"} == {
+            1 if could_fail else 0.3
+        }
+    assert [*legends[0]] == ["The paper's", "Ours: reproduced"] and [*legends[1]][1] == "Reproduced, could not fail"
 
 
 # Files
@@ -407,6 +443,10 @@ def test_a_csv_that_is_no_figures_data_is_named(tmp_path, text, reason):
         ("- 3", "claim 1: Input should be a valid dictionary"),
         ([CLAIM | {"tset": 1}], "claim 'KARD over RD': tset: Extra inputs are not permitted"),
         ([{k: v for k, v in CLAIM.items() if k != "says"}], "claim 'KARD over RD': says: Field required"),
+        ([{k: v for k, v in CLAIM.items() if k != "could_fail"}], "claim 'KARD over RD': could_fail: Field required"),
+        ([{k: v for k, v in CLAIM.items() if k != "why"}], "claim 'KARD over RD': why: Field required"),
+        ([CLAIM | {"why": ""}], "why: String should have at least 1 character"),
+        ([CLAIM | {"cases": [{"dataset": "world", "could_fail": False}]}], "cases.0.why: Field required"),
         ([CLAIM | {"test": {}}], "claim 'KARD over RD': a test is one of above, below, within"),
         ([CLAIM | {"test": {"above": 0, "below": 1}}], "a test is one of above, below, within"),
         ([CLAIM | {"test": {"above": 0, "of": 1}}], "`of` belongs to `within`"),
@@ -431,7 +471,7 @@ def test_a_csv_that_is_no_figures_data_is_named(tmp_path, text, reason):
             [CLAIM | {"note": "{table1_medqa[few_shot][big]}"}],
             "note: 'big' is no number of reported.yml;",
         ),
-        ([CLAIM | {"paper": "BERT"}], "paper: Input should be 'KARD' or 'ReAugKD'"),
+        ([CLAIM | {"paper": "BERT"}], "paper: Input should be 'KARD', 'ReAugKD' or 'ours'"),
         ([CLAIM, CLAIM], "there are two claims 'KARD over RD'"),
     ],
 )
@@ -479,6 +519,21 @@ def test_no_two_claims_are_decided_by_the_same_row(committed):
 def test_rows_name_methods_that_there_are(committed):
     assert {claim.row.method for claim in committed} <= REGISTRY.keys()
     assert {claim.row.over for claim in committed} - {""} <= REGISTRY.keys()
+
+
+def test_a_lead_over_guessing_and_an_oracle_are_never_counted(committed):
+    by_id = {claim.id: claim for claim in committed}
+    for name in ("KARD over RD", "KARD over FT, every size", "silver over KARD", "reranker over BM25, Hits@1"):
+        assert (
+            not by_id[name].weight("world", "embedded")["could_fail"]
+            and by_id[name].weight("obqa", "paper")["could_fail"]
+        )
+    assert not by_id["Theorem 1: bits grow with d"].weight("next_symbol", "embedded")["could_fail"]
+    found = [claim for claim in committed if claim.where.startswith("notebook ")]  # in the rows that test them
+    assert found and not any(claim.could_fail for claim in found)
+    controls = [by_id["KARD over the undistilled student"], by_id["KARD over a bag of words"]]  # asked for before
+    assert all(claim.could_fail and claim.paper == "ours" for claim in controls)
+    assert all(case.why.endswith(".") for claim in committed for case in (claim, *claim.cases))
 
 
 def test_a_note_holds_the_papers_numbers(committed):

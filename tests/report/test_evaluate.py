@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import t, ttest_rel
 
 from kardlib.report.evaluate import (
+    by_chance,
     chance_gain_row,
     f1_difference,
     f1_interval,
@@ -107,6 +108,13 @@ def test_ratios_are_wrong_as_often_as_they_say():
         share = share_interval(failed & (hard > 0.8), failed)
         missed["share"] += not share.low <= 1 - 0.8**2 <= share.high
     assert all(0.03 <= count / 1500 <= 0.07 for count in missed.values()), missed
+
+
+def test_how_many_verdicts_chance_alone_would_give():
+    expected, most = by_chance(40)
+    assert expected == pytest.approx(1) and most == 3 and by_chance(0) == (0, 0)
+    draws = np.random.default_rng(0).binomial(40, 0.025, 10_000)
+    assert (draws > most).mean() <= 0.05 < (draws >= most).mean()
 
 
 def test_seeds_that_differ_widen_the_interval():

@@ -23,7 +23,11 @@ def test_the_index_shows_the_scorecard(tmp_path: Path) -> None:
     (figures / "04_main.csv").write_text(f"{','.join(COLUMNS)}\n{row}\n")
     page = write_index(tmp_path / "run", [], *read_scorecard(figures)).read_text()
     assert "<td>✓ reproduced" in page and "&lt;world&gt;, embedded, a &amp; b: +20 [+10, +30]" in page
-    assert "<world>" not in page and "– not run at this scale" in page and "<p>1 reproduced, " in page
+    assert (
+        "<world>" not in page
+        and "– not run at this scale" in page
+        and "<p>1 tests that could have failed: 1 reproduced; " in page
+    )
 
     (figures / "04_main.csv").write_text("<b>,no data\n1,2\n")
     page = write_index(tmp_path / "run", [], *read_scorecard(figures)).read_text()
