@@ -7,8 +7,7 @@ notebook, whose kernel must not touch a GPU first), prints what the processes pr
 model. Students and rerankers are trained so; RAG's retriever (`rag.py`), ReAugKD, ranking and writing use one process.
 
 Several machines that see the folder under one path train one model when torchrun is started by hand. Begin the training
-with `compute.processes` set, so that its job is written (a pickle: trust who writes there), interrupt it, and run on
-every machine N = 0, 1, ...
+with `compute.processes` set, so that its job is written, interrupt it, and run on every machine N = 0, 1, ...
 
     python -m torch.distributed.run --nnodes 2 --node-rank N --nproc-per-node 8 --master-addr FIRST \
         --master-port 29400 -m kardlib.artifacts.launch work artifacts/student-....partial
@@ -21,23 +20,25 @@ accelerate refuses it on CPUs, which the tests call accelerators of another kind
 """
 
 import contextlib
+import importlib
+import json
 import os
-import pickle
 import re
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from kardlib.artifacts.device import announce_device
 from kardlib.artifacts.store import REPOSITORY, Kind
 from kardlib.errors import KardError
-from kardlib.settings import ComputeSettings
+from kardlib.settings import ComputeSettings, Group
 
-JOB = "job.pickle"  # in an artifact's checkpoints: what is to be trained
+JOB = "job.json"  # in an artifact's checkpoints: what is to be trained
 FAILED = "failed.txt"  # beside it: the sentence of a process that met a KardError
 ERROR = re.compile(r"(?:\[rank\d+\]: ?)?((?:\w+\.)*\w*(?:Error|Exception): .+)")  # the last line of a traceback
 
@@ -87,7 +88,8 @@ def write_job(kind: Kind, work: tuple[Any, ...], folder: Path, sharded: bool) ->
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     (checkpoints / FAILED).unlink(missing_ok=True)
-    (checkpoints / JOB).write_bytes(pickle.dumps((kind, work, sharded)))
+    job = {"builder": kind.builder, "sharded": sharded, "work": work}
+    (checkpoints / JOB).write_text(json.dumps(job, default=to_json), "utf-8")
 
 
 def run_torchrun(folder: Path, processes: int) -> None:
@@ -121,6 +123,22 @@ def explain(folder: Path, lines: Sequence[str]) -> str:
 # In the processes
 
 
+def to_json(value: Any) -> dict[str, Any]:
+    """What JSON does not know, for `json.dumps`: groups of settings and records (dataclasses)."""
+    values = value.model_dump(mode="json") if isinstance(value, Group) else asdict(value)
+    return {"__class__": f"{type(value).__module__}:{type(value).__name__}", "values": values}
+
+
+def from_json(value: dict[str, Any]) -> Any:
+    """The inverse of `to_json`, for `json.loads`. Raises LaunchError for a class of another package."""
+    if "__class__" not in value:
+        return value
+    module, _, name = value["__class__"].partition(":")
+    if module.split(".")[0] != "kardlib":
+        raise LaunchError(f"{value['__class__']} is no class of kardlib: delete the job and begin the training again")
+    return getattr(importlib.import_module(module), name)(**value["values"])
+
+
 def build_job(folder: Path) -> int:
     """One process: meet the others and build. Exit code 2 after an error said in one sentence, which is kept."""
     import torch
@@ -128,7 +146,7 @@ def build_job(folder: Path) -> int:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    kind, work, sharded = pickle.loads((folder / "checkpoints" / JOB).read_bytes())
+    job = json.loads((folder / "checkpoints" / JOB).read_text("utf-8"), object_hook=from_json)
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -136,7 +154,7 @@ def build_job(folder: Path) -> int:
     if distributed.get_rank() == 0:
         announce_device()
     try:
-        kind.build(work, folder, **({"sharded": True} if sharded else {}))
+        Kind("", builder=job["builder"]).build(job["work"], folder, **({"sharded": True} if job["sharded"] else {}))
     except KardError as error:
         (folder / "checkpoints" / FAILED).write_text(str(error), "utf-8")
         return 2

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -133,16 +132,16 @@ def test_two_machines_a_killed_notebook_and_one_process_train_as_one_process_doe
     assert all(machine.wait(60) for machine in machines)
     assert not (folder / "checkpoints" / "checkpoint-300").exists() and not (folder / "model.safetensors").exists()
 
-    (tmp_path / "work").write_bytes(pickle.dumps(work))
+    (tmp_path / "work.json").write_text(json.dumps(work, default=launch.to_json))
     cell = f"""
-import pickle
+import json
 from pathlib import Path
 from kardlib.artifacts import launch
 from kardlib.artifacts.store import Store
 from kardlib.kard.pipeline import STUDENT
 from kardlib.settings import ComputeSettings
-work = pickle.loads(Path({str(tmp_path / "work")!r}).read_bytes())
-build = lambda folder: launch.train(STUDENT, work, folder, ComputeSettings(processes=2))
+work = json.loads(Path({str(tmp_path / "work.json")!r}).read_text(), object_hook=launch.from_json)
+build = lambda folder: launch.train(STUDENT, tuple(work), folder, ComputeSettings(processes=2))
 Store({str(tmp_path)!r}).make(STUDENT, {{}}, build)
 """
     notebook = KernelManager()
@@ -170,7 +169,7 @@ def enter(rank: int, processes: int, address: str, folder: Path, stop: int | Non
     host, port = address.split(":")
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
     os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": port, "LOCAL_WORLD_SIZE": str(processes)}
-    if pickle.loads((folder / "checkpoints" / launch.JOB).read_bytes())[2]:
+    if json.loads((folder / "checkpoints" / launch.JOB).read_text())["sharded"]:
         divide_on_cpus()
     if stop:
         with stopped(at=stop):
@@ -308,7 +307,12 @@ def test_settings_that_do_not_fit_are_one_sentence(changes, said):
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_job_is_read_as_it_was_written(tmp_path):
-    work = (RerankerSettings(), *task(3), preset("smoke").dapt, StudentSettings(), 3, "x")
-    launch.write_job(STUDENT, work, tmp_path, sharded=True)
-    assert pickle.loads((tmp_path / "checkpoints" / launch.JOB).read_bytes()) == (STUDENT, work, True)
+def test_jobs_survive_json():
+    questions, passages, candidates = task(3)
+    work = [RerankerSettings(), questions, passages, candidates, preset("smoke").dapt, StudentSettings(), 3, "x"]
+    assert json.loads(json.dumps(work, default=launch.to_json), object_hook=launch.from_json) == work
+
+
+def test_a_job_names_no_other_packages_classes():
+    with pytest.raises(LaunchError, match="no class of kardlib"):
+        launch.from_json({"__class__": "subprocess:Popen", "values": {"args": "true"}})
