@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a run's settings."""
-    parser.add_argument("--scale", choices=["smoke", "embedded", "paper"], default="embedded")
+    parser.add_argument("--scale", choices=["smoke", "embedded", "real", "paper"], default="embedded")
     parser.add_argument(
         "--dataset", default="world",
         help="world (default), own, obqa, strategyqa, medqa_usmle_hf; of GLUE, for notebook 13: "

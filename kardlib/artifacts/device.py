@@ -43,6 +43,14 @@ def pick_device() -> Device:
 
 
 @functools.cache
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16, which is printed: without them it would be emulated."""
+    has = not {"avx512_bf16", "amx_bf16"}.isdisjoint(read_cpuinfo("flags").split())
+    print(f"this CPU has {'' if has else 'no '}instructions for bfloat16", flush=True)
+    return has
+
+
+@functools.cache
 def announce_device() -> None:
     """Print which device this process trains on, and why; once. Imports torch."""
     device = pick_device()
