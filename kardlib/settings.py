@@ -18,7 +18,7 @@ NANO_LR, PRETRAINED_LR = 1e-3, 1e-4  # of a student, where its settings leave it
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")  # those that sort texts into classes
 
 G = TypeVar("G", bound="Group")
-Scale = Literal["smoke", "embedded", "paper"]
+Scale = Literal["smoke", "embedded", "real", "paper"]
 
 
 class SettingsError(KardError, ValueError):
@@ -169,10 +169,12 @@ class StudentSettings(Group):
     steps: int | None = Field(None, ge=1)  # of training, in place of `epochs`
     warmup: float = Field(0.05, ge=0, lt=1)
     lora: bool = False  # train low-rank updates alone: r 16, alpha 32, dropout 0.1 on query and value
+    bf16: bool = False  # train in bfloat16 on a CPU that multiplies it; GPUs that do are not asked
     gradient_checkpointing: bool = False  # compute activations again, not keep them: less memory, a third slower
     max_source_tokens: int = Field(512, ge=8)
     truncation_side: Literal["right", "left"] = "right"  # the end at which a longer source is cut
     max_new_tokens: int | None = Field(160, ge=2)  # None: what its kind of model takes, or as the targets need
+    target: Literal["letter", "words"] = "letter"  # how answers are named; words: "The answer is (B) - sunlight."
     prompt: Literal["plain", "chat"] = "plain"  # chat: a source is the user's turn in the model's own chat template
     generation_batch: int = Field(100, ge=1)
     samples: int = Field(1, ge=1)  # 1: greedy; more: majority vote over samples
@@ -197,12 +199,13 @@ class StudentSettings(Group):
 
     def of_writing(self) -> dict[str, Any]:
         """The settings that a student's texts depend on, besides its weights and its sources."""
-        written = {"max_source_tokens", "truncation_side", "max_new_tokens", "prompt", "samples", "top_k", "top_p"}
-        return self.model_dump(include=written - self._unnamed())
+        written = {"max_source_tokens", "truncation_side", "max_new_tokens", "target", "prompt"}
+        return self.model_dump(include=(written | {"samples", "top_k", "top_p"}) - self._unnamed())
 
     def _unnamed(self) -> set[str]:
         """Settings younger than the names of artifacts: these tell of them only where they differ from the default."""
-        return {name for name in ("prompt",) if getattr(self, name) == type(self).model_fields[name].default}
+        young = ("target", "prompt", "bf16")
+        return {name for name in young if getattr(self, name) == type(self).model_fields[name].default}
 
 
 class DaptSettings(Group):
@@ -448,6 +451,20 @@ EMBEDDED_DATASETS = {  # EMBEDDED_REAL for all others
     **dict.fromkeys(GLUE_TASKS, EMBEDDED_GLUE), "sst2": EMBEDDED_SST2, "rte": EMBEDDED_RTE,
     "world": EMBEDDED_WORLD, "own": EMBEDDED_OWN, "strategyqa": EMBEDDED_STRATEGYQA,
 }  # fmt: skip
+REAL: dict[str, Any] = {  # a pretrained student on a CPU overnight or a GPU in minutes; its values are not tuned yet
+    "seeds": [0],
+    "students": ["smollm2"],
+    "reranker": EMBEDDED_REAL["reranker"],
+    "student": {"prompt": "chat", "target": "words", "lr": 1e-4, "epochs": 3, "batch": 16, "bf16": True,
+                "max_source_tokens": 512, "max_new_tokens": None, "generation_batch": 32},
+    "rag": EMBEDDED_REAL["rag"],
+}  # fmt: skip
+REAL_STRATEGYQA: dict[str, Any] = REAL | {  # its passages are ten times as long
+    "teacher": EMBEDDED_STRATEGYQA["teacher"],
+    "reranker": EMBEDDED_STRATEGYQA["reranker"],
+    "student": REAL["student"] | {"max_source_tokens": 1024, "batch": 8},
+}
+REAL_DATASETS = {"obqa": REAL, "strategyqa": REAL_STRATEGYQA}
 PAPER: dict[str, Any] = {  # models: KARD, Tables 1 and 2
     "students": ["google/flan-t5-base", "google/flan-t5-large", "google/flan-t5-xl"],
     "retrieval": {"k": 1, "k_training": 1},
@@ -468,9 +485,15 @@ PAPER_DATASETS = {"medqa_usmle_hf": PAPER_MEDQA, "obqa": PAPER_T5, "strategyqa":
 
 
 def preset(scale: str = "embedded", dataset: str = "world", data_dir: str | None = None) -> RunSettings:
-    """The settings of one scale for one dataset. Raises SettingsError for an unknown scale."""
+    """The settings of one scale for one dataset. Raises SettingsError for an unknown scale.
+
+    A dataset that has no values of the scale "real" gets the embedded ones, and their name.
+    """
+    if scale == "real" and dataset not in REAL_DATASETS:
+        scale = "embedded"
     embedded, paper = EMBEDDED_DATASETS.get(dataset, EMBEDDED_REAL), PAPER_DATASETS.get(dataset, PAPER)
     if dataset in PAPER_DATASETS and data_dir is None:  # the Hub has questions alone
         paper = paper | {"knowledge": {"index": "enwiki-paragraphs"}}
-    changes = {"smoke": SMOKE, "embedded": embedded, "paper": paper}.get(scale, {})
+    presets = {"smoke": SMOKE, "embedded": embedded, "real": REAL_DATASETS.get(dataset), "paper": paper}
+    changes = presets.get(scale) or {}
     return validate(RunSettings, {"scale": scale, "dataset": dataset, "data_dir": data_dir} | changes)

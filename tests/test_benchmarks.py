@@ -12,6 +12,7 @@ import torch
 
 from kardlib.artifacts.device import describe_device
 from kardlib.artifacts.store import REPOSITORY
+from tests.kard.test_student import save_causal
 
 
 def run(*command: str) -> dict[str, Any]:
@@ -49,3 +50,12 @@ def test_a_student_is_trained_and_asked_with_both_kinds_of_kernels(tmp_path):
     for kernels in ("torch", "onednn"):
         assert {*line[kernels]} == {"gigaflops", "training_seconds", "writing_seconds", "loss", "peak_mib"}
     assert line["onednn"]["loss"] == pytest.approx(line["torch"]["loss"], rel=0.02)
+
+
+def test_a_causal_student_has_the_same_losses_from_its_targets_logits_alone(tmp_path):
+    folder = str(save_causal(tmp_path / "llama", "llama", max_position_embeddings=2048))
+    size = ["--model", folder, "--steps", "10", "--batch", "4"]
+    line = run("benchmarks/causal_training.py", *size, "--out", str(tmp_path / "line.json"))
+    assert line["target_logits"]["loss"] == pytest.approx(line["all_logits"]["loss"], abs=1e-4)
+    assert line["bf16"]["loss"] == pytest.approx(line["all_logits"]["loss"], rel=0.02)
+    assert all(line[way]["tokens_a_second"] > 0 and line[way]["peak_mib"] > 100 for way in ("all_logits", "bf16"))

@@ -58,3 +58,10 @@ def test_what_does_not_fit_is_named_in_one_sentence(changes, words):
 def test_temperatures_that_fall_need_a_place_where_they_are_zero():
     with pytest.raises(SettingsError, match=r"falls through 0 at reranker\.warmup: set it above 0"):
         preset().override({"reranker.temperatures": "falling", "reranker.warmup": 0})
+
+
+def test_the_real_scale_has_a_pretrained_student_and_elsewhere_the_embedded_values():
+    obqa, strategyqa = (preset("real", name, "somewhere") for name in ("obqa", "strategyqa"))
+    assert obqa.students == strategyqa.students == ("smollm2",) and obqa.reranker.model == "minilm"
+    assert obqa.student.max_source_tokens < strategyqa.student.max_source_tokens
+    assert preset("real", "rte") == preset("embedded", "rte")

@@ -40,6 +40,14 @@ def pick_device() -> Device:
 
 
 @functools.cache
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16, which is printed: without them it would be emulated."""
+    has = not {"avx512_bf16", "amx_bf16"}.isdisjoint(read_cpuinfo("flags").split())
+    print(f"this CPU has {'' if has else 'no '}instructions for bfloat16", flush=True)
+    return has
+
+
+@functools.cache
 def announce_device() -> None:
     """Print which device this process trains on, and why; once. Imports torch."""
     device = pick_device()
@@ -113,6 +121,11 @@ def describe_device() -> str:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
-    cpus = Path("/proc/cpuinfo")  # Linux's
-    model = re.search(r"model name\s*:\s*(\S.*)", cpus.read_text()) if cpus.exists() else None
-    return model[1].strip() if model else platform.processor() or platform.machine()
+    return read_cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def read_cpuinfo(field: str) -> str:
+    """What Linux says of the first CPU; empty elsewhere."""
+    cpus = Path("/proc/cpuinfo")
+    found = re.search(rf"{field}\s*:\s*(\S.*)", cpus.read_text()) if cpus.exists() else None
+    return found[1].strip() if found else ""

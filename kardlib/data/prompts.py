@@ -37,9 +37,17 @@ def split_source(source: str) -> tuple[str, str, str]:
     return source[:start], source[start:end], source[end:]
 
 
-def target_text(rationale: str, answer: int) -> str:
+def answer_text(answer: int, option: str = "") -> str:
+    """How an answer `y` is named after "The answer is": by its letter or, where `option` has its words, by both.
+
+    `answers.parse_answer` reads both; the dash keeps words such as "and", or an option "A", from being read as more.
+    """
+    return f"({LETTERS[answer]}) - {option}" if option else LETTERS[answer]
+
+
+def target_text(rationale: str, answer: int, option: str = "") -> str:
     """A student's target: the rationale `r`, which plain fine-tuning leaves empty, then the answer `y`."""
-    return f"{rationale} {CONCLUSION} {LETTERS[answer]}.".lstrip()
+    return f"{rationale} {CONCLUSION} {answer_text(answer, option)}.".lstrip()
 
 
 def few_shot_text(examples: Sequence[tuple[str, str]], source: str, explain: bool, read: bool) -> str:

@@ -109,7 +109,10 @@ def open_experiment(
 ) -> Experiment:
     """The experiment of a scale's preset with single knobs changed. Raises SettingsError and DataError."""
     gc.set_threshold(50_000)  # run tables are a million objects without a cycle: looking for one takes a tenth of a run
-    return open_settings(preset(scale, dataset, data_dir).override(overrides or {}))
+    settings = preset(scale, dataset, data_dir)
+    if settings.scale != scale:
+        print(f"{dataset!r} has no settings of the {scale} scale: taking those of the {settings.scale} one", flush=True)
+    return open_settings(settings.override(overrides or {}))
 
 
 def open_settings(settings: RunSettings, store: Store | None = None) -> Experiment:

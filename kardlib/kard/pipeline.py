@@ -8,7 +8,9 @@ artifact, and `kard plan` counts by them. `answer` goes the whole way.
 """
 
 import functools
+import json
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +23,9 @@ from kardlib.artifacts.engine import Job, make_all
 from kardlib.artifacts.store import Kind, canonical_json, fingerprint
 from kardlib.data.answers import last_letter, majority_vote, parse_answer
 from kardlib.data.files import DataError, Question
-from kardlib.data.prompts import SHOTS, few_shot_text, source_text, target_text
+from kardlib.data.prompts import CONCLUSION, SHOTS, answer_text, few_shot_text, source_text, target_text
 from kardlib.data.world import build_world
-from kardlib.kard.experiment import Cell, Experiment, Knobs, write_texts
+from kardlib.kard.experiment import Cell, Experiment, Knobs, write_texts, writing_job
 from kardlib.kard.methods import METHODS, Method
 from kardlib.kard.prepare import Prepared, prepare
 from kardlib.kard.rankings import (
@@ -44,6 +46,8 @@ NEIGHBOUR = 500  # what a neighbouring world's seed is away
 ADAPTED = Kind("adapted", 1, "kardlib.kard.student:adapt_student", "student.batch")
 STUDENT = Kind("student", 1, "kardlib.kard.student:train_student", "student.batch")
 RAG = Kind("rag", 1, "kardlib.kard.rag:train_rag", "rag.batch or rag.passages")
+LIKELIHOODS = Kind("likelihoods", 1, "kardlib.kard.student:write_likelihoods")
+CONCLUDES = re.compile(rf"(?i)(?:\b(?:so|thus|therefore),? )?\b{CONCLUSION}")  # where a rationale ends
 
 Asked = Mapping[Cell, Prepared]  # cells of a grid, each with its variant of the settings
 Example = tuple[str, str]  # source and target text
@@ -160,9 +164,15 @@ def training_examples(prepared: Prepared, method: Method, seed: int = 0) -> list
     examples = []
     for r in rationales[: settings.student.examples]:
         read = [passages[p] for p, _ in ranked.get(r.id, [])[: settings.retrieval.k_training]]
-        target = target_text(r.text if method.learns == "rationale" else "", by_id[r.question_id].answer)
-        examples.append((source_text(by_id[r.question_id], read), target))
+        question, rationale = by_id[r.question_id], r.text if method.learns == "rationale" else ""
+        examples.append((source_text(question, read), write_target(settings, rationale, question)))
     return examples
+
+
+def write_target(settings: RunSettings, rationale: str, question: Question) -> str:
+    """A target with the gold answer, named as `student.target` says."""
+    named = question.options[question.answer] if settings.student.target == "words" else ""
+    return target_text(rationale, question.answer, named)
 
 
 def learnt_rationales(prepared: Prepared) -> list[Rationale]:
@@ -195,7 +205,7 @@ def few_shots(prepared: Prepared, explain: bool, reads: bool) -> list[Example]:
     shots = []
     for question in [q for q in experiment.data.splits["train"] if q.id in rationales][:SHOTS]:
         found = runs.by_question[question.id][: experiment.settings.retrieval.k] if reads else []
-        target = target_text(rationales[question.id] if explain else "", question.answer)
+        target = write_target(experiment.settings, rationales[question.id] if explain else "", question)
         shots.append((source_text(question, [runs.passages[p] for p, _ in found]), target))
     return shots
 
@@ -270,7 +280,7 @@ def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:
     by_id = {q.id: q for q in experiment.data.splits["train"]}
     written: dict[str, list[str]] = {}
     for r in prepared.rationales.need().kept:
-        written.setdefault(r.question_id, []).append(target_text(r.text, by_id[r.question_id].answer))
+        written.setdefault(r.question_id, []).append(write_target(experiment.settings, r.text, by_id[r.question_id]))
     targets = dict(list(written.items())[: settings.questions])
     questions: dict[str, Question] = {q: by_id[q] for q in targets}
     texts = fingerprint([targets, {q: question.prompt for q, question in questions.items()}])
@@ -344,6 +354,58 @@ def _parse(prepared: Prepared, split: str, read: Mapping[str, Sequence[str]], te
         for q, samples in zip(questions, texts, strict=True)
     ]
     return Predictions(questions, [list(read[q.id]) for q in questions], texts, answers)
+
+
+# Likelihoods
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """How likely a student finds each option of every question of a split, in the split's order."""
+
+    questions: list[Question]
+    total: list[list[float]]  # log-likelihood of each option
+    per_character: list[list[float]]
+
+    def correct(self, per_character: bool = True) -> list[bool]:
+        """Whether the likeliest option is the gold one, by one of the two readings."""
+        values = self.per_character if per_character else self.total
+        return [int(np.argmax(v)) == q.answer for v, q in zip(values, self.questions, strict=True)]
+
+
+def weigh_options(
+    experiment: Experiment, asked: Asked, students: Mapping[Cell, Path], predictions: Mapping[Cell, Predictions]
+) -> dict[Cell, Likelihoods]:
+    """By cell how likely its student finds the options after what it read and its own rationale, where it wrote one.
+
+    An option is named as the student's targets name it or, where nothing ever showed it targets, by its words.
+    """
+    jobs: dict[Cell, Job] = {}
+    for cell, prepared in asked.items():
+        method, settings = METHODS[cell.method], student_settings(prepared.experiment.settings, cell)
+        settings = settings.model_copy(update={"model": str(students.get(cell, cell.student))})
+        given = predictions[cell]
+        read = {q.id: ids for q, ids in zip(given.questions, given.passages, strict=True)}
+        split = next(s for s, questions in experiment.data.splits.items() if questions == given.questions)
+        sources = source_texts(prepared, method, split, read)
+        written = [CONCLUDES.split(texts[0]) for texts in given.texts]
+        reasons = [parts[0] if len(parts) > 1 or method.writes == "rationale" else "" for parts in written]
+        begun = [f"{reason.strip()} {CONCLUSION}".strip() for reason in reasons]
+        options = [_name_options(q, method, settings) for q in given.questions]
+        spec, _ = writing_job(sources, settings, cell.seed)
+        spec |= {"begun": fingerprint(begun), "options": fingerprint(options)}
+        jobs[cell] = spec, (sources, begun, options, settings, cell.seed)
+    here = any(needs_this_process(cell.student) for cell in asked)
+    folders = make_all(experiment.store, LIKELIHOODS, jobs, here=here)
+    found = {cell: json.loads((folder / "likelihoods.json").read_text()) for cell, folder in folders.items()}
+    return {cell: Likelihoods(predictions[cell].questions, **values) for cell, values in found.items()}
+
+
+def _name_options(question: Question, method: Method, settings: StudentSettings) -> list[str]:
+    if not method.learns and not method.shots:
+        return list(question.options)
+    words = settings.target == "words"
+    return [answer_text(i, option if words else "") for i, option in enumerate(question.options)]
 
 
 class Row(NamedTuple):

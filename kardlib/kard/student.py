@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -31,13 +32,14 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from kardlib.artifacts.device import free_memory, pick_device
+from kardlib.artifacts.device import free_memory, multiplies_bf16, pick_device
 from kardlib.artifacts.store import check_begun
 from kardlib.data.answers import answer_end
 from kardlib.data.files import DataError
 from kardlib.kard.prompting import NEW_TOKENS, fit_sources, limit_targets, source_limit, target_ids
 from kardlib.models.catalogue import LOADERS, find_folder, find_revision, load_weights, read_shape, refuse_elsewhere
 from kardlib.models.costs import check_memory
+from kardlib.models.encoders import TOKENS, length_batches
 from kardlib.models.nano import build_student, build_tokenizer
 from kardlib.models.training import (
     CHECKPOINTING,
@@ -153,18 +155,19 @@ def train_student(
     sources = fit_sources([source for source, _ in examples], tokenizer, fitted, model.config)
     pairs = [(source, target) for source, (_, target) in zip(sources, examples, strict=True)]
     data = Examples(pairs, tokenizer, fitted, model.config)
-    source, target = (max(map(len, ids)) for ids in (data.inputs, data.labels))
-    target = target if model.config.is_encoder_decoder else 0  # a causal LM's inputs hold both
+    target = max(sum(i >= 0 for i in labels) for labels in data.labels)
+    source = max(map(len, data.inputs)) - (0 if model.config.is_encoder_decoder else target)  # a causal LM reads both
+    bf16 = pick_device().bf16 or (settings.bf16 and multiplies_bf16())
     shape = read_shape(model.config.to_dict(), model.num_parameters())
     batch = -(-min(settings.batch, len(data)) // read_rank()[1])
     if not sharded:
-        check_memory(shape, settings, batch, source, target, bf16=pick_device().bf16, free=free, device=place)
+        check_memory(shape, settings, batch, source, target, bf16=bf16, free=free, device=place)
     check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
     lr = settings.lr or settings.of(settings.model).lr
     assert lr, "`of` leaves nothing open"
     arguments = trainer_arguments(
         folder, lr, settings.batch, settings.warmup, settings.epochs, len(examples), seed,
-        settings.steps,
+        settings.steps, bf16=bf16,
         fsdp=sharded, fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
         **{CHECKPOINTING: settings.gradient_checkpointing, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},
     )  # fmt: skip
@@ -302,10 +305,112 @@ def write(
 def write_predictions(sources: Sequence[str], settings: StudentSettings, seed: int, folder: Path) -> None:
     """What the student that `settings.model` names writes for every source: `folder/texts.json`. Raises DataError."""
     model, tokenizer = load_student(settings.model, settings.revision, seed)
-    limit = settings.max_new_tokens or model.generation_config.max_new_tokens or NEW_TOKENS
-    settings = settings.model_copy(update={"max_new_tokens": limit})
+    settings = _with_limit(model, settings)
     texts = write(model, tokenizer, fit_sources(sources, tokenizer, settings, model.config), settings, seed)
     (folder / "texts.json").write_text(json.dumps(texts))
+
+
+@torch.inference_mode()
+def score_options(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[str],
+    begun: Sequence[str],
+    options: Sequence[Sequence[str]],
+    settings: StudentSettings,
+) -> list[list[float]]:
+    """For every source the log-likelihood of each of its options: `log p(option | source, begun)`.
+
+    `begun` is what the student has written before the option, e.g. "The answer is", at least a word; an option follows
+    after a space. What all options of a source share is read once, in batches of nearly one length; logits are computed
+    at the options' tokens alone. Values do not depend on the batch, up to the last bits.
+    """
+    device, both = pick_device(), model.config.is_encoder_decoder
+    model = model.to(device.type, torch.bfloat16 if device.bf16 else torch.float32).eval()  # type: ignore[arg-type]
+    tokenizer.truncation_side = settings.truncation_side
+    limit = source_limit(model.config, settings)
+    read = tokenizer(
+        fit_sources(sources, tokenizer, settings, model.config), truncation=True, max_length=limit
+    ).input_ids
+    start = "\n" if not both and settings.prompt == "plain" else ""
+    texts = [f"{start}{b}" for b in begun]
+    words = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
+    prefixes = [[model.config.decoder_start_token_id, *w] if both else r + w for r, w in zip(read, words, strict=True)]
+    lengths = {str(i): prefix + (read[i] if both else []) for i, prefix in enumerate(prefixes)}
+    scores: list[list[float]] = [[] for _ in sources]
+    for names in length_batches(lengths, TOKENS):
+        batch = [int(name) for name in names]
+        rows = [row for row, i in enumerate(batch) for _ in options[i]]
+        pairs = [f"{texts[i]} {option}" for i in batch for option in options[i]]
+        ends = tokenizer(pairs, add_special_tokens=False, verbose=False).input_ids
+        ends = [end[len(words[batch[row]]) :] for end, row in zip(ends, rows, strict=True)]
+        encoded = [read[i] for i in batch] if both else []
+        for row, score in zip(rows, _score_ends(model, [prefixes[i] for i in batch], encoded, rows, ends), strict=True):
+            scores[batch[row]].append(score)
+    return scores
+
+
+def _score_ends(
+    model: Any, prefixes: list[list[int]], encoded: list[list[int]], rows: list[int], ends: list[list[int]]
+) -> list[float]:
+    """`log p(end | prefix)` of N ends, each after the prefix of its row; `encoded` is what a T5's encoder reads."""
+    device, others = model.device, {}
+    ids, mask = _pad([p[:-1] for p in prefixes], "left", device)  # (B, P)
+    index = torch.tensor(rows, device=device)
+    if encoded:
+        texts, seen = _pad(encoded, "right", device)
+        hidden = model.get_encoder()(input_ids=texts, attention_mask=seen).last_hidden_state
+        others = {"encoder_hidden_states": hidden, "encoder_attention_mask": seen}
+    else:
+        others = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    cache = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=True, **others).past_key_values
+    cache.reorder_cache(index)  # a row of its own for each end
+    last = [[prefixes[row][-1], *end[:-1]] for row, end in zip(rows, ends, strict=True)]
+    ids, written = _pad(last, "right", device)  # (N, T)
+    mask = torch.cat([mask[index], written], 1)
+    if encoded:
+        others = {"encoder_outputs": (hidden[index],), "attention_mask": seen[index], "decoder_input_ids": ids,
+                  "decoder_attention_mask": mask}  # fmt: skip
+    else:
+        others = {"input_ids": ids, "attention_mask": mask, "position_ids": mask.cumsum(1)[:, -ids.shape[1] :] - 1}
+    logits = model(past_key_values=cache, **others).logits.float()  # (N, T, V)
+    said, _ = _pad(ends, "right", device)
+    log_p = logits.gather(2, said[:, :, None])[:, :, 0] - logits.logsumexp(2)  # (N, T)
+    return (log_p * written).sum(1).tolist()
+
+
+def _pad(ids: Sequence[Sequence[int]], side: str, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (N, T) padded with 0 on one side, and their mask (N, T)."""
+    tensors = [torch.tensor(i, device=device) for i in ids]
+    masks = [torch.ones_like(t) for t in tensors]
+    return pad_sequence(tensors, True, 0, side), pad_sequence(masks, True, 0, side)
+
+
+def write_likelihoods(
+    sources: Sequence[str],
+    begun: Sequence[str],
+    options: Sequence[Sequence[str]],
+    settings: StudentSettings,
+    seed: int,
+    folder: Path,
+) -> None:
+    """`score_options` of the student that `settings.model` names, and the same for a character of each option.
+
+    They are written into `folder/likelihoods.json`. Raises DataError.
+    """
+    model, tokenizer = load_student(settings.model, settings.revision, seed)
+    total = score_options(model, tokenizer, sources, begun, options, _with_limit(model, settings))
+    by_character = [
+        [score / len(option) for score, option in zip(scores, texts, strict=True)]
+        for scores, texts in zip(total, options, strict=True)
+    ]
+    (folder / "likelihoods.json").write_text(json.dumps({"total": total, "per_character": by_character}))
+
+
+def _with_limit(model: Any, settings: StudentSettings) -> StudentSettings:
+    """The settings of what a student writes: where they leave it open, as much as it learnt to write."""
+    limit = settings.max_new_tokens or model.generation_config.max_new_tokens or NEW_TOKENS
+    return settings.model_copy(update={"max_new_tokens": limit})
 
 
 def _batches(items: Sequence[int], size: int) -> Iterable[Sequence[int]]:

@@ -68,7 +68,7 @@ def activation_bytes(
     scores: float = source**2 + target**2 + source * target
     by_score = (2 if bf16 else 4) if gpu else 12
     if shape.kind == "causal":
-        scores, predicted = 0, tokens
+        scores = 0
     elif shape.kind == "encoder":
         layers, tokens, predicted, scores = shape.encoder_layers, source, 0, 0 if gpu else source**2
     layer = tokens * by_token + shape.heads * scores * by_score

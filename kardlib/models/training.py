@@ -140,16 +140,16 @@ def merge_embeddings(model: nn.Module) -> None:
 
 def trainer_arguments(
     folder: Path, lr: float, batch: int, warmup: float, epochs: int, examples: int, seed: int,
-    steps: int | None = None, **others: Any,
+    steps: int | None = None, bf16: bool = False, **others: Any,
 ) -> TrainingArguments:  # fmt: skip
     """Of a training on so many examples for so many epochs, or `steps`: `linear_schedule`, gradient norm cut at 1.
 
-    AdamW decays weights only where `others` say so. Checkpoints lie in `folder/checkpoints`: one at every fifth of the
-    steps, but at least 100 apart.
+    `bf16` asks for bfloat16 where the device would compute in float32. AdamW decays weights only where `others` say
+    so. Checkpoints lie in `folder/checkpoints`: one at every fifth of the steps, but at least 100 apart.
     """
     device, total = pick_device(), steps or -(-examples // batch) * epochs
     return TrainingArguments(
-        output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16,
+        output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16 or bf16,
         per_device_train_batch_size=batch, num_train_epochs=epochs, max_steps=steps or -1, learning_rate=lr,
         warmup_steps=int(warmup * total), lr_scheduler_type="linear", max_grad_norm=1.0, save_strategy="steps",
         save_steps=max(100, total // 5), save_total_limit=1, logging_steps=max(10, total // 4), report_to=[],
@@ -183,6 +183,9 @@ class PartTrainer(Trainer):
     `per_device_train_batch_size` is the batch of all of them here, so that a checkpoint fits any number of processes.
     The Trainer's own way gives every process batches of its own, repeats examples until the last ones are full, and
     multiplies a T5's loss by the number of processes: T5 averages over the tokens of its part, whatever all have.
+
+    Of a causal LM, whose labels stand at the end of what it reads, only the last logits are computed: those of the
+    sources, mostly more, would be thrown away.
     """
 
     def __init__(self, model: Any, args: TrainingArguments, **others: Any):
@@ -190,7 +193,8 @@ class PartTrainer(Trainer):
             args._n_gpu = 1  # else one process takes all GPUs (DataParallel), and a batch for each of them
         super().__init__(model, args, callbacks=[PlainProgress(), StopAtCheckpoint()], **others)
         self.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
-        if args.world_size > 1:
+        self.few_logits = not model.config.is_encoder_decoder and model._supports_logits_to_keep()
+        if args.world_size > 1 or self.few_logits:
             self.compute_loss_func = self.part_of_loss
 
     def get_train_dataloader(self) -> DataLoader:
@@ -207,16 +211,22 @@ class PartTrainer(Trainer):
         part = list(part_of(batch, *read_rank()))
         if not part:
             part = [{**batch[0], "labels": [-100] * len(batch[0]["labels"])}]
-        return self.data_collator(part)
+        inputs = dict(self.data_collator(part))
+        if self.few_logits:
+            first = int((inputs["labels"] != -100).any(0).int().argmax())  # is predicted at the token before
+            inputs["logits_to_keep"] = inputs["labels"].shape[1] - max(first - 1, 0)
+        return inputs
 
     def part_of_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
-        """The part's summed loss over the number of tokens that all parts have: (B, T, V) logits, (B, T) labels.
+        """The part's summed loss over the number of tokens that all parts have: (B, K, V) logits, (B, T) labels.
+
+        K is T, or less where only the last logits were computed.
 
         The Trainer multiplies it by the number of processes, by which their gradients' mean is then divided.
         """
         logits = outputs.logits
         if not self.model.config.is_encoder_decoder:  # type: ignore[union-attr]
-            logits, labels = logits[:, :-1], labels[:, 1:]
+            logits, labels = logits[:, :-1], labels[:, -logits.shape[1] :][:, 1:]
         total = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
         return total / num_items_in_batch
 

@@ -683,7 +683,7 @@ def plot_claims(table: pd.DataFrame) -> Figure:
     cases = [(table["method"] == claim) & (table["verdict"] != "") for claim in claims["method"]]
     ends = np.cumsum([max(1.0, 0.45 * (1 + case.sum())) for case in cases])
     starts = np.concatenate([[0.0], ends[:-1]])
-    fig, ax = plt.subplots(figsize=(PAGE, 0.8 + 0.18 * ends[-1]))
+    fig, ax = plt.subplots(figsize=(PAGE, 0.8 + 0.18 * ends[-1]), dpi=80)  # it is long: lighter in a notebook
     ax.axvline(0, **THIN)
     for i, (claim, start, end) in enumerate(zip(claims["method"], starts, ends, strict=True)):
         if i % 2 == 0:

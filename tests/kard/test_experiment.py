@@ -50,3 +50,8 @@ def test_the_last_training_questions_of_real_data_are_set_aside(example):
     own = open_settings(preset("smoke", "own", str(example)))
     assert [len(own.data.splits[s]) for s in ("train", "silver", "dev", "test")] == [91, 5, 24, 24]
     assert {m.reads_at_test for m in own.methods.values()} == {"", "bm25_question", "reranker"}
+
+
+def test_a_dataset_without_the_real_scale_says_which_it_takes(capsys):
+    assert open_experiment("real").settings == preset()
+    assert "'world' has no settings of the real scale: taking those of the embedded one" in capsys.readouterr().out

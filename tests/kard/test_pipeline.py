@@ -1,6 +1,7 @@
 """One small grid through a real reranker and real students."""
 
 import json
+import re
 from itertools import combinations
 
 import pytest
@@ -20,7 +21,9 @@ from kardlib.kard.pipeline import (
     source_texts,
     student_job,
     student_key,
+    train_students,
     training_examples,
+    weigh_options,
 )
 from kardlib.kard.prepare import find_silver, prepare
 from kardlib.kard.rankings import (
@@ -274,3 +277,35 @@ def test_a_name_that_is_taken_or_unknown_is_one_sentence(experiment, student, ad
     added["lost"] = Method("lost", "Lost", reads_at_test="nowhere")
     with pytest.raises(KardError, match="there is no retriever 'nowhere': call register_retriever first, or name one"):
         answer(experiment, [Cell("lost", student, 0)])
+
+
+# Likelihoods
+
+
+def test_the_likeliest_option_is_found_once_and_beside_what_was_written(experiment, prepared, student):
+    cells = {Cell(m, student, 0): prepared for m in ("fine_tuning", RD, "few_shot", "teacher_cot")}
+    trained, written = train_students(experiment, cells), answer(experiment, cells)
+    found = weigh_options(experiment, cells, trained, written)
+    made = times_made(experiment)
+    assert weigh_options(experiment, cells, trained, written) == found and times_made(experiment) == made
+    for cell, likelihoods in found.items():
+        assert [len(v) for v in likelihoods.total] == [len(q.options) for q in likelihoods.questions]
+        if cell.method != "teacher_cot":  # a letter has one character; nothing showed that student letters
+            assert likelihoods.total == likelihoods.per_character
+    cell = Cell("fine_tuning", student, 0)
+    likeliest = [values.index(max(values)) for values in found[cell].total]
+    pairs = [(a, b) for a, b in zip(likeliest, written[cell].answers, strict=True) if b is not None]
+    agree = sum(a == b for a, b in pairs)  # the letter written greedily is the likeliest, if its text has its tokens
+    assert pairs and agree >= 0.9 * len(pairs)
+    assert found[cell].correct() == [a == q.answer for a, q in zip(likeliest, found[cell].questions, strict=True)]
+
+
+def test_targets_may_name_the_options_words(experiment, prepared):
+    words = prepare(experiment, (("student.target", "words"),))
+    for learns in ("fine_tuning", RD):
+        letters, named = (training_examples(p, METHODS[learns]) for p in (prepared, words))
+        assert [source for source, _ in letters] == [source for source, _ in named]
+        assert all(re.search(r"The answer is \([A-J]\) - .+\.$", target) for _, target in named)
+    cells = [Cell(RD, "t5-nano-base", 0, knobs) for knobs in ((), (("student.target", "words"),))]
+    for key in (student_key, prediction_key):
+        assert len({key(p.experiment.settings, c) for p, c in zip((prepared, words), cells, strict=True)}) == 2

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, T5Config
 
 from kardlib.artifacts.store import artifact_name
+from kardlib.data.answers import parse_answer
 from kardlib.data.files import DataError, Question
 from kardlib.data.prompts import few_shot_text, source_text, split_source, target_text
 from kardlib.kard.experiment import PREDICTIONS, Cell
@@ -183,3 +184,19 @@ def test_a_causal_student_learns_to_answer_in_a_chat(tmp_path):
     asked = settings.model_copy(update={"model": str(tmp_path / "student")})
     write_predictions([source for source, _ in examples], asked, 0, tmp_path)
     assert [f"answer is {letter}" in (tmp_path / "texts.json").read_text() for letter in "AB"] == [True, True]
+
+
+# Targets that name an option's words
+
+
+@given(
+    options=st.lists(
+        st.sampled_from(["and gate", "A", "vitamin C", "not wrong", "or so", "yes", "is (A)", "U.S.", "x. B-cells"])
+        | st.from_regex(r"[a-z]{1,9}( [a-z]{1,9}){0,3}", fullmatch=True).filter(lambda text: "answer" not in text),
+        min_size=4, max_size=4,
+    ),
+    answer=st.integers(0, 3),
+)  # fmt: skip
+def test_an_answer_with_its_words_is_read_as_its_letter(options, answer):
+    assert parse_answer(target_text("Fever needs rest.", answer, options[answer]), options) == answer
+    assert parse_answer(target_text("Fever needs rest.", answer), options) == answer

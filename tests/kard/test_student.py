@@ -40,7 +40,16 @@ from transformers import (
 from kardlib.artifacts.store import StoreError
 from kardlib.data.answers import answer_end, parse_answer
 from kardlib.data.files import DataError
-from kardlib.kard.student import AnswerIsOut, Examples, adapt_student, load_student, mask_spans, train_student, write
+from kardlib.kard.student import (
+    AnswerIsOut,
+    Examples,
+    adapt_student,
+    load_student,
+    mask_spans,
+    score_options,
+    train_student,
+    write,
+)
 from kardlib.models.nano import STUDENTS, build_tokenizer
 from kardlib.settings import DaptSettings, StudentSettings
 from tests.folders import ROOT
@@ -128,8 +137,9 @@ def save_causal(folder: Path, kind: str, **changes: int) -> Path:
     if kind == "gpt2":
         model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=128, **shape))
     elif kind == "llama":
+        shape |= {"max_position_embeddings": 128} | changes
         model = LlamaForCausalLM(LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                                             num_attention_heads=2, max_position_embeddings=128, **shape))  # fmt: skip
+                                             num_attention_heads=2, **shape))  # fmt: skip
     else:
         shape |= {"max_position_embeddings": 128} | changes
         model = OPTForCausalLM(OPTConfig(hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=2,
@@ -363,3 +373,35 @@ def test_masked_spans_and_what_is_left_make_up_the_text(words, seed):
     assert len(spans) == len(gaps) - 1 and all(spans)
     restored = gaps[0] + [word for span, gap in zip(spans, gaps[1:], strict=True) for word in [*span, *gap]]
     assert restored == words
+
+
+# Likelihoods
+
+
+def score_plainly(model, tokenizer, source, begun, option):
+    """One option at a time, without a cache."""
+    ids, end = (tokenizer(text, add_special_tokens=False).input_ids for text in (begun, f"{begun} {option}"))
+    if model.config.is_encoder_decoder:
+        written = torch.tensor([[model.config.decoder_start_token_id, *end]])
+        logits = model(**tokenizer(source, return_tensors="pt"), decoder_input_ids=written).logits[0]
+    else:
+        line = tokenizer("\n", add_special_tokens=False).input_ids
+        written = torch.tensor([[*tokenizer(source).input_ids, *line, *end]])
+        logits = model(input_ids=written).logits[0]
+    log_p = logits.double().log_softmax(1)[:-1].gather(1, written[0, 1:, None])
+    return log_p[len(ids) - len(end) :].sum().item()
+
+
+@pytest.mark.parametrize("kind", ["t5", "opt", "gpt2", "llama"])
+@torch.inference_mode()
+def test_options_likelihoods_are_those_of_a_plain_loop(kind, tmp_path, written):
+    name = "t5-nano-small" if kind == "t5" else str(save_causal(tmp_path, kind))
+    model, tokenizer = load_student(name)
+    sources = [source.replace("Passage: Balkul cures it. ", "It cures. ") for source in written[2]]
+    begun = ["The answer is" if i % 3 else "Balkul cures fever. The answer is" for i in range(len(sources))]
+    options = [["A", "B"] if i % 2 else ["Balkul", "Denfir and more", "rash"] for i in range(len(sources))]
+    scores = score_options(model, tokenizer, sources, begun, options, SETTINGS)
+    assert [len(s) for s in scores] == [len(o) for o in options]
+    for i, source in enumerate(sources):
+        plain = [score_plainly(model, tokenizer, source, begun[i], option) for option in options[i]]
+        assert scores[i] == pytest.approx(plain, abs=2e-4)
