@@ -43,7 +43,7 @@ def test_names_of_todays_students_are_unchanged():
         settings = student_settings(preset(), Cell("kard_bm25", student, seed))
         assert artifact_name(STUDENT, {"examples": examples} | student_spec(settings, seed)) == name
     spec = {"student": "f562c42b37085e54", "sources": "44d98acc95821a4d", "settings": settings.of_writing()}
-    assert artifact_name(PREDICTIONS, spec) == "predictions-02aed2908ffb516e"
+    assert artifact_name(PREDICTIONS, spec) == "predictions-8d08f9433e169cb5"
     assert "prompt" in settings.model_copy(update={"prompt": "chat"}).of_training()
     assert "prompt" in settings.model_copy(update={"prompt": "chat"}).of_writing()
 
