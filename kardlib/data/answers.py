@@ -160,6 +160,9 @@ def _read_choice(
         return None
     end, answer = name
     names = [answer]
+    own = f" - {options[answer]}" if answer < len(options) and options[answer] else ""
+    if own and text.startswith(own, end):  # "(C) - A", as `prompts.answer_text` has it, where "A" is what C says
+        end += len(own)
     while between := joint.match(text, end):  # of nothing at least
         name = _read_name(text, between.end(), options, _NEXT_LETTER)
         if not name or name[1] >= len(options):
