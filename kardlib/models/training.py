@@ -193,7 +193,8 @@ class PartTrainer(Trainer):
             args._n_gpu = 1  # else one process takes all GPUs (DataParallel), and a batch for each of them
         super().__init__(model, args, callbacks=[PlainProgress(), StopAtCheckpoint()], **others)
         self.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
-        self.few_logits = not model.config.is_encoder_decoder and model._supports_logits_to_keep()
+        causal = hasattr(model, "config") and not model.config.is_encoder_decoder  # a classifier of ours has none
+        self.few_logits = causal and model._supports_logits_to_keep()
         if args.world_size > 1 or self.few_logits:
             self.compute_loss_func = self.part_of_loss
 
