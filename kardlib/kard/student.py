@@ -39,7 +39,6 @@ from kardlib.data.files import DataError
 from kardlib.kard.prompting import NEW_TOKENS, fit_sources, limit_targets, source_limit, target_ids
 from kardlib.models.catalogue import LOADERS, find_folder, find_revision, load_weights, read_shape, refuse_elsewhere
 from kardlib.models.costs import check_memory
-from kardlib.models.encoders import TOKENS, length_batches
 from kardlib.models.nano import build_student, build_tokenizer
 from kardlib.models.training import (
     CHECKPOINTING,
@@ -325,6 +324,8 @@ def score_options(
     after a space. What all options of a source share is read once, in batches of nearly one length; logits are computed
     at the options' tokens alone. Values do not depend on the batch, up to the last bits.
     """
+    from kardlib.models.encoders import TOKENS, length_batches  # its settings need pydantic, which `work` does without
+
     device, both = pick_device(), model.config.is_encoder_decoder
     model = model.to(device.type, torch.bfloat16 if device.bf16 else torch.float32).eval()  # type: ignore[arg-type]
     tokenizer.truncation_side = settings.truncation_side
