@@ -374,8 +374,9 @@ class Likelihoods:
 
 
 def weigh_options(
-    experiment: Experiment, asked: Asked, students: Mapping[Cell, Path], predictions: Mapping[Cell, Predictions]
-) -> dict[Cell, Likelihoods]:
+    experiment: Experiment, split: str, asked: Asked, students: Mapping[Cell, Path],
+    predictions: Mapping[Cell, Predictions],
+) -> dict[Cell, Likelihoods]:  # fmt: skip
     """By cell how likely its student finds the options after what it read and its own rationale, where it wrote one.
 
     An option is named as the student's targets name it or, where nothing ever showed it targets, by its words.
@@ -386,7 +387,6 @@ def weigh_options(
         settings = settings.model_copy(update={"model": str(students.get(cell, cell.student))})
         given = predictions[cell]
         read = {q.id: ids for q, ids in zip(given.questions, given.passages, strict=True)}
-        split = next(s for s, questions in experiment.data.splits.items() if questions == given.questions)
         sources = source_texts(prepared, method, split, read)
         written = [CONCLUDES.split(texts[0]) for texts in given.texts]
         reasons = [parts[0] if len(parts) > 1 or method.writes == "rationale" else "" for parts in written]

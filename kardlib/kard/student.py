@@ -236,9 +236,8 @@ def adapt_student(
         examples = [mask_spans(text, dapt, sentinels, rng) for text in texts]
     else:
         examples = [("", text) for text in texts]
-        settings = settings.model_copy(
-            update={"max_new_tokens": settings.max_source_tokens}
-        )  # a passage's, not a target's
+        limit = settings.max_source_tokens  # what is learnt is a passage, not a target
+        settings = settings.model_copy(update={"max_new_tokens": limit})
     settings = settings.model_copy(update={"lr": dapt.lr, "epochs": 1, "steps": None, "prompt": "plain"})
     train_student(examples, settings, seed, folder, sharded)
 

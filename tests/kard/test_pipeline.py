@@ -285,9 +285,9 @@ def test_a_name_that_is_taken_or_unknown_is_one_sentence(experiment, student, ad
 def test_the_likeliest_option_is_found_once_and_beside_what_was_written(experiment, prepared, student):
     cells = {Cell(m, student, 0): prepared for m in ("fine_tuning", RD, "few_shot", "teacher_cot")}
     trained, written = train_students(experiment, cells), answer(experiment, cells)
-    found = weigh_options(experiment, cells, trained, written)
+    found = weigh_options(experiment, "test", cells, trained, written)
     made = times_made(experiment)
-    assert weigh_options(experiment, cells, trained, written) == found and times_made(experiment) == made
+    assert weigh_options(experiment, "test", cells, trained, written) == found and times_made(experiment) == made
     for cell, likelihoods in found.items():
         assert [len(v) for v in likelihoods.total] == [len(q.options) for q in likelihoods.questions]
         if cell.method != "teacher_cot":  # a letter has one character; nothing showed that student letters
