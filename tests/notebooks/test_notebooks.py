@@ -132,7 +132,7 @@ def test_the_notebooks_run_on_questions_in_the_layout_of_the_release(tmp_path, m
     write_release(tmp_path / "data")
     root = tmp_path / "suite"
     shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
-    small = {"retrieval.candidates": 10, "student.max_new_tokens": 16}
+    small = {"retrieval.candidates": 10, "student.max_new_tokens": 48}
     reproduce("smoke", "obqa", str(tmp_path / "data"), small, only=["02", "03", "04", "08"], at_once=2, root=root)
     drawn = {path.stem for path in (root / "runs").rglob("*.csv")}
     assert drawn >= {"02_queries_obqa", "03_hits_obqa", "04_main_obqa", "08_candidates_obqa"}
