@@ -35,8 +35,9 @@ class WorldSettings(Group):
     """The closed world. How hard it is was chosen on the development world (seed 1), never on the test world."""
 
     seed: int = Field(0, ge=0)
-    ailments: int = Field(60, ge=8, le=2000)
-    values: int = Field(60, ge=4, le=500)  # possible answers of each relation
+    ailments: int = Field(60, ge=12, le=800)  # each has a value of its own for every relation
+    often: int = Field(8, ge=1)  # how many times as often training asks about one half of the ailments that it shows
+    never: float = Field(1 / 3, ge=0, le=0.5)  # share of the ailments that it never shows
     wordings: int = Field(2, ge=1, le=3)  # passages that state the same fact
     cases: int = Field(300, ge=0)  # distractors: patients with other ailments
     notes: int = Field(2050, ge=0)  # distractors: towns, jobs, food
@@ -396,7 +397,7 @@ REAUGKD_WORLD: dict[str, Any] = {
 SMOKE: dict[str, Any] = {
     "seeds": [0],
     "students": ["t5-nano-small"],
-    "world": {"ailments": 16, "values": 8, "cases": 40, "notes": 20, "train": 96, "dev": 24, "test": 24},
+    "world": {"ailments": 24, "cases": 40, "notes": 20, "train": 96, "dev": 24, "test": 24},
     "teacher": {"rationales": 2},
     "retrieval": {"candidates": 20, "k": 2, "k_training": 2},
     "reranker": {"epochs": 1, "rationale_candidates": 8, "question_candidates": 8},

@@ -50,7 +50,7 @@ class Question:
     text: str
     options: tuple[str, ...]
     answer: int  # index into `options`
-    kind: str = ""  # e.g. "two-hop"; empty where a dataset does not say
+    stratum: str = ""  # how often training shows its facts; empty where a dataset does not say
 
     @property
     def prompt(self) -> str:

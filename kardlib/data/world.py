@@ -5,6 +5,10 @@ these facts in several wordings. A two-hop question describes a patient by every
 value; it never names the ailment, the bridge between the two. The language (signs, jobs, wordings) is the same in all
 worlds, and the facts are drawn from the world's seed: a model trained on other worlds can read this one, but knows
 nothing about it.
+
+Nobody can answer from the questions alone. Every value belongs to one ailment, so that all are right equally often, and
+wrong options are those of ailments that training asks about as often: in one of three strata, *often*, *seldom*, and
+*never*. What is said of an ailment of the last stands in passages, but in no training question and no rationale.
 """
 
 from __future__ import annotations
@@ -12,16 +16,20 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations, product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kardlib.data.files import Dataset, Passage, Question
 
 if TYPE_CHECKING:
     from kardlib.settings import WorldSettings
+
+T = TypeVar("T")
+
+STRATA = ("often", "seldom", "never")  # how often training asks about an ailment
 
 # Everyday word (in questions and case notes) -> technical word (in passages and rationales) of every sign.
 SIGNS = {
@@ -79,7 +87,10 @@ DIAGNOSES = (
     "{a} shows itself by {s}, {t} and {u}.",
     "Patients with {s}, {t} and {u} have {a}.",
 )
-OTHER_WORDINGS = ("Which illness is it? Is it yes no had A has",)  # the nano tokenizer's other words
+OTHER_WORDINGS = (  # the nano tokenizer's other words, and those of pretraining's tasks
+    "Which illness is it? Is it yes no had A has",
+    "Restore Copy Tell All Choose Choice Read",
+)
 OPENERS = ("", "Step by step. ", "In short. ", "Consider this. ")  # of rationales
 
 # Distractors among the passages, and the openings of two-hop questions.
@@ -135,6 +146,7 @@ class World:
     facts: frozenset[Fact]
     values: dict[str, list[str]]  # relation -> its possible values; "ailment" -> all ailments
     signs: dict[str, tuple[str, ...]]  # ailment -> technical words of its signs
+    strata: dict[str, list[str]]  # one of `STRATA` -> its ailments
     passages: list[Passage] = field(default_factory=list)
     stated: dict[str, frozenset[Fact]] = field(default_factory=dict)  # passage id -> the facts that it states
     # (ailment, relation) -> ids of the passages that state it
@@ -173,20 +185,33 @@ class World:
 
 
 def build_world(settings: WorldSettings) -> World:
-    """Draw facts, then write passages that state them, then ask questions; the same settings give the same world."""
+    """Draw facts, then write passages that state them, then ask questions; the same settings give the same world.
+
+    Training asks about an ailment of the first stratum `settings.often` times as often as about one of the second, and
+    never about one of the third; the other splits ask about every stratum equally often.
+    """
     rng = random.Random(settings.seed)
     world = draw_facts(settings, rng)
     state_facts(world, rng)
-    for split, size in (("train", settings.train), ("dev", settings.dev), ("test", settings.test)):
-        world.splits[split] = [ask_question(world, f"{split}-{i:05d}", rng) for i in range(size)]
+    often, seldom, never = (len(world.strata[s]) for s in STRATA)
+    shown = round(settings.train * settings.often * often / (settings.often * often + seldom))
+    ask(world, "train", {"often": shown, "seldom": settings.train - shown}, rng)
+    for split, size in (("dev", settings.dev), ("test", settings.test)):
+        part = size // 3 if never else size // 2
+        ask(
+            world, split, {"often": size - (2 if never else 1) * part, "seldom": part, "never": part * bool(never)}, rng
+        )
     return world
 
 
 def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
-    """A world with facts alone. Every second ailment shares two of its three signs with the one before: a near miss."""
-    sizes = {"ailment": settings.ailments} | dict.fromkeys(RELATIONS, settings.values)
-    names = rng.sample([a + b for a in FIRST_SYLLABLES for b in SECOND_SYLLABLES], sum(sizes.values()))
-    values = {relation: [names.pop() for _ in range(size)] for relation, size in sizes.items()}
+    """A world with facts alone. Every second ailment shares two of its three signs with the one before: a near miss.
+
+    The two are of one stratum. A relation gives each ailment a value of its own.
+    """
+    size = settings.ailments
+    names = rng.sample([a + b for a in FIRST_SYLLABLES for b in SECOND_SYLLABLES], size * (1 + len(RELATIONS)))
+    values = {kind: names[i * size : (i + 1) * size] for i, kind in enumerate(("ailment", *RELATIONS))}
     signs: dict[str, tuple[str, ...]] = {}
     taken: set[frozenset[str]] = set()
     technical = list(SIGNS.values())
@@ -199,8 +224,11 @@ def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
         taken.add(frozenset(drawn))
         signs[ailment] = previous = drawn
     facts = {Fact(a, "sign", s) for a in signs for s in signs[a]}
-    facts |= {Fact(a, r, rng.choice(values[r])) for a in signs for r in RELATIONS}
-    return World(settings, frozenset(facts), values, signs)
+    facts |= {Fact(a, r, v) for r in RELATIONS for a, v in zip(signs, values[r], strict=True)}
+    never = 2 * round(settings.never * size / 2)
+    often = 2 * round((size - never) / 4)
+    parts = (values["ailment"][:often], values["ailment"][often : size - never], values["ailment"][size - never :])
+    return World(settings, frozenset(facts), values, signs, dict(zip(STRATA, parts, strict=True)))
 
 
 def state_facts(world: World, rng: random.Random) -> None:
@@ -240,16 +268,35 @@ def fill_diagnosis(template: str, ailment: str, signs: Sequence[str]) -> str:
     return text[0].upper() + text[1:]
 
 
-def ask_question(world: World, id: str, rng: random.Random) -> Question:
-    """Draw an ailment, a kind of question, and its words, and note its chain in the world."""
-    ailment = rng.choice(world.values["ailment"])
+def ask(world: World, split: str, sizes: dict[str, int], rng: random.Random) -> None:
+    """Add a split with so many questions of each stratum, in any order, and note their chains in the world.
+
+    Each ailment of a stratum and each position of the right option comes as often as the others, up to one question.
+    """
+    ailments = {stratum: deal(world.strata[stratum], rng) for stratum in sizes}
+    positions = deal(range(4), rng)
+    strata = [stratum for stratum, size in sizes.items() for _ in range(size)]
+    rng.shuffle(strata)
+    world.splits[split] = [
+        ask_question(world, f"{split}-{i:05d}", stratum, next(ailments[stratum]), next(positions), rng)
+        for i, stratum in enumerate(strata)
+    ]
+
+
+def deal(items: Sequence[T], rng: random.Random) -> Iterator[T]:
+    """All items in a random order, then all in another one, without end."""
+    while True:
+        yield from rng.sample(items, len(items))
+
+
+def ask_question(world: World, id: str, stratum: str, ailment: str, position: int, rng: random.Random) -> Question:
+    """Draw what is asked about an ailment, and in which words; the right one of four options stands at `position`."""
     relation = rng.choice(list(RELATIONS))
     two_hop, yes_no = rng.random() < world.settings.two_hop, rng.random() < world.settings.yes_no
     ask_ailment = not two_hop and rng.random() < 0.5
-    pool, answer = world.values[relation], world.value(ailment, relation)
     which, is_it, _ = RELATIONS[relation]
     if ask_ailment:
-        pool, answer, which, is_it = world.values["ailment"], ailment, ("Which illness is it?",), ("Is it {v}?",)
+        which, is_it = ("Which illness is it?",), ("Is it {v}?",)
     signs = tuple(rng.sample(world.signs[ailment], 3)) if two_hop or ask_ailment else ()
     if signs:
         words = [EVERYDAY[s] if rng.random() < world.settings.everyday else s for s in signs]
@@ -257,19 +304,17 @@ def ask_question(world: World, id: str, rng: random.Random) -> Question:
         opening = rng.choice(VIGNETTES).format(x=words[0], y=words[1], z=words[2], **details)
     else:
         opening = f"A {rng.choice(JOBS)} has {ailment}."
-    wrong = [v for v in pool if v != answer]
+    others = [a for a in world.strata[stratum] if a != ailment]
     if ask_ailment:  # the near misses come first among the wrong options
-        wrong = sorted(wrong, key=lambda v: -len(set(world.signs[v]) & set(signs)))[:6]
-    wrong = rng.sample(wrong, 3)
+        others = sorted(others, key=lambda a: -len(set(world.signs[a]) & set(signs)))[:6]
+    answer, *wrong = (a if ask_ailment else world.value(a, relation) for a in [ailment, *rng.sample(others, 3)])
     if yes_no:
-        said = rng.choice([answer, wrong[0]])
+        said = answer if position % 2 else wrong[0]
         text, options, gold = rng.choice(is_it).format(v=said), ["yes", "no"], int(said != answer)
     else:
-        options = rng.sample([answer, *wrong], 4)
-        text, gold = rng.choice(which), options.index(answer)
-    kind = ("two-hop" if two_hop else "one-hop") + (" yes/no" if yes_no else "")
+        text, options, gold = rng.choice(which), [*wrong[:position], answer, *wrong[position:]], position
     world.chains[id] = Chain(ailment, signs, "" if ask_ailment else relation, answer)
-    return Question(id, f"{opening} {text}", tuple(options), gold, kind)
+    return Question(id, f"{opening} {text}", tuple(options), gold, stratum)
 
 
 def write_rationale(chain: Chain, rng: random.Random, diagnosis: str = "", statement: str = "") -> str:

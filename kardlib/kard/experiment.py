@@ -37,8 +37,8 @@ SILVER = 3  # silver passages: the union of the top 3 of each of a question's fi
 HELD_OUT = 0.05  # share of a real dataset's training questions that become the split "silver"
 PREDICTIONS = Kind("predictions", 2, "kardlib.kard.student:write_predictions", "student.generation_batch")
 EXAMPLES = {  # of your own data, by scale; of a seed that no other notebook uses
-    "smoke": WorldSettings(seed=2, ailments=16, values=8, cases=40, notes=20, train=96, dev=24, test=24),
-    "embedded": WorldSettings(seed=2, ailments=30, values=30, cases=150, notes=800, train=600, dev=50, test=200),
+    "smoke": WorldSettings(seed=2, ailments=24, cases=40, notes=20, train=96, dev=24, test=24),
+    "embedded": WorldSettings(seed=2, ailments=30, cases=150, notes=800, train=600, dev=50, test=200),
 }
 
 Knobs = tuple[tuple[str, Any], ...]  # settings by their dotted names: (("student.share", 0.25),)

@@ -74,9 +74,9 @@ def symbolic_teacher(world: World, flawed: float, seed: int) -> Teacher:
 
 
 def _write_flawed(world: World, question: Question, rng: random.Random) -> tuple[str, int | None]:
-    """A flawed rationale and the option that it concludes."""
+    """A flawed rationale and the option that it concludes; it speaks of an ailment that training shows as often."""
     chain = world.chains[question.id]
-    wrong = [a for a in world.signs if a != chain.ailment]
+    wrong = [a for a in world.strata[question.stratum] if a != chain.ailment]
     if chain.signs:  # a near miss is one of the ailments that share most signs
         shared = {a: len({*chain.signs}.intersection(world.signs[a])) for a in wrong}
         most = max(shared.values())

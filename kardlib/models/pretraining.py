@@ -11,19 +11,28 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from kardlib import NANO
 from kardlib.artifacts.device import describe_device, pick_device
 from kardlib.artifacts.store import atomic_write, read_versions
-from kardlib.data.answers import parse_answer
-from kardlib.data.files import Question
-from kardlib.data.prompts import source_text, target_text
-from kardlib.data.world import RELATIONS, World, build_world, write_rationale
+from kardlib.data.files import LETTERS
+from kardlib.data.world import (
+    DIAGNOSES,
+    EVERYDAY,
+    RELATIONS,
+    VIGNETTES,
+    World,
+    build_world,
+    draw_details,
+    fill_diagnosis,
+)
 from kardlib.models.nano import RERANKER, STUDENTS, build_backbone, build_student, build_tokenizer
 from kardlib.models.training import Schedule, fit
 from kardlib.settings import RerankerSettings, SettingsError, WorldSettings
@@ -35,67 +44,144 @@ CHECKPOINT = 500  # steps between two checkpoints
 CARD = "---\nlicense: mit\nlibrary_name: transformers\ntags: [kardlib, nano, synthetic]\n---\n"  # how each begins
 
 
+class Exercise(NamedTuple):
+    """What a student reads, what is already written of the target (no loss is taken there), and how it goes on."""
+
+    source: str
+    begun: str
+    target: str
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one student is trained: AdamW, 200 steps of warm-up, a constant learning rate, a linear fall at the end."""
 
-    steps: int
-    easy: int = 0  # first steps, with one or two passages: copying is learnt there, at half the cost
-    letter_from: int = 0  # the step from which the option's letter weighs ten tokens
+    steps: int = 9000
+    easy: int = 1500  # first steps, with one or two passages: copying is learnt there, at half the cost
     decay: int = 1500  # last steps, in which the learning rate falls to zero
     lr: float = 2e-3
-    starts_from: str = ""  # another student of the same width; what it lacks in layers adds nothing at first
 
 
-RECIPES = {
-    "t5-nano-small": Recipe(steps=8500, easy=1500, letter_from=3000, decay=1500),
-    "t5-nano-base": Recipe(steps=8500, easy=1500, letter_from=3000, decay=1500),
-    "t5-nano-large": Recipe(steps=800, decay=600, lr=1e-3, starts_from="t5-nano-base"),
-}
+RECIPES = {"t5-nano-small": Recipe(), "t5-nano-base": Recipe(), "t5-nano-large": Recipe(lr=1e-3)}
 
 
 @functools.lru_cache(maxsize=1)  # steps that follow one another share it
 def draw_world(seed: int) -> World:
     """A small world with the notebooks' language; its share of everyday words is drawn too."""
     everyday = random.Random(seed).uniform(0.3, 1.0)
-    sizes = {"ailments": 40, "values": 24, "cases": 60, "notes": 30, "train": 512, "dev": 1, "test": 1}
+    sizes = {"ailments": 40, "often": 1, "never": 0.0, "cases": 60, "notes": 30, "train": 512, "dev": 2, "test": 2}
     return build_world(WorldSettings(seed=seed, everyday=everyday, **sizes))
 
 
-def draw_passages(world: World, question: Question, k: int, rng: random.Random, complete: float = 0.85) -> list[str]:
-    """`k` passages in any order: the chain's with probability `complete`, else one short of it; and look-alikes."""
-    chain = world.chains[question.id]
-    hops = ["sign"] * bool(chain.signs) + [chain.relation] * bool(chain.relation)
-    if rng.random() > complete:
-        hops = rng.sample(hops, len(hops) - 1)
-    chosen = [rng.choice(world.stating[chain.ailment, hop]) for hop in rng.sample(hops, len(hops))][:k]
-    near = [a for a in world.signs if set(world.signs[a]) & set(chain.signs)] or list(world.signs)
-    relation = chain.relation or rng.choice(list(RELATIONS))
-    rivals = [a for a in world.signs if world.value(a, relation) in question.prompt] or list(world.signs)
-    while len(chosen) < k:
-        look_alikes = (
-            world.stating[rng.choice(near), "sign"],
-            world.stating[rng.choice(near), relation],
-            world.stating[rng.choice(rivals), relation],
-            [rng.choice(world.passages).id],
-        )
-        passage = rng.choice(rng.choice(look_alikes))
-        if passage not in chosen:
-            chosen.append(passage)
-    rng.shuffle(chosen)
-    return [world.texts[i] for i in chosen]
+# ---------------------------------------------------------------------------------------------------------------------
+# Skills: what a student can do before anybody distils into it, none of it in the words or the order of KARD's texts
 
 
-def student_batch(seed: int, recipe: Recipe, step: int) -> tuple[list[str], list[str]]:
-    """Source and target texts of a step, counted from 0; they depend on the seed and its number alone.
+def restore(world: World, k: int, rng: random.Random) -> Exercise:
+    """The language: a passage and a patient's story, every fourth word of which is hidden, are written out whole."""
+    texts = [rng.choice(world.passages).text, rng.choice(world.splits["train"]).text]
+    words = " ".join(rng.sample(texts, 2)).split()
+    hidden = [word if rng.random() > 0.25 else "<mask>" for word in words]
+    return Exercise(f"Restore: {' '.join(hidden)}", "", " ".join(words))
 
-    Worlds last for eight steps. A batch holds one number of passages, so that its sources are of nearly one length.
+
+def find(world: World, k: int, rng: random.Random) -> Exercise:
+    """Choosing what to read: of `k` passages the one that speaks of a cue is copied, or told in any of its wordings.
+
+    A cue is a patient with an ailment's signs, an ailment with what is asked about it, or a value.
+    """
+    ailment, relation = rng.choice(world.values["ailment"]), rng.choice(list(RELATIONS))
+    which, _, _ = RELATIONS[relation]
+    hop, cue = rng.choice((
+        ("sign", describe_patient(world, ailment, rng)), ("sign", describe_patient(world, ailment, rng)),
+        (relation, f"{ailment}. {rng.choice(which)}"), (relation, world.value(ailment, relation)),
+    ))  # fmt: skip
+    passage = rng.choice(world.stating[ailment, hop])
+    read = [world.texts[i] for i in [passage, *look_alikes(world, ailment, (hop, relation), k - 1, rng)]]
+    task, target = rng.choice((("Copy", world.texts[passage]), ("Tell", state(world, ailment, hop, rng))))
+    return Exercise(arrange(f"{task}: {cue}", rng.sample(read, k), rng), "", target)
+
+
+def collect(world: World, k: int, rng: random.Random) -> Exercise:
+    """Staying with a subject: of `k` passages all that speak of one ailment are copied, in their order."""
+    ailment, hops = rng.choice(world.values["ailment"]), ("sign", *RELATIONS)
+    about = [rng.choice(world.stating[ailment, hop]) for hop in rng.sample(hops, rng.randint(1, min(k, 3)))]
+    chosen = [*about, *look_alikes(world, ailment, hops, k - len(about), rng)]
+    read = [world.texts[i] for i in rng.sample(chosen, k)]
+    return Exercise(arrange(f"All: {ailment}", read, rng), "", " ".join(text for text in read if ailment in text))
+
+
+def choose(world: World, k: int, rng: random.Random) -> Exercise:
+    """Naming the letter of the option that a text concludes, with `k` - 1 passages to read or with none.
+
+    The text is given as begun. It concludes any of the options, so that nothing else says which, and passages name them
+    all alike.
+    """
+    relation = rng.choice(list(RELATIONS))
+    ailments = rng.sample(world.values["ailment"], 4)
+    values = [world.value(ailment, relation) for ailment in ailments]
+    options, asked, right = values, "", rng.randrange(4)
+    if rng.random() < 0.2:
+        _, is_it, _ = RELATIONS[relation]
+        options, asked = rng.sample(("yes", "no"), 2), f"{rng.choice(is_it).format(v=values[0])} "
+        right, concluded = options.index("yes"), 0
+        if rng.random() < 0.5:
+            right, concluded = 1 - right, 1
+        values = [values[concluded]] * 2
+    begun = state(world, ailments[0], relation, rng, values[right])
+    if rng.random() < 0.5:
+        begun = f"{state(world, ailments[0], 'sign', rng)} {begun}"
+    near = [rng.choice(world.stating[a, relation]) for a in ailments]
+    read = [world.texts[i] for i in rng.sample(near, rng.choice((0, min(k - 1, 4))))]
+    listed = rng.choice(("{}: {};", "{}) {},", "{} {}."))
+    lines = " ".join(listed.format(letter, option) for letter, option in zip(LETTERS, options, strict=False))
+    return Exercise(arrange(f"Choose: {asked}{lines}", read, rng), begun, f"Choice: {LETTERS[right]}")
+
+
+SKILLS = {restore: 1, find: 4, collect: 2, choose: 3}  # how often each is practised
+
+
+def state(world: World, ailment: str, hop: str, rng: random.Random, value: str = "") -> str:
+    """What is true of an ailment, or with another `value` what is not, in any wording."""
+    if hop == "sign":
+        return fill_diagnosis(rng.choice(DIAGNOSES), ailment, rng.sample(world.signs[ailment], 3))
+    return rng.choice(RELATIONS[hop][2]).format(a=ailment, v=value or world.value(ailment, hop))
+
+
+def describe_patient(world: World, ailment: str, rng: random.Random) -> str:
+    """A patient with an ailment's signs, in everyday words or technical ones."""
+    everyday = world.settings.everyday
+    x, y, z = (EVERYDAY[s] if rng.random() < everyday else s for s in rng.sample(world.signs[ailment], 3))
+    return rng.choice(VIGNETTES).format(x=x, y=y, z=z, **draw_details(world, rng))
+
+
+def look_alikes(world: World, ailment: str, hops: Sequence[str], number: int, rng: random.Random) -> list[str]:
+    """Ids of different passages on other ailments, half of the time on some with a common sign, or on none."""
+    others = [a for a in world.signs if a != ailment]
+    near = [a for a in others if set(world.signs[a]) & set(world.signs[ailment])] or others
+    found: dict[str, None] = {}
+    while len(found) < number:
+        about = rng.choice(world.stating[rng.choice(rng.choice((near, others))), rng.choice(hops)])
+        passage = about if rng.random() < 0.8 else rng.choice(world.passages).id
+        if ailment not in world.texts[passage]:
+            found[passage] = None
+    return list(found)
+
+
+def arrange(task: str, passages: Sequence[str], rng: random.Random) -> str:
+    """A source: the task before or after what is to be read, if anything is."""
+    return " ".join(rng.sample([task, *([f"Read: {' '.join(passages)}"] if passages else [])], 1 + bool(passages)))
+
+
+def student_batch(seed: int, recipe: Recipe, step: int) -> list[Exercise]:
+    """The exercises of a step, counted from 0; they depend on the seed and its number alone.
+
+    Worlds last for eight steps. A batch holds one skill and one number of passages: its sources are of nearly one length.
     """
     world, rng = draw_world(WORLDS + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")
-    k = rng.choice((1, 2) if step < recipe.easy else (0, 1, 2, 2, 3, 3, 3, 3, 3, 4, 5))
-    questions = rng.sample(world.splits["train"], BATCH)
-    sources = [source_text(q, draw_passages(world, q, k, rng)) for q in questions]
-    return sources, [target_text(write_rationale(world.chains[q.id], rng), q.answer) for q in questions]
+    k = rng.choice((1, 2) if step < recipe.easy else (2, 3, 3, 4, 5))
+    skill = rng.choices(list(SKILLS), list(SKILLS.values()))[0]
+    return [skill(world, k, rng) for _ in range(BATCH)]
 
 
 def pretrain_student(size: str, work: Path, seed: int = 0, bf16: bool = False) -> tuple[Path, float]:
@@ -107,20 +193,15 @@ def pretrain_student(size: str, work: Path, seed: int = 0, bf16: bool = False) -
     recipe, device = RECIPES[size], pick_device()
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
-    model = build_student(size, len(tokenizer))
-    if recipe.starts_from:
-        made = work / recipe.starts_from
-        take_layers(T5ForConditionalGeneration.from_pretrained(made if made.exists() else NANO / made.name), model)
-    model.to(device.type)  # type: ignore[arg-type]
+    model = build_student(size, len(tokenizer)).to(device.type)  # type: ignore[arg-type]
 
     def loss_of(step: int) -> torch.Tensor:
-        sources, targets = student_batch(seed, recipe, step)
-        inputs = tokenizer(sources, padding=True, return_tensors="pt", return_token_type_ids=False).to(device.type)
-        labels = tokenizer(targets, padding=True, return_tensors="pt").input_ids.to(device.type)
-        labels[labels == tokenizer.pad_token_id] = -100
+        inputs = {
+            name: ids.to(device.type) for name, ids in collate(tokenizer, student_batch(seed, recipe, step)).items()
+        }
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16 or device.bf16):
-            logits = model(**inputs, labels=labels).logits
-        return weighted_loss(logits.float(), labels, 10.0 if step >= recipe.letter_from else 1.0)
+            logits = model(**inputs).logits
+        return cross_entropy(logits.float().transpose(1, 2), inputs["labels"])
 
     schedule = trapezoid(200, recipe.decay, recipe.steps)
     _, seconds = fit(
@@ -132,31 +213,25 @@ def pretrain_student(size: str, work: Path, seed: int = 0, bf16: bool = False) -
     return work / size, seconds
 
 
+def collate(tokenizer: PreTrainedTokenizerFast, exercises: Sequence[Exercise]) -> dict[str, torch.Tensor]:
+    """What a T5 takes of B exercises: ids and mask of their sources (B, S), the decoder's ids and labels (B, T).
+
+    Labels are -100, where no loss is taken, in what is begun and in padding.
+    """
+    sources, begun, targets = zip(*exercises, strict=True)
+    inputs = tokenizer(list(sources), padding=True, return_tensors="pt", return_token_type_ids=False)
+    given = [tokenizer(text, add_special_tokens=False).input_ids for text in begun]
+    written = [before + tokenizer(text).input_ids for before, text in zip(given, targets, strict=True)]
+    ids = pad_sequence([torch.tensor([0, *i]) for i in written], True, 0)  # a T5 begins with padding
+    labels = ids[:, 1:].masked_fill(ids[:, 1:] == tokenizer.pad_token_id, -100)
+    for row, before in enumerate(given):
+        labels[row, : len(before)] = -100
+    return {**inputs, "decoder_input_ids": ids[:, :-1], "labels": labels}
+
+
 def trapezoid(warmup: int, decay: float, steps: int) -> Schedule:
     """A learning rate that rises to its peak in `warmup` steps, stays, and falls to 0 in the last `decay` steps."""
     return lambda optimizer: LambdaLR(optimizer, lambda s: min((s + 1) / warmup, (steps - s) / decay, 1.0))
-
-
-def take_layers(source: T5ForConditionalGeneration, target: T5ForConditionalGeneration) -> None:
-    """Give `target` the weights of `source`; its additional layers, with projections of zero, add nothing at first."""
-    target.load_state_dict(source.state_dict(), strict=False)
-    for new, old in ((target.encoder, source.encoder), (target.decoder, source.decoder)):
-        for block in new.block[len(old.block) :]:
-            for name, weight in block.named_parameters():
-                if name.endswith((".o.weight", ".wo.weight")):
-                    torch.nn.init.zeros_(weight)
-
-
-def weighted_loss(logits: torch.Tensor, labels: torch.Tensor, letter_weight: float) -> torch.Tensor:
-    """Cross-entropy of (B, T, V) logits at (B, T) labels in which the option's letter weighs as much as so many tokens.
-
-    The letter is one token of thirty, and the last skill to come: what is written has to be found among the options.
-    """
-    weights = (labels != -100).float()
-    letter = weights.sum(1).long() - 3  # a target ends with the letter, a full stop, and the end of the sequence
-    weights[torch.arange(len(labels), device=labels.device), letter] = letter_weight
-    losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=-100)
-    return (losses * weights).sum() / weights.sum()
 
 
 def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1e-3) -> tuple[Path, float]:

@@ -186,7 +186,8 @@ def world_task(settings: WorldSettings, train: int, dev: int) -> Task:
     A question names three signs and asks for one of five relations: a model must know the ailment of these signs, and
     its value. No passage is read: the knowledge is in weights or, with ReAugKD, in the memory.
     """
-    world = build_world(settings.model_copy(update={"two_hop": 1.0, "yes_no": 0.0, "train": train, "dev": dev}))
+    kinds = {"two_hop": 1.0, "yes_no": 0.0, "often": 1, "never": 0.0}  # a class that is never shown cannot be learnt
+    world = build_world(settings.model_copy(update=kinds | {"train": train, "dev": dev}))
     splits = {
         split: [RawExample(q.text, "", world.chains[q.id].value, f"question {q.id}") for q in questions]
         for split, questions in world.splits.items()
