@@ -14,7 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from kardlib import NANO
 from kardlib.errors import KardError
 
-NANO_LR, PRETRAINED_LR = 1e-3, 1e-4  # of a student, where its settings leave it open
+PRETRAINED = (1e-4, 3)  # learning rate and epochs of a student, where its settings leave them open: the paper's
+NANO_TRAINING = {  # of a nano student, by what it learns to write and whether it reads; chosen on a development world
+    ("answer", False): (1e-3, 10), ("answer", True): (1e-3, 10),
+    ("rationale", False): (1e-3, 10), ("rationale", True): (1e-3, 5),
+}  # fmt: skip
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")  # those that sort texts into classes
 
 G = TypeVar("G", bound="Group")
@@ -162,8 +166,8 @@ class StudentSettings(Group):
 
     model: str = "t5-nano-base"  # a nano model's name, "smollm2", a folder, a Hub id, or "random-t5"
     revision: str | None = None
-    lr: float | None = Field(1e-4, gt=0)  # None: what its kind of model takes (`of`)
-    epochs: int = Field(3, ge=1)
+    lr: float | None = Field(1e-4, gt=0)  # None: what its kind of model and of training takes (`of`)
+    epochs: int | None = Field(3, ge=1)  # None: likewise
     batch: int = Field(32, ge=1)
     share: float = Field(1.0, gt=0, le=1)  # of the training questions that it learns from, drawn by the seed
     examples: int | None = Field(None, ge=1)  # how many to train on, the first ones; None: all
@@ -182,16 +186,17 @@ class StudentSettings(Group):
     top_k: int = Field(50, ge=1)
     top_p: float = Field(0.95, gt=0, le=1)
 
-    def of(self, model: str) -> Self:
-        """The settings of one model: what None leaves open is set where its kind of model takes a value.
+    def of(self, model: str, learns: str = "rationale", reads: bool = False) -> Self:
+        """The settings of one model: what None leaves open is set to what suits it and what it learns to write.
 
         A nano model, and the placeholder "random-t5", write as little as the closed world needs; others as much as
         their targets have (`prompting.limit_targets`).
         """
         nano = (NANO / model).is_dir()
-        lr = self.lr or (NANO_LR if nano else PRETRAINED_LR)
+        lr, epochs = NANO_TRAINING[learns or "rationale", reads] if nano else PRETRAINED
         limit = self.max_new_tokens or (64 if nano else 24 if model == "random-t5" else None)
-        return self.model_copy(update={"model": model, "lr": lr, "max_new_tokens": limit})
+        changes = {"lr": self.lr or lr, "epochs": self.epochs or epochs, "max_new_tokens": limit}
+        return self.model_copy(update={"model": model} | changes)
 
     def of_training(self) -> dict[str, Any]:
         """The settings that a student's weights depend on, besides its examples and its seed."""
@@ -414,7 +419,7 @@ SMOKE: dict[str, Any] = {
 EMBEDDED_WORLD: dict[str, Any] = {
     "teacher": {"rationales": 2},
     "reranker": {"lr": 1e-3, "batch": 32, "epochs": 1, "sampled": 8, "tau_1": 2.0, "tau_2": 0.5},
-    "student": {"lr": 1e-3, "epochs": 1, "batch": 64, "max_new_tokens": 64},
+    "student": {"lr": None, "epochs": None, "batch": 64, "max_new_tokens": 64},
     "dapt": {"lr": 1e-3},
     "reaugkd": REAUGKD_WORLD,
     "rag": {"pooling": "mean", "tau": 4.0, "passages": 4, "refresh": 16, "lr": 1e-4, "epochs": 1, "questions": 512,

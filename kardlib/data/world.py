@@ -89,7 +89,7 @@ DIAGNOSES = (
 )
 OTHER_WORDINGS = (  # the nano tokenizer's other words, and those of pretraining's tasks
     "Which illness is it? Is it yes no had A has",
-    "Restore Copy Tell All Choose Choice Read",
+    "Restore Copy Tell All Match Choose Choice Read",
 )
 OPENERS = ("", "Step by step. ", "In short. ", "Consider this. ")  # of rationales
 
@@ -193,14 +193,12 @@ def build_world(settings: WorldSettings) -> World:
     rng = random.Random(settings.seed)
     world = draw_facts(settings, rng)
     state_facts(world, rng)
-    often, seldom, never = (len(world.strata[s]) for s in STRATA)
-    shown = round(settings.train * settings.often * often / (settings.often * often + seldom))
-    ask(world, "train", {"often": shown, "seldom": settings.train - shown}, rng)
+    often, seldom, _ = (len(world.strata[stratum]) for stratum in STRATA)
+    first = round(settings.train * settings.often * often / (settings.often * often + seldom))
+    ask(world, "train", {"often": first, "seldom": settings.train - first}, rng)
+    asked = [stratum for stratum in STRATA if world.strata[stratum]]
     for split, size in (("dev", settings.dev), ("test", settings.test)):
-        part = size // 3 if never else size // 2
-        ask(
-            world, split, {"often": size - (2 if never else 1) * part, "seldom": part, "never": part * bool(never)}, rng
-        )
+        ask(world, split, {stratum: (size + i) // len(asked) for i, stratum in enumerate(asked)}, rng)
     return world
 
 

@@ -125,8 +125,9 @@ def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
 
 def student_settings(settings: RunSettings, cell: Cell) -> StudentSettings:
     """A cell's student, with room for as many sources as its prompt holds; what is asked stands last and is kept."""
-    student = settings.student.of(cell.student)
-    if METHODS[cell.method].shots:
+    method = METHODS[cell.method]
+    student = settings.student.of(cell.student, method.learns, bool(method.reads_in_training))
+    if method.shots:
         room = (SHOTS + 1) * student.max_source_tokens
         student = student.model_copy(update={"max_source_tokens": room, "truncation_side": "left"})
     return student
@@ -151,8 +152,8 @@ def training_examples(prepared: Prepared, method: Method, seed: int = 0) -> list
     drawn = random.Random(seed).sample(train, max(1, round(len(train) * settings.student.share)))
     by_id = {q.id: q for q in drawn}
     rationales = [r for r in learnt_rationales(prepared) if r.question_id in by_id]
-    if method.learns == "answer":
-        rationales = list({r.question_id: r for r in rationales}.values())
+    if method.learns == "answer":  # of questions, too, none of whose rationales is kept
+        rationales = [Rationale(q.id, 0, "", None) for q in drawn]
     ranked: Run = {}
     if method.reads_in_training == "bm25_rationale":
         ranked = prepared.runs.by_rationale
