@@ -45,9 +45,9 @@ class WorldSettings(Group):
     wordings: int = Field(2, ge=1, le=3)  # passages that state the same fact
     cases: int = Field(300, ge=0)  # distractors: patients with other ailments
     notes: int = Field(2050, ge=0)  # distractors: towns, jobs, food
-    train: int = Field(2000, ge=1)
+    train: int = Field(1000, ge=1)
     dev: int = Field(300, ge=1)
-    test: int = Field(600, ge=1)
+    test: int = Field(900, ge=1)
     two_hop: float = Field(0.75, ge=0, le=1)  # share of two-hop questions
     yes_no: float = Field(0.2, ge=0, le=1)  # share of yes/no questions
     everyday: float = Field(0.4, ge=0, le=1)  # chance that a question uses the everyday word for a sign

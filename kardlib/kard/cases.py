@@ -11,7 +11,7 @@ from html import escape
 import pandas as pd
 
 from kardlib.data.files import LETTERS, Question
-from kardlib.data.world import Fact, World, judge_statements
+from kardlib.data.world import Fact, World, conclude, judge_statements, read_statements
 from kardlib.kard.experiment import Experiment
 from kardlib.kard.pipeline import Predictions
 from kardlib.kard.prepare import Prepared
@@ -96,6 +96,16 @@ def statement_shares(world: World, predictions: Predictions) -> tuple[list[float
         true.append(sum(t for t, _ in judged) / len(judged))
         supported.append(sum(s for _, s in judged) / len(judged))
     return true, supported
+
+
+def concluded(world: World, predictions: Predictions) -> list[bool]:
+    """For every question whether its rationale's last statement names the gold option, whatever letter follows."""
+    right = []
+    for question, texts in zip(predictions.questions, predictions.texts, strict=True):
+        facts = next(iter(read_statements(texts[0])[-1:]), frozenset())
+        values = {fact.subject if fact.relation == "sign" else fact.object for fact in facts}
+        right.append(len(values) == 1 and conclude(question, *values) == question.answer)
+    return right
 
 
 # HTML

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, Store, fingerprint
 from kardlib.data.files import (
@@ -26,7 +29,7 @@ from kardlib.data.files import (
     write_own,
 )
 from kardlib.data.hub import HUB, read_hub
-from kardlib.data.world import World, build_world
+from kardlib.data.world import STRATA, World, build_world
 from kardlib.kard.llm import server_teacher
 from kardlib.kard.methods import Method, main_rows
 from kardlib.kard.teacher import Teacher, recorded_teacher, symbolic_teacher
@@ -83,12 +86,18 @@ class Experiment:
         """The rows of Tables 1 and 2 that can be run; no release has the oracles' rationales of test questions."""
         return main_rows(oracles=self.world is not None, rationales=self.teacher is not None)
 
-    def chance_row(self, figure: str) -> dict[str, Any]:
-        """The row of a figure's data that says how often guessing is right on the test questions."""
-        questions = self.data.splits["test"]
-        value = sum(1 / len(q.options) for q in questions) / len(questions)
+    def chance_row(self, figure: str, metric: str = "accuracy") -> dict[str, Any]:
+        """The row of a figure's data that says how often guessing is right on the test questions of one of `strata`."""
+        right = np.array([1 / len(q.options) for q in self.data.splits["test"]])[self.strata[metric]]
         where = {"figure": figure, "dataset": self.settings.dataset, "scale": self.settings.scale, "split": "test"}
-        return where | {"method": "chance", "metric": "accuracy", "value": value, "n": len(questions)}
+        return where | {"method": "chance", "metric": metric, "value": right.mean(), "n": len(right)}
+
+    @property
+    def strata(self) -> dict[str, NDArray[np.bool_]]:
+        """By metric the test questions that it is of, (questions,): all; in the closed world a stratum's each."""
+        asked = np.array([q.stratum for q in self.data.splits["test"]])
+        parts = {f"accuracy_{stratum}": asked == stratum for stratum in STRATA if self.world}
+        return {"accuracy": np.ones(len(asked), bool)} | {metric: part for metric, part in parts.items() if part.any()}
 
     def at(self, knobs: Knobs) -> "Experiment":
         """The same experiment with single settings changed. Raises SettingsError."""

@@ -248,15 +248,17 @@ def _plan_kard(experiment: Experiment, on: Device, downloads: Sequence[Mapping[s
 
 def training_work(basis: Basis, student: str, trainings: Iterable[StudentKey]) -> Work:
     """Training one student in all the ways that are asked for."""
-    basis, shape = basis.of(student), find_shape(student)
-    settings, texts, knobs = basis.settings, basis.texts, basis.settings.student
+    settings, basis, shape = basis.settings, basis.of(student), find_shape(student)
+    texts, knobs = basis.texts, basis.settings.student
     options = {"lora": knobs.lora, "checkpointing": knobs.gradient_checkpointing}
     count, steps, tokens, flops, planned = 0, 0, 0.0, 0.0, Counter[str]()
     for training in (t for t in trainings if t.student == student):
         changed = {"student.share": training.share, "student.steps": training.steps}
         variant = settings.override(changed | {"teacher.rationales": training.rationales})
+        asked = variant.student.of(student, training.learns, bool(training.reads))
+        variant = variant.model_copy(update={"student": asked})
         examples = count_examples(variant, texts, training.learns)
-        seen = training.steps * knobs.batch if training.steps else examples * knobs.epochs
+        seen = training.steps * knobs.batch if training.steps else examples * asked.epochs
         source = source_tokens(variant, texts, variant.retrieval.k_training if training.reads else 0)
         target = target_tokens(variant, texts, training.learns)
         count += 1

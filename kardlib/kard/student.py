@@ -198,7 +198,7 @@ def mask_spans(text: str, settings: DaptSettings, sentinels: Sequence[str], rng:
     """Span corruption (T5, Section 3.1.4): spans of words become sentinels; the target restores them in order.
 
     A share `settings.masked` of the words, at least one, in spans of `settings.span` words on average; `sentinels` are
-    used in turn, the last of them again and again.
+    used in turn, the last of them again and again. One more sentinel closes the target.
     """
     words = text.split()
     masked = {rng.randrange(len(words))}
@@ -213,6 +213,7 @@ def mask_spans(text: str, settings: DaptSettings, sentinels: Sequence[str], rng:
             target.append(sentinel)
             spans += 1
         (target if i in masked else source).append(word)
+    target.append(sentinels[min(spans, len(sentinels) - 1)])
     return " ".join(source), " ".join(target)
 
 

@@ -59,7 +59,7 @@ class Recipe:
     """How one student is trained: AdamW, 200 steps of warm-up, a constant learning rate, a linear fall at the end."""
 
     lr: float
-    steps: int = 8000
+    steps: int = 9500
     drill: int = (
         2500  # first steps, on names and letters alone: copying comes in a tenth of the time that it takes later
     )
@@ -164,7 +164,7 @@ def list_options(options: Sequence[str], rng: random.Random) -> str:
 
 
 SCORED = {  # on a student's card
-    "find": "copies the one of three passages that speaks of a patient, of what is asked about an ailment, or of a value",
+    "find": "copies the one of three passages that speaks of a patient, an ailment or a value",
     "collect": "copies all of three passages that speak of an ailment, in their order",
     "choose": "names the letter of the option that a text concludes (guessing: 25 %, every fifth time 50 %)",
     "choose, reading": "the same with two passages on other ailments to read",

@@ -12,6 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, LogLocator, StrMethodFormatter
 
+from kardlib.data.world import STRATA
 from kardlib.kard.memorization import Task
 from kardlib.kard.methods import METHODS
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, REGISTRY, label
@@ -24,6 +25,7 @@ from kardlib.report.rows import FRACTIONS, FigureError, gained, measured
 # a line to compare with, behind what was measured
 THIN: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
 DASHED = THIN | {"linestyle": (0, (4, 3))}
+STRATA_METRICS = [f"accuracy_{stratum}" for stratum in STRATA]
 
 
 def _need(table: pd.DataFrame, *metrics: str) -> None:
@@ -397,6 +399,36 @@ def _accuracy_panel(ax: Axes, table: pd.DataFrame, places: Mapping[str, float], 
     _percent(ax.xaxis)
     ax.set_yticks(list(places.values()), [label(method) for method in places])
     ax.tick_params(axis="y", length=0)
+
+
+@mpl.rc_context(LOOK)
+def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """Accuracy of methods on questions that training showed often, seldom and never, a panel for each student.
+
+    Rows over all seeds whose metric is that of a stratum; the method "chance" is dashed, those without a student stand
+    in every panel. Raises FigureError if there are none.
+    """
+    table = measured(table)
+    table = table[table["metric"].isin(STRATA_METRICS) & table["method"].isin([*methods, "chance"])]
+    if table.empty:
+        raise FigureError("nothing to draw: no row has the metric of a stratum")
+    students = list(dict.fromkeys(filter(None, table["student"])))
+    fig, axes = _panels(len(students), 3.2, sharey=True)
+    for ax, student in zip(axes, students, strict=True):
+        for method in _methods(shown := table[table["student"].isin([student, ""])]):
+            rows = shown[shown["method"] == method].set_index("metric").reindex(STRATA_METRICS)
+            if method == "chance":
+                ax.plot(range(len(rows)), rows["value"], label=label("chance"), **DASHED)
+            else:
+                _draw(ax, method, range(len(rows)), rows)
+        ax.set_xticks(range(len(STRATA_METRICS)), [metric.removeprefix("accuracy_") for metric in STRATA_METRICS])
+        ax.set(title=student, xlim=(-0.3, len(STRATA_METRICS) - 0.7))
+        ax.grid(axis="y")
+    axes[0].set(ylabel="Accuracy (%)")
+    _percent(axes[0].yaxis)
+    fig.supxlabel("How often training asked about the ailment", y=0.0)
+    _legend_below(fig, 3, axes)
+    return fig
 
 
 # Notebooks 05 to 12: ablations and comparisons

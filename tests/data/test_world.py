@@ -1,7 +1,9 @@
 """The closed world: what it calls true is true, and every chain is written in its passages."""
 
 import random
+from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from kardlib.data.world import (
     DIAGNOSES,
     RELATIONS,
     SIGNS,
+    STRATA,
     Fact,
     build_world,
     conclude,
@@ -17,21 +20,24 @@ from kardlib.data.world import (
     read_statements,
     write_rationale,
 )
+from kardlib.kard.floors import FLOORS
+from kardlib.kard.teacher import symbolic_teacher
 from kardlib.settings import WorldSettings
 
 FULL = build_world(WorldSettings())
-SMALL = build_world(WorldSettings(ailments=12, values=6, cases=20, notes=10, train=40, dev=10, test=10, seed=3))
+SMALL = build_world(WorldSettings(ailments=12, cases=20, notes=10, train=40, dev=10, test=10, seed=3))
 
 
 def test_the_default_world_is_as_large_as_promised():
     assert len(FULL.passages) >= 3000
     assert {split: len(questions) for split, questions in FULL.splits.items()} == {
-        "train": 2000,
+        "train": 1000,
         "dev": 300,
-        "test": 600,
+        "test": 900,
     }
-    kinds = {q.kind for q in FULL.splits["test"]}
-    assert kinds == {"two-hop", "one-hop", "two-hop yes/no", "one-hop yes/no"}
+    chains = [FULL.chains[q.id] for q in FULL.splits["test"]]
+    assert {(bool(chain.signs), bool(chain.relation)) for chain in chains} == {(1, 1), (1, 0), (0, 1)}
+    assert {len(q.options) for q in FULL.splits["test"]} == {2, 4}
 
 
 def test_ids_are_unique_and_passages_are_not_repeated():
@@ -45,7 +51,7 @@ def test_every_question_has_one_right_option_and_gold_passages_that_state_its_ch
         chain = FULL.chains[question.id]
         assert chain.facts <= FULL.facts
         assert conclude(question, chain.value) == question.answer
-        assert len(set(question.options)) == len(question.options) == (2 if "yes/no" in question.kind else 4)
+        assert len(set(question.options)) == len(question.options)
         gold = FULL.gold(question)
         assert frozenset().union(*(FULL.stated[i] for i in gold)) == chain.facts
 
@@ -57,10 +63,52 @@ def test_signs_name_one_ailment_only():
 
 def test_a_two_hop_question_names_neither_the_ailment_nor_the_value_it_asks_for():
     for question in FULL.splits["test"]:
-        if question.kind == "two-hop":
-            chain = FULL.chains[question.id]
+        chain = FULL.chains[question.id]
+        if chain.signs and chain.relation and len(question.options) == 4:
             assert chain.ailment not in question.prompt
             assert question.options[question.answer] == chain.value
+
+
+def test_a_value_belongs_to_one_ailment_and_wrong_options_to_those_asked_about_as_often():
+    owner = {f.object: f.subject for f in FULL.facts if f.relation != "sign"} | {a: a for a in FULL.signs}
+    assert len(owner) == (1 + len(RELATIONS)) * FULL.settings.ailments
+    stratum = {ailment: name for name, ailments in FULL.strata.items() for ailment in ailments}
+    for question in [q for questions in FULL.splits.values() for q in questions if len(q.options) == 4]:
+        assert {stratum[owner[option]] for option in question.options} == {question.stratum}
+
+
+def test_training_asks_about_strata_as_often_as_promised_and_never_about_the_last():
+    asked = Counter(FULL.chains[q.id].ailment for q in FULL.splits["train"])
+    often, seldom, never = ([asked[a] for a in FULL.strata[stratum]] for stratum in STRATA)
+    assert max(often) - min(often) <= 1 and max(seldom) - min(seldom) <= 1 and set(never) == {0}
+    assert np.mean(often) / np.mean(seldom) == pytest.approx(FULL.settings.often, rel=0.02)
+    assert Counter(q.stratum for q in FULL.splits["test"]) == dict.fromkeys(STRATA, 300)
+
+
+def test_nothing_that_training_shows_states_a_fact_of_the_last_stratum():
+    written = symbolic_teacher(FULL, 0.5, 0)(FULL.splits["train"], 3)
+    shown = " ".join([q.prompt for q in FULL.splits["train"]] + [r.text for r in written])
+    assert not any(ailment in shown for ailment in FULL.strata["never"])
+
+
+def test_the_right_option_stands_at_every_position_equally_often():
+    for questions in FULL.splits.values():
+        positions = Counter(q.answer for q in questions if len(q.options) == 4)
+        assert max(positions.values()) - min(positions.values()) < 0.2 * len(questions) / 4 + 10
+
+
+def test_who_reads_no_passage_guesses_what_training_did_not_show():
+    worlds = [build_world(WorldSettings(seed=seed, dev=300, test=900)) for seed in (11, 12, 13)]
+    for floor in FLOORS.values():
+        right, guessed = [], []
+        for world in worlds:
+            known = floor(world.splits)
+            for question, hit in zip(world.splits["test"], known, strict=True):
+                if question.stratum == "never":
+                    right.append(hit)
+                    guessed.append(1 / len(question.options))
+        assert abs(np.mean(right) - np.mean(guessed)) < 0.03  # 900 questions: two standard errors
+    assert np.mean(known[[q.stratum == "often" for q in world.splits["test"]]]) > 0.5  # a bag of words remembers
 
 
 def test_passages_that_state_a_fact_say_it_and_distractors_state_none():
@@ -78,11 +126,11 @@ def test_true_rationales_are_true_and_a_changed_word_makes_them_false():
         assert not any(supported for _, supported in judge_statements(SMALL, text, []))
         other = next(a for a in SMALL.signs if a != chain.ailment and SMALL.signs[a] != SMALL.signs[chain.ailment])
         false = judge_statements(SMALL, text.replace(chain.ailment, other), [])
-        assert not all(true for true, _ in false) or not chain.signs  # two ailments may share a single value
+        assert not all(true for true, _ in false) or not chain.signs
 
 
 def test_a_seed_is_a_world():
-    settings = WorldSettings(ailments=12, values=6, cases=5, notes=5, train=5, dev=5, test=5, seed=3)
+    settings = WorldSettings(ailments=12, cases=5, notes=5, train=5, dev=5, test=5, seed=3)
     again = build_world(settings)
     assert again.facts == build_world(settings).facts and again.splits == build_world(settings).splits
     assert again.facts.isdisjoint(build_world(settings.model_copy(update={"seed": 4})).facts)
@@ -90,9 +138,7 @@ def test_a_seed_is_a_world():
 
 def test_everyday_words_follow_the_setting():
     def technical(share):
-        world = build_world(
-            WorldSettings(ailments=12, values=6, cases=0, notes=0, train=200, dev=1, test=1, everyday=share)
-        )
+        world = build_world(WorldSettings(ailments=12, cases=0, notes=0, train=200, dev=1, test=1, everyday=share))
         prompts = " ".join(q.text for q in world.splits["train"])
         return sum(prompts.count(word) for word in SIGNS.values())
 

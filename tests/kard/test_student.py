@@ -368,7 +368,8 @@ def test_checkpoints_of_other_settings_are_refused_and_kept(tmp_path):
 )
 def test_masked_spans_and_what_is_left_make_up_the_text(words, seed):
     source, target = mask_spans(" ".join(words), DaptSettings(), ["<extra_id_0>", "<extra_id_1>"], random.Random(seed))
-    spans = [part.split() for part in re.split("<extra_id_[01]>", target)[1:]]
+    *spans, closed = [part.split() for part in re.split("<extra_id_[01]>", target)[1:]]
+    assert closed == []
     gaps = [part.split() for part in re.split("<extra_id_[01]>", source)]
     assert len(spans) == len(gaps) - 1 and all(spans)
     restored = gaps[0] + [word for span, gap in zip(spans, gaps[1:], strict=True) for word in [*span, *gap]]
