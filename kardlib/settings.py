@@ -39,6 +39,7 @@ class WorldSettings(Group):
     """The closed world. How hard it is was chosen on the development world (seed 1), never on the test world."""
 
     seed: int = Field(0, ge=0)
+    edition: int = Field(0, ge=0)  # above 0: the same questions after the values of all ailments have changed
     ailments: int = Field(60, ge=12, le=800)  # each has a value of its own for every relation
     often: int = Field(8, ge=1)  # how many times as often training asks about one half of the ailments that it shows
     never: float = Field(1 / 3, ge=0, le=0.5)  # share of the ailments that it never shows

@@ -147,6 +147,7 @@ class World:
     values: dict[str, list[str]]  # relation -> its possible values; "ailment" -> all ailments
     signs: dict[str, tuple[str, ...]]  # ailment -> technical words of its signs
     strata: dict[str, list[str]]  # one of `STRATA` -> its ailments
+    heirs: dict[tuple[str, str], str]  # (ailment, relation) -> who has its value of the first edition, in a later one
     passages: list[Passage] = field(default_factory=list)
     stated: dict[str, frozenset[Fact]] = field(default_factory=dict)  # passage id -> the facts that it states
     # (ailment, relation) -> ids of the passages that state it
@@ -205,7 +206,8 @@ def build_world(settings: WorldSettings) -> World:
 def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
     """A world with facts alone. Every second ailment shares two of its three signs with the one before: a near miss.
 
-    The two are of one stratum. A relation gives each ailment a value of its own.
+    The two are of one stratum. A relation gives each ailment a value of its own; in a later edition than the first (0),
+    which has the same names, signs and questions, it is the value that another ailment of the stratum had.
     """
     size = settings.ailments
     names = rng.sample([a + b for a in FIRST_SYLLABLES for b in SECOND_SYLLABLES], size * (1 + len(RELATIONS)))
@@ -221,12 +223,21 @@ def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
                 break
         taken.add(frozenset(drawn))
         signs[ailment] = previous = drawn
-    facts = {Fact(a, "sign", s) for a in signs for s in signs[a]}
-    facts |= {Fact(a, r, v) for r in RELATIONS for a, v in zip(signs, values[r], strict=True)}
     never = 2 * round(settings.never * size / 2)
     often = 2 * round((size - never) / 4)
-    parts = (values["ailment"][:often], values["ailment"][often : size - never], values["ailment"][size - never :])
-    return World(settings, frozenset(facts), values, signs, dict(zip(STRATA, parts, strict=True)))
+    parts = (slice(often), slice(often, size - never), slice(size - never, size))
+    facts = {Fact(a, "sign", s) for a in signs for s in signs[a]}
+    heirs = {}
+    editor = random.Random(f"{settings.seed} {settings.edition}")
+    for relation, part in product(RELATIONS, parts):
+        ailments, owned = values["ailment"][part], values[relation][part]
+        if settings.edition and len(owned) > 1:
+            shift = editor.randrange(1, len(owned))
+            owned = owned[shift:] + owned[:shift]
+            heirs |= {(a, relation): ailments[i - shift] for i, a in enumerate(ailments)}
+        facts |= {Fact(a, relation, value) for a, value in zip(ailments, owned, strict=True)}
+    strata = {stratum: values["ailment"][part] for stratum, part in zip(STRATA, parts, strict=True)}
+    return World(settings, frozenset(facts), values, signs, strata, heirs)
 
 
 def state_facts(world: World, rng: random.Random) -> None:
@@ -305,7 +316,10 @@ def ask_question(world: World, id: str, stratum: str, ailment: str, position: in
     others = [a for a in world.strata[stratum] if a != ailment]
     if ask_ailment:  # the near misses come first among the wrong options
         others = sorted(others, key=lambda a: -len(set(world.signs[a]) & set(signs)))[:6]
-    answer, *wrong = (a if ask_ailment else world.value(a, relation) for a in [ailment, *rng.sample(others, 3)])
+    others = rng.sample(others, 3)
+    if not ask_ailment and (heir := world.heirs.get((ailment, relation))):  # the first edition's answer is an option
+        others = [heir, *(a for a in others if a != heir)][:3]
+    answer, *wrong = (a if ask_ailment else world.value(a, relation) for a in [ailment, *others])
     if yes_no:
         said = answer if position % 2 else wrong[0]
         text, options, gold = rng.choice(is_it).format(v=said), ["yes", "no"], int(said != answer)

@@ -60,9 +60,7 @@ class Recipe:
 
     lr: float
     steps: int = 9500
-    drill: int = (
-        2500  # first steps, on names and letters alone: copying comes in a tenth of the time that it takes later
-    )
+    drill: int = 4000  # first steps, on names and letters alone: copying comes in a tenth of the time it takes later
     decay: int = 1500  # last steps, in which the learning rate falls to zero
 
 

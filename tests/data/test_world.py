@@ -136,6 +136,18 @@ def test_a_seed_is_a_world():
     assert again.facts.isdisjoint(build_world(settings.model_copy(update={"seed": 4})).facts)
 
 
+def test_a_new_edition_asks_the_same_and_every_value_has_changed():
+    new = build_world(FULL.settings.model_copy(update={"edition": 1}))
+    assert new.signs == FULL.signs and new.strata == FULL.strata and new.facts != FULL.facts
+    for before, after in zip(FULL.splits["test"], new.splits["test"], strict=True):
+        old, chain = FULL.chains[before.id], new.chains[after.id]
+        assert (old.ailment, old.relation, set(old.signs)) == (chain.ailment, chain.relation, set(chain.signs))
+        if chain.relation:
+            assert old.value != chain.value
+            assert len(after.options) == 2 or {old.value, chain.value} <= set(after.options)
+        assert conclude(after, chain.value) == after.answer
+
+
 def test_everyday_words_follow_the_setting():
     def technical(share):
         world = build_world(WorldSettings(ailments=12, cases=0, notes=0, train=200, dev=1, test=1, everyday=share))
