@@ -2,7 +2,8 @@
 
 Students and texts are counted from the notebooks' grids, each once, however many notebooks share it. Tokens are
 characters divided by four, hours are FLOPs (`models/costs.py`) divided by an assumed share of the device's peak. So
-counts are exact, but for rationales that the filter drops; hours are right within a factor of two or three, no more.
+counts are exact, but for rationales that the filter drops and settings that turn out to change no text; hours are right
+within a factor of two or three, no more.
 """
 
 import json
