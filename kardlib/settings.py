@@ -20,6 +20,7 @@ NANO_TRAINING = {  # of a nano student, by what it learns to write and whether i
     ("rationale", False): (1e-3, 10), ("rationale", True): (1e-3, 5),
 }  # fmt: skip
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")  # those that sort texts into classes
+YOUNG = {"target", "prompt", "bf16", "similarity", "dropout", "rare_terms"}  # settings younger than artifacts' names
 
 G = TypeVar("G", bound="Group")
 Scale = Literal["smoke", "embedded", "real", "paper"]
@@ -33,6 +34,10 @@ class Group(BaseModel):
     """Settings that belong together: frozen, so that a run uses what it was named by, and closed to unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def unnamed(self) -> set[str]:
+        """The young settings that artifacts' names leave out: those at their defaults."""
+        return {n for n, field in type(self).model_fields.items() if n in YOUNG and getattr(self, n) == field.default}
 
 
 class WorldSettings(Group):
@@ -73,6 +78,7 @@ class TeacherSettings(Group):
     flawed: float = Field(0.15, ge=0, le=1)  # share of flawed ones that the symbolic teacher writes
     correct_only: bool = True  # the filter: drop rationales that conclude another option than the gold one
     verifier: str | None = None  # an LM, named as a student is, that must pick the gold option from the rationale
+    verifier_prompt: Literal["zero_shot", "five_shot"] = "zero_shot"  # five_shot: five examples, the likeliest letter
     seed: int = Field(0, ge=0)
     base_url: str | None = None  # of an OpenAI-compatible server, e.g. "http://localhost:8000/v1"; None: no server
     model: str | None = None  # as the server calls it
@@ -120,6 +126,7 @@ class RetrievalSettings(Group):
     candidates: int = Field(100, ge=1)  # kappa*: candidates that the reranker orders
     k: int = Field(3, ge=1)  # passages given to the student at test
     k_training: int = Field(3, ge=1)  # and in training
+    answer_in_query: bool = False  # whether a training rationale's query ends in its gold answer, "Answer: B"
 
     @model_validator(mode="after")
     def _k_fits(self) -> Self:
@@ -133,7 +140,7 @@ class RetrievalSettings(Group):
 
 
 class RerankerSettings(Group):
-    """Late interaction trained with the KL objective. Defaults are those of the released code where it has one."""
+    """Late interaction trained with the KL objective. Numbers default to the released code's, but `tau_2` and `dim`."""
 
     model: str = "bert-nano"  # a nano model's name, a folder, or a Hub id
     revision: str | None = None  # pins a Hub id
@@ -143,23 +150,20 @@ class RerankerSettings(Group):
     questions: int | None = Field(None, ge=1)  # how many to train on, the first ones; None: all
     sampled: int = Field(4, ge=1)  # per step, of each of the two kinds
     tau_1: float = Field(1.0, gt=0)  # temperature of the target Q
-    tau_2: float = Field(1.0, gt=0)  # temperature of the model P
-    # Three switches from the paper to the released code (notebook 16):
+    tau_2: float = Field(1.0, gt=0)  # temperature of the model P; 100 in the released code, for its dot products
+    # Switches from the paper to the released code:
     loss: Literal["kl", "cross_entropy"] = "kl"  # cross-entropy: on the best candidate alone
-    temperatures: Literal["constant", "falling"] = "constant"  # falling: on a line through 0 at `warmup` of the steps
-    passage_gradient: bool = True  # whether passages are encoded with gradient, or questions alone
+    temperatures: Literal["constant", "released"] = "constant"  # released: of KL, falling from tau to -3 tau
+    passage_gradient: Literal[True, "linear"] = True  # linear: passages train the linear layer, not the encoder
+    similarity: Literal["cosine", "dot"] = "cosine"  # of two tokens; dot: with a bias, the linear layer starts random
+    dropout: float = Field(0.0, ge=0, lt=1)  # of the encoder in training; 0.1 in LinkBERT
+    rare_terms: bool = True  # whether terms of one passage alone count in scoring the question's candidates
     lr: float = Field(1e-4, gt=0)
     epochs: int = Field(3, ge=1)
     batch: int = Field(16, ge=1)
     warmup: float = Field(0.05, ge=0, lt=1)
     lora: bool = False  # r 16, alpha 32, dropout 0.1 on query and value
     max_tokens: int = Field(512, ge=8)
-
-    @model_validator(mode="after")
-    def _temperatures_can_fall(self) -> Self:
-        if self.temperatures == "falling" and not self.warmup:
-            raise ValueError("reranker.temperatures = falling falls through 0 at reranker.warmup: set it above 0")
-        return self
 
 
 class StudentSettings(Group):
@@ -202,17 +206,12 @@ class StudentSettings(Group):
     def of_training(self) -> dict[str, Any]:
         """The settings that a student's weights depend on, besides its examples and its seed."""
         others = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
-        return self.model_dump(exclude=others | self._unnamed())
+        return self.model_dump(exclude=others | self.unnamed())
 
     def of_writing(self) -> dict[str, Any]:
         """The settings that a student's texts depend on, besides its weights and its sources."""
         written = {"max_source_tokens", "truncation_side", "max_new_tokens", "target", "prompt"}
-        return self.model_dump(include=(written | {"samples", "top_k", "top_p"}) - self._unnamed())
-
-    def _unnamed(self) -> set[str]:
-        """Settings younger than the names of artifacts: these tell of them only where they differ from the default."""
-        young = ("target", "prompt", "bf16")
-        return {name for name in young if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(include=(written | {"samples", "top_k", "top_p"}) - self.unnamed())
 
 
 class DaptSettings(Group):

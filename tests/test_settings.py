@@ -55,9 +55,15 @@ def test_what_does_not_fit_is_named_in_one_sentence(changes, words):
     assert all(word in message for word in words) and "\n" not in message
 
 
-def test_temperatures_that_fall_need_a_place_where_they_are_zero():
-    with pytest.raises(SettingsError, match=r"falls through 0 at reranker\.warmup: set it above 0"):
-        preset().override({"reranker.temperatures": "falling", "reranker.warmup": 0})
+@pytest.mark.parametrize(("setting", "gone"), [("temperatures", "falling"), ("passage_gradient", False)])
+def test_values_whose_meaning_was_not_the_released_codes_are_gone(setting, gone):
+    with pytest.raises(SettingsError, match=f"reranker.{setting}.* should be "):
+        preset().override({f"reranker.{setting}": gone})
+
+
+def test_young_settings_are_named_only_where_they_are_not_the_default():
+    assert preset().reranker.unnamed() == {"similarity", "dropout", "rare_terms"}
+    assert preset().override({"reranker.similarity": "dot"}).reranker.unnamed() == {"dropout", "rare_terms"}
 
 
 def test_the_real_scale_has_a_pretrained_student_and_elsewhere_the_embedded_values():

@@ -39,6 +39,7 @@ from kardlib.settings import RunSettings, StudentSettings, TeacherSettings, Worl
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
 HELD_OUT = 0.05  # share of a real dataset's training questions that become the split "silver"
 PREDICTIONS = Kind("predictions", 2, "kardlib.kard.student:write_predictions", "student.generation_batch")
+LIKELIHOODS = Kind("likelihoods", 1, "kardlib.kard.student:write_likelihoods")
 EXAMPLES = {  # of your own data, by scale; of a seed that no other notebook uses
     "smoke": WorldSettings(seed=2, ailments=24, cases=40, notes=20, train=96, dev=24, test=24),
     "embedded": WorldSettings(seed=2, ailments=30, cases=150, notes=800, train=600, dev=50, test=200),
@@ -180,6 +181,23 @@ def write_texts(
     here = any(needs_this_process(settings.model) for _, settings, _ in asked.values())
     folders = make_all(experiment.store, PREDICTIONS, jobs, here=here)
     return {key: json.loads((folder / "texts.json").read_text()) for key, folder in folders.items()}
+
+
+def weigh_texts(
+    experiment: Experiment, asked: Mapping[K, tuple[list[str], list[str], list[list[str]], StudentSettings, int]]
+) -> dict[K, dict[str, list[list[float]]]]:
+    """By key how likely a student finds options after sources and what it has begun to write (`write_likelihoods`).
+
+    Asked are sources, beginnings, options, settings and seed.
+    """
+    jobs: dict[K, Job] = {}
+    for key, work in asked.items():
+        sources, begun, options, settings, seed = work
+        told = {"begun": fingerprint(begun), "options": fingerprint(options)}
+        jobs[key] = writing_job(sources, settings, seed)[0] | told, work
+    here = any(needs_this_process(work[3].model) for work in asked.values())
+    folders = make_all(experiment.store, LIKELIHOODS, jobs, here=here)
+    return {key: json.loads((folder / "likelihoods.json").read_text()) for key, folder in folders.items()}
 
 
 def writing_job(sources: list[str], settings: StudentSettings, seed: int) -> Job:

@@ -25,12 +25,25 @@ CORPORA: dict[str, Knobs] = {"none": (), "own": (("dapt.corpus", "own"),), "neig
 IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
 ON_OWN_DATA = (FT, KA_FT, RD, BM25, RERANKER)
 
-_LOSS, _FROZEN = ("reranker.loss", "cross_entropy"), ("reranker.passage_gradient", False)
-RERANKER_DIFFERENCES: dict[str, Knobs] = {  # what the released code does instead of the paper: notebook 16
+# What the released code does instead of the paper: notebook 16
+_LOSS, _LINEAR, _DROPOUT, _COMMON, _ANSWER = (
+    ("reranker.loss", "cross_entropy"), ("reranker.passage_gradient", "linear"), ("reranker.dropout", 0.1),
+    ("reranker.rare_terms", False), ("retrieval.answer_in_query", True),
+)  # fmt: skip
+_TEMPERATURES = ("reranker.temperatures", "released")
+_DOT = (("reranker.similarity", "dot"), ("reranker.tau_2", 100.0))  # a temperature for dot products
+_ALL = (_LINEAR, *_DOT, _DROPOUT, _COMMON, _ANSWER, ("reranker.tau_1", 1.0))
+RERANKER_DIFFERENCES: dict[str, Knobs] = {
     "cross-entropy": (_LOSS,),
-    "passages without gradient": (_FROZEN,),
-    "both of them": (_LOSS, _FROZEN),
-    "falling temperatures": (("reranker.temperatures", "falling"),),
+    "released temperatures": (_TEMPERATURES,),
+    "passages train the linear layer alone": (_LINEAR,),
+    "dot product, random layer": _DOT,
+    "dropout": (_DROPOUT,),
+    "terms of one passage dropped": (_COMMON,),
+    "answer in the rationale's query": (_ANSWER,),
+    "all of these, cross-entropy": (_LOSS, *_ALL),
+    "all of these, KL": (_TEMPERATURES, *_ALL),
+    "five-shot filter": (("teacher.verifier", "t5-nano-large"), ("teacher.verifier_prompt", "five_shot")),
 }
 ASKING_DIFFERENCES: dict[str, Knobs] = {
     "last letter as the answer": (("answer", "last_letter"),),
@@ -117,7 +130,7 @@ def own_data(settings: RunSettings, methods: Collection[str]) -> list[Row]:
 
 
 def differences(settings: RunSettings) -> list[Row]:
-    """The paper, and each difference of the released code."""
+    """The paper, each difference of the released code, and all of the reranker's."""
     knobs = [(), *RERANKER_DIFFERENCES.values(), *ASKING_DIFFERENCES.values()]
     return [Row(RERANKER, middle(settings), k) for k in knobs]
 

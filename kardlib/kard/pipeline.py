@@ -8,7 +8,6 @@ artifact, and `kard plan` counts by them. `answer` goes the whole way.
 """
 
 import functools
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +24,7 @@ from kardlib.data.answers import last_letter, majority_vote, parse_answer
 from kardlib.data.files import DataError, Question
 from kardlib.data.prompts import CONCLUSION, SHOTS, answer_text, few_shot_text, source_text, target_text
 from kardlib.data.world import build_world
-from kardlib.kard.experiment import Cell, Experiment, Knobs, write_texts, writing_job
+from kardlib.kard.experiment import Cell, Experiment, Knobs, weigh_texts, write_texts
 from kardlib.kard.methods import METHODS, Method
 from kardlib.kard.prepare import Prepared, prepare
 from kardlib.kard.rankings import (
@@ -46,7 +45,6 @@ NEIGHBOUR = 500  # what a neighbouring world's seed is away
 ADAPTED = Kind("adapted", 1, "kardlib.kard.student:adapt_student", "student.batch")
 STUDENT = Kind("student", 1, "kardlib.kard.student:train_student", "student.batch")
 RAG = Kind("rag", 1, "kardlib.kard.rag:train_rag", "rag.batch or rag.passages")
-LIKELIHOODS = Kind("likelihoods", 1, "kardlib.kard.student:write_likelihoods")
 CONCLUDES = re.compile(rf"(?i)(?:\b(?:so|thus|therefore),? )?\b{CONCLUSION}")  # where a rationale ends
 
 Asked = Mapping[Cell, Prepared]  # cells of a grid, each with its variant of the settings
@@ -98,6 +96,7 @@ def student_key(settings: RunSettings, cell: Cell) -> StudentKey | None:
         "k": settings.retrieval.k_training,
         "teacher": settings.teacher.model_dump(mode="json"),
         "knowledge": settings.knowledge.model_dump(),
+        "answer_in_query": settings.retrieval.answer_in_query,
         "dapt": settings.dapt.model_dump() if method.adapted else None,
         "rag": settings.rag.model_dump() if method.rag else None,
     }
@@ -114,9 +113,11 @@ def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
     reads, knobs = method.reads_at_test, student_settings(settings, cell)
     seeded = reads in RETRIEVERS and RETRIEVERS[reads].seeded
     drawn = student or seeded or knobs.samples > 1 or cell.student == "random-t5"
+    learnt_from = [g.model_dump(mode="json") for g in (settings.reranker, settings.teacher, settings.knowledge)]
+    learnt_from.append({"answer_in_query": settings.retrieval.answer_in_query})
     return PredictionKey(
         student, cell.student, cell.method if method.rag else "", reads,
-        canonical_json([reranker_knobs(settings.reranker), settings.rag.model_dump()]) if seeded else "",
+        canonical_json([reranker_knobs(settings.reranker), learnt_from, settings.rag.model_dump()]) if seeded else "",
         settings.test_prompt, settings.retrieval.k if reads not in ("", "rationale") else 0,
         settings.retrieval.candidates if reads not in ("", "rationale", "bm25_question", "bm25_rationale") else 0,
         method.shots, method.writes, canonical_json(knobs.of_writing()), cell.seed if drawn else 0,
@@ -382,7 +383,7 @@ def weigh_options(
 
     An option is named as the student's targets name it or, where nothing ever showed it targets, by its words.
     """
-    jobs: dict[Cell, Job] = {}
+    work = {}
     for cell, prepared in asked.items():
         method, settings = METHODS[cell.method], student_settings(prepared.experiment.settings, cell)
         settings = settings.model_copy(update={"model": str(students.get(cell, cell.student))})
@@ -393,12 +394,8 @@ def weigh_options(
         reasons = [parts[0] if len(parts) > 1 or method.writes == "rationale" else "" for parts in written]
         begun = [f"{reason.strip()} {CONCLUSION}".strip() for reason in reasons]
         options = [_name_options(q, method, settings) for q in given.questions]
-        spec, _ = writing_job(sources, settings, cell.seed)
-        spec |= {"begun": fingerprint(begun), "options": fingerprint(options)}
-        jobs[cell] = spec, (sources, begun, options, settings, cell.seed)
-    here = any(needs_this_process(cell.student) for cell in asked)
-    folders = make_all(experiment.store, LIKELIHOODS, jobs, here=here)
-    found = {cell: json.loads((folder / "likelihoods.json").read_text()) for cell, folder in folders.items()}
+        work[cell] = sources, begun, options, settings, cell.seed
+    found = weigh_texts(experiment, work)
     return {cell: Likelihoods(predictions[cell].questions, **values) for cell, values in found.items()}
 
 

@@ -2,7 +2,8 @@
 
 Students and texts are counted from the notebooks' grids, each once, however many notebooks share it. Tokens are
 characters divided by four, hours are FLOPs (`models/costs.py`) divided by an assumed share of the device's peak. So
-counts are exact, but for rationales that the filter drops; hours are right within a factor of two or three, no more.
+counts are exact, but for rationales that the filter drops and settings that turn out to change no text; hours are right
+within a factor of two or three, no more.
 """
 
 import json
@@ -27,12 +28,12 @@ from kardlib.kard.grids import NUMBERS, all_grids
 from kardlib.kard.llm import estimate, server_teacher
 from kardlib.kard.methods import METHODS, main_rows
 from kardlib.kard.pipeline import STUDENT, PredictionKey, Row, StudentKey, prediction_key, student_key, student_spec
-from kardlib.kard.prepare import DEPTH
+from kardlib.kard.prepare import DEPTH, VERIFIER_SHOTS
 from kardlib.kard.rankings import RERANKER
 from kardlib.models.catalogue import find_shape, without_network
 from kardlib.models.costs import forward_flops, training_bytes, training_flops, writing_bytes
 from kardlib.retrieval.prebuilt import UNPACKED
-from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings
+from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings, TeacherSettings
 
 CHARACTERS = 4  # a token, in English; T5 splits medical words, so that MedQA has about a fifth more tokens
 ANSWER = 6  # tokens of "The answer is A."
@@ -229,8 +230,9 @@ def _plan_kard(experiment: Experiment, on: Device, downloads: Sequence[Mapping[s
     work = [training_work(basis, name, trainings) for name in settings.students]
     work += [writing_work(basis, name, writings) for name in settings.students]
     work += reranker_work(basis, writings)
-    if settings.teacher.verifier:
-        work.append(verifier_work(basis, settings.teacher.verifier, trainings))
+    variants = (settings.override(dict(row.knobs)).teacher for rows in grid.values() for row in rows)
+    teachers = [teacher for teacher in dict.fromkeys(variants) if teacher.verifier]
+    work += [verifier_work(basis, name, teachers) for name in dict.fromkeys(t.verifier for t in teachers if t.verifier)]
     disk = measure_disk(experiment.store, downloads, work)
     students, predictions = Counter(trainings.values()), Counter(writings.values())
     return {
@@ -287,12 +289,15 @@ def writing_work(basis: Basis, student: str, writings: Iterable[PredictionKey]) 
     return asking_work(basis, "write", student, len(asked), asked, settings.student.samples)
 
 
-def verifier_work(basis: Basis, verifier: str, trainings: Iterable[StudentKey]) -> Work:
-    """The LM that filters rationales answers from every one of them, once for each `l` in the grids."""
-    basis, numbers = basis.of(verifier), {t.rationales for t in trainings}
-    source = source_tokens(basis.settings, basis.texts, 0, reads="rationale")
-    target = target_tokens(basis.settings, basis.texts, "rationale")  # an LM that names the option at once ends there
-    return asking_work(basis, "verify", verifier, len(numbers), [(sum(numbers) * basis.texts.train, source, target)])
+def verifier_work(basis: Basis, verifier: str, teachers: Iterable[TeacherSettings]) -> Work:
+    """The LM that filters rationales answers from every one of them, once for each way and each `l` in the grids."""
+    basis, asked = basis.of(verifier), []
+    for teacher in (t for t in teachers if t.verifier == verifier):
+        few = teacher.verifier_prompt == "five_shot"  # answers by the letter that is likeliest, and writes nothing
+        source = source_tokens(basis.settings, basis.texts, 0, reads="rationale") * (VERIFIER_SHOTS + 1 if few else 1)
+        target = target_tokens(basis.settings, basis.texts, "answer" if few else "rationale")
+        asked.append((teacher.rationales * basis.texts.train, source, target))
+    return asking_work(basis, "verify", verifier, len(asked), asked)
 
 
 def asking_work(
@@ -326,22 +331,22 @@ def reranker_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]
     rationales = min(texts.train, knobs.questions or texts.train) * settings.teacher.rationales
     ways = [json.loads(way)[0] for way in {w.ranked_by for w in writings if w.reads == "reranker"}]
     names = Counter(canonical_json({"settings": way, "seed": seed}) for way in ways for seed in settings.seeds)
-    steps = -(-rationales // knobs.batch) * knobs.epochs * len(names)
+    steps = -(-rationales // knobs.batch) * knobs.epochs * names.total()
     drawn = min(2 * knobs.sampled * knobs.batch, many)  # passages of a step, at most
     seen = steps * (knobs.batch * question + drawn * passage)
     # notebook 03 ranks held-out questions too, before training and after
     untrained = 1 + bool(basis.experiment.world)
-    tables = [(texts.test, untrained + len(names)), (texts.silver, (1 + len(settings.seeds)) * bool(texts.silver))]
+    tables = [(texts.test, untrained + names.total()), (texts.silver, (1 + len(settings.seeds)) * bool(texts.silver))]
     depth = max(DEPTH, settings.retrieval.candidates)
     ranked = sum(times * (asked * question + min(asked * depth, many) * passage) for asked, times in tables)
     here = count_stored(basis.experiment.store, RERANKER, names)
-    train = Work("train", knobs.model, len(names), here, steps, round(seen))
+    train = Work("train", knobs.model, names.total(), here, steps, round(seen))
     rank = Work("rank", knobs.model, sum(times for _, times in tables), None, None, round(ranked))
     if shape:
         flops, speed = training_flops(shape, seen, 0, lora=knobs.lora), device.flops * 3600 * device.training
         longest = min(knobs.max_tokens, round(LONGEST * passage))
         memory = training_bytes(shape, drawn, longest, 0, bf16=basis.bf16, lora=knobs.lora, gpu=basis.bf16)
-        train = train._replace(hours=flops / speed, memory=memory, disk=4.0 * shape.parameters * len(names))
+        train = train._replace(hours=flops / speed, memory=memory, disk=4.0 * shape.parameters * names.total())
         rank = rank._replace(hours=forward_flops(shape, ranked, 0) / speed, disk=0.0)
     return [train, rank]
 

@@ -7,22 +7,23 @@ prepared anew; what it shares with others is found in the store.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kardlib.artifacts.store import Kind, fingerprint, hash_file
 from kardlib.data.answers import parse_answer
-from kardlib.data.files import DataError, PassageFile, read_passages, write_passages
-from kardlib.data.prompts import source_text
-from kardlib.kard.experiment import SILVER, Experiment, Knobs, write_texts
+from kardlib.data.files import LETTERS, DataError, PassageFile, read_passages, write_passages
+from kardlib.data.prompts import CONCLUSION, few_shot_text, source_text, target_text
+from kardlib.kard.experiment import SILVER, Experiment, Knobs, weigh_texts, write_texts
 from kardlib.kard.teacher import FilterYield, Rationale, keep_correct
 from kardlib.retrieval.lucene import Lucene
 from kardlib.retrieval.prebuilt import find_index, identify_index
 from kardlib.retrieval.runs import Candidates, Run, read_run, write_run
 
 DEPTH = 100  # passages kept of every question's search, more where kappa* is larger
+VERIFIER_SHOTS = 5
 QUERY_LIMIT = 3000  # characters of a rationale as a query: an LLM can write without end
 INDEX, TEXTS, RUN, SCORES = map(Kind, ("index", "texts", "run", "scores"))
 
@@ -94,18 +95,40 @@ def write_rationales(experiment: Experiment) -> Rationales:
     numbers |= dict.fromkeys(("dev", "test") if experiment.world else ("silver",), SILVER)
     written = {split: experiment.teacher(splits[split], number) for split, number in numbers.items()}
     used = [r for r in written["train"] if r.number < settings.rationales]
-    picked = verify(experiment, used, settings.verifier) if settings.verifier else None
+    picked = verify(experiment, used) if settings.verifier else None
     kept, counts = keep_correct(used, splits["train"], picked)
     return Rationales(written, kept if settings.correct_only else used, counts)
 
 
-def verify(experiment: Experiment, rationales: Sequence[Rationale], verifier: str) -> list[int | None]:
-    """The option that the LM `verifier` concludes when it reads each question with the rationale for a passage."""
-    by_id = {q.id: q for q in experiment.data.splits["train"]}
-    sources = [source_text(by_id[r.question_id], [r.text]) for r in rationales]
-    settings = experiment.settings.student.of(verifier).model_copy(update={"revision": None, "samples": 1})
-    texts = write_texts(experiment, {"": (sources, settings, 0)})[""]
-    return [parse_answer(text, by_id[r.question_id].options) for r, (text,) in zip(rationales, texts, strict=True)]
+def verify(experiment: Experiment, rationales: Sequence[Rationale]) -> list[int | None]:
+    """The option that the LM `teacher.verifier` concludes from each question with its rationale.
+
+    Asked "zero_shot" it reads the rationale as a passage, and its own words are read. Asked "five_shot" it reads five
+    training questions, each with a rationale and its answer, then the question and the rationale, and picks the letter
+    that it finds likeliest to follow "The answer is". The released code's filter (Flan-T5-large) asks so, except that
+    its prompt ends in "So, the answer is " and the letter comes first in what is written.
+    """
+    train, teacher = {q.id: q for q in experiment.data.splits["train"]}, experiment.settings.teacher
+    assert teacher.verifier
+    settings = experiment.settings.student.of(teacher.verifier)
+    settings = settings.model_copy(update={"revision": None, "samples": 1})
+    asked = [train[r.question_id] for r in rationales]
+    if teacher.verifier_prompt == "zero_shot":
+        sources = [source_text(q, [r.text]) for q, r in zip(asked, rationales, strict=True)]
+        texts = write_texts(experiment, {"": (sources, settings, 0)})[""]
+        return [parse_answer(text, q.options) for q, (text,) in zip(asked, texts, strict=True)]
+    first = {r.question_id: r for r in reversed(keep_correct(rationales, asked)[0])}
+    shown = [first[q] for q in train if q in first][:VERIFIER_SHOTS]
+    shots = [(source_text(q := train[r.question_id]), target_text(r.text, q.answer)) for r in shown]
+    sources = [
+        f"{few_shot_text(shots, source_text(q), explain=True, read=False)} {r.text}"
+        for q, r in zip(asked, rationales, strict=True)
+    ]
+    room = (VERIFIER_SHOTS + 1) * settings.max_source_tokens
+    settings = settings.model_copy(update={"max_source_tokens": room, "truncation_side": "left"})
+    begun, options = [CONCLUSION] * len(asked), [list(LETTERS[: len(q.options)]) for q in asked]
+    scores = weigh_texts(experiment, {"": (sources, begun, options, settings, 0)})[""]["total"]
+    return [max(range(len(letters)), key=letters.__getitem__) for letters in scores]
 
 
 # Retrieval
@@ -122,7 +145,7 @@ def search(experiment: Experiment, rationales: Rationales) -> Runs:
     depth = max(settings.reranker.rationale_candidates, retrieval.k, retrieval.k_training, SILVER)
     written = [r for split in rationales.written.values() for r in split]
     first, more = (
-        {r.id: query_text(r) for r in written if (r.number < SILVER) == silver} for silver in (True, False)
+        query_texts(experiment, [r for r in written if (r.number < SILVER) == silver]) for silver in (True, False)
     )  # the first of a question are searched whatever `l` is
     by_rationale = {i: run for queries in (first, more) if queries for i, run in find(queries, depth).items()}
     if not settings.knowledge.index and not isinstance(data.passages, PassageFile):
@@ -198,9 +221,14 @@ def run_table(
 read_table = functools.cache(read_run)  # variants share tables
 
 
-def query_text(rationale: Rationale) -> str:
-    """A rationale as a query."""
-    return rationale.text[:QUERY_LIMIT]
+def query_texts(experiment: Experiment, rationales: Iterable[Rationale]) -> dict[str, str]:
+    """Rationales as queries, by id; with `retrieval.answer_in_query` those of training questions name the gold answer.
+
+    So does the released code, whose reranker and students read what such queries find; its silver queries do not.
+    """
+    named = experiment.settings.retrieval.answer_in_query
+    ends = {q.id: f"\nAnswer: {LETTERS[q.answer]}" for q in experiment.data.splits["train"] if named}
+    return {r.id: r.text[:QUERY_LIMIT] + ends.get(r.question_id, "") for r in rationales}
 
 
 def find_silver(prepared: Prepared, split: str) -> dict[str, set[str]]:
@@ -219,12 +247,13 @@ def find_candidates(prepared: Prepared) -> list[Candidates]:
     knobs = experiment.settings.reranker
     asking = {q.id for q in experiment.data.splits["train"][: knobs.questions]}
     rationales = {r.id: r for r in prepared.rationales.need().kept if r.question_id in asking}
-    queries = {i: query_text(r) for i, r in rationales.items()}
+    queries = query_texts(experiment, rationales.values())
     asked = {i: [p for p, _ in runs.by_question[i][: knobs.question_candidates]] for i in asking}
     given = {i: asked[r.question_id] for i, r in rationales.items()}
     on_question = run_table(
-        experiment, SCORES, runs.index, queries, lambda lucene: lucene.score(runs.index.folder, queries, given),
-        {"given": fingerprint(given)},
+        experiment, SCORES, runs.index, queries,
+        lambda lucene: lucene.score(runs.index.folder, queries, given, knobs.rare_terms),
+        {"given": fingerprint(given)} | ({} if knobs.rare_terms else {"rare_terms": False}),
     )  # fmt: skip
     candidates = []
     for i, rationale in rationales.items():

@@ -25,6 +25,7 @@ from kardlib.kard.prepare import (
     bm25_knobs,
     find_candidates,
     find_silver,
+    query_texts,
     read_table,
 )
 from kardlib.models.catalogue import identify
@@ -67,7 +68,7 @@ def _reranker_spec(prepared: Prepared) -> tuple[dict[str, Any], dict[str, str]]:
     settings, runs = prepared.experiment.settings.reranker, prepared.runs
     questions = {q.id: q.prompt for q in prepared.experiment.data.splits["train"]}
     candidates = {  # what they are made of: hashing them takes seconds
-        "rationales": fingerprint([(r.id, r.text) for r in prepared.rationales.need().kept]),
+        "rationales": fingerprint([*query_texts(prepared.experiment, prepared.rationales.need().kept).items()]),
         "index": runs.index.name,
         "bm25": bm25_knobs(prepared.experiment),
         "depths": [settings.rationale_candidates, settings.question_candidates, settings.questions],
@@ -79,7 +80,7 @@ def _reranker_spec(prepared: Prepared) -> tuple[dict[str, Any], dict[str, str]]:
 
 def reranker_knobs(settings: RerankerSettings) -> dict[str, Any]:
     """The settings that a reranker's weights depend on, besides its candidates and its seed."""
-    unused = {"rationale_candidates", "question_candidates", "questions"}
+    unused = {"rationale_candidates", "question_candidates", "questions"} | settings.unnamed()
     return settings.model_dump(exclude=unused) | {"model": identify(settings.model)}
 
 
@@ -117,6 +118,8 @@ def _ranking_job(prepared: Prepared, split: str, model: Path | str) -> Job:
     spec, work = _texts_to_rank(prepared, split)
     settings = prepared.experiment.settings.reranker.model_copy(update={"model": str(model)})
     named = {"model": identify(settings.model, settings.revision), "max_tokens": settings.max_tokens}
+    if settings.similarity == "dot":
+        named |= {"similarity": "dot", "dim": settings.dim}  # of an untrained one
     return spec | named, (settings, *work)
 
 

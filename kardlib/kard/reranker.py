@@ -6,13 +6,14 @@ Section 4, "reranker"). Scores are always fp32; the encoder runs in bf16 where t
 """
 
 import heapq
+import math
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from kardlib.artifacts.store import check_begun, write_json
@@ -41,13 +42,13 @@ def best_candidate_loss(target_scores: Tensor, model_scores: Tensor, mask: Tenso
     return -(model_scores / tau_2).masked_fill(~mask, -torch.inf).log_softmax(1).gather(1, best).mean()
 
 
-def temperature_factor(progress: float, zero: float) -> float:
-    """What the released code multiplies both temperatures with: a line from 1 through 0 at `zero`, negative after it.
+def temperature_factor(progress: float) -> float:
+    """`1 - 4 alpha`, `alpha = 2 / (1 + exp(-10 p)) - 1`, which the released code multiplies both temperatures with.
 
-    `progress` is the share of the steps done. Zero itself, which no division survives, is stepped over (reconstructed).
+    `p` is the share of the steps that are done. It falls from 1 through 0 at p = 0.051 to almost -3: the released code
+    begins with 1 and 100, and ends near -3 and -300.
     """
-    factor = 1 - progress / zero
-    return factor if abs(factor) >= 0.01 else 0.01
+    return 5 - 8 / (1 + math.exp(-10 * progress))
 
 
 def draw_steps(
@@ -96,21 +97,24 @@ def train_reranker(
 
     with torch.random.fork_rng():  # LoRA draws from torch's global generator; the caller's state is kept
         torch.manual_seed(seed)
-        reranker = load_reranker(settings)
+        reranker = load_reranker(settings, seed)
         if settings.lora:
             reranker.encoder = add_lora(reranker.encoder)
         question_ids = reranker.tokenize({q: questions[q] for q in asked})
         passage_ids = reranker.tokenize({p: passages[p] for p in wanted})
-        reranker.eval()  # no dropout: noise decides which token wins a maximum, and a small encoder then learns nothing
+        reranker.train(settings.dropout > 0)  # noise decides which token wins a maximum: a small encoder learns less
         for name, layer in reranker.named_modules():
             if "lora_dropout" in name:
                 layer.train()
+            elif isinstance(layer, nn.Dropout):
+                layer.p = settings.dropout
 
         def loss_of(step: int) -> Tensor:
             part = part_of(batches[step], *read_rank())
             if not part:
                 return torch.zeros((), device=reranker.linear.weight.device)
-            loss = batch_loss(reranker, part, question_ids, passage_ids, settings, step / len(batches))
+            progress = max(step - 1, 0) / len(batches)  # the released code sets temperatures for the next step
+            loss = batch_loss(reranker, part, question_ids, passage_ids, settings, progress)
             return len(part) / len(batches[step]) * loss
 
         schedule = linear_schedule(settings.warmup, len(batches))
@@ -130,19 +134,19 @@ def batch_loss(
     reranker: LateInteraction, batch: Sequence[tuple[str, Mapping[str, float]]], question_ids: Mapping[str, list[int]],
     passage_ids: Mapping[str, list[int]], settings: RerankerSettings, progress: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """Mean `KL(Q || P)` of one step of `draw_steps`; `question_ids` and `passage_ids` hold the texts' tokens.
+    """The loss of one step of `draw_steps`; `question_ids` and `passage_ids` hold the texts' tokens.
 
-    `progress` is the share of the steps that are done: only falling temperatures depend on it.
+    `progress` is the share of the steps that are done: only the released code's temperatures depend on it.
     """
     pairs = list(dict.fromkeys((question, p) for question, drawn in batch for p in drawn))
-    scores = score_pairs(reranker, question_ids, passage_ids, pairs, passage_gradient=settings.passage_gradient)
+    scores = score_pairs(reranker, question_ids, passage_ids, pairs, passage_gradient=settings.passage_gradient is True)
     row = {pair: i for i, pair in enumerate(pairs)}
     rows = [torch.tensor([row[question, p] for p in drawn]) for question, drawn in batch]
     targets = [torch.tensor(list(drawn.values())) for _, drawn in batch]
     mask = pad_sequence([torch.ones_like(r, dtype=torch.bool) for r in rows], batch_first=True).to(scores.device)
     target_scores = pad_sequence(targets, batch_first=True).to(scores.device)  # (B, C), like the mask
     model_scores = scores[pad_sequence(rows, batch_first=True).to(scores.device)]
-    factor = temperature_factor(progress, settings.warmup) if settings.temperatures == "falling" else 1.0
     if settings.loss == "cross_entropy":
-        return best_candidate_loss(target_scores, model_scores, mask, factor * settings.tau_2)
+        return best_candidate_loss(target_scores, model_scores, mask, settings.tau_2)
+    factor = temperature_factor(progress) if settings.temperatures == "released" else 1.0
     return kl_loss(target_scores, model_scores, mask, factor * settings.tau_1, factor * settings.tau_2)

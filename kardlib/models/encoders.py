@@ -112,9 +112,9 @@ def length_batches(texts: Mapping[str, list[int]], tokens: int) -> Iterator[list
 def maxsim(queries: Tensor, query_mask: Tensor, passages: Tensor, passage_mask: Tensor) -> Tensor:
     """`f_phi(d, x) = sum_t max_s <q_t, d_s>`: (N, T, dim), (N, T), (N, S, dim), (N, S) -> (N,), in fp32.
 
-    It is ColBERT's score (Khattab & Zaharia 2020, Section 3.3), which KARD's released code takes. Masks are True at
-    tokens and False at padding. Padding of a passage must win no maximum, even if all similarities are negative: hence
-    -inf and not a factor of 0. Padding of a question adds nothing.
+    It is ColBERT's score (Khattab & Zaharia 2020, Section 3.3); KARD's released code takes it of vectors of any length.
+    Masks are True at tokens and False at padding. Padding of a passage must win no maximum, even if all similarities
+    are negative: hence -inf and not a factor of 0. Padding of a question adds nothing.
     """
     similarity = queries.float() @ passages.float().transpose(1, 2)  # (N, T, S)
     best = similarity.masked_fill(~passage_mask[:, None, :], -torch.inf).max(2).values  # (N, T)
@@ -122,10 +122,11 @@ def maxsim(queries: Tensor, query_mask: Tensor, passages: Tensor, passage_mask: 
 
 
 class LateInteraction(nn.Module):
-    """An encoder and a linear layer on top, which give every token of a text a vector of length 1, as in ColBERT.
+    """An encoder and a linear layer on top, which give every token of a text a vector.
 
-    A question token then adds at most 1 to a score: tokens with large vectors outweigh no others, and the temperature
-    `tau_2` means the same for every encoder.
+    Without a bias in the layer vectors have length 1, as in ColBERT: a question token adds at most 1 to a score, tokens
+    with large vectors outweigh no others, and the temperature `tau_2` means the same for every encoder. With a bias
+    they are as the layer gives them, as in KARD's released code (`reranker.similarity`).
     """
 
     def __init__(
@@ -141,43 +142,52 @@ class LateInteraction(nn.Module):
         ids = self.tokenizer(list(texts.values()), truncation=True, max_length=self.max_tokens).input_ids
         return dict(zip(texts, ids, strict=True))
 
-    def forward(self, ids: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        """Vectors (B, T, dim) and mask (B, T) of texts given as token ids; T is the length of the longest."""
+    def forward(self, ids: Sequence[list[int]], encoder_gradient: bool = True) -> tuple[Tensor, Tensor]:
+        """Vectors (B, T, dim) and mask (B, T) of texts given as token ids; T is the length of the longest.
+
+        Without `encoder_gradient` they carry gradients to the linear layer alone.
+        """
         device = self.linear.weight.device
         padding = self.tokenizer.pad_token_id
         tokens = pad_sequence([torch.tensor(i) for i in ids], batch_first=True, padding_value=padding).to(device)
         lengths = torch.tensor([len(i) for i in ids], device=device)
         mask = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
         with torch.autocast(device.type, torch.bfloat16, enabled=pick_device().bf16):
-            hidden = self.encoder(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
-            vectors = self.linear(hidden)
-        return normalize(vectors.float(), dim=2), mask
+            with torch.set_grad_enabled(encoder_gradient and torch.is_grad_enabled()):
+                hidden = self.encoder(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+            vectors = self.linear(hidden).float()
+        return vectors if self.linear.bias is not None else normalize(vectors, dim=2), mask
 
     def save(self, folder: Path) -> None:
         """Write encoder and tokenizer as an ordinary `transformers` checkpoint, and the linear layer beside them."""
         self.encoder.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        save_file({"weight": self.linear.weight.detach().contiguous()}, folder / LINEAR)
+        save_file({name: w.detach().contiguous() for name, w in self.linear.named_parameters()}, folder / LINEAR)
 
 
-def load_reranker(settings: RerankerSettings) -> LateInteraction:
+def load_reranker(settings: RerankerSettings, seed: int = 0) -> LateInteraction:
     """The reranker in a trained one's folder, or an untrained one on an encoder, named as for `load_encoder`.
 
-    An untrained linear layer keeps the encoder's dot products: exactly, as the identity, if `dim` is at least the
-    encoder's width, else roughly, by orthogonal rows drawn from a fixed seed. Raises DataError.
+    A trained one keeps its similarity. An untrained linear layer keeps the encoder's dot products: exactly, as the
+    identity, if `dim` is at least the encoder's width, else roughly, by orthogonal rows drawn from a fixed seed. For
+    the similarity "dot" weights and bias are drawn from `seed`, as torch draws those of a new layer. Raises DataError.
     """
     encoder, tokenizer = load_encoder(settings.model, settings.revision, "reranker")
-    trained = Path(settings.model) / LINEAR
+    trained, width = Path(settings.model) / LINEAR, encoder.config.hidden_size
     if trained.is_file():
-        weight = load_file(trained)["weight"]
+        layer = load_file(trained)
+    elif settings.similarity == "dot":
+        draw = torch.Generator().manual_seed(seed)
+        layer = {"weight": torch.empty(settings.dim, width), "bias": torch.empty(settings.dim)}
+        for part in layer.values():
+            nn.init.uniform_(part, -(width**-0.5), width**-0.5, generator=draw)
+    elif settings.dim >= width:
+        layer = {"weight": nn.init.eye_(torch.empty(settings.dim, width))}
     else:
-        weight = torch.empty(settings.dim, encoder.config.hidden_size)
-        if settings.dim >= encoder.config.hidden_size:
-            nn.init.eye_(weight)
-        else:
-            nn.init.orthogonal_(weight, generator=torch.Generator().manual_seed(0))
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    linear.weight = nn.Parameter(weight)
+        fixed = torch.Generator().manual_seed(0)
+        layer = {"weight": nn.init.orthogonal_(torch.empty(settings.dim, width), generator=fixed)}
+    linear = nn.Linear(layer["weight"].shape[1], layer["weight"].shape[0], bias="bias" in layer)
+    linear.load_state_dict(layer)
     return LateInteraction(encoder, linear, tokenizer, settings.max_tokens).to(pick_device().type).eval()
 
 
@@ -196,7 +206,7 @@ def score_pairs(
 
     Each text is encoded once, in batches of nearly one length. A passage's vectors are compared with those of all its
     questions and then freed (unless gradients keep them), so memory does not grow with the knowledge base.
-    `passage_gradient` says whether the passages' vectors carry gradients.
+    `passage_gradient` says whether passages carry gradients to the encoder, or to the linear layer alone.
     """
     row: dict[str, int] = {}  # question id -> its row among the questions
     vectors_of_row = []
@@ -213,8 +223,7 @@ def score_pairs(
         asked[p].append((row[q], number))
     scores, order = [], []
     for batch in length_batches({p: passages[p] for p in asked}, tokens):
-        with torch.set_grad_enabled(passage_gradient and torch.is_grad_enabled()):
-            vectors, mask = model([passages[p] for p in batch])
+        vectors, mask = model([passages[p] for p in batch], passage_gradient)
         found = sorted((r, column, number) for column, p in enumerate(batch) for r, number in asked[p])
         for start in range(0, len(found), PAIRS):
             rows, columns, numbers = map(list, zip(*found[start : start + PAIRS], strict=True))

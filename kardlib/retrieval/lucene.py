@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
@@ -156,16 +156,20 @@ class Lucene:
                 run[id] = [(passage, score) for passage, score in hits]
         return run
 
-    def score(self, index: str | Path, queries: Mapping[str, str], candidates: Mapping[str, Iterable[str]]) -> Run:
+    def score(
+        self, index: str | Path, queries: Mapping[str, str], candidates: Mapping[str, Iterable[str]],
+        rare_terms: bool = True,
+    ) -> Run:  # fmt: skip
         """`rho(d | query; D)` of given candidates, query id -> passage ids, as a run of each query's candidates.
 
-        Scores are those of `search`, and 0.0 for a passage that shares no term with the query.
+        Scores are those of `search`, and 0.0 for a passage that shares no term with the query. Without `rare_terms`
+        a term that one passage of the index alone has adds nothing.
         """
         run: Run = {}
         for batch in _batches(candidates.items()):
             given = [sorted(set(ids)) for _, ids in batch]
             texts = [queries[id] for id, _ in batch]
-            found = self._request("score", index=index, queries=texts, candidates=given)
+            found = self._request("score", index=index, queries=texts, candidates=given, rare_terms=rare_terms)
             for (id, _), ids, hits in zip(batch, given, found, strict=True):
                 scores = dict.fromkeys(ids, 0.0) | dict(hits)
                 run[id] = sorted(scores.items(), key=lambda passage: (-passage[1], passage[0]))
@@ -296,7 +300,9 @@ class _Anserini:
     def search(self, index: str, queries: Sequence[str], k: int) -> list[Hits]:
         return self._search_all(*self._searcher(index), [self._query(text) for text in queries], k)
 
-    def score(self, index: str, queries: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[Hits]:
+    def score(
+        self, index: str, queries: Sequence[str], candidates: Sequence[Sequence[str]], rare_terms: bool
+    ) -> list[Hits]:
         searcher, order = self._searcher(index)
         occur = _java_class("org.apache.lucene.search.BooleanClause$Occur")
         term = cache(lambda id: _java_class("org.apache.lucene.util.BytesRef")(id.encode()))
@@ -312,10 +318,10 @@ class _Anserini:
             missing = min(id for id in asked if not searcher.count(among([id])))
             why = "build it from the passages that are asked for"
             raise KnowledgeError(f"the index {index} has no passage {missing!r}: {why}")
-        filtered = []
+        ask, filtered = self._query if rare_terms else self._query_without_rare(searcher.getIndexReader()), []
         for text, ids in zip(queries, candidates, strict=True):
             both = _java_class("org.apache.lucene.search.BooleanQuery$Builder")()
-            filtered.append(both.add(self._query(text), occur.MUST).add(among(ids), occur.FILTER).build())
+            filtered.append(both.add(ask(text), occur.MUST).add(among(ids), occur.FILTER).build())
         return self._search_all(searcher, order, filtered, max(map(len, candidates)))
 
     def texts(self, index: str, ids: Sequence[str]) -> list[str]:
@@ -367,6 +373,19 @@ class _Anserini:
 
     def _query(self, text: str) -> Any:
         return self.bag_of_words.buildQuery("contents", self.analyzer, _clean(text))
+
+    def _query_without_rare(self, reader: Any) -> Callable[[str], Any]:
+        """As `_query`, without the terms that one passage alone has."""
+        term, analyze = _java_class("org.apache.lucene.index.Term"), _java_class("io.anserini.analysis.AnalyzerUtils")
+        frequency = cache(lambda token: reader.docFreq(term("contents", token)))
+        as_they_are = _java_class("org.apache.lucene.analysis.core.WhitespaceAnalyzer")()
+
+        def ask(text: str) -> Any:
+            tokens = json.loads(self.to_json(analyze.analyze(self.analyzer, _clean(text))))
+            kept = " ".join(token for token in tokens if frequency(token) != 1)
+            return self.bag_of_words.buildQuery("contents", as_they_are, kept)
+
+        return ask
 
     def _search_all(self, searcher: Any, order: Any, queries: Sequence[Any], k: int) -> list[Hits]:
         """The `k` best hits of every query.

@@ -38,3 +38,13 @@ def test_no_more_passages_are_read_than_there_are_candidates():
     few = preset().override({"retrieval.k": 20, "retrieval.k_training": 3})
     assert [*grids.candidates_at(few)] == [20, 50, 100]
     assert "random-t5" not in {row.student for row in grids.candidates(preset("embedded", "obqa"))}
+
+
+def test_all_of_the_released_rerankers_differences_are_all():
+    singles = {name: {*knobs} for name, knobs in grids.RERANKER_DIFFERENCES.items() if name != "five-shot filter"}
+    with_loss, with_kl = (singles.pop(f"all of these, {loss}") for loss in ("cross-entropy", "KL"))
+    temperatures = {("reranker.temperatures", "released")}
+    together = set().union(*singles.values())
+    released = ("reranker.tau_1", 1.0)  # and tau_2, with the dot product
+    assert with_loss == (together | {released}) - temperatures
+    assert with_kl == (together | {released}) - {("reranker.loss", "cross_entropy")}

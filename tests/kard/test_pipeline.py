@@ -139,12 +139,13 @@ def test_cells_of_one_key_have_one_spec_and_what_changes_the_spec_changes_the_ke
 
 
 @pytest.mark.parametrize(
-    "change", [("retrieval.k", 1), ("retrieval.candidates", 5), ("reranker.lr", 0.5), ("test_prompt", "passages_first"),
+    "change", [("retrieval.k", 1), ("retrieval.candidates", 5), ("reranker.lr", 0.5), ("reranker.questions", 9),
+               ("reranker.similarity", "dot"), ("retrieval.answer_in_query", True), ("test_prompt", "passages_first"),
                ("student.max_new_tokens", 9), ("student.samples", 2)], ids=lambda change: change[0],
 )  # fmt: skip
 def test_predictions_of_one_key_are_one(change, experiment, student):
-    cell = Cell("kard_reranker", student, 0)
-    assert prediction_key(experiment.at((change,)).settings, cell) != prediction_key(experiment.settings, cell)
+    for cell in (Cell("kard_reranker", student, 0), Cell("undistilled_reranker", student, 0)):
+        assert prediction_key(experiment.at((change,)).settings, cell) != prediction_key(experiment.settings, cell)
     greedy = [prediction_key(experiment.settings, Cell("few_shot", student, seed)) for seed in (0, 1)]
     assert greedy[0] == greedy[1] != prediction_key(experiment.settings, Cell("few_shot_cot", student, 0))
 

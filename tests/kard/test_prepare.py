@@ -10,7 +10,8 @@ from kardlib.data.world import judge_statements
 from kardlib.kard.experiment import open_settings
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import source_texts, training_examples
-from kardlib.kard.prepare import find_candidates, find_silver, prepare, write_rationales
+from kardlib.kard.prepare import find_candidates, find_silver, prepare, query_texts, write_rationales
+from kardlib.kard.teacher import Rationale
 from kardlib.retrieval.lucene import KnowledgeError, Lucene
 from kardlib.settings import preset
 
@@ -50,6 +51,59 @@ def test_a_verifier_finds_flaws_that_the_plain_filter_cannot_see(experiment):
 
     assert flawed(verified.kept) < 0.8 * flawed(write_rationales(plain).kept)
     assert verified.counts.correct == len(verified.kept) and verified.counts.silent == 0
+
+
+def test_a_verifier_may_be_shown_five_examples(experiment, monkeypatch):
+    asked = {}
+
+    def weigh(_, work):
+        ((sources, begun, options, settings, _),) = work.values()
+        asked.update(sources=sources, begun=begun, options=options, settings=settings)
+        return {"": {"total": [[-1.0] * (len(o) - 1) + [-0.5] for o in options]}}
+
+    monkeypatch.setattr("kardlib.kard.prepare.weigh_texts", weigh)
+    knobs = ("teacher.verifier", "t5-nano-base"), ("teacher.verifier_prompt", "five_shot")
+    found = write_rationales(experiment.at(knobs))
+    questions = {q.id: q for q in experiment.data.splits["train"]}
+    written = [r for r in found.written["train"] if r.number < 2]
+    assert found.kept == [
+        r for r in written if questions[r.question_id].answer == len(questions[r.question_id].options) - 1
+    ]
+    for source, r, options in zip(asked["sources"], written, asked["options"], strict=True):
+        assert source.count("Question: ") == 6 and source.count("The answer is") == 5
+        assert source.endswith(f"{questions[r.question_id].prompt} {r.text}")
+        assert options == list("ABCD")[: len(questions[r.question_id].options)]
+    assert {*asked["begun"]} == {"The answer is"}
+    assert asked["settings"].max_source_tokens == 6 * experiment.settings.student.max_source_tokens
+
+
+def test_the_likeliest_letter_is_the_verifiers_pick(experiment):
+    few = experiment.at((("teacher.verifier", "t5-nano-small"), ("teacher.verifier_prompt", "five_shot"),
+                         ("world.train", 12)))  # fmt: skip
+    found = write_rationales(few)
+    assert found.counts.written == 24 == found.counts.kept + found.counts.wrong
+    assert write_rationales(few).kept == found.kept
+
+
+def test_a_training_rationales_query_may_name_the_answer(experiment, prepared):
+    named = experiment.at((("retrieval.answer_in_query", True),))
+    questions = {q.id: q for split in experiment.data.splits.values() for q in split}
+    for split, rationales in prepared.rationales.written.items():
+        for r in rationales[:20]:
+            assert query_texts(experiment, [r]) == {r.id: r.text}
+            end = f"\nAnswer: {'ABCD'[questions[r.question_id].answer]}" * (split == "train")
+            assert query_texts(named, [r]) == {r.id: r.text + end}
+    long = Rationale(experiment.data.splits["train"][0].id, 0, "word " * 1000, None)
+    assert len(query_texts(named, [long])[long.id]) == 3000 + len("\nAnswer: A")  # the answer is not cut
+
+
+def test_rare_terms_change_the_questions_candidates_alone(experiment, prepared):
+    common = find_candidates(prepare(experiment, (("reranker.rare_terms", False),)))
+    pairs = list(zip(find_candidates(prepared), common, strict=True))
+    assert all(one.from_rationale == other.from_rationale for one, other in pairs)
+    assert all(one.from_question.keys() == other.from_question.keys() for one, other in pairs)
+    changes = [one.from_question[p] - s for one, other in pairs for p, s in other.from_question.items()]
+    assert min(changes) > -1e-4
 
 
 def test_more_rationales_share_the_searches_of_the_first(experiment, prepared):

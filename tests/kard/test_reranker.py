@@ -1,5 +1,6 @@
 """The reranker: equations against loops and float64, scores against the encoder alone, training for real."""
 
+import math
 import os
 import random
 import shutil
@@ -146,25 +147,67 @@ def test_the_released_loss_is_cross_entropy_on_the_best_candidate():
     assert best_candidate_loss(target, model, mask, 0.7).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_released_temperatures_fall_through_zero_and_are_never_zero():
-    factors = [temperature_factor(step / 40, 0.05) for step in range(40)]
-    assert factors[0] == 1.0 and factors[1] == pytest.approx(0.5) and factors[2] == 0.01
-    assert all(f < 0 for f in factors[3:]) and factors[-1] == pytest.approx(1 - 39 / 2)
+@pytest.mark.parametrize(("progress", "tau_1", "tau_2"), [(0, 1, 100), (0.051, 0.0015, 0.15), (1, -2.9996, -299.96)])
+def test_released_temperatures_are_those_of_the_released_code(progress, tau_1, tau_2):
+    factor = temperature_factor(progress)
+    assert (factor, 100 * factor) == (pytest.approx(tau_1, abs=1e-4), pytest.approx(tau_2, abs=1e-2))
+    alpha = 2 / (1 + math.exp(-10 * progress)) - 1
+    assert factor == pytest.approx(1 - 4 * alpha) and 100 * factor == pytest.approx(100 - 400 * alpha)
+
+
+def backward(settings, **changed) -> LateInteraction:
+    """A reranker with the gradients of one step."""
+    settings = settings.model_copy(update=changed)
+    texts, passages, candidates = task(4)
+    reranker = load_reranker(settings)
+    ids = reranker.tokenize(texts), reranker.tokenize(passages)
+    batch = [(c.question_id, c.from_rationale | c.from_question) for c in candidates]
+    batch_loss(reranker, batch, *ids, settings, progress=0.5).backward()
+    return reranker
 
 
 def test_each_released_switch_changes_what_is_learnt(knobs):
-    texts, passages, candidates = task(4)
-    batch = [(c.question_id, c.from_rationale | c.from_question) for c in candidates]
-    gradients = {}
-    for name, changed in (("paper", {}), ("loss", {"loss": "cross_entropy"}), ("falling", {"temperatures": "falling"}),
-                          ("frozen", {"passage_gradient": False})):  # fmt: skip
-        settings = knobs.model_copy(update=changed)
-        reranker = load_reranker(settings)
-        ids = reranker.tokenize(texts), reranker.tokenize(passages)
-        batch_loss(reranker, batch, *ids, settings, progress=0.5).backward()
-        gradients[name] = reranker.linear.weight.grad
+    switches = {"paper": {}, "loss": {"loss": "cross_entropy"}, "temperatures": {"temperatures": "released"},
+                "dot": {"similarity": "dot", "tau_2": 100.0}}  # fmt: skip
+    gradients = {name: backward(knobs, **changed).linear.weight.grad for name, changed in switches.items()}
     assert all(g.isfinite().all() and g.abs().sum() > 0 for g in gradients.values())
     assert not any(torch.allclose(gradients["paper"], g) for name, g in gradients.items() if name != "paper")
+
+
+def test_released_temperatures_are_of_kl_alone(knobs):
+    fixed, falling = (
+        backward(knobs, loss="cross_entropy", temperatures=t).linear.weight.grad for t in ("constant", "released")
+    )
+    assert torch.equal(fixed, falling)
+
+
+def test_passages_may_train_the_linear_layer_and_not_the_encoder(knobs):
+    reranker = load_reranker(knobs)
+    for encoder_gradient in (True, False):
+        vectors, _ = reranker(list(reranker.tokenize({"p": "fever rash"}).values()), encoder_gradient)
+        vectors.sum().backward()
+        assert reranker.linear.weight.grad.abs().sum() > 0
+        assert any(w.grad is not None for w in reranker.encoder.parameters()) == encoder_gradient
+        reranker.zero_grad()
+    both, linear = (backward(knobs, passage_gradient=passages) for passages in (True, "linear"))
+    assert torch.allclose(both.linear.weight.grad, linear.linear.weight.grad)  # it learns from both sides
+    word = "encoder.embeddings.word_embeddings.weight"
+    learnt = [model.get_parameter(word).grad.abs().sum(1) > 0 for model in (both, linear)]
+    passage_alone = reranker.tokenizer("signs", add_special_tokens=False).input_ids
+    assert learnt[0][passage_alone].all() and not learnt[1][passage_alone].any()
+
+
+def test_dropout_is_drawn_in_training_alone(knobs, tmp_path):
+    inputs = task(4)
+    folders = [
+        train_reranker(knobs.model_copy(update={"dropout": p}), *inputs, 0, tmp_path / str(p)) for p in (0.0, 0.5)
+    ]
+    assert (folders[0] / "losses.json").read_text() != (folders[1] / "losses.json").read_text()
+    settings = knobs.model_copy(update={"model": str(folders[1]), "dropout": 0.5})
+    run = {q: [(p, 0.0) for p in inputs[1]] for q in inputs[0]}
+    assert rank(load_reranker(settings), inputs[0], run, inputs[1]) == rank(
+        load_reranker(settings), inputs[0], run, inputs[1]
+    )
 
 
 def test_kl_loss_is_zero_only_where_both_agree():
@@ -239,6 +282,28 @@ def test_a_narrower_layer_keeps_directions_apart(knobs):
     weight = load_reranker(knobs.model_copy(update={"dim": 8})).linear.weight
     assert torch.allclose(weight @ weight.T, torch.eye(8), atol=1e-5)
     assert torch.equal(weight, load_reranker(knobs.model_copy(update={"dim": 8})).linear.weight)
+
+
+def test_the_released_similarity_is_the_plain_dot_product_of_a_random_layer(encoder, knobs, tmp_path):
+    questions, passages, candidates = task(3)
+    settings = knobs.model_copy(update={"similarity": "dot", "dim": 48})
+    reranker, plain = load_reranker(settings, seed=5), AutoModel.from_pretrained(encoder).eval()
+    weight, bias = (part.detach() for part in (reranker.linear.weight, reranker.linear.bias))
+    assert weight.abs().max() < 32**-0.5 and weight.std() == pytest.approx((32 * 3) ** -0.5, rel=0.05)
+    assert not torch.equal(weight, load_reranker(settings, seed=6).linear.weight)
+    pairs = [(q, p) for q in questions for p in passages]
+    question_ids, passage_ids = reranker.tokenize(questions), reranker.tokenize(passages)
+    with torch.inference_mode():
+        scores = score_pairs(reranker, question_ids, passage_ids, pairs)
+        for (q, p), score in zip(pairs, scores.tolist(), strict=True):
+            one, other = (
+                plain(torch.tensor([ids])).last_hidden_state[0] @ weight.T + bias
+                for ids in (question_ids[q], passage_ids[p])
+            )
+            assert score == pytest.approx(sum(max(float(t @ s) for s in other) for t in one), abs=1e-3)
+    folder = train_reranker(settings, questions, passages, candidates, 5, tmp_path)
+    trained = load_reranker(knobs.model_copy(update={"model": str(folder)}))  # which keeps its similarity
+    assert trained.linear.bias is not None and not torch.equal(trained.linear.bias, bias)
 
 
 def test_scores_do_not_depend_on_the_batch(reranker):

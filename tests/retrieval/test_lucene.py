@@ -75,6 +75,15 @@ def test_scores_of_given_passages_are_those_of_the_search(lucene, index):
     assert lucene.score(index, QUERIES, few) == {q: [hit for hit in given[q] if hit[0] in IDS[:7]] for q in QUERIES}
 
 
+def test_terms_of_one_passage_alone_may_add_nothing(lucene, tmp_path):
+    texts = {"a": "the rarest yaks of all", "b": "a yak and a gnu", "c": "gnus", "d": "emu"}
+    lucene.build(tmp_path, [Passage(i, text) for i, text in texts.items()])
+    queries = {"q": "Yaks, yak and the rarest gnu", "common": "yak yak gnu", "rare": "the rarest emu"}
+    scored = [lucene.score(tmp_path, queries, dict.fromkeys(queries, texts), rare) for rare in (True, False)]
+    assert scored[0]["common"] == scored[1]["common"] == scored[1]["q"] != scored[0]["q"]
+    assert {score for _, score in scored[1]["rare"]} == {0.0} != {score for _, score in scored[0]["rare"]}
+
+
 @PLAIN
 @given(
     text=st.text(st.characters(codec=None), max_size=200)
@@ -86,6 +95,8 @@ def test_any_query_is_answered_and_scored_alike(lucene, index, text):
     ranked = lucene.search(index, {"q": text}, len(IDS))["q"]
     assert lucene.score(index, {"q": text}, {"q": IDS})["q"][: len(ranked)] == ranked
     assert all(score > 0 for _, score in ranked)
+    whole = dict(lucene.score(index, {"q": text}, {"q": IDS})["q"])
+    assert all(s <= whole[p] + 1e-4 for p, s in lucene.score(index, {"q": text}, {"q": IDS}, False)["q"])
 
 
 @PLAIN
