@@ -17,8 +17,11 @@ from typing import Any, NamedTuple
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, Store, fingerprint
 from kardlib.data.files import (
+    LINES,
     DataError,
     Dataset,
+    find_file,
+    find_own,
     read_kard,
     read_own,
     read_own_rationales,
@@ -26,6 +29,7 @@ from kardlib.data.files import (
     write_own,
 )
 from kardlib.data.hub import HUB, read_hub
+from kardlib.data.records import say
 from kardlib.data.world import World, build_world
 from kardlib.kard.llm import server_teacher
 from kardlib.kard.methods import Method, main_rows
@@ -132,7 +136,7 @@ def read_dataset(settings: RunSettings) -> Dataset:
     else:
         data = read_kard(data_folder(settings), settings.dataset)
     train = data.splits["train"]
-    cut = int(len(train) * (1 - HELD_OUT))
+    cut = max(1, int(len(train) * (1 - HELD_OUT)))
     return Dataset(data.name, data.splits | {"train": train[:cut], "silver": train[cut:]}, data.passages, data.gold)
 
 
@@ -153,14 +157,21 @@ def choose_teacher(settings: RunSettings, store: Store, data: Dataset, world: Wo
     if world:
         return symbolic_teacher(world, settings.teacher.flawed, settings.teacher.seed)
     if settings.dataset == "own":
-        own = data_folder(settings) / "rationales.jsonl"
-        known = {q.id for questions in data.splits.values() for q in questions}
-        return recorded_teacher(read_own_rationales(own, known), few=True) if own.exists() else None
+        own = find_own(data_folder(settings)).get("rationales")
+        if own is None:
+            return None
+        recorded = read_own_rationales(own, {q.id for questions in data.splits.values() for q in questions})
+        if any(recorded.get(q.id) for q in data.splits["train"]):
+            return recorded_teacher(recorded, few=True)
+        say(f"{own}: no rationale is of a training question, so only answers can be learnt")
+        return None
     if settings.data_dir is None:
         return None
-    recorded = read_recorded_rationales(Path(settings.data_dir, "kard", settings.dataset, "rationales_train.jsonl.gz"))
+    folder = Path(settings.data_dir, "kard", settings.dataset)
+    file = find_file(folder, "rationales_train", *LINES) or folder / "rationales_train.jsonl.gz"
+    by_line = read_recorded_rationales(file)
     released = [*data.splits["train"], *data.splits["silver"]]  # the file names a question by its line
-    return recorded_teacher({q.id: recorded.get(line, []) for line, q in enumerate(released)})
+    return recorded_teacher({q.id: by_line.get(line, []) for line, q in enumerate(released)})
 
 
 def write_texts(
