@@ -35,7 +35,7 @@ from kardlib.kard.llm import server_teacher
 from kardlib.kard.methods import Method, main_rows
 from kardlib.kard.teacher import Teacher, recorded_teacher, symbolic_teacher
 from kardlib.models.catalogue import identify, needs_this_process
-from kardlib.settings import RunSettings, StudentSettings, TeacherSettings, WorldSettings, preset
+from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings, TeacherSettings, WorldSettings, preset
 
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
 HELD_OUT = 0.05  # share of a real dataset's training questions that become the split "silver"
@@ -97,7 +97,7 @@ class Experiment:
     def at(self, knobs: Knobs) -> "Experiment":
         """The same experiment with single settings changed. Raises SettingsError."""
         settings = self.settings.override(dict(knobs))
-        if any(getattr(settings, name) != getattr(self.settings, name) for name in ("dataset", "data_dir", "world")):
+        if settings.world != self.settings.world:
             return open_settings(settings, self.store)
         teacher = self.teacher
         if settings.teacher != self.settings.teacher:
@@ -142,12 +142,16 @@ def read_dataset(settings: RunSettings) -> Dataset:
 
 def data_folder(settings: RunSettings) -> Path:
     """The folder that `data_dir` names. Raises DataError where it names none."""
-    if not settings.data_dir:
-        files = "questions.jsonl and passages.jsonl" if settings.dataset == "own" else "kard/ and kb/"
-        raise DataError(
-            f"dataset {settings.dataset!r} is read from files: set data_dir to the folder that holds {files}"
-        )
-    return Path(settings.data_dir)
+    if settings.data_dir:
+        return Path(settings.data_dir)
+    if settings.dataset == "own":
+        raise DataError("set data_dir to the folder that holds questions.jsonl and passages.jsonl: own data are files")
+    if settings.dataset in GLUE_TASKS:
+        raise DataError(f"{settings.dataset} sorts texts into classes, which only notebook 13 does: take another one")
+    raise DataError(
+        f"there is no dataset {settings.dataset!r}: without files there are world, {', '.join(HUB)}; correct the name, "
+        "or set data_dir to the folder that holds kard/ and kb/"
+    )
 
 
 def choose_teacher(settings: RunSettings, store: Store, data: Dataset, world: World | None) -> Teacher | None:
