@@ -35,6 +35,7 @@ from kardlib.report.page import WAITING, Result, read_result, read_scorecard, wr
 from kardlib.settings import GLUE_TASKS, preset
 
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
+UNTAUGHT = ("01", "04", "14", "15")  # do without rationales
 MAX_BYTES = 400_000  # of a published notebook
 IMAGES = ("image/png", "image/jpeg", "application/pdf")  # outputs in base64
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
@@ -61,9 +62,15 @@ def reproduce(
     """
     overrides = dict(overrides or {})
     check_request(scale, dataset, data_dir, overrides, publish)
+    if dataset in GLUE_TASKS and not {number.strip().zfill(2) for number in only} <= {"13", "14"}:
+        raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13 and 14 do: drop --only")
     environment = kernel_environment(engine, address, force)
     notebooks = choose_notebooks(root / "notebooks", only, start)
-    notebooks = [path for path in notebooks if only or applies(path.name[:2], dataset)]
+    if not only:
+        notebooks = [path for path in notebooks if applies(path.name[:2], dataset)]
+        untaught = [path for path in notebooks if path.name[:2] in UNTAUGHT]
+        if untaught != notebooks and not has_teacher(scale, dataset, data_dir, overrides):
+            notebooks = untaught
     run = root / "runs" / re.sub(r"[^\w.-]+", "_", f"{scale}-{dataset}")
     figures = root / "figures" if scale == "embedded" and not overrides else run / "figures"
     parameters = {  # paths are relative to the notebooks' folder, where kernels run
@@ -98,6 +105,10 @@ def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Map
             "only the embedded scale on the closed world, with settings as they are, is published: "
             "leave out --publish, or --scale, --dataset and --set"
         )
+    if dataset == "own" and data_dir is None:
+        raise ReproduceError("--dataset own needs --data-dir: the folder that holds your questions.jsonl")
+    if dataset == "world" and data_dir is not None:
+        raise ReproduceError("--data-dir is not read with the dataset world: name one with --dataset, yours with own")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise ReproduceError(f"there is no folder {data_dir}: correct --data-dir")
 
@@ -119,6 +130,18 @@ def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") ->
     if not chosen:
         raise ReproduceError(f"no notebook of {', '.join(sorted(kept))} comes from {start} on: drop --only or --from")
     return chosen
+
+
+def has_teacher(scale: str, dataset: str, data_dir: str | None, overrides: Mapping[str, Any]) -> bool:
+    """Whether anybody has written rationales, or a server will. Raises DataError for data that cannot be used."""
+    if dataset == "world" or dataset in GLUE_TASKS:
+        return True
+    from kardlib.kard.experiment import open_experiment  # imported late: torch takes seconds
+
+    if open_experiment(scale, dataset, data_dir, overrides).teacher:
+        return True
+    print(f"nobody has written rationales for {dataset!r}: only answers are learnt, by notebooks {', '.join(UNTAUGHT)}")
+    return False
 
 
 def applies(number: str, dataset: str) -> bool:

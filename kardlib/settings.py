@@ -5,14 +5,14 @@
 """
 
 import json
+import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from kardlib import NANO
-from kardlib.errors import KardError
+from kardlib.knobs import Batch, Count, Distinct, Group, Lengths, Seed, SettingsError, is_plain_url, validate
 
 PRETRAINED = (1e-4, 3)  # learning rate and epochs of a student, where its settings leave them open: the paper's
 NANO_TRAINING = {  # of a nano student, by what it learns to write and whether it reads; chosen on a development world
@@ -20,40 +20,30 @@ NANO_TRAINING = {  # of a nano student, by what it learns to write and whether i
     ("rationale", False): (1e-3, 10), ("rationale", True): (1e-3, 5),
 }  # fmt: skip
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")  # those that sort texts into classes
-YOUNG = {"target", "prompt", "bf16", "similarity", "dropout", "rare_terms"}  # settings younger than artifacts' names
 
-G = TypeVar("G", bound="Group")
 Scale = Literal["smoke", "embedded", "real", "paper"]
+CHOSEN = ("scale", "dataset", "data_dir")  # choose the preset, so that they are no single settings of it
 
 
-class SettingsError(KardError, ValueError):
-    """A setting does not exist or is out of range; the message is one sentence that says which one and what fits."""
-
-
-class Group(BaseModel):
-    """Settings that belong together: frozen, so that a run uses what it was named by, and closed to unknown names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def unnamed(self) -> set[str]:
-        """The young settings that artifacts' names leave out: those at their defaults."""
-        return {n for n, field in type(self).model_fields.items() if n in YOUNG and getattr(self, n) == field.default}
+def is_nano(model: str) -> bool:
+    """Whether a name is that of one of the shipped nano models; a folder elsewhere is none, whatever it holds."""
+    return any(folder.name == model for folder in NANO.iterdir())
 
 
 class WorldSettings(Group):
     """The closed world. How hard it is was chosen on the development world (seed 1), never on the test world."""
 
-    seed: int = Field(0, ge=0)
-    edition: int = Field(0, ge=0)  # above 0: the same questions after the values of all ailments have changed
+    seed: Seed = 0
+    edition: Count = Field(0, ge=0)  # above 0: the same questions after the values of all ailments have changed
     ailments: int = Field(60, ge=12, le=800)  # each has a value of its own for every relation
-    often: int = Field(8, ge=1)  # how many times as often training asks about one half of the ailments that it shows
+    often: Count = Field(8, ge=1)  # how many times as often training asks about one half of the ailments that it shows
     never: float = Field(1 / 3, ge=0, le=0.5)  # share of the ailments that it never shows
     wordings: int = Field(2, ge=1, le=3)  # passages that state the same fact
-    cases: int = Field(300, ge=0)  # distractors: patients with other ailments
-    notes: int = Field(2050, ge=0)  # distractors: towns, jobs, food
-    train: int = Field(1000, ge=1)
-    dev: int = Field(300, ge=1)
-    test: int = Field(900, ge=1)
+    cases: Count = Field(300, ge=0)  # distractors: patients with other ailments
+    notes: Count = Field(2050, ge=0)  # distractors: towns, jobs, food
+    train: Count = Field(1000, ge=1)
+    dev: Count = Field(300, ge=1)
+    test: Count = Field(900, ge=1)
     two_hop: float = Field(0.75, ge=0, le=1)  # share of two-hop questions
     yes_no: float = Field(0.2, ge=0, le=1)  # share of yes/no questions
     everyday: float = Field(0.4, ge=0, le=1)  # chance that a question uses the everyday word for a sign
@@ -79,7 +69,7 @@ class TeacherSettings(Group):
     correct_only: bool = True  # the filter: drop rationales that conclude another option than the gold one
     verifier: str | None = None  # an LM, named as a student is, that must pick the gold option from the rationale
     verifier_prompt: Literal["zero_shot", "five_shot"] = "zero_shot"  # five_shot: five examples, the likeliest letter
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     base_url: str | None = None  # of an OpenAI-compatible server, e.g. "http://localhost:8000/v1"; None: no server
     model: str | None = None  # as the server calls it
     key_variable: str = Field("OPENAI_API_KEY", pattern="^[A-Z][A-Z0-9_]*$")
@@ -96,7 +86,7 @@ class TeacherSettings(Group):
     @model_validator(mode="after")
     def _server_is_complete(self) -> Self:
         if self.base_url is not None:
-            if not _is_plain_url(self.base_url):
+            if not is_plain_url(self.base_url):
                 raise ValueError(
                     "teacher.base_url must be a plain address such as http://localhost:8000/v1, without user, "
                     "password or key: a key belongs in the environment"
@@ -106,18 +96,6 @@ class TeacherSettings(Group):
         if self.spending_limit and not (self.price_in or self.price_out):
             raise ValueError("teacher.spending_limit needs prices: set teacher.price_in and teacher.price_out")
         return self
-
-
-def _is_plain_url(text: str) -> bool:
-    """Whether a text is an http(s) URL with a host, and without user, password, query or fragment."""
-    try:
-        url = urlsplit(text)
-        _ = url.port  # a wrong port is an error only when it is asked for
-    except ValueError:
-        return False
-    return (
-        url.scheme in ("http", "https") and bool(url.hostname) and not ("@" in url.netloc or url.query or url.fragment)
-    )
 
 
 class RetrievalSettings(Group):
@@ -160,7 +138,7 @@ class RerankerSettings(Group):
     rare_terms: bool = True  # whether terms of one passage alone count in scoring the question's candidates
     lr: float = Field(1e-4, gt=0)
     epochs: int = Field(3, ge=1)
-    batch: int = Field(16, ge=1)
+    batch: Batch = Field(16, ge=1)
     warmup: float = Field(0.05, ge=0, lt=1)
     lora: bool = False  # r 16, alpha 32, dropout 0.1 on query and value
     max_tokens: int = Field(512, ge=8)
@@ -173,7 +151,7 @@ class StudentSettings(Group):
     revision: str | None = None
     lr: float | None = Field(1e-4, gt=0)  # None: what its kind of model and of training takes (`of`)
     epochs: int | None = Field(3, ge=1)  # None: likewise
-    batch: int = Field(32, ge=1)
+    batch: Batch = Field(32, ge=1)
     share: float = Field(1.0, gt=0, le=1)  # of the training questions that it learns from, drawn by the seed
     examples: int | None = Field(None, ge=1)  # how many to train on, the first ones; None: all
     steps: int | None = Field(None, ge=1)  # of training, in place of `epochs`
@@ -186,7 +164,7 @@ class StudentSettings(Group):
     max_new_tokens: int | None = Field(160, ge=2)  # None: what its kind of model takes, or as the targets need
     target: Literal["letter", "words"] = "letter"  # how answers are named; words: "The answer is (B) - sunlight."
     prompt: Literal["plain", "chat"] = "plain"  # chat: a source is the user's turn in the model's own chat template
-    generation_batch: int = Field(100, ge=1)
+    generation_batch: Batch = Field(100, ge=1)
     samples: int = Field(1, ge=1)  # 1: greedy; more: majority vote over samples
     top_k: int = Field(50, ge=1)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -197,7 +175,7 @@ class StudentSettings(Group):
         A nano model, and the placeholder "random-t5", write as little as the closed world needs; others as much as
         their targets have (`prompting.limit_targets`).
         """
-        nano = (NANO / model).is_dir()
+        nano = is_nano(model)
         lr, epochs = NANO_TRAINING[learns or "rationale", reads] if nano else PRETRAINED
         limit = self.max_new_tokens or (64 if nano else 24 if model == "random-t5" else None)
         changes = {"lr": self.lr or lr, "epochs": self.epochs or epochs, "max_new_tokens": limit}
@@ -206,12 +184,12 @@ class StudentSettings(Group):
     def of_training(self) -> dict[str, Any]:
         """The settings that a student's weights depend on, besides its examples and its seed."""
         others = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}
-        return self.model_dump(exclude=others | self.unnamed())
+        return self.model_dump(exclude=others)
 
     def of_writing(self) -> dict[str, Any]:
         """The settings that a student's texts depend on, besides its weights and its sources."""
         written = {"max_source_tokens", "truncation_side", "max_new_tokens", "target", "prompt"}
-        return self.model_dump(include=(written | {"samples", "top_k", "top_p"}) - self.unnamed())
+        return self.model_dump(include=written | {"samples", "top_k", "top_p"})
 
 
 class DaptSettings(Group):
@@ -227,22 +205,34 @@ class DaptSettings(Group):
 class MemorizationSettings(Group):
     """The next-symbol task of KARD's Section 3: the middle of every sweep, and the network of fixed size."""
 
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     draws: int = Field(20, ge=2)  # of strings and samples; intervals are over these draws
     strings: int = Field(256, ge=16, le=1024)  # N
     bits: int = Field(64, ge=8, le=1024)  # d
     irrelevant: int = Field(256, ge=0, le=1024)  # R
     eps: float = Field(0.01, gt=0, le=0.25)  # how far from optimal a learner may be
     growth_strings: int = Field(128, ge=2, le=1024)  # N = R where d grows
-    growth_bits: tuple[int, ...] = Field((16, 32, 64, 128, 256, 512, 1024, 2048, 4096), min_length=2)  # d
+    growth_bits: Lengths = Field((16, 32, 64, 128, 256, 512, 1024, 2048, 4096), min_length=2)  # d
     growth_draws: int = Field(5, ge=2)
-    network_strings: tuple[int, ...] = Field((16, 64, 256, 512, 1024, 2048), min_length=2)  # N = n = R
+    network_strings: Lengths = Field((16, 64, 256, 512, 1024, 2048), min_length=2)  # N = n = R
     network_bits: int = Field(16, ge=4, le=64)  # d
     network_draws: int = Field(4, ge=2)
     hidden: int = Field(32, ge=1)  # hidden units
     steps: int = Field(800, ge=1)
-    batch: int = Field(256, ge=1)
+    batch: Batch = Field(256, ge=1)
     lr: float = Field(0.01, gt=0)
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        n, r, eps = self.strings, self.irrelevant, self.eps
+        swept = ((n + r, eps / 10), (4 * n + r, eps), (n + 16 * r, eps))  # strings and eps of notebook 01's tasks
+        m = math.ceil(max(math.log2(known * (known - 1) / 2) - math.log2(e) for known, e in swept))
+        if m > self.bits:
+            raise ValueError(
+                f"memorization.eps = {eps:g} takes keys of up to {m} bits (Theorem 2's m), and memorization.bits is "
+                f"{self.bits}: raise one of them"
+            )
+        return self
 
 
 Losses = tuple[Literal["label", "soft", "relational", "rkd"], ...]  # those that a student of ReAugKD's table minimises
@@ -265,7 +255,7 @@ class ReAugKDSettings(Group):
     train: int | None = Field(None, ge=2)  # how many examples to train on; None: all (of the world: 2,000)
     dev: int = Field(1000, ge=1)  # training examples set aside to choose on, at most a tenth of them
     max_tokens: int = Field(128, ge=8)
-    batch: int = Field(32, ge=2)
+    batch: Batch = Field(32, ge=2)
     warmup: float = Field(0.06, ge=0, lt=1)
     teacher_lr: float = Field(3e-5, gt=0)
     teacher_epochs: int = Field(3, ge=1)
@@ -277,11 +267,11 @@ class ReAugKDSettings(Group):
     rkd_weight: float = Field(25.0, ge=0)  # of RKD's distances; its angles weigh twice as much
     tau: float = Field(0.1, gt=0)  # tau of the contrastive and of the relational loss
     projection_steps: int = Field(300, ge=0)
-    projection_batch: int = Field(1024, ge=2)
+    projection_batch: Batch = Field(1024, ge=2)
     projection_lr: float = Field(1e-3, gt=0)
-    ks: tuple[int, ...] = Field((1, 4, 16, 64), min_length=1)  # k
-    taus: tuple[float, ...] = Field((0.03, 0.1, 0.3), min_length=1)  # tau of retrieval
-    betas: tuple[float, ...] = Field((0.1, 0.3, 0.5, 0.7, 0.9), min_length=1)  # beta
+    ks: Annotated[tuple[int, ...], Distinct] = Field((1, 4, 16, 64), min_length=1)  # k
+    taus: Annotated[tuple[float, ...], Distinct] = Field((0.03, 0.1, 0.3), min_length=1)  # tau of retrieval
+    betas: Annotated[tuple[float, ...], Distinct] = Field((0.1, 0.3, 0.5, 0.7, 0.9), min_length=1)  # beta
 
     @model_validator(mode="after")
     def _grids_fit(self) -> Self:
@@ -308,7 +298,7 @@ class RagSettings(Group):
     refresh: int = Field(200, ge=1)  # steps between two encodings of all passages
     lr: float = Field(1e-5, gt=0)  # of the retriever; the student's is student.lr
     epochs: int = Field(3, ge=1)  # each takes every question once, with one of its rationales
-    batch: int = Field(16, ge=1)  # questions
+    batch: Batch = Field(16, ge=1)  # questions
     questions: int | None = Field(None, ge=1)  # how many to train on, the first ones; None: all
     warmup: float = Field(0.05, ge=0, lt=1)
     max_tokens: int = Field(256, ge=8)
@@ -316,7 +306,7 @@ class RagSettings(Group):
     contrastive_lr: float = Field(1e-5, gt=0)
     contrastive_questions: int | None = Field(None, ge=1)
     contrastive_epochs: int = Field(40, ge=1)
-    contrastive_batch: int = Field(128, ge=2)
+    contrastive_batch: Batch = Field(128, ge=2)
 
 
 class ComputeSettings(Group):
@@ -336,8 +326,10 @@ class RunSettings(Group):
     scale: Scale = "embedded"
     dataset: str = "world"  # "world", "own", of KARD's release "obqa", "strategyqa", "medqa_usmle_hf", or a GLUE task
     data_dir: str | None = None  # with `kard/` and `kb/`, your own files, or `glue/`; None: the world, or the Hub
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    students: tuple[str, ...] = Field(("t5-nano-small", "t5-nano-base", "t5-nano-large"), min_length=1)
+    seeds: Annotated[tuple[Seed, ...], Distinct] = Field((0, 1, 2), min_length=1)
+    students: Annotated[tuple[str, ...], Distinct] = Field(
+        ("t5-nano-small", "t5-nano-base", "t5-nano-large"), min_length=1
+    )
     answer: Literal["parsed", "last_letter"] = "parsed"  # how an answer is read; last_letter: as released
     test_prompt: Literal["same", "passages_first"] = "same"  # as in training, or another one as in the released code
     world: WorldSettings = WorldSettings()
@@ -352,6 +344,17 @@ class RunSettings(Group):
     rag: RagSettings = RagSettings()
     compute: ComputeSettings = ComputeSettings()
 
+    @model_validator(mode="after")
+    def _nano_models_fit(self) -> Self:
+        encoders = {"reranker.model": self.reranker.model, "rag.model": self.rag.model,
+                    "reaugkd.teacher": self.reaugkd.teacher, "reaugkd.student": self.reaugkd.student}  # fmt: skip
+        students = {"student.model": self.student.model, "teacher.verifier": self.teacher.verifier}
+        named = [(*item, "bert") for item in encoders.items()] + [(*item, "t5") for item in students.items()]
+        for name, model, kind in [*named, *(("students", student, "t5") for student in self.students)]:
+            if model and is_nano(model) and not model.startswith(kind):
+                raise ValueError(f"{name} = {model} is of another kind: take one whose name begins with {kind}")
+        return self
+
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with single knobs changed, each named by its dotted path: `{"retrieval.k": 1}`.
 
@@ -359,6 +362,9 @@ class RunSettings(Group):
         """
         values = json.loads(self.model_dump_json())
         for path, value in changes.items():
+            if path in CHOSEN:
+                option = f"--{path.replace('_', '-')}, in a notebook by the parameter {path}"
+                raise SettingsError(f"{path!r} is no single setting: choose it by {option}")
             group, *rest = path.split(".")
             target = values if not rest else values.get(group)
             name = rest[0] if rest else group
@@ -379,18 +385,6 @@ class RunSettings(Group):
                 [f"{name}.{knob}" for knob in type(value).model_fields] if isinstance(value, Group) else [name]
             )
         ]
-
-
-def validate(group: type[G], values: Mapping[str, Any]) -> G:
-    """`group(**values)`, with pydantic's report turned into one sentence. Raises SettingsError."""
-    try:
-        return group.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
-        raise SettingsError(
-            f"{name}: {message}" if "loc" in first and first["type"] != "value_error" else message
-        ) from None
 
 
 # The presets: what each scale changes of the defaults, which are the paper's where it states a value. Learning rates,

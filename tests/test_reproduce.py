@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kardlib.artifacts.store import REPOSITORY, Kind, artifact_name
+from kardlib.kard.experiment import write_example
 from kardlib.reproduce import ReproduceError, applies, choose_notebooks, clean_notebook, publish_notebooks, reproduce
 from kardlib.settings import SettingsError
 
@@ -141,6 +142,14 @@ def test_wrong_settings_are_an_error_before_anything_runs(tmp_path: Path) -> Non
         reproduce(overrides={"retrieval.k": 200}, root=tmp_path)
     with pytest.raises(ReproduceError, match="there is no folder nowhere: correct --data-dir"):
         reproduce(dataset="obqa", data_dir="nowhere", root=tmp_path)
+    with pytest.raises(ReproduceError, match="--dataset own needs --data-dir: the folder that holds"):
+        reproduce(dataset="own", root=tmp_path)
+    with pytest.raises(ReproduceError, match="--data-dir is not read with the dataset world: name one with --dataset"):
+        reproduce(data_dir=str(tmp_path), root=tmp_path)
+    with pytest.raises(ReproduceError, match="rte sorts texts into classes, which only notebooks 13 and 14 do: drop"):
+        reproduce(dataset="rte", only=["2"], root=tmp_path)
+    with pytest.raises(SettingsError, match="'dataset' is no single setting: choose it by --dataset"):
+        reproduce(overrides={"dataset": "obqa"}, root=tmp_path)
     with pytest.raises(ReproduceError, match="only the embedded scale on the closed world"):
         reproduce(scale="smoke", publish=True, root=tmp_path)
     assert not (tmp_path / "runs").exists()
@@ -366,3 +375,18 @@ def test_a_real_dataset_runs_the_notebooks_that_apply_to_it():
     assert [n for n in numbers if not applies(n, "obqa")] == ["13", "15"]
     assert [n for n in numbers if applies(n, "rte")] == ["13", "14"]
     assert applies("15", "own") and not applies("13", "own")
+
+
+def test_without_rationales_the_notebooks_that_need_them_are_left_out(tmp_path, capsys):
+    for number in ("03", "04"):
+        write_notebook(tmp_path, f"{number}_some", "print(1)")
+    write_example(tmp_path / "data", "smoke")
+    (tmp_path / "data" / "rationales.jsonl").unlink()
+    reproduce("smoke", "own", str(tmp_path / "data"), root=tmp_path)
+    assert {path.name for path in (tmp_path / "runs" / "smoke-own").glob("*.ipynb")} == {"04_some.ipynb"}
+    assert (
+        "nobody has written rationales for 'own': only answers are learnt, by notebooks 01, 04"
+        in capsys.readouterr().out
+    )
+    reproduce("smoke", "own", str(tmp_path / "data"), only=["03"], root=tmp_path)
+    assert (tmp_path / "runs" / "smoke-own" / "03_some.ipynb").exists()

@@ -11,6 +11,7 @@ from tests.folders import ROOT
 ROOMS = [
     "errors",
     "registry",
+    "knobs",
     "settings",
     "artifacts",
     "data",

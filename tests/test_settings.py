@@ -42,8 +42,28 @@ def test_defaults_are_the_papers_where_it_states_them():
         ({"retrieval.k": 101}, ["retrieval.k = 101", "kappa*", "lower k"]),
         ({"reranker.tau_1": -1}, ["reranker.tau_1", "greater than 0"]),
         ({"reranker.tau_2": 0}, ["reranker.tau_2", "greater than 0"]),
-        ({"scale": "huge"}, ["scale", "smoke"]),
+        ({"scale": "smoke"}, ["'scale' is no single setting", "--scale"]),
+        ({"dataset": "obqa"}, ["'dataset' is no single setting", "--dataset"]),
+        ({"data_dir": "x"}, ["'data_dir' is no single setting", "--data-dir", "the parameter data_dir"]),
         ({"seeds": []}, ["seeds"]),
+        ({"seeds": [0, 0]}, ["seeds: a value comes twice"]),
+        ({"seeds": [0, 2**64]}, ["seeds.1", "less than 4294967296"]),
+        ({"seeds": [-1]}, ["seeds.0", "greater than or equal to 0"]),
+        ({"world.seed": 2**64}, ["world.seed", "less than 4294967296"]),
+        ({"students": ["smollm2", "smollm2"]}, ["students: a value comes twice"]),
+        ({"memorization.growth_bits": [-5, 3]}, ["memorization.growth_bits.0", "greater than or equal to 2"]),
+        ({"memorization.growth_bits": [8, 8]}, ["memorization.growth_bits: a value comes twice"]),
+        ({"memorization.network_strings": [0, 16]}, ["memorization.network_strings.0"]),
+        ({"memorization.eps": 1e-300}, ["memorization.eps = 1e-300", "keys of up to 1020 bits", "raise one of them"]),
+        ({"student.lr": float("inf")}, ["student.lr", "finite"]),
+        ({"reranker.tau_1": float("nan")}, ["reranker.tau_1", "finite"]),
+        ({"world.train": 1e11}, ["world.train", "less than or equal to 1048576"]),
+        ({"student.batch": 1e9}, ["student.batch", "less than or equal to 65536"]),
+        ({"rag.contrastive_batch": 1}, ["rag.contrastive_batch", "greater than or equal to 2"]),
+        ({"reranker.model": "t5-nano-small"}, ["reranker.model = t5-nano-small", "begins with bert"]),
+        ({"reaugkd.student": "t5-nano-base"}, ["reaugkd.student = t5-nano-base", "begins with bert"]),
+        ({"students": ["bert-nano"]}, ["students = bert-nano", "begins with t5"]),
+        ({"teacher.verifier": "bert-nano"}, ["teacher.verifier = bert-nano", "begins with t5"]),
         ({"student": 3}, ["student"]),
         ({"student.lr.x": 3}, ["student.lr.x"]),
     ],
@@ -61,9 +81,15 @@ def test_values_whose_meaning_was_not_the_released_codes_are_gone(setting, gone)
         preset().override({f"reranker.{setting}": gone})
 
 
-def test_young_settings_are_named_only_where_they_are_not_the_default():
-    assert preset().reranker.unnamed() == {"similarity", "dropout", "rare_terms"}
-    assert preset().override({"reranker.similarity": "dot"}).reranker.unnamed() == {"dropout", "rare_terms"}
+def test_an_unknown_scale_is_named():
+    with pytest.raises(SettingsError, match="scale: Input should be 'smoke'"):
+        preset("huge")
+
+
+def test_a_folder_is_no_nano_model_wherever_it_lies(tmp_path):
+    settings = preset("embedded", "own").student
+    assert (settings.of(str(tmp_path)).lr, settings.of(str(tmp_path)).max_new_tokens) == (1e-4, None)
+    assert settings.of("t5-nano-base").max_new_tokens == 64
 
 
 def test_the_real_scale_has_a_pretrained_student_and_elsewhere_the_embedded_values():

@@ -3,43 +3,49 @@
 `read_kard(data_dir, name)` reads KARD's release:
 
     data_dir/kard/<name>/{train,dev,test}.json     JSON lines: id, sent1, sent2, ending0..3, label
-    data_dir/kb/<name>/passages.jsonl.gz           JSON lines: id, contents
-    data_dir/kb/<name>/gold.jsonl.gz               JSON lines: split, question_id, passage_ids
+    data_dir/kb/<name>/passages.jsonl.gz           JSON lines: id, contents; also .jsonl
+    data_dir/kb/<name>/gold.jsonl.gz               JSON lines: split, question_id, passage_ids; also .jsonl
 
-`read_own(data_dir)` reads your own data. Only the questions, as either file, are required:
+`read_own(data_dir)` reads your own data. Only questions are required, as either file; every .jsonl may be .jsonl.gz:
 
     data_dir/questions.jsonl     JSON lines: id, question, options (a list), answer (a letter: A is the first option);
                                  split (train, dev or test) in every row or in none: then it is drawn
     data_dir/questions.csv       the same as a table: options in columns A, B, ...
-    data_dir/passages.jsonl      JSON lines: id, contents; also .jsonl.gz
+    data_dir/passages.jsonl      JSON lines: id, contents
     data_dir/gold.jsonl          JSON lines: question_id, passage_ids
     data_dir/rationales.jsonl    JSON lines: question_id, rationales (a list)
 
 All readers raise DataError: one sentence that names the file and the line and says what to do.
 """
 
-import csv
-import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, takewhile
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from string import ascii_uppercase
+from typing import Any
 
 from kardlib.artifacts.store import atomic_write
-from kardlib.errors import KardError
+from kardlib.data.records import (
+    LETTERS,
+    DataError,
+    Record,
+    list_some,
+    read_records,
+    say,
+    say_shared,
+    shorten,
+    with_own_ids,
+)
 
-LETTERS = "ABCDEFGHIJ"  # of the options, in their order
 SPLITS = ("train", "dev", "test")
 Gold = dict[str, frozenset[str]]  # question id -> ids of the passages that are annotated as its evidence
+ENDINGS = [f"ending{i}" for i in range(26)]  # more than are allowed, so that none of them is passed over
+LINES = (".jsonl", ".jsonl.gz")
+OWN = {"questions": (*LINES, ".csv"), "passages": LINES, "gold": LINES, "rationales": LINES}  # files of your own data
 DRAWN_SPLITS = ("train",) * 7 + ("dev", "test", "test")  # of your own texts, each as likely as the next
-
-
-class DataError(KardError, ValueError):
-    """Data that cannot be used as it is; the message is one sentence that says where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class PassageFile:
     path: Path
 
     def __iter__(self) -> Iterator[Passage]:
-        return (_to_passage(record, {}) for record in _read_records(self.path))
+        return map(_to_passage, read_records(self.path, ["id", "contents"]))
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,10 @@ def read_kard(data_dir: str | Path, name: str) -> Dataset:
     for question in chain.from_iterable(splits.values()):
         if by_id.setdefault(question.id, question) != question:
             raise DataError(f"{folder}: two splits have different questions with the id {question.id!r}; rename one")
-    passages = read_passages(kb / "passages.jsonl.gz") if (kb / "passages.jsonl.gz").exists() else []
-    return Dataset(name, splits, passages, _read_known_gold(kb / "gold.jsonl.gz", by_id, passages))
+    say_shared(folder, *([q.text for q in splits[split]] for split in ("train", "test")))
+    file, gold = (find_file(kb, stem, *LINES) for stem in ("passages", "gold"))
+    passages = read_passages(file) if file else []
+    return Dataset(name, splits, passages, read_gold(gold, by_id, passages) if gold else {})
 
 
 def read_questions(path: str | Path) -> list[Question]:
@@ -118,69 +126,59 @@ def read_questions(path: str | Path) -> list[Question]:
 
     `label` counts from 0; empty endings are no options; `sent2`, if there is one, continues `sent1`. Raises DataError.
     """
-    questions: dict[str, Question] = {}
-    for record in _read_records(path):
-        endings = takewhile(record.fields.__contains__, map("ending{}".format, count()))
-        options = record.options([record.text(name) for name in endings], "ending0, ...")
+    questions = []
+    for record in with_own_ids(read_records(path, ["id", "sent1", "sent2", "label", *ENDINGS])):
+        options = record.options(record.numbered(ENDINGS), "ending0, ...")
         label = record.whole_number("label")
         if label >= len(options):
             raise record.error(f"label {label} names none of the {len(options)} options", "count the options from 0")
         text = " ".join(part for part in (record.text("sent1"), record.text("sent2", "")) if part)
         if not text.strip():
             raise record.error("the question has no text", "write it in sent1")
-        id = record.new_id(questions)
-        questions[id] = Question(id, text, options, label)
+        questions.append(Question(record.id(), text, options, label))
     if not questions:
         raise DataError(f"{path}: the file holds no questions; put one on each line or remove the file")
-    return list(questions.values())
+    return questions
 
 
 def read_passages(path: str | Path) -> list[Passage]:
     """Passages from the fields `id, contents`. Raises DataError, also for an id that comes twice or no passages."""
-    passages: dict[str, Passage] = {}
-    for record in _read_records(path):
-        passage = _to_passage(record, passages)
-        passages[passage.id] = passage
+    passages = [_to_passage(record) for record in with_own_ids(read_records(path, ["id", "contents"]))]
     if not passages:
         raise DataError(f"{path}: the file holds no passages; a knowledge base needs at least one")
-    return list(passages.values())
+    return passages
 
 
-def _to_passage(record: "Record", taken: Mapping[str, Any]) -> Passage:
-    id, text = record.new_id(taken), record.text("contents")
-    if not text.strip():
-        raise record.error("the passage has no text", "fill in contents or remove the line")
-    return Passage(id, text)
+def _to_passage(record: Record) -> Passage:
+    return Passage(record.id(), record.filled("contents", "passage"))
 
 
-def read_gold(path: str | Path) -> Gold:
-    """From the fields `question_id, passage_ids`. Raises DataError.
+def read_gold(
+    path: str | Path, questions: Collection[str] | None = None, passages: Iterable[Passage] | None = None
+) -> Gold:
+    """From the fields `question_id, passage_ids`. Raises DataError, also for what is not among these questions' ids or
+    passages, where they are given.
 
     Two lines of the same question (StrategyQA has two such pairs) are two annotations: their passages are united.
     """
     gold: Gold = {}
-    for record in _read_records(path):
-        id = record.text("question_id")
-        gold[id] = gold.get(id, frozenset()) | frozenset(record.texts("passage_ids"))
-    return gold
-
-
-def _read_known_gold(path: Path, questions: Collection[str], passages: Iterable[Passage] | None) -> Gold:
-    """`read_gold`, empty without a file. Raises DataError for a question or a passage that does not exist."""
-    gold = read_gold(path) if path.exists() else {}
-    if unknown := gold.keys() - questions:
-        raise DataError(f"{path}: there is no question {min(unknown)!r}; remove its gold passages")
-    named = set().union(*gold.values())
-    if named and passages is not None and (unknown := named.difference(p.id for p in passages)):
-        kb = path.name.replace("gold", "passages")
-        raise DataError(f"{path}: there is no passage {min(unknown)!r}; add it to {kb}")
+    first: dict[str, Record] = {}  # passage id -> the record that names it first
+    for record in read_records(path, ["question_id", "passage_ids", "split"]):
+        id, named = record.text("question_id"), record.texts("passage_ids")
+        if questions is not None and id not in questions:
+            raise record.error(f"there is no question {shorten(id)}", "correct question_id or remove the line")
+        gold[id] = gold.get(id, frozenset()) | frozenset(named)
+        first |= {passage: record for passage in named if passage not in first}
+    if passages is not None and first and (unknown := first.keys() - (p.id for p in passages)):
+        id = next(id for id in first if id in unknown)
+        raise first[id].error(f"there is no passage {shorten(id)}", "add it to the passages or remove it here")
     return gold
 
 
 def read_recorded_rationales(path: str | Path) -> dict[int, list[str]]:
     """Number of a question in train.json (from 0) -> its rationales, from `idx, rationales`. Raises DataError."""
     recorded: dict[int, list[str]] = {}
-    for record in _read_records(path):
+    for record in read_records(path, ["idx", "rationales", "model", "created"]):
         index = record.whole_number("idx")
         if index in recorded:
             raise record.error(f"idx {index} comes twice", "put all rationales of a question on one line")
@@ -197,26 +195,41 @@ def read_own(data_dir: str | Path) -> Dataset:
     Passages stay on disk; without passages.jsonl there are none, and `knowledge.index` must name an index.
     Raises DataError, also for a training or test split without questions.
     """
-    folder = Path(data_dir)
-    file = _find_file(folder, "questions.jsonl", "questions.csv")
-    if file is None:
+    folder, files = Path(data_dir), find_own(data_dir)
+    if "questions" not in files:
         raise DataError(f"there is no questions.jsonl or questions.csv in {folder}: put one there or correct data_dir")
-    splits = read_own_questions(file)
+    splits = read_own_questions(files["questions"])
     for split in ("train", "test"):
         if not splits[split]:
-            raise DataError(f"{file}: no question is in the split {split!r}; add questions or set the field split")
-    kb = _find_file(folder, "passages.jsonl", "passages.jsonl.gz")
-    passages = PassageFile(kb) if kb else None
+            problem = f"no question is in the split {split!r}; add questions or set the field split"
+            raise DataError(f"{files['questions']}: {problem}")
+    passages = PassageFile(files["passages"]) if "passages" in files else None
     ids = {q.id for questions in splits.values() for q in questions}
-    return Dataset("own", splits, passages or [], _read_known_gold(folder / "gold.jsonl", ids, passages))
+    gold = read_gold(files["gold"], ids, passages) if "gold" in files else {}
+    if unread := sorted(p.name for p in folder.iterdir() if p not in files.values() and not p.name.startswith(".")):
+        say(f"{folder}: not read: {list_some(unread)} (files that are read begin with {', '.join(OWN)})")
+    return Dataset("own", splits, passages or [], gold)
 
 
-def _find_file(folder: Path, *names: str) -> Path | None:
-    """The one file of these names that exists, if any. Raises DataError if several do."""
-    found = [folder / name for name in names if (folder / name).exists()]
+def find_own(data_dir: str | Path) -> dict[str, Path]:
+    """What your own data hold, named as in `OWN` -> its file. Raises DataError."""
+    files = {stem: find_file(Path(data_dir), stem, *endings) for stem, endings in OWN.items()}
+    return {stem: file for stem, file in files.items() if file}
+
+
+def find_file(folder: Path, stem: str, *endings: str) -> Path | None:
+    """The one file that is named by the stem and one of the endings, if any.
+
+    Raises DataError if there are several, or only such as nobody reads: `passages.csv`, `Gold.jsonl`.
+    """
+    names = [stem + ending for ending in endings]
+    alike = sorted(p.name for p in folder.glob("*") if p.name.partition(".")[0].casefold() == stem)
+    found = [name for name in names if name in alike]
     if len(found) > 1:
-        raise DataError(f"{folder} has both {' and '.join(names)}: remove the one that you do not mean")
-    return found[0] if found else None
+        raise DataError(f"{folder} has both {' and '.join(found)}: remove the one that you do not mean")
+    if alike and not found:
+        raise DataError(f"{folder / alike[0]} is not read: convert it to {names[0]}, or remove it")
+    return folder / found[0] if found else None
 
 
 def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
@@ -227,21 +240,22 @@ def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
     """
     splits: dict[str, list[Question]] = {split: [] for split in SPLITS}
     taken: dict[str, str] = {}  # question id -> the split that its line names
-    for record in _read_csv(path) if str(path).endswith(".csv") else _read_records(path):
-        id, text = record.new_id(taken), record.text("question")
-        if not text.strip():
-            raise record.error("the question has no text", "fill in question")
+    names = ["id", "question", "options", "answer", "split", *ascii_uppercase]
+    for record in with_own_ids(read_records(path, names)):
+        id, text = record.id(), record.filled("question", "question")
+        lettered = record.numbered(ascii_uppercase)
+        if "options" in record.fields and lettered:
+            raise record.error("there are options and the columns A, B, ...", "leave one of them out")
         if "options" in record.fields:
             options = record.options(record.texts("options"), "options")
         else:
-            columns = takewhile(record.fields.__contains__, LETTERS)
-            options = record.options([record.text(name, "") for name in columns], "the columns A, B, ...")
+            options = record.options(lettered, "the columns A, B, ...")
         letters, answer = LETTERS[: len(options)], record.text("answer")
         if answer.strip().upper() not in set(letters):
-            raise record.error(f"the answer {_shorten(answer)} is none of {', '.join(letters)}", "write a letter")
+            raise record.error(f"the answer {shorten(answer)} is none of {', '.join(letters)}", "write a letter")
         split = record.text("split", "").strip()
         if split not in ("", *SPLITS):
-            raise record.error(f"the split {_shorten(split)} is none of {', '.join(SPLITS)}", "write one of them")
+            raise record.error(f"the split {shorten(split)} is none of {', '.join(SPLITS)}", "write one of them")
         if bool(split) != bool(next(iter(taken.values()), split)):
             raise record.error("not all questions name a split", "fill in split in every row or in none")
         taken[id] = split
@@ -249,19 +263,23 @@ def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
         splits[split or drawn].append(Question(id, text, options, letters.index(answer.strip().upper())))
     if not taken:
         raise DataError(f"{path}: the file holds no questions; put one on each line")
+    say_shared(path, *([q.text for q in splits[split]] for split in ("train", "test")))
     return splits
 
 
 def read_own_rationales(path: str | Path, questions: Collection[str]) -> dict[str, list[str]]:
-    """Id of one of the `questions` -> its recorded rationales, from `question_id, rationales`. Raises DataError."""
+    """Id of one of the `questions` -> its rationales that are not blank, from `question_id, rationales`.
+
+    Raises DataError.
+    """
     recorded: dict[str, list[str]] = {}
-    for record in _read_records(path):
+    for record in read_records(path, ["question_id", "rationales"]):
         id = record.text("question_id")
         if id not in questions:
-            raise record.error(f"there is no question {_shorten(id)}", "correct question_id or remove the line")
+            raise record.error(f"there is no question {shorten(id)}", "correct question_id or remove the line")
         if id in recorded:
-            raise record.error(f"question {_shorten(id)} comes twice", "put all rationales of a question on one line")
-        recorded[id] = record.texts("rationales")
+            raise record.error(f"question {shorten(id)} comes twice", "put all rationales of a question on one line")
+        recorded[id] = [text for text in record.texts("rationales") if text.strip()]
     return recorded
 
 
@@ -289,115 +307,3 @@ def write_passages(path: Path, passages: Iterable[Passage]) -> None:
 def _write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-# Records of a file
-
-
-class Record(NamedTuple):
-    """One line or table row of a file, whose place every error names. Methods that read a field raise DataError."""
-
-    path: str | Path
-    line: int
-    fields: dict[str, Any]
-
-    def error(self, problem: str, remedy: str) -> DataError:
-        """The error to raise."""
-        return DataError(f"{self.path}, line {self.line}: {problem}; {remedy}")
-
-    def text(self, name: str, default: str | None = None) -> str:
-        """The field as a text; without a default it must be there."""
-        return self._as_text(name, self.fields.get(name, default))
-
-    def texts(self, name: str) -> list[str]:
-        """The field as a list of texts."""
-        if not isinstance(values := self.fields.get(name), list):
-            raise self.error(f"{name!r} is {_shorten(values)}", "a list of texts is needed")
-        return [self._as_text(name, value) for value in values]
-
-    def whole_number(self, name: str) -> int:
-        """The field as a whole number from 0."""
-        value = self.fields.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.error(f"{name!r} is {_shorten(value)}", "a whole number from 0 is needed")
-        return value
-
-    def options(self, given: list[str], where: str) -> tuple[str, ...]:
-        """The options that are not empty; empty ones may only follow them. `where` names their fields in errors."""
-        options = tuple(option for option in given if option.strip())
-        if len(options) < 2:
-            raise self.error("the question has fewer than two options", f"fill in {where}")
-        if options != tuple(given[: len(options)]):
-            raise self.error("an option is missing before another one", "fill in the options without a gap")
-        if len(options) > len(LETTERS):
-            raise self.error(f"the question has {len(options)} options", f"leave at most {len(LETTERS)}")
-        return options
-
-    def new_id(self, taken: Mapping[str, Any]) -> str:
-        """The field `id`, printable and none of `taken`."""
-        id = self.text("id")
-        if not id.strip() or not id.isprintable():  # run tables hold ids: no tabs, no line breaks
-            raise self.error(f"the id {_shorten(id)} is not printable text", "give every line an id of its own")
-        if id in taken:
-            raise self.error(f"the id {_shorten(id)} comes twice", "give every line an id of its own")
-        return id
-
-    def _as_text(self, name: str, value: object) -> str:
-        if not isinstance(value, str):
-            raise self.error(f"{name!r} is {_shorten(value)}", "a text is needed")
-        try:
-            value.encode()  # JSON can spell half of a surrogate pair, which no file can hold
-        except UnicodeEncodeError:
-            raise self.error(f"{name!r} holds a character that is not Unicode", "remove the lone surrogate") from None
-        return value
-
-
-def _shorten(value: object) -> str:
-    """A field's value as an error shows it."""
-    shown = "missing" if value is None else ascii(value)
-    return shown if len(shown) <= 40 else shown[:40] + "..."
-
-
-def _read_records(path: str | Path) -> Iterator[Record]:
-    """The JSON objects of a file, one on each line, gzipped if its name ends in .gz; empty lines are skipped."""
-    number = 0
-    try:
-        with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if text := line.decode("utf-8-sig" if number == 1 else "utf-8").strip():
-                    record = Record(path, number, json.loads(text))
-                    if not isinstance(record.fields, dict):
-                        raise record.error(f"{_shorten(record.fields)} is no record", 'write {"name": value, ...}')
-                    yield record
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}; correct the path or put the file there") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: the gzip file is damaged after line {number} ({error}); fetch it again") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); correct the path or its permissions") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}, line {number}: the text is not UTF-8; convert the file") from None
-    except DataError:
-        raise
-    except (ValueError, RecursionError):
-        raise DataError(f"{path}, line {number}: the line is not JSON; write one JSON object on each line") from None
-
-
-def _read_csv(path: str | Path) -> Iterator[Record]:
-    """The rows of a CSV file with a header line, as comma-separated UTF-8; a cell may hold line breaks."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, strict=True)
-            for fields in table:
-                record = Record(path, table.line_num, fields)
-                if None in fields or None in fields.values():  # DictReader's marks of too many and too few cells
-                    problem = f"the row has {'more' if None in fields else 'fewer'} cells than the header"
-                    raise record.error(problem, "put texts with commas into quotation marks")
-                yield record
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); correct the path or its permissions") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: the text is not UTF-8; save the table as CSV in UTF-8") from None
-    except csv.Error as error:
-        line = table.line_num + 1  # the first one of the malformed row
-        raise DataError(f"{path}, line {line}: the row is not CSV ({error}); correct its quotation marks") from None

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kardlib.artifacts.store import full_error, is_full
-from kardlib.data.files import SPLITS, DataError, Dataset, Question, Record, read_questions
+from kardlib.data.files import SPLITS, Dataset, Question, read_questions
+from kardlib.data.records import DataError, Record, say_shared, with_own_ids
 
 
 class HubDataset(NamedTuple):
@@ -26,21 +27,26 @@ class HubDataset(NamedTuple):
 def read_openbookqa(path: Path) -> list[Question]:
     """Questions from the columns `id, question_stem, choices (text, label), answerKey`. Raises DataError."""
     questions = []
-    for record in _read_parquet(path, ["id", "question_stem", "choices", "answerKey"]):
+    for record in with_own_ids(_read_parquet(path, ["id", "question_stem", "choices", "answerKey"])):
         choices, right = record.fields["choices"], record.text("answerKey")
-        options, letters = record.options([str(text) for text in choices["text"]], "choices"), list(choices["label"])
+        options = record.options([str(text) for text in choices["text"]], "choices")
+        letters = list(choices["label"])[: len(options)]
         if right not in letters:
             raise record.error(f"the answer {right!r} is none of the choices", "fetch the file again")
-        questions.append(Question(record.text("id"), record.text("question_stem"), options, letters.index(right)))
+        text = record.filled("question_stem", "question")
+        questions.append(Question(record.id(), text, options, letters.index(right)))
     return questions
 
 
 def read_strategyqa(path: Path) -> list[Question]:
     """Questions from the columns `qid, question, answer` (true or false). Raises DataError."""
-    return [
-        Question(record.text("qid"), record.text("question"), ("yes", "no"), 0 if record.fields["answer"] else 1)
-        for record in _read_parquet(path, ["qid", "question", "answer"])
-    ]
+    questions = []
+    for record in with_own_ids(_read_parquet(path, ["qid", "question", "answer"]), "qid"):
+        if not isinstance(answer := record.fields["answer"], bool):
+            raise record.error(f"the answer is {answer!r}, neither true nor false", "fetch the file again")
+        text = record.filled("question", "question")
+        questions.append(Question(record.id("qid"), text, ("yes", "no"), 0 if answer else 1))
+    return questions
 
 
 HUB = {
@@ -66,6 +72,7 @@ def read_hub(name: str) -> Dataset:
     """A dataset of `HUB`, fetched once into the Hub's own cache. Raises what `fetch` and its reader raise."""
     repository, revision, files, read = HUB[name]
     splits = {split: read(fetch(repository, revision, file, "KARD's release")) for split, file in files.items()}
+    say_shared(repository, *([q.text for q in splits[split]] for split in ("train", "test")))
     return Dataset(name, {split: splits.get(split, []) for split in SPLITS}, [], {})
 
 

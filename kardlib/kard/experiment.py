@@ -20,8 +20,11 @@ from numpy.typing import NDArray
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, Store, fingerprint
 from kardlib.data.files import (
+    LINES,
     DataError,
     Dataset,
+    find_file,
+    find_own,
     read_kard,
     read_own,
     read_own_rationales,
@@ -29,12 +32,13 @@ from kardlib.data.files import (
     write_own,
 )
 from kardlib.data.hub import HUB, read_hub
+from kardlib.data.records import say
 from kardlib.data.world import STRATA, World, build_world
 from kardlib.kard.llm import server_teacher
 from kardlib.kard.methods import Method, main_rows
 from kardlib.kard.teacher import Teacher, recorded_teacher, symbolic_teacher
 from kardlib.models.catalogue import identify, needs_this_process
-from kardlib.settings import RunSettings, StudentSettings, TeacherSettings, WorldSettings, preset
+from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings, TeacherSettings, WorldSettings, preset
 
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
 HELD_OUT = 0.05  # share of a real dataset's training questions that become the split "silver"
@@ -103,7 +107,7 @@ class Experiment:
     def at(self, knobs: Knobs) -> "Experiment":
         """The same experiment with single settings changed. Raises SettingsError."""
         settings = self.settings.override(dict(knobs))
-        if any(getattr(settings, name) != getattr(self.settings, name) for name in ("dataset", "data_dir", "world")):
+        if settings.world != self.settings.world:
             return open_settings(settings, self.store)
         teacher = self.teacher
         if settings.teacher != self.settings.teacher:
@@ -142,18 +146,22 @@ def read_dataset(settings: RunSettings) -> Dataset:
     else:
         data = read_kard(data_folder(settings), settings.dataset)
     train = data.splits["train"]
-    cut = int(len(train) * (1 - HELD_OUT))
+    cut = max(1, int(len(train) * (1 - HELD_OUT)))
     return Dataset(data.name, data.splits | {"train": train[:cut], "silver": train[cut:]}, data.passages, data.gold)
 
 
 def data_folder(settings: RunSettings) -> Path:
     """The folder that `data_dir` names. Raises DataError where it names none."""
-    if not settings.data_dir:
-        files = "questions.jsonl and passages.jsonl" if settings.dataset == "own" else "kard/ and kb/"
-        raise DataError(
-            f"dataset {settings.dataset!r} is read from files: set data_dir to the folder that holds {files}"
-        )
-    return Path(settings.data_dir)
+    if settings.data_dir:
+        return Path(settings.data_dir)
+    if settings.dataset == "own":
+        raise DataError("set data_dir to the folder that holds questions.jsonl and passages.jsonl: own data are files")
+    if settings.dataset in GLUE_TASKS:
+        raise DataError(f"{settings.dataset} sorts texts into classes, which only notebook 13 does: take another one")
+    raise DataError(
+        f"there is no dataset {settings.dataset!r}: without files there are world, {', '.join(HUB)}; correct the name, "
+        "or set data_dir to the folder that holds kard/ and kb/"
+    )
 
 
 def choose_teacher(settings: RunSettings, store: Store, data: Dataset, world: World | None) -> Teacher | None:
@@ -163,14 +171,21 @@ def choose_teacher(settings: RunSettings, store: Store, data: Dataset, world: Wo
     if world:
         return symbolic_teacher(world, settings.teacher.flawed, settings.teacher.seed)
     if settings.dataset == "own":
-        own = data_folder(settings) / "rationales.jsonl"
-        known = {q.id for questions in data.splits.values() for q in questions}
-        return recorded_teacher(read_own_rationales(own, known), few=True) if own.exists() else None
+        own = find_own(data_folder(settings)).get("rationales")
+        if own is None:
+            return None
+        recorded = read_own_rationales(own, {q.id for questions in data.splits.values() for q in questions})
+        if any(recorded.get(q.id) for q in data.splits["train"]):
+            return recorded_teacher(recorded, few=True)
+        say(f"{own}: no rationale is of a training question, so only answers can be learnt")
+        return None
     if settings.data_dir is None:
         return None
-    recorded = read_recorded_rationales(Path(settings.data_dir, "kard", settings.dataset, "rationales_train.jsonl.gz"))
+    folder = Path(settings.data_dir, "kard", settings.dataset)
+    file = find_file(folder, "rationales_train", *LINES) or folder / "rationales_train.jsonl.gz"
+    by_line = read_recorded_rationales(file)
     released = [*data.splits["train"], *data.splits["silver"]]  # the file names a question by its line
-    return recorded_teacher({q.id: recorded.get(line, []) for line, q in enumerate(released)})
+    return recorded_teacher({q.id: by_line.get(line, []) for line, q in enumerate(released)})
 
 
 def write_texts(

@@ -23,6 +23,7 @@ from kardlib.artifacts.store import Kind, canonical_json, fingerprint
 from kardlib.data.answers import last_letter, majority_vote, parse_answer
 from kardlib.data.files import DataError, Question
 from kardlib.data.prompts import CONCLUSION, SHOTS, answer_text, few_shot_text, source_text, target_text
+from kardlib.data.records import say
 from kardlib.data.world import build_world
 from kardlib.kard.experiment import Cell, Experiment, Knobs, weigh_texts, write_texts
 from kardlib.kard.methods import METHODS, Method
@@ -146,15 +147,18 @@ def student_spec(settings: StudentSettings, seed: int) -> dict[str, Any]:
 def training_examples(prepared: Prepared, method: Method, seed: int = 0) -> list[Example]:
     """Source and target texts: one for every rationale, or for every question where answers alone are learnt.
 
-    `seed` draws the questions where the student learns from a share of them only.
+    `seed` draws the questions where the student learns from a share of them only. Raises DataError where none is left.
     """
     experiment, passages = prepared.experiment, prepared.runs.passages
     settings, train = experiment.settings, experiment.data.splits["train"]
-    drawn = random.Random(seed).sample(train, max(1, round(len(train) * settings.student.share)))
+    drawn = random.Random(seed).sample(train, min(len(train), max(1, round(len(train) * settings.student.share))))
     by_id = {q.id: q for q in drawn}
-    rationales = [r for r in learnt_rationales(prepared) if r.question_id in by_id]
-    if method.learns == "answer":  # of questions, too, none of whose rationales is kept
-        rationales = [Rationale(q.id, 0, "", None) for q in drawn]
+    rationales = [r for r in learnt_rationales(prepared, method) if r.question_id in by_id]
+    if not rationales:
+        raise DataError(
+            f"there is nothing to learn from: of {len(train)} training questions student.share draws {len(drawn)}, and "
+            "none of them has a rationale; add some or raise it"
+        )
     ranked: Run = {}
     if method.reads_in_training == "bm25_rationale":
         ranked = prepared.runs.by_rationale
@@ -177,10 +181,13 @@ def write_target(settings: RunSettings, rationale: str, question: Question) -> s
     return target_text(rationale, question.answer, named)
 
 
-def learnt_rationales(prepared: Prepared) -> list[Rationale]:
-    """What examples are made from; without a teacher an empty rationale for each training question."""
-    if prepared.rationales.written:
-        return prepared.rationales.kept
+def learnt_rationales(prepared: Prepared, method: Method) -> list[Rationale]:
+    """What examples are made from; for answers alone an empty one for each training question.
+
+    Raises DataError where a method cannot do without rationales.
+    """
+    if "rationale" in (method.learns, method.shots) or method.reads_in_training == "bm25_rationale":
+        return prepared.rationales.need().kept
     return [Rationale(q.id, 0, "", None) for q in prepared.experiment.data.splits["train"]]
 
 
@@ -195,15 +202,16 @@ def source_texts(prepared: Prepared, method: Method, split: str, read: Mapping[s
         sources.append(source_text(question, texts, experiment.settings.test_prompt == "passages_first"))
     if method.shots:
         explain, reads = method.shots == "rationale", bool(method.reads_at_test)
-        shots = few_shots(prepared, explain, reads)
+        shots = few_shots(prepared, method)
         sources = [few_shot_text(shots, source, explain, reads) for source in sources]
     return sources
 
 
-def few_shots(prepared: Prepared, explain: bool, reads: bool) -> list[Example]:
+def few_shots(prepared: Prepared, method: Method) -> list[Example]:
     """The examples of a few-shot prompt: the first training questions, read and answered as is asked."""
     experiment, runs = prepared.experiment, prepared.runs
-    rationales = {r.question_id: r.text for r in reversed(learnt_rationales(prepared))}
+    explain, reads = method.shots == "rationale", bool(method.reads_at_test)
+    rationales = {r.question_id: r.text for r in reversed(learnt_rationales(prepared, method))}
     shots = []
     for question in [q for q in experiment.data.splits["train"] if q.id in rationales][:SHOTS]:
         found = runs.by_question[question.id][: experiment.settings.retrieval.k] if reads else []
@@ -226,6 +234,11 @@ def train_students(experiment: Experiment, asked: Asked, make: MakeAll = make_al
     jobs = {key: student_job(alone[cell], cell, adapted.get(cell)) for key, cell in first.items()}
     here = any(needs_this_process(cell.student) for cell in alone)
     trained = make(experiment.store, STUDENT, jobs, experiment.settings.compute, here)
+    for file in [folder / "losses.json" for folder in trained.values()]:
+        losses = json.loads(file.read_text()) if file.exists() else []  # a bundle's student is trained elsewhere
+        if len(losses) > 1 and losses[-1]["loss"] >= losses[0]["loss"]:
+            begun, ended = (f"{losses[i]['loss']:.3f} at step {losses[i]['step']}" for i in (0, -1))
+            say(f"{file.parent.name}: the loss did not fall ({begun}, {ended}): lower student.lr, or train longer")
     folders = {cell: trained[key] for cell, key in keys.items()}
     return folders | {cell: folder / "student" for cell, folder in train_rag(experiment, together).items()}
 

@@ -37,7 +37,12 @@ class Rationales:
     counts: FilterYield
 
     def need(self) -> "Rationales":
-        """Itself. Raises DataError where there are none."""
+        """Itself. Raises DataError where there are none, or none is left to learn from."""
+        if self.written and not self.kept:
+            raise DataError(
+                f"of {self.counts.written} rationales of training questions none is left to learn from: where they "
+                "conclude other options than the gold ones, correct either or set teacher.correct_only to false"
+            )
         if not self.written:
             raise DataError(
                 "nobody has written rationales for these questions: put rationales.jsonl beside your own, set "
@@ -95,7 +100,7 @@ def write_rationales(experiment: Experiment) -> Rationales:
     numbers |= dict.fromkeys(("dev", "test") if experiment.world else ("silver",), SILVER)
     written = {split: experiment.teacher(splits[split], number) for split, number in numbers.items()}
     used = [r for r in written["train"] if r.number < settings.rationales]
-    picked = verify(experiment, used) if settings.verifier else None
+    picked = verify(experiment, used) if settings.verifier and used else None
     kept, counts = keep_correct(used, splits["train"], picked)
     return Rationales(written, kept if settings.correct_only else used, counts)
 
@@ -242,7 +247,10 @@ def find_silver(prepared: Prepared, split: str) -> dict[str, set[str]]:
 
 @functools.lru_cache(maxsize=2)  # every seed of a reranker learns from the same
 def find_candidates(prepared: Prepared) -> list[Candidates]:
-    """`D~_ij` with the rationale's own BM25 scores for all of it, also for what the question brought."""
+    """`D~_ij` with the rationale's own BM25 scores for all of it, also for what the question brought.
+
+    Raises DataError where no rationale found a passage.
+    """
     experiment, runs = prepared.experiment, prepared.runs
     knobs = experiment.settings.reranker
     asking = {q.id for q in experiment.data.splits["train"][: knobs.questions]}
@@ -261,4 +269,9 @@ def find_candidates(prepared: Prepared) -> list[Candidates]:
         if found:
             scores = dict(on_question[i]) | found
             candidates.append(Candidates(rationale.question_id, found, {p: scores[p] for p in given[i]}))
+    if not candidates:
+        raise DataError(
+            f"none of {len(rationales)} rationales of the reranker's {len(asking)} questions found a passage: raise "
+            "reranker.questions, or add passages that share words with the rationales"
+        )
     return candidates

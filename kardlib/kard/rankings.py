@@ -80,7 +80,7 @@ def _reranker_spec(prepared: Prepared) -> tuple[dict[str, Any], dict[str, str]]:
 
 def reranker_knobs(settings: RerankerSettings) -> dict[str, Any]:
     """The settings that a reranker's weights depend on, besides its candidates and its seed."""
-    unused = {"rationale_candidates", "question_candidates", "questions"} | settings.unnamed()
+    unused = {"rationale_candidates", "question_candidates", "questions"}
     return settings.model_dump(exclude=unused) | {"model": identify(settings.model)}
 
 

@@ -7,6 +7,7 @@ other. What differs is the last bits of a sum and, in a model with dropout, whic
 the processes.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,7 +59,8 @@ def fit(
     from 0, is the loss () of this process's part of the step; where that is empty, a 0 without gradient. It must depend
     on the step alone: torch draws with `seed + step`. A killed run goes on from `checkpoint`, written before every
     `checkpoint_every`-th step, and on a CPU ends with the same bits. `refresh` is called before the first step and
-    after every checkpoint, so that it sees the same weights in a run that goes on. Raises StoreError for a full disk.
+    after every checkpoint, so that it sees the same weights in a run that goes on. Raises StoreError for a full disk,
+    and DataError for a loss that is not finite.
     """
     groups = [{"params": [w for w in part.parameters() if w.requires_grad], "lr": lr} for part, lr in rates.items()]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
@@ -91,10 +93,17 @@ def fit(
         optimizer.zero_grad()
         scheduler.step()
         losses.append(loss.item())
+        check_loss(name, losses[-1], step + 1, steps, max(rates.values()))
         if first and (len(losses) % 50 == 0 or len(losses) == steps):
             seconds = time.monotonic() - began
             print(f"{name}: step {len(losses)}/{steps}, loss {fmean(losses[-50:]):.3f}, {seconds:.0f} s", flush=True)
     return losses, time.monotonic() - began
+
+
+def check_loss(name: str, loss: float, step: int, steps: int, lr: float) -> None:
+    """Raise DataError for a loss that is not finite: what follows it is no training."""
+    if not math.isfinite(loss):
+        raise DataError(f"{name}: the loss is {loss} at step {step} of {steps}: lower the learning rate ({lr:g})")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -153,7 +162,8 @@ def trainer_arguments(
         per_device_train_batch_size=batch, num_train_epochs=epochs, max_steps=steps or -1, learning_rate=lr,
         warmup_steps=int(warmup * total), lr_scheduler_type="linear", max_grad_norm=1.0, save_strategy="steps",
         save_steps=max(100, total // 5), save_total_limit=1, logging_steps=max(10, total // 4), report_to=[],
-        disable_tqdm=True, remove_unused_columns=False, ddp_find_unused_parameters=False, **others,
+        logging_nan_inf_filter=False, disable_tqdm=True, remove_unused_columns=False, ddp_find_unused_parameters=False,
+        **others,
     )  # fmt: skip
 
 
@@ -246,10 +256,12 @@ def add_lora(model: PreTrainedModel) -> nn.Module:
 
 
 class PlainProgress(TrainerCallback):
-    """One line of text at each log, as batch runs want it."""
+    """One line of text at each log, as batch runs want it. Raises DataError for a loss that is not finite."""
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # type: ignore[no-untyped-def]
         """The Trainer's hook."""
+        for name in {"loss", "train_loss"}.intersection(logs or ()):  # the last steps', and at the end that of all
+            check_loss("student", float(logs[name]), state.global_step, state.max_steps, args.learning_rate)
         if logs and "loss" in logs and state.is_world_process_zero:
             print(f"  step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.3f}", flush=True)
 

@@ -6,7 +6,7 @@ everything is chosen, is taken off the training set. A malformed file raises Dat
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kardlib.data.files import SPLITS, DataError
+from kardlib.data.files import SPLITS
 from kardlib.data.hub import GLUE, fetch
+from kardlib.data.records import DataError, read_text, say_shared
 from kardlib.data.world import build_world
 from kardlib.settings import GLUE_TASKS, RunSettings, WorldSettings
 
@@ -66,20 +67,22 @@ class Columns(NamedTuple):
     first: str
     second: str
     label: str
+    labels: tuple[str, ...]  # in the files; the Hub counts them from 0
     hub: tuple[str, ...]  # columns of the texts on the Hub
     dev: str = "dev"  # the development set's file
     hub_dev: str = "validation"  # and on the Hub
 
 
+BINARY, ENTAILED = ("0", "1"), ("entailment", "not_entailment")
 COLUMNS = {
-    "cola": Columns("CoLA", "sentence", "", "label", ("sentence",)),
-    "mnli": Columns("MNLI", "sentence1", "sentence2", "gold_label", ("premise", "hypothesis"),
-                    "dev_matched", "validation_matched"),
-    "mrpc": Columns("MRPC", "#1 String", "#2 String", "Quality", ("sentence1", "sentence2")),
-    "qnli": Columns("QNLI", "question", "sentence", "label", ("question", "sentence")),
-    "qqp": Columns("QQP", "question1", "question2", "is_duplicate", ("question1", "question2")),
-    "rte": Columns("RTE", "sentence1", "sentence2", "label", ("sentence1", "sentence2")),
-    "sst2": Columns("SST-2", "sentence", "", "label", ("sentence",)),
+    "cola": Columns("CoLA", "sentence", "", "label", BINARY, ("sentence",)),
+    "mnli": Columns("MNLI", "sentence1", "sentence2", "gold_label", ("entailment", "neutral", "contradiction"),
+                    ("premise", "hypothesis"), "dev_matched", "validation_matched"),
+    "mrpc": Columns("MRPC", "#1 String", "#2 String", "Quality", BINARY, ("sentence1", "sentence2")),
+    "qnli": Columns("QNLI", "question", "sentence", "label", ENTAILED, ("question", "sentence")),
+    "qqp": Columns("QQP", "question1", "question2", "is_duplicate", BINARY, ("question1", "question2")),
+    "rte": Columns("RTE", "sentence1", "sentence2", "label", ENTAILED, ("sentence1", "sentence2")),
+    "sst2": Columns("SST-2", "sentence", "", "label", BINARY, ("sentence",)),
 }  # fmt: skip
 
 
@@ -100,7 +103,8 @@ def read_official_glue(name: str, data_dir: str | Path) -> tuple[list[RawExample
     folders = [Path(data_dir, "glue", columns.folder), Path(data_dir, columns.folder)]
     folder = next((f for f in folders if f.is_dir()), folders[0])
     wanted = [c for c in (columns.first, columns.second, columns.label) if c]
-    train, test = (list(read_tsv(folder / f"{file}.tsv", wanted)) for file in ("train", columns.dev))
+    files = (folder / f"{file}.tsv" for file in ("train", columns.dev))
+    train, test = (check_labels(read_tsv(file, wanted), columns.labels) for file in files)
     return train, test
 
 
@@ -108,16 +112,9 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[RawExample]:
     """The examples of a tab-separated file with a header line; quotes are text.
 
     `columns` are those of the one or two texts, then the label's. Raises DataError, with file and line, for a missing
-    header or column, another number of cells than the header's, or an empty label.
+    header or column or one that comes twice, another number of cells than the header's, or an empty text or label.
     """
-    try:
-        lines = path.read_text("utf-8-sig").replace("\r\n", "\n").split("\n")  # not at Unicode's other line ends
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}; correct data_dir or put the file there") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); correct the path or its permissions") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: the text is not UTF-8; convert the file") from None
+    lines = read_text(path).replace("\r\n", "\n").split("\n")  # not at Unicode's other line ends
     header = lines[0].split("\t")
     if missing := [c for c in columns if c not in header]:
         hint = "; the first line must name the columns"
@@ -127,6 +124,8 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[RawExample]:
                 "'source label star sentence' with tabs between them before the first line of train.tsv and dev.tsv"
             )
         raise DataError(f"{path}, line 1: the header has no column {missing[0]!r}{hint}")
+    if twice := [c for c in columns if header.count(c) > 1]:
+        raise DataError(f"{path}, line 1: the header has the column {twice[0]!r} twice; leave one of them out")
     for number, line in enumerate(lines[1:], 2):
         if not line:
             continue
@@ -137,16 +136,27 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[RawExample]:
                 "every line needs as many tabs as the header"
             )
         *texts, label = (cells[header.index(c)].strip() for c in columns)
-        if not label:
-            raise DataError(f"{path}, line {number}: the label is empty; fill it in or remove the line")
+        for name, cell in zip((*columns[:-1], "label"), (*texts, label), strict=True):
+            if not cell:
+                raise DataError(f"{path}, line {number}: the {name} is empty; fill it in or remove the line")
         yield RawExample(texts[0], texts[1] if len(texts) > 1 else "", label, f"{path}, line {number}")
+
+
+def check_labels(examples: Iterable[RawExample], labels: Sequence[str]) -> list[RawExample]:
+    """The examples. Raises DataError for a label that is none of the task's: a misspelt one would be a class."""
+    examples = list(examples)
+    for example in (e for e in examples if e.label not in labels):
+        raise DataError(f"{example.origin}: the label {example.label!r} is none of {', '.join(labels)}; correct it")
+    return examples
 
 
 def read_hub_glue(name: str) -> tuple[list[RawExample], list[RawExample]]:
     """The training and validation examples of the Hub's `nyu-mll/glue`. Raises what `fetch` raises."""
     columns = COLUMNS[name]
     files = [f"{name}/{split}-00000-of-00001.parquet" for split in ("train", columns.hub_dev)]
-    train, test = (read_parquet(fetch(*GLUE, file, f"glue/{columns.folder}/"), columns.hub) for file in files)
+    paths = (fetch(*GLUE, file, f"glue/{columns.folder}/") for file in files)
+    counted = [str(i) for i in range(len(columns.labels))]
+    train, test = (check_labels(read_parquet(path, columns.hub), counted) for path in paths)
     return train, test
 
 
@@ -160,6 +170,7 @@ def read_parquet(path: Path, texts: Sequence[str]) -> list[RawExample]:
 
 def split_task(name: str, train: Sequence[RawExample], test: Sequence[RawExample], size: int | None, dev: int) -> Task:
     """Shuffle the training examples: `dev` of them (at most a tenth) are "dev", the next `size` are trained on."""
+    say_shared(name, *([f"{e.text} {e.pair}" for e in examples] for examples in (train, test)))
     shuffled = random.Random(SPLIT_SEED).sample(train, len(train))
     dev = min(dev, len(shuffled) // 10)
     splits = {"train": shuffled[dev : None if size is None else dev + size], "dev": shuffled[:dev], "test": test}

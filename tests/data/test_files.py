@@ -1,7 +1,10 @@
+import csv
 import gzip
 import json
 import os
+import re
 from pathlib import Path
+from string import ascii_uppercase
 
 import pytest
 from hypothesis import given
@@ -13,6 +16,7 @@ from kardlib.data.files import (
     Passage,
     PassageFile,
     Question,
+    find_own,
     read_gold,
     read_kard,
     read_own,
@@ -23,8 +27,10 @@ from kardlib.data.files import (
     read_recorded_rationales,
     write_own,
 )
-from tests.folders import REAL
+from kardlib.data.records import say
+from tests.folders import REAL, ROOT
 
+STRANGERS = ROOT / "tests" / "strangers"
 ROW = {
     "id": "q1",
     "sent1": "Why?",
@@ -76,7 +82,11 @@ def test_questions_drop_empty_endings_and_join_both_sentences(tmp_path):
         (ROW | {"label": "1"}, "'label' is '1'"),
         ({k: v for k, v in ROW.items() if k != "label"}, "'label' is missing"),
         (ROW | {"sent1": " "}, "the question has no text"),
-        (ROW | {"sent1": None}, "'sent1' is missing"),
+        (ROW | {"sent1": None}, "'sent1' is null"),
+        ({k: v for k, v in ROW.items() if k != "sent1"}, "'sent1' is missing"),
+        ({k: v for k, v in ROW.items() if k != "ending0"}, "there is ending3 but no ending0; name the options without"),
+        ({"Label": 1} | {k: v for k, v in ROW.items() if k != "label"}, "the field 'Label' is not read; name"),
+        ('{"id": "q", "sent1": "Why?", "ending0": "a", "label": 0, "ending0": "b"}', "the field 'ending0' comes twice"),
         (ROW | {"sent1": "\ud800"}, "'sent1' holds a character that is not Unicode"),
         (ROW | {"id": 7}, "'id' is 7"),
         (ROW | {"id": ""}, "the id '' is not printable text"),
@@ -161,9 +171,9 @@ def test_an_id_means_one_question_in_all_splits(tmp_path):
 
 def test_gold_must_be_about_what_exists(tmp_path):
     passages, gold = [{"id": "p", "contents": "One."}], [{"question_id": "q1", "passage_ids": ["p9"]}]
-    with pytest.raises(DataError, match="there is no passage 'p9'; add it to passages"):
+    with pytest.raises(DataError, match="line 1: there is no passage 'p9'; add it to the passages"):
         read_kard(release(tmp_path, test=[ROW], passages=passages, gold=gold), "toy")
-    with pytest.raises(DataError, match="there is no question 'q9'; remove its gold passages"):
+    with pytest.raises(DataError, match="line 1: there is no question 'q9'; correct question_id"):
         read_kard(release(tmp_path, gold=[{"question_id": "q9", "passage_ids": []}]), "toy")
 
 
@@ -230,7 +240,16 @@ def test_a_table_is_read_like_lines(tmp_path):
         ("id,question,A,B,answer\nq1,Why?,a\n", "line 2: the row has fewer cells than the header"),
         ('id,question,A,B,answer\nq1,"Why?,a,b,A\n', "line 2: the row is not CSV"),
         ('id,question,A,B,answer\nq1,"Why"?,a,b,A\n', "line 2: the row is not CSV"),
-        ("id;question;A;B;answer\nq1;Why?;a;b;A\n", "line 2: 'id' is missing"),
+        ("id;question;A;B;answer\nq1;Why?;a;b;A\n", "line 1: the cells are separated by ';'; save the table with"),
+        ("id,question,A,B,D,answer\nq1,Why?,a,b,d,A\n", "line 2: there is D but no C; name the options without a gap"),
+        ("id,question,B,C,answer\nq1,Why?,b,c,B\n", "line 2: there is C but no A"),
+        ("id,question,A,B, C,answer\nq1,Why?,a,b,c,A\n", "line 2: the field ' C' is not read; name it 'C'"),
+        ("id,question,A,B,c,answer\nq1,Why?,a,b,c,A\n", "line 2: the field 'c' is not read; name it 'C'"),
+        ("id,question,A,B,answer,Split\nq1,Why?,a,b,A,test\n", "line 2: the field 'Split' is not read; name it 's"),
+        ("id,question,A,B,answer,A\nq1,Why?,a,b,A,test\n", "line 2: the field 'A' comes twice"),
+        (f"id,question,{','.join('ABCDEFGHIJK')},answer\nq,Why?,{'x,' * 11}A\n", "line 2: the question has 11 options"),
+        ("id,question,A,B,answer,\nq1,Why?,a,b,A,c\n", "line 2: a cell stands in a column without a name"),
+        ("id,question,A,B,options,answer\nq1,Why?,a,b,x,A\n", "line 2: there are options and the columns A, B, ..."),
         ("id,question,A,B,answer\nq1,Why?,a,b,C\n", "line 2: the answer 'C' is none of A, B"),
         ("id,question,A,B,answer\n", "the file holds no questions"),
         ("", "the file holds no questions"),
@@ -242,7 +261,7 @@ def test_a_malformed_table_names_its_line(tmp_path, text, message):
         read_own_questions(tmp_path / "q.csv")
     assert message in str(error.value) and str(error.value).startswith(str(tmp_path / "q.csv"))
     (tmp_path / "q.csv").write_bytes(b"id,question\nq1,caf\xe9\n")
-    with pytest.raises(DataError, match=r"q\.csv: the text is not UTF-8"):
+    with pytest.raises(DataError, match=r"q\.csv, line 2: the text is not UTF-8"):
         read_own_questions(tmp_path / "q.csv")
 
 
@@ -299,15 +318,136 @@ def test_what_your_own_data_lack(tmp_path):
         read_own(tmp_path)
     (tmp_path / "questions.csv").unlink()
     passages = [{"id": "p", "contents": "One."}]
-    with pytest.raises(DataError, match=r"gold\.jsonl: there is no question 'q9'; remove its gold passages"):
+    with pytest.raises(DataError, match=r"gold\.jsonl, line 1: there is no question 'q9'; correct question_id"):
         read_own(own(tmp_path, passages=passages, gold=[{"question_id": "q9", "passage_ids": ["p"]}]))
-    with pytest.raises(DataError, match=r"gold\.jsonl: there is no passage 'p9'; add it to passages\.jsonl"):
+    with pytest.raises(DataError, match=r"gold\.jsonl, line 1: there is no passage 'p9'; add it to the passages"):
         read_own(own(tmp_path, passages=passages, gold=[{"question_id": "q1", "passage_ids": ["p", "p9"]}]))
     rationales = write(tmp_path / "r.jsonl", *2 * [{"question_id": "q1", "rationales": ["a"]}])
     with pytest.raises(DataError, match="line 2: question 'q1' comes twice; put all rationales of a question on one"):
         read_own_rationales(rationales, {"q1"})
     with pytest.raises(DataError, match="line 1: there is no question 'q1'; correct question_id"):
         read_own_rationales(rationales, {"q2"})
+
+
+def test_a_cell_is_as_long_as_it_is_and_empty_columns_are_none(tmp_path):
+    text = "word " * 50_000
+    (tmp_path / "q.csv").write_text(f"id,question,A,B,answer,,\nq1,{text},a,b,A,,\n,,,,,,\n")
+    (question,) = [q for questions in read_own_questions(tmp_path / "q.csv").values() for q in questions]
+    assert question == Question("q1", text, ("a", "b"), 0)
+
+
+def test_what_is_found_and_not_read_is_said(tmp_path, capsys):
+    say.cache_clear()
+    rows = [OWN | {"split": "train", "fold": "test"}, OWN | {"id": "q2", "question": " why?", "split": "test"}]
+    own(tmp_path, *rows, passages=[{"id": "p", "contents": "One.", "title": "Uno"}])
+    (tmp_path / "notes.txt").write_text("")
+    list(read_own(tmp_path).passages)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix(f"{tmp_path}") for line in said] == [
+        "/questions.jsonl: not read: the fields 'fold'",
+        "/questions.jsonl: 1 texts of test are in train too: ' why?'",
+        ": not read: notes.txt (files that are read begin with questions, passages, gold, rationales)",
+        "/passages.jsonl: not read: the fields 'title'",
+    ]
+
+
+@pytest.mark.parametrize("name", ["passages.csv", "gold.json", "Rationales.jsonl", "rationales.txt", "questions.tsv"])
+def test_a_file_in_a_form_that_nobody_reads_is_refused(tmp_path, name):
+    own(tmp_path)
+    if name.startswith("questions"):
+        (tmp_path / "questions.jsonl").unlink()
+    (tmp_path / name).write_text("x")
+    lines = name.partition(".")[0].lower() + ".jsonl"
+    with pytest.raises(DataError, match=f"{name} is not read: convert it to {lines}, or remove it"):
+        find_own(tmp_path)
+
+
+def test_every_file_may_be_compressed(tmp_path):
+    data = read_own(own(tmp_path / "plain", passages=[{"id": "p", "contents": "One."}],
+                        gold=[{"question_id": "q1", "passage_ids": ["p"]}]))  # fmt: skip
+    for file in (tmp_path / "plain").iterdir():
+        write(tmp_path / "packed" / f"{file.name}.gz", *file.read_text().splitlines())
+    packed = read_own(tmp_path / "packed")
+    assert (packed.splits, [*packed.passages], packed.gold) == (data.splits, [*data.passages], data.gold)
+    kb = {"passages": [{"id": "p", "contents": "One."}], "gold": [{"question_id": "q1", "passage_ids": ["p"]}]}
+    release(tmp_path / "release", test=[ROW])
+    for stem, rows in kb.items():
+        write(tmp_path / "release" / "kb" / "toy" / f"{stem}.jsonl", *rows)
+    assert read_kard(tmp_path / "release", "toy").gold == {"q1": {"p"}}
+
+
+def test_blank_rationales_are_none(tmp_path):
+    file = write(tmp_path / "r.jsonl", {"question_id": "q1", "rationales": ["", " so ", "  "]})
+    assert read_own_rationales(file, {"q1"}) == {"q1": [" so "]}
+
+
+def read_strangers(path):
+    """All that the readers of your own data make of a folder."""
+    data = read_own(path)
+    files, ids = find_own(path), {q.id for questions in data.splits.values() for q in questions}
+    return data, [*data.passages], read_own_rationales(files["rationales"], ids) if "rationales" in files else {}
+
+
+@pytest.mark.parametrize(("name", "expected"), json.loads((STRANGERS / "own.json").read_text()).items())
+def test_what_strangers_bring_is_read_whole_or_refused(name, expected, capsys):
+    say.cache_clear()
+    folder = STRANGERS / "own" / name
+    if "error" in expected:
+        with pytest.raises(DataError) as error:
+            read_strangers(folder)
+        assert expected["error"] in str(error.value).replace(f"{folder}/", "") and "\n" not in str(error.value)
+        return
+    data, passages, rationales = read_strangers(folder)
+    assert {s: [[q.id, q.answer, *q.options] for q in qs] for s, qs in data.splits.items()} == expected["splits"]
+    assert [p.id for p in passages] == expected["passages"] and rationales == expected["rationales"]
+    assert {id: sorted(passages) for id, passages in data.gold.items()} == expected["gold"]
+    assert capsys.readouterr().err.replace(f"{folder}", "").splitlines() == expected["said"]
+
+
+def spoil(data, table):
+    """One change of a table's cells, header first, that a reader must notice or can do without."""
+    table = [list(row) for row in table]
+    row, column = data.draw(st.integers(0, len(table) - 1)), data.draw(st.integers(0, len(table[0]) - 1))
+    change = data.draw(st.sampled_from(["drop", "double", "move", "cut", "fill", "swap case"]))
+    if change in ("drop", "double"):
+        for cells in table:
+            cells[column : column + 1] = [cells[column]] * (2 if change == "double" else 0)
+    elif change == "move":
+        for cells in table:
+            cells.insert(0, cells.pop(column))
+    elif change == "cut":
+        table[row] = table[row][:column]
+    elif change == "fill":
+        table[row][column] = data.draw(st.text(max_size=4))
+    else:
+        table[row][column] = table[row][column].swapcase()
+    return table
+
+
+@given(st.data())
+def test_a_spoilt_table_is_read_right_or_refused_with_its_line(tmp_path_factory, data):
+    """A cell of an option is the option, whatever else happens: none is lost or takes another's place."""
+    size = data.draw(st.integers(2, 12))
+    header = ["id", "question", *ascii_uppercase[:size], "answer", "split"]
+    rows = [[f"q{i}", f"Why {i}?", *(f"{letter}{i}" for letter in ascii_uppercase[:size]), "B", s]
+            for i, s in enumerate(["train", "test"])]  # fmt: skip
+    table = spoil(data, [header, *rows])
+    file = tmp_path_factory.getbasetemp() / "spoilt.csv"
+    with open(file, "w", newline="", encoding="utf-8", errors="replace") as out:
+        csv.writer(out).writerows(table)
+    try:
+        splits = read_own_questions(file)
+    except DataError as error:
+        assert re.match(rf"{re.escape(str(file))}(, line \d+)?: ", str(error)) and "\n" not in str(error)
+        return
+    written = [dict(zip(table[0], row, strict=False)) for row in table[1:] if any(row)]
+    options = [[row[letter] for letter in ascii_uppercase if row.get(letter, "").strip()] for row in written]
+    found = [[*q.options] for q in splits["train"] + splits["dev"] + splits["test"]]
+    assert sorted(found) == sorted(options) and max(map(len, found)) <= 10
+    if "split" in table[0]:
+        assert [len(splits["train"]), len(splits["test"])] == [
+            sum(row["split"].strip() == split for row in written) for split in ("train", "test")
+        ] or not any(row["split"].strip() for row in written)
 
 
 @given(text=st.text())

@@ -52,7 +52,16 @@ def test_files_of_another_kind(tmp_path):
         read_openbookqa(tmp_path / "text")
     assert "\n" not in str(error.value)
     with pytest.raises(DataError, match="line 2: the answer 'E' is none of the choices"):
-        read_openbookqa(parquet(tmp_path / "o", OBQA, OBQA | {"answerKey": "E"}))
+        read_openbookqa(parquet(tmp_path / "o", OBQA, OBQA | {"id": "8", "answerKey": "E"}))
+    options = {"text": ["puppies", "children", ""], "label": ["A", "B", "C"]}
+    with pytest.raises(DataError, match="line 1: the answer 'C' is none of the choices"):  # it is empty
+        read_openbookqa(parquet(tmp_path / "o", OBQA | {"choices": options, "answerKey": "C"}))
+    with pytest.raises(DataError, match="line 3: the id '7-980' comes twice"):
+        read_openbookqa(parquet(tmp_path / "o", OBQA, OBQA | {"id": "8"}, OBQA))
+    with pytest.raises(DataError, match="line 1: the answer is 'false', neither true nor false"):
+        read_strategyqa(parquet(tmp_path / "s", STRATEGY | {"answer": "false"}))
+    with pytest.raises(DataError, match="line 1: the question has no text"):
+        read_strategyqa(parquet(tmp_path / "s", STRATEGY | {"question": " "}))
 
 
 def test_every_source_is_pinned_by_a_commit():

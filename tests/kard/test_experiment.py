@@ -1,9 +1,14 @@
 """What a run begins with: opening it reads the data and makes nothing."""
 
+import gzip
+import json
+import shutil
+
 import pytest
 
 from kardlib.artifacts.store import Store
 from kardlib.data.files import DataError, PassageFile
+from kardlib.data.records import say
 from kardlib.kard.experiment import open_experiment, open_settings
 from kardlib.settings import SettingsError, preset
 
@@ -55,3 +60,42 @@ def test_the_last_training_questions_of_real_data_are_set_aside(example):
 def test_a_dataset_without_the_real_scale_says_which_it_takes(capsys):
     assert open_experiment("real").settings == preset()
     assert "'world' has no settings of the real scale: taking those of the embedded one" in capsys.readouterr().out
+
+
+def test_an_unknown_dataset_names_those_there_are():
+    with pytest.raises(
+        DataError, match=r"there is no dataset 'obqua': without files there are world, .*obqa, strategyqa"
+    ):
+        open_settings(preset("smoke", "obqua"))
+    with pytest.raises(DataError, match="rte sorts texts into classes, which only notebook 13 does: take another one"):
+        open_settings(preset("smoke", "rte"))
+
+
+def own_rationales(folder, recorded):
+    rows = [{"question_id": id, "rationales": texts} for id, texts in recorded.items()]
+    (folder / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_rationales_of_the_test_alone_or_without_words_are_none(example, tmp_path, capsys):
+    folder = shutil.copytree(example, tmp_path / "data")
+    settings = preset("smoke", "own", str(folder))
+    splits = open_settings(settings).data.splits
+    for recorded in ({splits["test"][0].id: ["So."]}, {q.id: ["", " "] for q in splits["train"]}):
+        say.cache_clear()
+        own_rationales(folder, recorded)
+        assert open_settings(settings).teacher is None
+        assert "no rationale is of a training question, so only answers can be learnt" in capsys.readouterr().err
+    (folder / "rationales.jsonl").unlink()
+    with gzip.open(folder / "rationales.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"question_id": splits["train"][0].id, "rationales": ["So."]}) + "\n")
+    assert open_settings(settings).teacher is not None
+
+
+def test_one_training_question_is_trained_on(example, tmp_path):
+    folder = shutil.copytree(example, tmp_path / "data")
+    lines = (folder / "questions.jsonl").read_text().splitlines()
+    (folder / "questions.jsonl").write_text("\n".join([lines[0], lines[-1]]))
+    for file in ("gold.jsonl", "rationales.jsonl"):
+        (folder / file).unlink()
+    splits = open_settings(preset("smoke", "own", str(folder))).data.splits
+    assert [len(splits[split]) for split in ("train", "silver", "test")] == [1, 0, 1]

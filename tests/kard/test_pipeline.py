@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from kardlib import NANO
 from kardlib.artifacts.launch import LaunchError
+from kardlib.data.records import say
 from kardlib.errors import KardError
 from kardlib.kard.cases import statement_shares
 from kardlib.kard.experiment import Cell, open_settings
@@ -100,6 +101,24 @@ def test_a_grid_shares_students_and_is_not_made_twice(experiment, student):
     assert not any(statement_shares(experiment.world, first[cells[2]])[1])  # RD reads nothing: nothing is supported
     (right,) = outcomes(experiment, [Row(RD, student)])[Row(RD, student)]
     assert right.tolist() == first[cells[2]].correct
+
+
+def test_a_loss_that_did_not_fall_is_said_whenever_the_student_is_taken(
+    experiment, prepared, student, tmp_path, capsys
+):
+    say.cache_clear()
+
+    def make(store, kind, jobs, *_):  # what is in the store
+        return dict.fromkeys(jobs, tmp_path)
+
+    for ends, said in (
+        ((2.0, 1.0), ""),
+        ((1.0, 2.0), f"{tmp_path.name}: the loss did not fall (1.000 at step 10, 2.00"),
+    ):
+        losses = [{"step": step, "loss": loss} for step, loss in zip((10, 20), ends, strict=True)]
+        (tmp_path / "losses.json").write_text(json.dumps(losses))
+        train_students(experiment, {Cell(RD, student, 0): prepared}, make)
+        assert capsys.readouterr().err.partition("0 at step 20")[0] == said
 
 
 def test_a_share_of_the_questions_is_drawn_by_the_seed(experiment, prepared):

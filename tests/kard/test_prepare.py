@@ -1,11 +1,12 @@
 """Rationales, runs and candidates of one small experiment, through real Lucene."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 
-from kardlib.data.files import DataError
+from kardlib.data.records import LETTERS, DataError
 from kardlib.data.world import judge_statements
 from kardlib.kard.experiment import open_settings
 from kardlib.kard.methods import METHODS
@@ -161,7 +162,49 @@ def test_without_rationales_only_answers_are_learnt(example, experiment, tmp_pat
     for needs_rationales in (find_candidates, lambda p: find_silver(p, "train")):
         with pytest.raises(DataError, match=r"nobody has written rationales .*: put rationales\.jsonl beside"):
             needs_rationales(own)
+    for method in ("reasoning_distillation", "kard_bm25", "few_shot_cot"):  # no target without the rationale's words
+        with pytest.raises(DataError, match="nobody has written rationales"):
+            training_examples(own, METHODS[method])
+            source_texts(own, METHODS[method], "test", nothing)
     rows = [{"question_id": q.id, "rationales": ["One only."]} for q in own.experiment.data.splits["train"][:7]]
     (quiet / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     few = prepare(open_settings(own.experiment.settings, experiment.store))
     assert len(training_examples(few, METHODS["reasoning_distillation"])) == 7
+    late = prepare(few.experiment, (("student.share", 0.01),))
+    with pytest.raises(
+        DataError, match=r"nothing to learn from: of 91 training .* draws 1, and none of them has a ratio"
+    ):
+        [training_examples(late, METHODS["reasoning_distillation"], seed) for seed in range(5)]
+
+
+def test_rationales_that_all_conclude_another_option_are_one_sentence(example, experiment, tmp_path):
+    folder = shutil.copytree(example, tmp_path / "wrong")
+    questions = open_settings(preset("smoke", "own", str(folder))).data.splits["train"]
+    wrong = {q.id: f"The answer is {LETTERS[q.answer - 1]}." for q in questions if q.answer}
+    rows = [{"question_id": id, "rationales": [text]} for id, text in wrong.items()]
+    (folder / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = prepare(open_settings(preset("smoke", "own", str(folder)), experiment.store))
+    assert own.rationales.kept == [] and own.rationales.counts.wrong == len(rows)
+    for needs_rationales in (find_candidates, lambda p: training_examples(p, METHODS["fine_tuning"])):
+        with pytest.raises(
+            DataError, match=rf"of {len(rows)} rationales of training .* none is left .*correct_only to fa"
+        ):
+            needs_rationales(own)
+    kept = prepare(own.experiment, (("teacher.correct_only", False),))
+    assert len(training_examples(kept, METHODS["reasoning_distillation"])) == len(rows)
+
+
+def test_rationales_that_find_no_passage_are_one_sentence(example, experiment, tmp_path):
+    folder = shutil.copytree(example, tmp_path / "odd")
+    questions = open_settings(preset("smoke", "own", str(folder))).data.splits["train"]
+    rows = [{"question_id": q.id, "rationales": ["Xyzzy."]} for q in questions]
+    (folder / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = prepare(open_settings(preset("smoke", "own", str(folder)), experiment.store))
+    with pytest.raises(DataError, match=r"none of 91 rationales of the reranker's 91 questions found a passage: raise"):
+        find_candidates(own)
+
+
+def test_a_verifier_is_not_asked_about_nothing(experiment):
+    asked = experiment.at((("teacher.verifier", "t5-nano-base"),))
+    silent = dataclasses.replace(asked, teacher=lambda questions, number: [])
+    assert write_rationales(silent).kept == []

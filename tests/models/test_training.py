@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from kardlib.artifacts.store import describe_files
+from kardlib.data.files import DataError
 from kardlib.errors import StoppedError
 from kardlib.kard.student import load_student, train_student
 from kardlib.models.training import STOP, EpochOrder, fit, linear_schedule, merge_embeddings, part_of
@@ -93,3 +94,17 @@ def test_a_training_stops_at_a_checkpoint_and_goes_on_to_the_same_weights(tmp_pa
     train_student(examples, settings, 0, tmp_path / "stopped")
     hashes = {describe_files(tmp_path / name)["model.safetensors"]["sha256"] for name in ("whole", "stopped")}
     assert len(hashes) == 1
+
+
+def test_a_loss_that_is_not_finite_ends_a_training_at_once(tmp_path):
+    model = torch.nn.Linear(1, 1)
+
+    def loss_of(step):
+        return model.weight.sum() * (1.0 if step < 2 else torch.nan)
+
+    with pytest.raises(DataError, match=r"toy: the loss is nan at step 3 of 9: lower the learning rate \(0\.5\)"):
+        fit("toy", model, {model: 0.5}, linear_schedule(0, 9), 9, loss_of,
+            seed=0, checkpoint=tmp_path / "last.pt", checkpoint_every=5)  # fmt: skip
+    settings = StudentSettings(model="t5-nano-small", lr=1e30, epochs=20, batch=2, max_new_tokens=16)
+    with pytest.raises(DataError, match=r"student: the loss is \w+ at step \d+ of 20: lower the learning rate"):
+        train_student([("What?", "The answer is A."), ("Why?", "The answer is B.")], settings, 0, tmp_path / "student")

@@ -14,6 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from kardlib.kard.experiment import write_example
 from kardlib.report.claims import judge, read_claims, read_rows, tally
 from kardlib.report.rows import read_table
 from kardlib.reproduce import reproduce
@@ -138,3 +139,37 @@ def test_the_notebooks_run_on_questions_in_the_layout_of_the_release(tmp_path, m
     assert drawn >= {"02_queries_obqa", "03_hits_obqa", "04_main_obqa", "08_candidates_obqa"}
     methods = set(pd.read_csv(next((root / "runs").rglob("04_main_obqa.csv"))).method)
     assert "kard_reranker" in methods and "kard_silver" not in methods  # nobody explained the test questions
+
+
+@pytest.mark.parametrize(
+    ("gold", "rationales", "train"),  # gold passages, rationales of a question, and training questions
+    [(False, 0, 96), (True, 0, 96), (False, 3, 96), (True, 3, 96), (False, 1, 96), (False, 3, 1)],
+)
+def test_your_own_data_run_with_whatever_optional_files_there_are(gold, rationales, train, tmp_path, monkeypatch):
+    monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
+    folder = write_example(tmp_path / "data", "smoke")
+    kept = {}
+    for stem in ("questions", "gold", "rationales"):
+        rows = [json.loads(line) for line in (folder / f"{stem}.jsonl").read_text().splitlines()]
+        if stem == "questions":
+            learnt = [row for row in rows if row["split"] == "train"][:train]
+            rows = [*learnt, *(row for row in rows if row["split"] == "test")]
+            kept = {row["id"] for row in rows}
+        rows = [row for row in rows if row.get("question_id", row.get("id")) in kept]
+        if stem == "rationales":
+            rows = [row | {"rationales": row["rationales"][:rationales]} for row in rows]
+        (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for stem, there in (("gold", gold), ("rationales", rationales)):
+        if not there:
+            (folder / f"{stem}.jsonl").unlink()
+    root = tmp_path / "suite"
+    for number in ("02", "03", "04", "15"):
+        (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+        (root / "notebooks").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, root / "notebooks")
+    reproduce("smoke", "own", str(folder), at_once=2, root=root)
+    drawn = {path.stem: set(pd.read_csv(path).method) for path in (root / "runs").rglob("*.csv")}
+    assert "fine_tuning" in drawn["04_main_own"] & drawn["15_own"]
+    assert ("kard_reranker" in drawn["15_own"]) == bool(rationales)
+    assert ("03_hits_own" in drawn) == bool(rationales and (gold or train > 1))  # of one question none is set aside
+    assert ("02_queries_own" in drawn) == bool(rationales and (gold or rationales > 1))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kardlib.data.files import DataError
+from kardlib.data.records import DataError, say
 from kardlib.reaugkd import tasks
-from kardlib.reaugkd.tasks import COLUMNS, RawExample, open_task, read_parquet, read_tsv, split_task
+from kardlib.reaugkd.tasks import COLUMNS, RawExample, check_labels, open_task, read_parquet, read_tsv, split_task
 from kardlib.settings import GLUE_TASKS, preset
 from tests.folders import REAL
 
@@ -26,7 +26,8 @@ def write_rte(folder: Path, train: list[str], dev: list[str]) -> Path:
 
 
 def rows(count: int, label: str = "") -> list[str]:
-    return [f"{i}\tpremise {i}\thypothesis {i}\t{label or 'yes no'.split()[i % 2]}" for i in range(count)]
+    labels = [label] if label else ["not_entailment", "entailment"]
+    return [f"{i}\tpremise {i}\thypothesis {i}\t{labels[i % len(labels)]}" for i in range(count)]
 
 
 def test_every_glue_task_has_its_columns():
@@ -36,7 +37,7 @@ def test_every_glue_task_has_its_columns():
 def test_a_folder_becomes_a_task_whose_reported_split_is_the_official_dev(tmp_path):
     settings = preset("embedded", "rte", str(write_rte(tmp_path, rows(40), rows(6)))).override({"reaugkd.train": 20})
     task = open_task(settings)
-    assert task.labels == ("no", "yes")
+    assert task.labels == ("entailment", "not_entailment")
     assert {split: len(examples) for split, examples in task.splits.items()} == {"train": 20, "dev": 4, "test": 6}
     assert task.splits["test"][1] == ("premise 1", "hypothesis 1", 0)
     assert not set(task.splits["dev"]) & set(task.splits["train"])
@@ -61,6 +62,8 @@ def test_quotes_are_text_and_only_line_feeds_end_lines(tmp_path):
         ([HEADER, *rows(1), "1\ta\tb"], r"line 3: 3 columns where the header has 4"),
         ([HEADER, "1\ta\tb\tc\td"], r"line 2: 5 columns where the header has 4"),
         ([HEADER, "1\ta\tb\t "], r"line 2: the label is empty"),
+        ([HEADER, *rows(1), "1\ta\t \tentailment"], r"line 3: the sentence2 is empty; fill it in or remove the line"),
+        (["index\tsentence1\tsentence1\tsentence2\tlabel"], r"line 1: the header has the column 'sentence1' twice"),
     ],
 )
 def test_a_wrong_file_is_one_sentence_with_its_line(lines, message, tmp_path):
@@ -89,16 +92,30 @@ def test_missing_and_undecodable_files(tmp_path):
     with pytest.raises(DataError, match=r"there is no file .*train\.tsv; correct data_dir"):
         list(read_tsv(tmp_path / "train.tsv", WANTED))
     (tmp_path / "latin").write_bytes("sentence\tlabel\ncaf\xe9\t1".encode("latin-1"))
-    with pytest.raises(DataError, match="is not UTF-8"):
+    with pytest.raises(DataError, match="latin, line 2: the text is not UTF-8"):
         list(read_tsv(tmp_path / "latin", ["sentence", "label"]))
     with pytest.raises(DataError, match="cannot be read"):
         list(read_tsv(tmp_path, WANTED))
 
 
-def test_a_label_never_seen_in_training_is_named_with_its_line(tmp_path):
-    settings = preset("embedded", "rte", str(write_rte(tmp_path, rows(40), [*rows(3), *rows(1, "maybe")])))
-    with pytest.raises(DataError, match=r"dev\.tsv, line 5: the label 'maybe' is never seen in training"):
-        open_task(settings)
+def test_a_misspelt_label_is_no_third_class(tmp_path):
+    misspelt = preset("embedded", "rte", str(write_rte(tmp_path, [*rows(40), *rows(1, "entailmnt")], rows(4))))
+    with pytest.raises(DataError, match=r"train\.tsv, line 42: the label 'entailmnt' is none of entailment, not_ent"):
+        open_task(misspelt)
+    with pytest.raises(DataError, match="here: the label '-1' is none of 0, 1; correct it"):
+        check_labels([RawExample("a", "", "1", "there"), RawExample("a", "", "-1", "here")], ["0", "1"])
+
+
+def test_a_label_never_seen_in_training_is_named_with_its_line():
+    train, test = ([RawExample(f"{i}", "", label, "here") for i in range(20) for label in seen] for seen in ("01", "2"))
+    with pytest.raises(DataError, match="here: the label '2' is never seen in training; correct it or train on more"):
+        split_task("mnli", train, test, None, 5)
+
+
+def test_texts_of_the_test_that_stand_in_training_are_said(tmp_path, capsys):
+    say.cache_clear()  # it says a thing once
+    open_task(preset("embedded", "rte", str(write_rte(tmp_path, rows(40), rows(6)))))
+    assert "rte: 6 texts of test are in train too: 'premise 0 hypothesis 0', " in capsys.readouterr().err
 
 
 def test_too_few_labels_or_examples():
@@ -118,7 +135,7 @@ def test_any_line_is_read_or_refused_in_one_sentence(tmp_path_factory, line):
     path = tmp_path_factory.mktemp("tsv") / "dev.tsv"
     path.write_bytes(f"sentence\tlabel\n{line}".encode("utf-8", "surrogatepass"))
     try:
-        assert all(row.label for row in read_tsv(path, ["sentence", "label"]))
+        assert all(row.text and row.label for row in read_tsv(path, ["sentence", "label"]))
     except DataError as error:
         assert str(path) in str(error)
 

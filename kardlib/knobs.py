@@ -1,0 +1,59 @@
+"""What settings are made of: groups that are closed and frozen, and the kinds of values that several of them have."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from kardlib.errors import KardError
+
+G = TypeVar("G", bound="Group")
+
+
+def _refuse_twice(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("twice", "a value comes twice: leave one of them out")
+    return values
+
+
+Distinct = AfterValidator(_refuse_twice)
+Lengths = Annotated[tuple[Annotated[int, Field(ge=2, le=2**16)], ...], Distinct]  # of strings, or how many
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as numpy takes them
+Batch = Annotated[int, Field(le=2**16)]  # more is a slip, which would train for minutes before it showed
+Count = Annotated[int, Field(le=2**20)]  # of the world's texts
+
+
+class SettingsError(KardError, ValueError):
+    """A setting does not exist or is out of range; the message is one sentence that says which one and what fits."""
+
+
+class Group(BaseModel):
+    """Settings that belong together: frozen, so that a run uses what it was named by, and closed to unknown names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def validate(group: type[G], values: Mapping[str, Any]) -> G:
+    """`group(**values)`, with pydantic's report turned into one sentence. Raises SettingsError."""
+    try:
+        return group.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+        raise SettingsError(
+            f"{name}: {message}" if "loc" in first and first["type"] != "value_error" else message
+        ) from None
+
+
+def is_plain_url(text: str) -> bool:
+    """Whether a text is an http(s) URL with a host, and without user, password, query or fragment."""
+    try:
+        url = urlsplit(text)
+        _ = url.port  # a wrong port is an error only when it is asked for
+    except ValueError:
+        return False
+    return (
+        url.scheme in ("http", "https") and bool(url.hostname) and not ("@" in url.netloc or url.query or url.fragment)
+    )
