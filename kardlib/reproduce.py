@@ -31,6 +31,7 @@ from papermill.exceptions import PapermillExecutionError
 from kardlib.artifacts.engine import check_ray, choose_engine
 from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now
 from kardlib.errors import KardError
+from kardlib.report.folders import figures_folder, run_name
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index, write_page
 from kardlib.settings import GLUE_TASKS, preset
 
@@ -50,28 +51,27 @@ def reproduce(
     overrides: Mapping[str, Any] | None = None, *, only: Sequence[str] = (), start: str = "", force: bool = False,
     publish: bool = False, at_once: int = 1, engine: str = "", address: str = "", root: Path = REPOSITORY,
 ) -> Path:  # fmt: skip
-    """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{scale}-{dataset}/index.html`.
+    """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{run_name(...)}/index.html`.
 
     `only` and `start` are numbers of notebooks ("03"); without `only`, a dataset runs the notebooks that apply to it.
     `force` builds all artifacts that these notebooks need again. `publish` copies the executed notebooks, cleaned, back
-    to `root/notebooks` once all have run. Figures go to `root/figures` at the embedded scale without overrides, else
-    into the run's folder. `at_once` notebooks run side by side: one draws while another trains. `engine` and `address`
-    are those of `artifacts.engine.choose_engine`. After a notebook has failed, no other is started. Raises
-    ReproduceError, SettingsError, StoreError, EngineError.
+    to `root/notebooks` once all have run. Where figures go, `report.folders` says. `at_once` notebooks run side by
+    side: one draws while another trains. `engine` and `address` are those of `artifacts.engine.choose_engine`. After a
+    notebook has failed, no other is started. Raises ReproduceError, SettingsError, StoreError, EngineError.
     """
     overrides = dict(overrides or {})
     check_request(scale, dataset, data_dir, overrides, publish)
+    settings = preset(scale, dataset, data_dir).override(overrides).model_dump(mode="json")
+    run, figures = root / "runs" / run_name(settings), figures_folder(settings, root)
     environment = kernel_environment(engine, address, force)
     notebooks = choose_notebooks(root / "notebooks", only, start)
     notebooks = [path for path in notebooks if only or applies(path.name[:2], dataset)]
-    run = root / "runs" / re.sub(r"[^\w.-]+", "_", f"{scale}-{dataset}")
-    figures = root / "figures" if scale == "embedded" and not overrides else run / "figures"
     parameters = {  # paths are relative to the notebooks' folder, where kernels run
         "scale": scale,
         "dataset": dataset,
         "data_dir": data_dir and os.path.relpath(data_dir, root / "notebooks"),
         "overrides": overrides,
-        "figures_dir": os.path.relpath(figures, root / "notebooks"),
+        "figures_dir": None if figures == REPOSITORY / "figures" else os.path.relpath(figures, root / "notebooks"),
     }
     for notebook in notebooks:
         check_parameters(notebook, parameters)

@@ -110,9 +110,21 @@ def test_the_report_says_which_artifacts_were_shared(tmp_path: Path) -> None:
 def test_settings_reach_the_notebook_and_keep_figures_out_of_the_repository(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     write_notebook(tmp_path, "01_first", "print(dataset, overrides, figures_dir, data_dir)")
-    reproduce("smoke", "obqa", "mine", {"retrieval.k": 1}, root=tmp_path)
-    said = printed(tmp_path / "runs" / "smoke-obqa" / "01_first.ipynb")
-    assert said.split() == ["obqa", "{'retrieval.k':", "1}", "../runs/smoke-obqa/figures", "../mine"]
+    run = reproduce("smoke", "obqa", "mine", {"retrieval.k": 1}, root=tmp_path).parent
+    assert run.parent == tmp_path / "runs" and run.name.startswith("smoke-obqa-retrieval.k=1-")
+    said = printed(run / "01_first.ipynb")
+    assert said.split() == ["obqa", "{'retrieval.k':", "1}", f"../runs/{run.name}/figures", "../mine"]
+
+
+def test_every_folder_of_own_data_has_a_run_of_its_own_and_none_is_published(tmp_path: Path) -> None:
+    write_notebook(tmp_path, "03_first", "print(figures_dir)")
+    runs = []
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "questions.jsonl").write_text(f"{number}")
+        runs.append(reproduce("embedded", "own", str(number), only=["03"], root=tmp_path).parent)
+        assert printed(runs[-1] / "03_first.ipynb").strip() == f"../runs/{runs[-1].name}/figures"
+    assert runs[0] != runs[1]
 
 
 def test_a_misspelt_parameter_is_an_error_before_anything_runs(tmp_path: Path) -> None:

@@ -162,8 +162,7 @@ def sweep(root: Path, **options) -> tuple[pd.DataFrame, str]:
     (root / "notebooks").mkdir(parents=True)
     shutil.copy(REPOSITORY / "notebooks" / "04_distillation.ipynb", root / "notebooks")
     smaller = {"seeds": [0, 1], "world.train": 40, "world.test": 10}
-    reproduce("smoke", overrides=smaller, root=root, **options)
-    figures = root / "runs" / "smoke-world" / "figures"
+    figures = reproduce("smoke", overrides=smaller, root=root, **options).parent / "figures"
     return judge(read_claims(), read_rows([figures])).drop(columns="file"), (figures / "04_main.csv").read_text()
 
 
