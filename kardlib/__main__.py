@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,14 @@ NEEDED_DISK = 5 * 10**9  # bytes of the embedded run, and of the artifacts of a 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is its own (0 if all is well), 2 after a KardError, 130 after an interrupt."""
+    """Run one command; the exit code is its own (0 if all is well), 2 after a KardError, 130 after an interrupt.
+
+    Being asked to end, or losing the terminal, is an interrupt too: kernels are then ended and folders cleaned.
+    """
     options = build_parser().parse_args(arguments)
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(sign) == signal.SIG_DFL:  # `nohup` has the second one ignored
+            signal.signal(sign, signal.default_int_handler)
     try:
         with clear_if_full(Path.cwd()):
             return int(options.command(options))

@@ -8,9 +8,13 @@ import contextlib
 import difflib
 import os
 import re
+import shutil
+import signal
+import socket
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
@@ -37,6 +41,9 @@ from kardlib.settings import GLUE_TASKS, preset
 
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
 MAX_BYTES = 400_000  # of a published notebook
+GRACE = 120  # seconds that an interrupted kernel has for what it has asked of a server
+# of folders, before the process's number: machines may share theirs, and names of sockets may not have 108 letters
+TEMPORARY = f"kard{zlib.crc32(socket.gethostname().encode()) % 0x10000:04x}-"
 IMAGES = ("image/png", "image/jpeg", "application/pdf")  # outputs in base64
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
@@ -73,6 +80,7 @@ def reproduce(
         "overrides": overrides,
         "figures_dir": None if figures == REPOSITORY / "figures" else os.path.relpath(figures, root / "notebooks"),
     }
+    remove_temporary_folders()
     for notebook in notebooks:
         check_parameters(notebook, parameters)
     results = {path.stem: read_result(run / path.name) for path in choose_notebooks(root / "notebooks")}
@@ -176,6 +184,7 @@ def kernel_environment(engine: str, address: str, force: bool) -> dict[str, str]
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),  # numpy's threads wait by spinning
         "KARD_ENGINE": engine,
         "KARD_RAY_ADDRESS": address,
+        "RAY_TMPDIR": os.environ.get("RAY_TMPDIR", tempfile.gettempdir()),  # a cluster here is found by it
         "JPY_SESSION_NAME": "",  # nobody watches, even if a notebook called this
     }
     return environment | ({"KARD_FORCE": now()} if force else {})
@@ -191,7 +200,7 @@ def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> I
     def run_next(notebook: Path) -> Result | None:
         if stopped.is_set():
             return None
-        result = run_notebook(notebook, *arguments)
+        result = run_notebook(notebook, stopped, *arguments)
         if result.status == "failed":
             stopped.set()
         return result
@@ -204,16 +213,40 @@ def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> I
                 yield from filter(None, (future.result() for future in ended))
         except BaseException:  # an interrupt: kernels have sessions of their own, where no Ctrl-C reaches them
             stopped.set()
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+            end_kernels()
             raise
 
 
+def end_kernels() -> None:
+    """Interrupt the kernels and end their workers: what a teacher was asked for is still received, for it is paid."""
+    kernels = psutil.Process().children()
+    started = {process for process in psutil.Process().children(recursive=True) if process not in kernels}
+    with contextlib.suppress(KeyboardInterrupt):  # a second one: they are ended at once
+        for process in started:
+            send_signal(process, signal.SIGKILL)
+        for process in kernels:
+            send_signal(process, signal.SIGINT)
+        if psutil.wait_procs(kernels, timeout=2)[1]:
+            print(f"stopping: what is paid is waited for, {GRACE} s at most; once more ends it now", flush=True)
+            psutil.wait_procs(kernels, timeout=GRACE)
+    for process in psutil.Process().children(recursive=True):
+        send_signal(process, signal.SIGKILL)
+
+
+def send_signal(process: psutil.Process, sign: signal.Signals) -> None:
+    """Send it unless the process has ended."""
+    with contextlib.suppress(psutil.Error):
+        process.send_signal(sign)
+
+
 def run_notebook(
-    notebook: Path, parameters: Mapping[str, Any], run: Path, figures: Path, environment: Mapping[str, str]
-) -> Result:
-    """Execute one notebook; write its copy and its page into the folder `run`, even if a cell fails."""
+    notebook: Path, stopped: threading.Event, parameters: Mapping[str, Any], run: Path, figures: Path,
+    environment: Mapping[str, str],
+) -> Result:  # fmt: skip
+    """Execute one notebook; write its copy and its page into the folder `run`, even if a cell fails.
+
+    Once `stopped` no other cell is begun: between two cells a kernel hears no interrupt. Raises ReproduceError then.
+    """
     name, start, began, date = notebook.stem, time.monotonic(), time.time_ns(), now()
     source = nbformat.read(notebook, as_version=4)
     cells = [c for c in source.cells if c.cell_type == "code" and c.source.strip()]
@@ -222,12 +255,21 @@ def run_notebook(
 
     def print_progress(cell: NotebookNode, **_: Any) -> None:
         nonlocal at
+        if stopped.is_set():
+            raise ReproduceError("the run was stopped")
         if cell.cell_type == "code" and cell.source.strip():
             at += 1
             print(f"{name}  cell {at}/{count}  {time.monotonic() - start:.0f} s", flush=True)
 
-    with atomic_write(run / notebook.name) as copy, tempfile.NamedTemporaryFile("r", encoding="utf-8") as used:
-        kernel: Any = kernel_of_this_python({**environment, "KARD_USED": used.name}, notebook.parent)
+    with (
+        atomic_write(run / notebook.name) as copy,
+        tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", ignore_cleanup_errors=True) as temporary,
+    ):
+        used = Path(temporary) / "used"
+        used.touch()
+        kernel: Any = kernel_of_this_python(
+            {**environment, "TMPDIR": temporary, "KARD_USED": str(used)}, notebook.parent
+        )
         with watch_memory(lambda: [k.provisioner.pid for k in kernel.started if k.provisioner]) as peak:
             try:
                 papermill.execute_notebook(
@@ -238,14 +280,18 @@ def run_notebook(
             except PapermillExecutionError as error:
                 last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
                 problem = ": ".join([error.ename, *last])
-            except DeadKernelError:
+            except (DeadKernelError, RuntimeError) as error:  # the second one: before it had said that it is there
+                if isinstance(error, KardError):
+                    raise
                 problem = "the kernel died, perhaps for want of memory"
+                if not copy.exists():
+                    nbformat.write(source, copy)
         drawn = [path for path in sorted(figures.glob(f"{name[:2]}_*.png")) if path.stat().st_mtime_ns >= began]
         result = Result(
             name, "failed" if problem else "done", round(time.monotonic() - start, 1), peak[0],
             error=problem and f"{name}, cell {at} of {count}: {problem}", date=date,
             figures=[Path(os.path.relpath(path, run)).as_posix() for path in drawn],
-            artifacts=sorted(set(used.read().split())),
+            artifacts=sorted(set(used.read_text("utf-8").split())),
         )  # fmt: skip
         executed = nbformat.read(copy, as_version=4)
         executed.metadata["kard"] = asdict(result)
@@ -254,6 +300,13 @@ def run_notebook(
         write_page(executed, run / f"{name}.html")
     print(f"{name}  {result.status}  {result.seconds:.0f} s  {result.peak_bytes / 2**20:.0f} MiB", flush=True)
     return result
+
+
+def remove_temporary_folders() -> None:
+    """Remove the folders of runs that were killed: what their kernels left there, and how those were connected."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}[0-9]*-*"):
+        if not psutil.pid_exists(int(re.sub(r"\D.*", "", folder.name.removeprefix(TEMPORARY)))):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def kernel_of_this_python(environment: Mapping[str, str], folder: Path) -> type[AsyncKernelManager]:
@@ -268,7 +321,7 @@ def kernel_of_this_python(environment: Mapping[str, str], folder: Path) -> type[
         started: ClassVar[list[AsyncKernelManager]] = []
 
         def __init__(self, **options: Any) -> None:
-            super().__init__(**options)
+            super().__init__(connection_file=str(Path(environment["TMPDIR"]) / "connection.json"), **options)
             self.started.append(self)
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
