@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,14 @@ NEEDED_DISK = 5 * 10**9  # bytes of the embedded run, and of the artifacts of a 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is its own (0 if all is well), 2 after a KardError, 130 after an interrupt."""
+    """Run one command; the exit code is its own (0 if all is well), 2 after a KardError, 130 after an interrupt.
+
+    Being asked to end, or losing the terminal, is an interrupt too: kernels are then ended and folders cleaned.
+    """
     options = build_parser().parse_args(arguments)
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(sign) == signal.SIG_DFL:  # `nohup` has the second one ignored
+            signal.signal(sign, signal.default_int_handler)
     try:
         with clear_if_full(Path.cwd()):
             return int(options.command(options))
@@ -68,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     claims = commands.add_parser("claims", help="print every claim of the papers with its verdict here")
     claims.set_defaults(command=run_claims)
-    folders = "folders of the figures' CSV files (default: figures and runs/*/figures); the first one counts"
+    folders = "folders of the figures' CSV files (default: figures, what is published); the first one counts"
     claims.add_argument("--figures", type=Path, nargs="+", metavar="DIR", help=folders)
     claims.add_argument("--json", action="store_true", help="print a list of objects, one per verdict")
 
@@ -170,10 +177,8 @@ def run_claims(options: argparse.Namespace) -> int:
     """Print the claims with their verdicts from the figures' data."""
     from kardlib.report.claims import format_claims, judge, read_claims, read_rows  # late: seaborn takes seconds
 
-    root = Path(os.path.relpath(REPOSITORY))
-    runs = [folder for folder in sorted(root.glob("runs/*/figures")) if not folder.parent.name.startswith("smoke")]
-    folders = options.figures or [root / "figures", *runs]
-    scorecard = judge(read_claims(), read_rows(folders))
+    published = Path(os.path.relpath(REPOSITORY / "figures"))
+    scorecard = judge(read_claims(), read_rows(options.figures or [published]))
     as_json = scorecard.to_json(orient="records", indent=2, force_ascii=False)
     print(as_json if options.json else format_claims(scorecard))
     return 0

@@ -8,9 +8,13 @@ import contextlib
 import difflib
 import os
 import re
+import shutil
+import signal
+import socket
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
@@ -31,12 +35,16 @@ from papermill.exceptions import PapermillExecutionError
 from kardlib.artifacts.engine import check_ray, choose_engine
 from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now
 from kardlib.errors import KardError
+from kardlib.report.folders import figures_folder, run_name
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index, write_page
 from kardlib.settings import GLUE_TASKS, preset
 
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
 UNTAUGHT = ("01", "04", "14", "15")  # do without rationales
 MAX_BYTES = 400_000  # of a published notebook
+GRACE = 120  # seconds that an interrupted kernel has for what it has asked of a server
+# of folders, before the process's number: machines may share theirs, and names of sockets may not have 108 letters
+TEMPORARY = f"kard{zlib.crc32(socket.gethostname().encode()) % 0x10000:04x}-"
 IMAGES = ("image/png", "image/jpeg", "application/pdf")  # outputs in base64
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
@@ -51,19 +59,20 @@ def reproduce(
     overrides: Mapping[str, Any] | None = None, *, only: Sequence[str] = (), start: str = "", force: bool = False,
     publish: bool = False, at_once: int = 1, engine: str = "", address: str = "", root: Path = REPOSITORY,
 ) -> Path:  # fmt: skip
-    """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{scale}-{dataset}/index.html`.
+    """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{run_name(...)}/index.html`.
 
     `only` and `start` are numbers of notebooks ("03"); without `only`, a dataset runs the notebooks that apply to it.
     `force` builds all artifacts that these notebooks need again. `publish` copies the executed notebooks, cleaned, back
-    to `root/notebooks` once all have run. Figures go to `root/figures` at the embedded scale without overrides, else
-    into the run's folder. `at_once` notebooks run side by side: one draws while another trains. `engine` and `address`
-    are those of `artifacts.engine.choose_engine`. After a notebook has failed, no other is started. Raises
-    ReproduceError, SettingsError, StoreError, EngineError.
+    to `root/notebooks` once all have run. Where figures go, `report.folders` says. `at_once` notebooks run side by
+    side: one draws while another trains. `engine` and `address` are those of `artifacts.engine.choose_engine`. After a
+    notebook has failed, no other is started. Raises ReproduceError, SettingsError, StoreError, EngineError.
     """
     overrides = dict(overrides or {})
     check_request(scale, dataset, data_dir, overrides, publish)
     if dataset in GLUE_TASKS and not {number.strip().zfill(2) for number in only} <= {"13", "14"}:
         raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13 and 14 do: drop --only")
+    settings = preset(scale, dataset, data_dir).override(overrides).model_dump(mode="json")
+    run, figures = root / "runs" / run_name(settings), figures_folder(settings, root)
     environment = kernel_environment(engine, address, force)
     notebooks = choose_notebooks(root / "notebooks", only, start)
     if not only:
@@ -71,15 +80,14 @@ def reproduce(
         untaught = [path for path in notebooks if path.name[:2] in UNTAUGHT]
         if untaught != notebooks and not has_teacher(scale, dataset, data_dir, overrides):
             notebooks = untaught
-    run = root / "runs" / re.sub(r"[^\w.-]+", "_", f"{scale}-{dataset}")
-    figures = root / "figures" if scale == "embedded" and not overrides else run / "figures"
     parameters = {  # paths are relative to the notebooks' folder, where kernels run
         "scale": scale,
         "dataset": dataset,
         "data_dir": data_dir and os.path.relpath(data_dir, root / "notebooks"),
         "overrides": overrides,
-        "figures_dir": os.path.relpath(figures, root / "notebooks"),
+        "figures_dir": None if figures == REPOSITORY / "figures" else os.path.relpath(figures, root / "notebooks"),
     }
+    remove_temporary_folders()
     for notebook in notebooks:
         check_parameters(notebook, parameters)
     results = {path.stem: read_result(run / path.name) for path in choose_notebooks(root / "notebooks")}
@@ -199,6 +207,7 @@ def kernel_environment(engine: str, address: str, force: bool) -> dict[str, str]
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),  # numpy's threads wait by spinning
         "KARD_ENGINE": engine,
         "KARD_RAY_ADDRESS": address,
+        "RAY_TMPDIR": os.environ.get("RAY_TMPDIR", tempfile.gettempdir()),  # a cluster here is found by it
         "JPY_SESSION_NAME": "",  # nobody watches, even if a notebook called this
     }
     return environment | ({"KARD_FORCE": now()} if force else {})
@@ -214,7 +223,7 @@ def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> I
     def run_next(notebook: Path) -> Result | None:
         if stopped.is_set():
             return None
-        result = run_notebook(notebook, *arguments)
+        result = run_notebook(notebook, stopped, *arguments)
         if result.status == "failed":
             stopped.set()
         return result
@@ -227,16 +236,40 @@ def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> I
                 yield from filter(None, (future.result() for future in ended))
         except BaseException:  # an interrupt: kernels have sessions of their own, where no Ctrl-C reaches them
             stopped.set()
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+            end_kernels()
             raise
 
 
+def end_kernels() -> None:
+    """Interrupt the kernels and end their workers: what a teacher was asked for is still received, for it is paid."""
+    kernels = psutil.Process().children()
+    started = {process for process in psutil.Process().children(recursive=True) if process not in kernels}
+    with contextlib.suppress(KeyboardInterrupt):  # a second one: they are ended at once
+        for process in started:
+            send_signal(process, signal.SIGKILL)
+        for process in kernels:
+            send_signal(process, signal.SIGINT)
+        if psutil.wait_procs(kernels, timeout=2)[1]:
+            print(f"stopping: what is paid is waited for, {GRACE} s at most; once more ends it now", flush=True)
+            psutil.wait_procs(kernels, timeout=GRACE)
+    for process in psutil.Process().children(recursive=True):
+        send_signal(process, signal.SIGKILL)
+
+
+def send_signal(process: psutil.Process, sign: signal.Signals) -> None:
+    """Send it unless the process has ended."""
+    with contextlib.suppress(psutil.Error):
+        process.send_signal(sign)
+
+
 def run_notebook(
-    notebook: Path, parameters: Mapping[str, Any], run: Path, figures: Path, environment: Mapping[str, str]
-) -> Result:
-    """Execute one notebook; write its copy and its page into the folder `run`, even if a cell fails."""
+    notebook: Path, stopped: threading.Event, parameters: Mapping[str, Any], run: Path, figures: Path,
+    environment: Mapping[str, str],
+) -> Result:  # fmt: skip
+    """Execute one notebook; write its copy and its page into the folder `run`, even if a cell fails.
+
+    Once `stopped` no other cell is begun: between two cells a kernel hears no interrupt. Raises ReproduceError then.
+    """
     name, start, began, date = notebook.stem, time.monotonic(), time.time_ns(), now()
     source = nbformat.read(notebook, as_version=4)
     cells = [c for c in source.cells if c.cell_type == "code" and c.source.strip()]
@@ -245,12 +278,21 @@ def run_notebook(
 
     def print_progress(cell: NotebookNode, **_: Any) -> None:
         nonlocal at
+        if stopped.is_set():
+            raise ReproduceError("the run was stopped")
         if cell.cell_type == "code" and cell.source.strip():
             at += 1
             print(f"{name}  cell {at}/{count}  {time.monotonic() - start:.0f} s", flush=True)
 
-    with atomic_write(run / notebook.name) as copy, tempfile.NamedTemporaryFile("r", encoding="utf-8") as used:
-        kernel: Any = kernel_of_this_python({**environment, "KARD_USED": used.name}, notebook.parent)
+    with (
+        atomic_write(run / notebook.name) as copy,
+        tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", ignore_cleanup_errors=True) as temporary,
+    ):
+        used = Path(temporary) / "used"
+        used.touch()
+        kernel: Any = kernel_of_this_python(
+            {**environment, "TMPDIR": temporary, "KARD_USED": str(used)}, notebook.parent
+        )
         with watch_memory(lambda: [k.provisioner.pid for k in kernel.started if k.provisioner]) as peak:
             try:
                 papermill.execute_notebook(
@@ -261,14 +303,18 @@ def run_notebook(
             except PapermillExecutionError as error:
                 last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
                 problem = ": ".join([error.ename, *last])
-            except DeadKernelError:
+            except (DeadKernelError, RuntimeError) as error:  # the second one: before it had said that it is there
+                if isinstance(error, KardError):
+                    raise
                 problem = "the kernel died, perhaps for want of memory"
+                if not copy.exists():
+                    nbformat.write(source, copy)
         drawn = [path for path in sorted(figures.glob(f"{name[:2]}_*.png")) if path.stat().st_mtime_ns >= began]
         result = Result(
             name, "failed" if problem else "done", round(time.monotonic() - start, 1), peak[0],
             error=problem and f"{name}, cell {at} of {count}: {problem}", date=date,
             figures=[Path(os.path.relpath(path, run)).as_posix() for path in drawn],
-            artifacts=sorted(set(used.read().split())),
+            artifacts=sorted(set(used.read_text("utf-8").split())),
         )  # fmt: skip
         executed = nbformat.read(copy, as_version=4)
         executed.metadata["kard"] = asdict(result)
@@ -277,6 +323,13 @@ def run_notebook(
         write_page(executed, run / f"{name}.html")
     print(f"{name}  {result.status}  {result.seconds:.0f} s  {result.peak_bytes / 2**20:.0f} MiB", flush=True)
     return result
+
+
+def remove_temporary_folders() -> None:
+    """Remove the folders of runs that were killed: what their kernels left there, and how those were connected."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}[0-9]*-*"):
+        if not psutil.pid_exists(int(re.sub(r"\D.*", "", folder.name.removeprefix(TEMPORARY)))):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def kernel_of_this_python(environment: Mapping[str, str], folder: Path) -> type[AsyncKernelManager]:
@@ -291,7 +344,7 @@ def kernel_of_this_python(environment: Mapping[str, str], folder: Path) -> type[
         started: ClassVar[list[AsyncKernelManager]] = []
 
         def __init__(self, **options: Any) -> None:
-            super().__init__(**options)
+            super().__init__(connection_file=str(Path(environment["TMPDIR"]) / "connection.json"), **options)
             self.started.append(self)
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]

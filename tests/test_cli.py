@@ -64,6 +64,21 @@ def test_claims_are_printed_with_their_verdicts(tmp_path: Path, capsys: pytest.C
     assert main(["claims"]) == 0  # what is committed under figures/
 
 
+def test_claims_count_what_is_published_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of other data or settings has a scorecard of its own, which `--figures` asks for."""
+    rows = {"figures": "world,embedded", "runs/embedded-own-mine-1/figures": "own,embedded"}
+    for name, where in rows.items():
+        (tmp_path / name).mkdir(parents=True)
+        row = f"04_main,{where},test,kard_reranker,t5-nano-base,,3,,,,accuracy,reasoning_distillation,,,,0.2,0.1,0.3,"
+        (tmp_path / name / "04_main.csv").write_text(f"{','.join(COLUMNS)}\n{row}\n")
+    monkeypatch.setattr("kardlib.__main__.REPOSITORY", tmp_path)
+    assert main(["claims"]) == 0
+    out = capsys.readouterr().out
+    assert "world, embedded" in out and "own, embedded" not in out
+
+
 def test_claims_of_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", "--figures", "nowhere"]) == 2
     out, err = capsys.readouterr()

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import nbformat
@@ -111,9 +113,21 @@ def test_the_report_says_which_artifacts_were_shared(tmp_path: Path) -> None:
 def test_settings_reach_the_notebook_and_keep_figures_out_of_the_repository(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     write_notebook(tmp_path, "01_first", "print(dataset, overrides, figures_dir, data_dir)")
-    reproduce("smoke", "obqa", "mine", {"retrieval.k": 1}, root=tmp_path)
-    said = printed(tmp_path / "runs" / "smoke-obqa" / "01_first.ipynb")
-    assert said.split() == ["obqa", "{'retrieval.k':", "1}", "../runs/smoke-obqa/figures", "../mine"]
+    run = reproduce("smoke", "obqa", "mine", {"retrieval.k": 1}, root=tmp_path).parent
+    assert run.parent == tmp_path / "runs" and run.name.startswith("smoke-obqa-retrieval.k=1-")
+    said = printed(run / "01_first.ipynb")
+    assert said.split() == ["obqa", "{'retrieval.k':", "1}", f"../runs/{run.name}/figures", "../mine"]
+
+
+def test_every_folder_of_own_data_has_a_run_of_its_own_and_none_is_published(tmp_path: Path) -> None:
+    write_notebook(tmp_path, "03_first", "print(figures_dir)")
+    runs = []
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "questions.jsonl").write_text(f"{number}")
+        runs.append(reproduce("embedded", "own", str(number), only=["03"], root=tmp_path).parent)
+        assert printed(runs[-1] / "03_first.ipynb").strip() == f"../runs/{runs[-1].name}/figures"
+    assert runs[0] != runs[1]
 
 
 def test_a_misspelt_parameter_is_an_error_before_anything_runs(tmp_path: Path) -> None:
@@ -178,7 +192,9 @@ def test_a_kernel_that_dies_is_named(tmp_path: Path) -> None:
 
 
 BUILD = """
+import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from kardlib.artifacts.store import Kind, Store, atomic_write
 def build(folder):
@@ -196,12 +212,14 @@ print(Store().make(Kind("slow"), {}, build).name)
 """
 
 
-def start_runner(root: Path) -> subprocess.Popen[str]:
-    code = "import sys, pathlib; from kardlib.reproduce import reproduce; reproduce(root=pathlib.Path(sys.argv[1]))"
-    environment = os.environ | {"KARD_STORE": str(root / "store")}
-    command = [sys.executable, "-c", code, str(root)]
+def start_runner(root: Path, variables: Mapping[str, str] | None = None, only: str = "") -> subprocess.Popen[str]:
+    """The command line on the notebooks of a folder."""
+    code = "import sys, pathlib, kardlib.reproduce as r, kardlib.__main__ as m\n"
+    code += "r.reproduce.__kwdefaults__['root'] = m.REPOSITORY = pathlib.Path(sys.argv[1])\n"
+    code += "sys.exit(m.main(['reproduce', '--jobs', '1', '--only', sys.argv[2]]))"
+    environment = os.environ | {"KARD_STORE": str(root / "store")} | (variables or {})
     return subprocess.Popen(
-        command,
+        [sys.executable, "-c", code, str(root), only],
         cwd=REPOSITORY,
         env=environment,
         text=True,
@@ -237,19 +255,61 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert page.count(">done<") == 2, "what ran before stays in the index"
 
 
-def test_an_interrupted_run_ends_its_kernel(tmp_path: Path) -> None:
-    write_notebook(
-        tmp_path, "01_slow", "from pathlib import Path\nimport time\nPath('../hung').touch()\ntime.sleep(100)"
-    )
-    runner = start_runner(tmp_path)
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Sockets' names may not have 108 letters."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+SWEEP = """
+from pathlib import Path
+from kardlib.artifacts.engine import run_jobs
+from kardlib.artifacts.store import Store
+from tests.jobs import write_folder
+Path("../hung").touch()
+list(run_jobs(write_folder, Store(), [(number,) for number in range(100)], 2))
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_process_and_no_temporary_file(
+    tmp_path: Path, short_folder: Path, sign: signal.Signals
+) -> None:
+    """What only a run that was killed outright leaves in the temporary folder the next one removes."""
+    write_notebook(tmp_path, "01_slow", SWEEP)
+    write_notebook(tmp_path, "02_fine", "print(1)")
+    temporary = short_folder
+    environment = {"TMPDIR": str(temporary), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    runner = start_runner(tmp_path, environment)
     end = time.monotonic() + 60
-    while not (tmp_path / "hung").exists():
+    while not list((tmp_path / "store").glob("folder-*")):
         assert time.monotonic() < end and runner.poll() is None
         time.sleep(0.05)
-    kernels = psutil.Process(runner.pid).children(recursive=True)
-    runner.send_signal(signal.SIGINT)
-    runner.communicate(timeout=30)
-    assert runner.returncode != 0 and kernels and psutil.wait_procs(kernels, timeout=20)[1] == []
+    left = psutil.Process(runner.pid).children(recursive=True)
+    assert len(left) >= 4, "a kernel, its workers' server and the workers"
+    runner.send_signal(sign)
+    runner.communicate(timeout=60)
+    assert runner.returncode == (-sign if sign == signal.SIGKILL else 130)
+    assert psutil.wait_procs(left, timeout=20)[1] == []
+    if sign == signal.SIGKILL:
+        again = start_runner(tmp_path, environment, "02")
+        again.communicate(timeout=60)
+        assert again.returncode == 0
+    assert not [path for path in temporary.iterdir() if not path.name.startswith("torchinductor")]
+    assert not (tmp_path / "runtime").exists() or not list((tmp_path / "runtime").iterdir())
+
+
+def test_a_kernel_that_is_killed_at_its_start_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sitecustomize.py").write_text(
+        "import os, sys\nif any('ipykernel' in word for word in sys.orig_argv):\n    os.kill(os.getpid(), 9)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    write_notebook(tmp_path, "01_first", "print(1)")
+    with pytest.raises(ReproduceError, match=r"^01_first, cell 0 of 3: the kernel died, perhaps for want of memory"):
+        reproduce(root=tmp_path)
+    assert "<td>not run" not in (tmp_path / "runs" / "embedded-world" / "index.html").read_text()
 
 
 def test_two_runs_at_once_share_one_store(tmp_path: Path) -> None:

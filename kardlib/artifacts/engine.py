@@ -16,13 +16,16 @@ import importlib.util
 import inspect
 import logging
 import os
+import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,8 +103,12 @@ def run_jobs(make: Make, store: Store, jobs: Sequence[Work], workers: int) -> It
     context.set_forkserver_preload(["kardlib.kard.reranker", "kardlib.kard.student"])
     try:
         with ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(threads,)) as pool:
-            for future in [pool.submit(make, store, *job) for job in jobs]:
-                yield future.result()
+            try:
+                for future in [pool.submit(make, store, *job) for job in jobs]:
+                    yield future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # else all other jobs are done before it is told
+                raise
     except BrokenProcessPool:
         raise EngineError(
             "a worker was killed, perhaps because the memory did not suffice: close other programs or take a smaller "
@@ -164,8 +171,22 @@ def _take_any(slots: Sequence[FileLock]) -> contextlib.AbstractContextManager[An
 
 def begin_worker(threads: int) -> None:
     """What a worker process does first."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     gc.freeze()  # what was imported stays: the Trainer's collections need not look at it
     prepare_torch(threads)
+
+
+def end_with_parent() -> None:
+    """Wait until the process that asked for this worker has ended, however it did, and end too.
+
+    A worker would wait for its next job for ever: it holds the writing end of its own queue open. The last one takes
+    the fork server with it. What stays of a killed parent is the folder of the server's socket.
+    """
+    parent = parent_process()
+    assert parent
+    parent.join()
+    shutil.rmtree(get_temp_dir(), ignore_errors=True)
+    os._exit(1)
 
 
 def connect_ray(address: str, cores: int = 1) -> Any:

@@ -8,6 +8,7 @@ artifact, and `kard plan` counts by them. `answer` goes the whole way.
 """
 
 import functools
+import json
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -17,6 +17,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from kardlib.report.folders import figures_folder
 from kardlib.report.rows import FigureError, in_order, long_form, to_rows
 
 # Jupyter's backend turns interactive drawing on when it is loaded. Were that first inside an `rc_context`, leaving the
@@ -58,19 +59,23 @@ LOOK: dict[Any, Any] = sns.axes_style("ticks") | {
 
 
 def save_figure(
-    fig: Figure, name: str, data: pd.DataFrame, folder: str | Path, provenance: Mapping[str, Any]
+    fig: Figure, name: str, data: pd.DataFrame, folder: str | Path | None, provenance: Mapping[str, Any]
 ) -> dict[str, Path]:
     """Write `{name}.pdf`, `.png` and `.csv` into `folder`, each whole or not at all; returns their paths by suffix.
 
+    `folder` None: where a run with the settings in `provenance` belongs (`figures_folder`), wherever this is called.
     `data` is what was drawn, in the columns of `rows`. `provenance` goes as JSON into the PDF's keywords and the
-    PNG's text chunk "Provenance"; neither file bears the time of day, so the same figure is the same bytes. Numbers in
-    the CSV are rounded to six decimals. Raises FigureError for a name that is no file name or a table of other columns.
+    PNG's text chunk "Provenance"; neither file bears the time of day or where the data lay, so the same figure is the
+    same bytes. Numbers in the CSV are rounded to six decimals. Raises FigureError for a name that is no file name or a
+    table of other columns.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise FigureError(f"{name!r} cannot be a figure's name: use letters, digits, '-', '_' and '.'")
     table = long_form(to_rows(data)).round(6)
-    facts = json.dumps(provenance, sort_keys=True, default=str)
-    folder = Path(folder)
+    settings = provenance.get("settings") or {}
+    folder = Path(folder or figures_folder(settings))
+    without_path = {"settings": settings | {"data_dir": None}} if settings.get("data_dir") else {}
+    facts = json.dumps({**provenance, **without_path}, sort_keys=True, default=str)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {suffix: folder / f"{name}.{suffix}" for suffix in ("pdf", "png", "csv")}
     partial = {suffix: path.with_name(f".{path.name}.{os.getpid()}") for suffix, path in paths.items()}

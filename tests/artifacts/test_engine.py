@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from kardlib.__main__ import main
@@ -57,7 +59,10 @@ def sweep():
 """
 
 
-@pytest.mark.parametrize("guard", ['if __name__ == "__main__":', "if True:"])
+GUARD = 'if __name__ == "__main__":'
+
+
+@pytest.mark.parametrize("guard", [GUARD, "if True:"])
 @pytest.mark.usefixtures("without_ray")
 def test_a_script_that_starts_a_sweep_without_the_guard_is_told_so_in_one_sentence(guard, tmp_path):
     (tmp_path / "study.py").write_text(SCRIPT.format(guard=guard))
@@ -76,6 +81,33 @@ def test_a_script_that_starts_a_sweep_without_the_guard_is_told_so_in_one_senten
 def test_a_worker_that_is_killed_is_one_sentence(tmp_path):
     with pytest.raises(EngineError, match=r"^a worker was killed, perhaps because the memory did not suffice: close"):
         list(run_jobs(die, Store(tmp_path), [(str(tmp_path / "log"),)], 1))
+
+
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_outlives_a_process_that_is_killed_while_its_workers_work(sign, tmp_path):
+    """Neither workers nor their server nor the tracker of resources, nor the folder of the server's socket."""
+    (tmp_path / "study.py").write_text(SCRIPT.format(guard=GUARD))
+    (tmp_path / "temporary").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(tmp_path / "temporary")}
+    killed = psutil.Popen([sys.executable, str(tmp_path / "study.py"), str(tmp_path / "store")], env=environment)
+    while not list(tmp_path.glob("store/folder-*.partial")):
+        assert killed.poll() is None
+        time.sleep(0.02)
+    left = killed.children(recursive=True)
+    assert len(left) >= 3
+    killed.send_signal(sign)
+    killed.wait()
+    assert psutil.wait_procs(left, timeout=20)[1] == []
+    assert not list((tmp_path / "temporary").glob("pymp-*"))
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_job_that_fails_is_told_before_all_others_are_done(tmp_path):
+    jobs = [(0, None, "no room"), *((number,) for number in range(1, 40))]
+    with pytest.raises(StoreError, match=r"^no room$"):
+        list(run_jobs(write_folder, Store(tmp_path), jobs, 2))
+    assert len(list(tmp_path.glob("folder-*"))) < 10
 
 
 class Machines:
@@ -162,8 +194,7 @@ def sweep(root: Path, **options) -> tuple[pd.DataFrame, str]:
     (root / "notebooks").mkdir(parents=True)
     shutil.copy(REPOSITORY / "notebooks" / "04_distillation.ipynb", root / "notebooks")
     smaller = {"seeds": [0, 1], "world.train": 40, "world.test": 10}
-    reproduce("smoke", overrides=smaller, root=root, **options)
-    figures = root / "runs" / "smoke-world" / "figures"
+    figures = reproduce("smoke", overrides=smaller, root=root, **options).parent / "figures"
     return judge(read_claims(), read_rows([figures])).drop(columns="file"), (figures / "04_main.csv").read_text()
 
 

@@ -1,0 +1,53 @@
+"""Where a run's results belong: to its scale, data and settings. `figures/` holds what is published, and that alone."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kardlib.artifacts.store import REPOSITORY, fingerprint, hash_file
+from kardlib.settings import preset
+
+OWN_FILES = ("questions", "passages", "gold", "rationales")  # what is read of your own data, in whatever format
+SHOWN = 40  # characters of a name that say what is changed
+
+
+def run_name(settings: Mapping[str, Any]) -> str:
+    """`{scale}-{dataset}`; where settings differ from that preset, also what differs, shortened, and a hash of it.
+
+    `settings` are those of a run as JSON values, or some groups of them. Your own data count by their files' bytes, a
+    release's by its name, wherever it lies. Raises SettingsError.
+    """
+    scale, dataset = settings.get("scale", "embedded"), settings.get("dataset", "world")
+    folder = settings.get("data_dir")
+    usual = dict(flatten(preset(scale, dataset, folder).model_dump(mode="json")))
+    changed = {name: value for name, value in flatten(settings) if usual.get(name) != value}
+    said = [f"{name}={value}" for name, value in changed.items()]
+    if dataset == "own" and folder:
+        found = [path for path in sorted(Path(folder).iterdir()) if path.name.split(".")[0] in OWN_FILES]
+        changed["data"] = {path.name: hash_file(path) for path in found}
+        said.insert(0, Path(folder).resolve().name)
+    parts = [scale, dataset, *([",".join(said)[:SHOWN], fingerprint(changed)[:8]] if changed else [])]
+    return re.sub(r"[^\w.,=-]+", "_", "-".join(parts))
+
+
+def flatten(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted names and values: `{"retrieval": {"k": 1}}` -> `("retrieval.k", 1)`."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", deep) for inner, deep in flatten(value))
+        else:
+            yield name, value
+
+
+def figures_folder(settings: Mapping[str, Any], root: Path | None = None) -> Path:
+    """`figures/` for an embedded run with the settings as they are, else a folder of the run's own under `runs/`.
+
+    `root` None: the repository, by a path from where one stands. What notebook 15 draws of its example is published
+    too: it is nobody's own data. Raises SettingsError.
+    """
+    root = root or Path(os.path.relpath(REPOSITORY))
+    name = run_name(settings)
+    published = name == f"embedded-{settings.get('dataset', 'world')}"
+    return root / "figures" if published else root / "runs" / name / "figures"
