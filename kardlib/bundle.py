@@ -59,7 +59,7 @@ def grid_cells(experiment: Experiment, numbers: Sequence[str]) -> list[Cell]:
     settings, steps = experiment.settings, 1
     if "07" in numbers:
         examples = training_examples(prepare(experiment, NUMBERS[3]), METHODS["kard_bm25"])
-        steps = -(-len(examples) // settings.student.batch) * settings.student.epochs
+        steps = settings.student.of(experiment.student, "rationale", reads=True).count_steps(len(examples))
     grids = all_grids(settings, experiment.methods, steps)
     if unknown := sorted({*numbers} - grids.keys()):
         raise BundleError(f"notebook {unknown[0]} has no grid on {settings.dataset}: name some of {', '.join(grids)}")
@@ -235,5 +235,4 @@ def estimate(kind: Kind, work: Sequence[Any]) -> float:
     read = sum(len(text) for item in texts for text in ([item] if isinstance(item, str) else item)) / 4
     if kind is PREDICTIONS:
         return 2 * (read + WRITING * len(texts) * knobs.samples * (knobs.max_new_tokens or NEW_TOKENS) / 2)
-    epochs = knobs.steps * knobs.batch / len(texts) if knobs.steps else knobs.epochs
-    return 6 * read * epochs
+    return 6 * read * knobs.count_steps(len(texts)) * knobs.batch / len(texts)

@@ -181,6 +181,11 @@ class StudentSettings(Group):
         changes = {"lr": self.lr or lr, "epochs": self.epochs or epochs, "max_new_tokens": limit}
         return self.model_copy(update={"model": model} | changes)
 
+    def count_steps(self, examples: int) -> int:
+        """Of a training by settings that `of` has filled: the steps that are set, else all examples in every epoch."""
+        assert self.epochs
+        return self.steps or -(-examples // self.batch) * self.epochs
+
     def of_training(self) -> dict[str, Any]:
         """The settings that a student's weights depend on, besides its examples and its seed."""
         others = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}

@@ -227,7 +227,7 @@ def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
     often = 2 * round((size - never) / 4)
     parts = (slice(often), slice(often, size - never), slice(size - never, size))
     facts = {Fact(a, "sign", s) for a in signs for s in signs[a]}
-    heirs = {}
+    heirs: dict[tuple[str, str], str] = {}
     editor = random.Random(f"{settings.seed} {settings.edition}")
     for relation, part in product(RELATIONS, parts):
         ailments, owned = values["ailment"][part], values[relation][part]

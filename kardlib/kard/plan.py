@@ -33,7 +33,7 @@ from kardlib.kard.rankings import RERANKER
 from kardlib.models.catalogue import find_shape, without_network
 from kardlib.models.costs import forward_flops, training_bytes, training_flops, writing_bytes
 from kardlib.retrieval.prebuilt import UNPACKED
-from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings, TeacherSettings
+from kardlib.settings import GLUE_TASKS, RunSettings, TeacherSettings
 
 CHARACTERS = 4  # a token, in English; T5 splits medical words, so that MedQA has about a fifth more tokens
 ANSWER = 6  # tokens of "The answer is A."
@@ -144,11 +144,6 @@ def count_examples(settings: RunSettings, texts: Texts, learns: str) -> int:
     return min(examples, settings.student.examples or examples)
 
 
-def count_steps(student: StudentSettings, examples: int) -> int:
-    """Of a training: those that are set, else all examples in every epoch."""
-    return student.steps or -(-examples // student.batch) * student.epochs
-
-
 def source_tokens(settings: RunSettings, texts: Texts, passages: int, shots: str = "", reads: str = "") -> float:
     """Mean length of what a student reads, cut at its limit; `shots` says what the examples before it show."""
     one = texts.question + passages * texts.passage
@@ -224,7 +219,8 @@ def open_unread(settings: RunSettings, store: Store) -> Experiment:
 def _plan_kard(experiment: Experiment, on: Device, downloads: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     settings, texts = experiment.settings, count_texts(experiment)
     basis, three = Basis(experiment, texts, on), settings.override(dict(NUMBERS[3]))
-    steps = count_steps(three.student, count_examples(three, texts, "rationale"))
+    middle = three.student.of(experiment.student, "rationale", reads=True)
+    steps = middle.count_steps(count_examples(three, texts, "rationale"))
     grid = all_grids(settings, main_rows(oracles=experiment.world is not None, rationales=True), steps)
     trainings, writings = list_work(settings, grid)
     work = [training_work(basis, name, trainings) for name in settings.students]
@@ -260,11 +256,11 @@ def training_work(basis: Basis, student: str, trainings: Iterable[StudentKey]) -
         asked = variant.student.of(student, training.learns, bool(training.reads))
         variant = variant.model_copy(update={"student": asked})
         examples = count_examples(variant, texts, training.learns)
-        seen = training.steps * knobs.batch if training.steps else examples * asked.epochs
+        seen = training.steps * knobs.batch if training.steps else examples * (asked.epochs or 1)
         source = source_tokens(variant, texts, variant.retrieval.k_training if training.reads else 0)
         target = target_tokens(variant, texts, training.learns)
         count += 1
-        steps += count_steps(variant.student, examples)
+        steps += asked.count_steps(examples)
         tokens += seen * (source + target)
         flops += seen * training_flops(shape, source, target, **options) if shape else 0
         if not training.corpus:  # else its settings name weights that are not there yet

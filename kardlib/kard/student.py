@@ -162,10 +162,10 @@ def train_student(
     if not sharded:
         check_memory(shape, settings, batch, source, target, bf16=bf16, free=free, device=place)
     check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
-    lr = settings.lr or settings.of(settings.model).lr
-    assert lr, "`of` leaves nothing open"
+    filled = settings.of(settings.model)
+    assert filled.lr and filled.epochs, "`of` leaves nothing open"
     arguments = trainer_arguments(
-        folder, lr, settings.batch, settings.warmup, settings.epochs, len(examples), seed,
+        folder, filled.lr, settings.batch, settings.warmup, filled.epochs, len(examples), seed,
         settings.steps, bf16=bf16,
         fsdp=sharded, fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
         **{CHECKPOINTING: settings.gradient_checkpointing, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},

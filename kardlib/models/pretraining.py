@@ -322,7 +322,8 @@ def score_student(folder: Path, exercises: int = 400) -> dict[str, float]:
     """
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = T5ForConditionalGeneration.from_pretrained(folder)
-    rng, drawn = random.Random(0), defaultdict(list)
+    rng = random.Random(0)
+    drawn: dict[str, list[Exercise]] = defaultdict(list)
     while any(len(drawn[name]) < exercises for name in SCORED):
         world = draw_world(HELD_OUT + rng.randrange(20))
         for skill in (find, collect, choose):
