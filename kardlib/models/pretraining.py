@@ -64,7 +64,7 @@ class Recipe:
     decay: int = 1500  # last steps, in which the learning rate falls to zero
 
 
-RECIPES = {"t5-nano-small": Recipe(3e-3), "t5-nano-base": Recipe(2e-3), "t5-nano-large": Recipe(1.5e-3)}
+RECIPES = {"t5-nano-small": Recipe(3e-3), "t5-nano-base": Recipe(2e-3), "t5-nano-large": Recipe(8e-4, 7000, 3000)}
 LETTER = 10.0  # so many tokens does an option's letter weigh: it is one of many, and the last skill to come
 
 
