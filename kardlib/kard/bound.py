@@ -44,7 +44,7 @@ enter({
     "read_hidden": Entry("KB, identity hidden", SKY, "o", ":", block="learners"),
     "network": Entry("Network alone", ORANGE, "s", "-.", block="networks"),
     "network_kb": Entry("Network with retrieved string", BLUE, "D", "-", block="networks"),
-    "theorem_1": Entry("Theorem 1, n d", BLACK, line=DASHES, block="theory"),
+    "theorem_1": Entry("n d", BLACK, line=DASHES, block="theory"),
     "theorem_2": Entry("Theorem 2, n m", BLACK, line=DOTS, block="theory"),
     "floor": Entry("Least error for any learner", BLACK, line=DOTS, block="theory"),
 })  # fmt: skip

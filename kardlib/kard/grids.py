@@ -43,7 +43,6 @@ RERANKER_DIFFERENCES: dict[str, Knobs] = {
     "answer in the rationale's query": (_ANSWER,),
     "all of these, cross-entropy": (_LOSS, *_ALL),
     "all of these, KL": (_TEMPERATURES, *_ALL),
-    "five-shot filter": (("teacher.verifier", "t5-nano-large"), ("teacher.verifier_prompt", "five_shot")),
 }
 ASKING_DIFFERENCES: dict[str, Knobs] = {
     "last letter as the answer": (("answer", "last_letter"),),

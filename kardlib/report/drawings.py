@@ -155,7 +155,7 @@ def plot_learners(table: pd.DataFrame) -> Figure:
     rate = table[table["metric"] == "rate"]["value"].item()
     samples = table[table["knob"] == "samples"]
     _draw_by_x(error, samples[samples["metric"] == "error"])
-    _draw_by_x(bits, samples[samples["metric"] == "bits"])
+    _draw_by_x(bits, samples[(samples["metric"] == "bits") & (samples["method"] != "theorem_1")])
     _draw_by_x(budget, table[table["knob"] == "budget"], rate)
     theorem = REGISTRY["theorem_1"]
     budget.axvline(1, color=theorem.color, linestyle=theorem.line, label=theorem.label)
@@ -262,14 +262,19 @@ def _thresholds(table: pd.DataFrame, task: Task) -> dict[float, float]:
 
 @mpl.rc_context(LOOK)
 def plot_growth(table: pd.DataFrame) -> Figure:
-    """Bits that each learner needs against the length of a string, both logarithmic, and what the theorems say.
+    """Bits that each learner needs against the length of a string, both logarithmic, and Theorem 2's n m.
 
-    The metric is "bits", the knob "length". Raises FigureError for no rows.
+    Theorem 1's Omega(n d) has no constant, so that its slope alone is drawn: from the optimal learner's first point. The
+    metric is "bits", the knob "length". Raises FigureError for no rows.
     """
     _need(table, "bits")
-    part = table[table["metric"] == "bits"]
+    part = table[(table["metric"] == "bits") & (table["method"] != "theorem_1")]
     fig, ax = plt.subplots(figsize=(COLUMN, 3.3))
     _draw_by_x(ax, part)
+    learner = part[part["method"] == "recall_visible"].sort_values("x")
+    first = learner.iloc[0]
+    slope = first["value"] / first["x"] * learner["x"]
+    ax.plot(learner["x"], slope, label="Theorem 1's slope, 1", **DASHED)
     ax.set_xscale("log", base=2)
     ax.set_yscale("symlog", linthresh=100, linscale=0.4)  # a reader may need no bit at all
     ticks = sorted(part["x"].unique())
@@ -283,26 +288,21 @@ def plot_growth(table: pd.DataFrame) -> Figure:
 
 @mpl.rc_context(LOOK)
 def plot_networks(table: pd.DataFrame) -> Figure:
-    """Errors of networks on the bits that they were shown ("error_shown") against n d, the knob "bits".
+    """Errors of networks on the bits that they were shown ("error_shown") against how many these were ("bits_shown").
 
-    The line is where the samples show as many bits as the network alone held at best ("bits_shown", "bits_held").
-    Raises FigureError for no rows.
+    The line is at the most bits that the network alone held at any size ("bits_held"). Raises FigureError for no rows.
     """
     _need(table, "error_shown")
     table = measured(table)
+    shown = table[table["metric"] == "bits_shown"].drop_duplicates("x").set_index("x")["value"]
     part = table[table["metric"] == "error_shown"]
     fig, ax = plt.subplots(figsize=(COLUMN, 2.6))
-    _draw_by_x(ax, part)
-    held = table[(table["method"] == "network") & (table["metric"] == "bits_held")]
-    best = held.loc[held["value"].idxmax()]
-    shown = table[(table["metric"] == "bits_shown") & (table["x"] == best["x"])]["value"].item()
-    ax.axvline(
-        best["value"] / shown * best["x"], color=BLACK, linewidth=1, linestyle=(0, (4, 3)), label="What it can hold"
-    )
+    _draw_by_x(ax, part.assign(x=part["x"].map(shown)))
+    held = table.loc[(table["method"] == "network") & (table["metric"] == "bits_held"), "value"].max()
+    ax.axvline(held, color=BLACK, linewidth=1, linestyle=(0, (4, 3)), label="The most it held at any size")
     ax.set_xscale("log", base=2)
-    ticks = sorted(part["x"].unique())
-    ax.set_xticks(ticks, [f"{x:,.0f}" for x in ticks], rotation=30)
-    ax.set(xlabel="n d (bits)", ylabel="Error on shown bits (%)")
+    ax.set_xticks(list(shown), [f"{x:,.0f}" for x in shown], rotation=30)
+    ax.set(xlabel="Bits that the samples show", ylabel="Error on shown bits (%)")
     _percent(ax.yaxis)
     ax.grid(axis="y")
     _legend_below(fig, 1)

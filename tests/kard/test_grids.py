@@ -41,7 +41,7 @@ def test_no_more_passages_are_read_than_there_are_candidates():
 
 
 def test_all_of_the_released_rerankers_differences_are_all():
-    singles = {name: {*knobs} for name, knobs in grids.RERANKER_DIFFERENCES.items() if name != "five-shot filter"}
+    singles = {name: {*knobs} for name, knobs in grids.RERANKER_DIFFERENCES.items()}
     with_loss, with_kl = (singles.pop(f"all of these, {loss}") for loss in ("cross-entropy", "KL"))
     temperatures = {("reranker.temperatures", "released")}
     together = set().union(*singles.values())
