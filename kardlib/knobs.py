@@ -1,11 +1,11 @@
 """What settings are made of: groups that are closed and frozen, and the kinds of values that several of them have."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
 
 from kardlib.errors import KardError
 
@@ -14,7 +14,7 @@ G = TypeVar("G", bound="Group")
 
 def _refuse_twice(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
-        raise PydanticCustomError("twice", "a value comes twice: leave one of them out")
+        raise AssertionError("a value comes twice: leave one of them out")  # a ValueError names its settings itself
     return values
 
 
@@ -41,7 +41,8 @@ def validate(group: type[G], values: Mapping[str, Any]) -> G:
         return group.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+        name = ".".join(str(part) for part in first["loc"])
+        message = re.sub("^(Value error|Assertion failed), ", "", first["msg"])
         raise SettingsError(
             f"{name}: {message}" if "loc" in first and first["type"] != "value_error" else message
         ) from None

@@ -115,10 +115,10 @@ def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Map
         )
     if dataset == "own" and data_dir is None:
         raise ReproduceError("--dataset own needs --data-dir: the folder that holds your questions.jsonl")
-    if dataset == "world" and data_dir is not None:
-        raise ReproduceError("--data-dir is not read with the dataset world: name one with --dataset, yours with own")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise ReproduceError(f"there is no folder {data_dir}: correct --data-dir")
+    if dataset == "world" and data_dir is not None:
+        raise ReproduceError("--data-dir is not read with the dataset world: name one with --dataset, yours with own")
 
 
 def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") -> list[Path]:
