@@ -80,9 +80,10 @@ def reproduce(
         "overrides": overrides,
         "figures_dir": None if figures == REPOSITORY / "figures" else os.path.relpath(figures, root / "notebooks"),
     }
-    remove_temporary_folders()
     for notebook in notebooks:
         check_parameters(notebook, parameters)
+    check_writable(run, figures, *([root / "notebooks"] if publish else []))
+    remove_temporary_folders()
     results = {path.stem: read_result(run / path.name) for path in choose_notebooks(root / "notebooks")}
     failed = None
     for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment):
@@ -108,6 +109,18 @@ def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Map
         )
     if data_dir is not None and not Path(data_dir).is_dir():
         raise ReproduceError(f"there is no folder {data_dir}: correct --data-dir")
+
+
+def check_writable(*folders: Path) -> None:
+    """Raise ReproduceError before anything runs where a folder of results cannot be written."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            where = f"cannot write to {os.path.relpath(folder)} ({error.strerror})"
+            raise ReproduceError(f"{where}: run from a checkout that you own, on a disk with room") from None
 
 
 def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") -> list[Path]:

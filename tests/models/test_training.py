@@ -12,7 +12,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from kardlib.artifacts.store import describe_files
 from kardlib.errors import StoppedError
 from kardlib.kard.student import load_student, train_student
-from kardlib.models.training import STOP, EpochOrder, fit, linear_schedule, merge_embeddings, part_of
+from kardlib.models.training import STOP, EpochOrder, find_checkpoint, fit, linear_schedule, merge_embeddings, part_of
 from kardlib.settings import StudentSettings
 
 
@@ -93,3 +93,13 @@ def test_a_training_stops_at_a_checkpoint_and_goes_on_to_the_same_weights(tmp_pa
     train_student(examples, settings, 0, tmp_path / "stopped")
     hashes = {describe_files(tmp_path / name)["model.safetensors"]["sha256"] for name in ("whole", "stopped")}
     assert len(hashes) == 1
+
+
+def test_a_checkpoint_that_holds_its_state_alone_is_passed_over(tmp_path):
+    for step, files in {5: ("trainer_state.json", "model.safetensors"), 10: ("trainer_state.json",)}.items():
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        for name in files:
+            (tmp_path / f"checkpoint-{step}" / name).touch()
+    assert find_checkpoint(tmp_path, sharded=False) == str(tmp_path / "checkpoint-5")
+    (tmp_path / "checkpoint-5" / "model.safetensors").unlink()
+    assert find_checkpoint(tmp_path, sharded=False) is None
