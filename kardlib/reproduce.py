@@ -278,8 +278,7 @@ def run_notebook(
         atomic_write(run / notebook.name) as copy,
         tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", ignore_cleanup_errors=True) as temporary,
     ):
-        used = Path(temporary) / "used"
-        used.touch()
+        (used := Path(temporary) / "used").touch()
         kernel: Any = kernel_of_this_python(
             {**environment, "TMPDIR": temporary, "KARD_USED": str(used)}, notebook.parent
         )
@@ -297,8 +296,8 @@ def run_notebook(
                 if isinstance(error, KardError):
                     raise
                 problem = "the kernel died, perhaps for want of memory"
-                if not copy.exists():
-                    nbformat.write(source, copy)
+        if not copy.exists():
+            nbformat.write(source, copy)
         drawn = [path for path in sorted(figures.glob(f"{name[:2]}_*.png")) if path.stat().st_mtime_ns >= began]
         result = Result(
             name, "failed" if problem else "done", round(time.monotonic() - start, 1), peak[0],
