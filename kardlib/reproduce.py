@@ -87,9 +87,10 @@ def reproduce(
         "overrides": overrides,
         "figures_dir": None if figures == REPOSITORY / "figures" else os.path.relpath(figures, root / "notebooks"),
     }
-    remove_temporary_folders()
     for notebook in notebooks:
         check_parameters(notebook, parameters)
+    check_writable(run, figures, *([root / "notebooks"] if publish else []))
+    remove_temporary_folders()
     results = {path.stem: read_result(run / path.name) for path in choose_notebooks(root / "notebooks")}
     failed = None
     for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment):
@@ -119,6 +120,18 @@ def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Map
         raise ReproduceError(f"there is no folder {data_dir}: correct --data-dir")
     if dataset == "world" and data_dir is not None:
         raise ReproduceError("--data-dir is not read with the dataset world: name one with --dataset, yours with own")
+
+
+def check_writable(*folders: Path) -> None:
+    """Raise ReproduceError before anything runs where a folder of results cannot be written."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            where = f"cannot write to {os.path.relpath(folder)} ({error.strerror})"
+            raise ReproduceError(f"{where}: run from a checkout that you own, on a disk with room") from None
 
 
 def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") -> list[Path]:
@@ -288,8 +301,7 @@ def run_notebook(
         atomic_write(run / notebook.name) as copy,
         tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", ignore_cleanup_errors=True) as temporary,
     ):
-        used = Path(temporary) / "used"
-        used.touch()
+        (used := Path(temporary) / "used").touch()
         kernel: Any = kernel_of_this_python(
             {**environment, "TMPDIR": temporary, "KARD_USED": str(used)}, notebook.parent
         )
@@ -307,8 +319,8 @@ def run_notebook(
                 if isinstance(error, KardError):
                     raise
                 problem = "the kernel died, perhaps for want of memory"
-                if not copy.exists():
-                    nbformat.write(source, copy)
+        if not copy.exists():
+            nbformat.write(source, copy)
         drawn = [path for path in sorted(figures.glob(f"{name[:2]}_*.png")) if path.stat().st_mtime_ns >= began]
         result = Result(
             name, "failed" if problem else "done", round(time.monotonic() - start, 1), peak[0],

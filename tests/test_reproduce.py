@@ -169,6 +169,15 @@ def test_wrong_settings_are_an_error_before_anything_runs(tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("place", ["runs", "figures"])
+def test_a_checkout_that_cannot_be_written_is_said_before_anything_runs(tmp_path: Path, place: str) -> None:
+    write_notebook(tmp_path, "01_first", "import pathlib\npathlib.Path('../ran').touch()")
+    (tmp_path / place).write_text("a file where the folder should be")
+    with pytest.raises(ReproduceError, match=rf"^cannot write to {place}.* \(.*\): run from a checkout that you own"):
+        reproduce(root=tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_failing_cell_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
     write_notebook(tmp_path, "01_fine", "print(1)")
     write_notebook(tmp_path, "02_fails", "x = 1", "raise ValueError('first line\\nno <script> here')", "y = 2")

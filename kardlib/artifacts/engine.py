@@ -41,6 +41,10 @@ from kardlib.settings import ComputeSettings
 SLOTS = 2  # jobs that run at a time on a machine, whichever notebook asks for them: more would want for memory
 RETRIES = 3  # how often a job is given to another machine because its machine died
 PATIENCE = 5  # seconds that a Ray head has to answer
+TOKEN = (  # without one a head runs the code of whoever reaches it
+    "if `ray start` said that the cluster has a token, set RAY_AUTH_MODE=token on every machine and give all of them "
+    "the same ~/.ray/auth_token or RAY_AUTH_TOKEN"
+)
 MISSING = "Ray is not installed: run pip install 'kardlib[ray]'"
 
 K = TypeVar("K")
@@ -209,7 +213,8 @@ def connect_ray(address: str, cores: int = 1) -> Any:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
     except Exception as error:  # Ray has no class of its own for them
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise EngineError(f"Ray at {address or 'this machine'} cannot be used: {said}") from error
+        token = f"; {TOKEN}" if address else ""
+        raise EngineError(f"Ray at {address or 'this machine'} cannot be used: {said}{token}") from error
     return ray
 
 

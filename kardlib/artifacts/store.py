@@ -105,6 +105,10 @@ class Store:
                     if folder.exists():
                         print(f"artifact {name} is built again: {damage}", flush=True)
                     self._build(folder, kind, spec, build, slot or contextlib.nullcontext(), made or {})
+        elif (partial := folder.with_name(f"{folder.name}.partial")).exists():
+            with locked(self.root, name, wait=False) as free:  # else a run with `$KARD_FORCE` is about to replace it
+                if free:
+                    remove(partial)  # of such a run that was killed
         self._upload(folder)
         if used := os.environ.get("KARD_USED"):  # a file that `kard reproduce` reads once the notebook has ended
             with open(used, "a", encoding="utf-8") as file:
@@ -138,7 +142,7 @@ class Store:
         manifest |= {"seconds": seconds, "provenance": provenance(), **made}
         manifest["files"] = describe_files(partial)
         write_json(partial / MANIFEST, manifest)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         os.replace(partial, folder)
         self._uploaded.discard(folder.name)
 
@@ -203,8 +207,8 @@ class Store:
             with open_url(self.url) as (remote, root):
                 remote.rm_file(f"{root}/{folder.name}/{MANIFEST}")
             return False
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(folder.with_name(f"{folder.name}.partial"), ignore_errors=True)
+        remove(folder)
+        remove(folder.with_name(f"{folder.name}.partial"))
         os.replace(fetched, folder)
         self._uploaded.add(folder.name)
         return True
@@ -254,6 +258,8 @@ class Store:
             return f"its file {Path(error.filename).relative_to(folder).as_posix()} is missing"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return f"its {MANIFEST} cannot be read"
+        if not manifest["files"]:
+            return "it holds no file"
         return "a new one was asked for" if is_old(manifest) else ""
 
 
@@ -305,8 +311,11 @@ def open_url(url: str) -> Iterator[tuple[Any, str]]:
 
 
 @contextlib.contextmanager
-def locked(root: Path, name: str) -> Iterator[None]:
-    """Hold the artifact's lock; the system releases it when the process ends, however it ends. Raises StoreError."""
+def locked(root: Path, name: str, wait: bool = True) -> Iterator[bool]:
+    """Hold the artifact's lock; the system releases it when the process ends, however it ends. Raises StoreError.
+
+    Without `wait` it is False where another process holds the lock, and else True.
+    """
     from filelock import FileLock, Timeout  # imported late: `kardlib.work` has no store, and goes without it
 
     try:
@@ -315,6 +324,9 @@ def locked(root: Path, name: str) -> Iterator[None]:
         try:
             held = lock.acquire(timeout=0)
         except Timeout:
+            if not wait:
+                yield False
+                return
             print(f"waiting for another process that builds {name}", flush=True)
             held = lock.acquire()
     except OSError as error:
@@ -324,7 +336,7 @@ def locked(root: Path, name: str) -> Iterator[None]:
             f"cannot write to {root} ({error.strerror}): set KARD_STORE to a folder that you own"
         ) from error
     with held:
-        yield
+        yield True
 
 
 def fingerprint(value: Any) -> str:
@@ -336,6 +348,14 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Path within the folder -> size in bytes and sha256, of every file but the manifest."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": hash_file(p)} for p in paths}
+
+
+def remove(path: Path) -> None:
+    """Remove a folder, or whatever stands in its place: of a link the link alone."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def hash_file(path: Path) -> str:
@@ -395,9 +415,13 @@ def clear_if_full(folder: Path) -> Iterator[None]:
 
 
 def is_full(error: Exception) -> bool:
-    """Whether it speaks of a full disk: libraries in other languages raise errors with the system's words in them."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
+    """Whether it speaks of a full disk: libraries in other languages raise errors with the system's words in them.
+
+    torch has words of its own: the file that it writes is shorter than what it wrote.
+    """
+    full, said = (errno.ENOSPC, errno.EDQUOT), str(error)
+    torchs = "inline_container" in said and "unexpected pos" in said
+    return getattr(error, "errno", None) in full or torchs or any(os.strerror(number) in said for number in full)
 
 
 def full_error(folder: Path) -> StoreError:

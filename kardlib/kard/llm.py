@@ -1,19 +1,23 @@
 """The teacher behind an OpenAI-compatible chat server: `r_ij = LLM(p, x_i, y_i)`, one request for each rationale.
 
-Every response is one line of `teacher-{hash}/responses.jsonl` in the store, with its request and date, and counts once
-it is on disk. A run that was killed, that used up its spending limit or that needs more rationales pays for none twice.
-The hash is of address, model and parameters. `--force` keeps the folder: delete it to ask again.
+Every response is one line of `teacher-{hash}/responses.jsonl` in the store, with its request, date and hash, and counts
+once it is on disk: no such rationale is paid twice. Ctrl-C waits for what is under way; a kill loses up to
+`teacher.concurrency` requests, which are asked and paid again. `lost.jsonl` beside it holds what was or may have been
+paid without a response to use: unusable and endless answers, and attempts that broke off. Both count against the limit.
+The first hash is of address, model and parameters. `--force` keeps the folder: delete it to ask again.
 
 Threads send the requests; the caller's thread counts and writes the responses, so that a notebook can call this.
 """
 
 import hashlib
 import json
-import math
 import os
+import pkgutil
+import re
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     import openai  # imported late elsewhere: it takes a second
 
 BYTES_PER_TOKEN = 3  # English has four or more, most other scripts about three: estimates are rather high than low
+MAX_BYTES = 1_000_000  # of an answer: reading one takes fifty times its size
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")  # what moves a terminal's cursor or changes its title
+FIELDS = {"number", "date", "server", "request", "response"}  # of a line; those without a hash have no other
 ATTEMPTS = 3  # to send a request whose response is no chat completion
 
 Sample = tuple[str, int]  # a prompt, and the number of one of the texts that are sampled for it
@@ -57,6 +64,40 @@ class Estimate:
     prompt_tokens: int
     completion_tokens: int
     dollars: float
+
+
+class Purse:
+    """What has been spent into a folder, and whether more may be; shared by the threads that ask."""
+
+    def __init__(self, settings: TeacherSettings, file: Path) -> None:
+        self.settings, self.file, self.lock = settings, file, threading.Lock()
+        self.spent = sum(line["dollars"] for line in read_lines(file))
+        self.dearer = 1.0  # how many times its estimate a request has cost at most: some servers count as they like
+        self.asked: dict[Future[dict[str, Any]], Sample] = {}  # what is under way
+
+    def pay(self, prompt: str, completion: Completion) -> float:
+        """Count a request that was answered; returns what it cost."""
+        cost, expected = price_completion(self.settings, prompt, completion), self.estimate([(prompt, 0)])
+        with self.lock:
+            self.spent += cost
+            self.dearer = max(self.dearer, self.dearer * cost / expected if expected else 1)
+        return cost
+
+    def lose(self, prompt: str, completion: Completion | None, why: str) -> None:
+        """Count an attempt without a response to use, at its highest price if the server says none, and keep that."""
+        cost = self.pay(prompt, completion) if completion else self.estimate([(prompt, 0)])
+        with self.lock, self.file.open("ab") as lines:
+            self.spent += 0 if completion else cost
+            lines.write(seal({"date": now(), "dollars": cost, "why": why}))
+
+    def estimate(self, samples: Iterable[Sample]) -> float:
+        """Dollars at most for these samples, by what this server's answers cost so far."""
+        return self.dearer * estimate(self.settings, samples).dollars
+
+    def affords(self, *more: Sample) -> bool:
+        """Whether the limit allows what is under way and these."""
+        limit = self.settings.spending_limit
+        return limit is None or self.spent + self.estimate([*more, *list(self.asked.values())]) <= limit
 
 
 def server_teacher(settings: TeacherSettings, root: Path) -> Teacher:
@@ -142,28 +183,28 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
     """
     import openai
 
-    kept = read_responses(file)
+    kept, purse = read_responses(file), Purse(settings, file.with_name("lost.jsonl"))
     missing = deque(sample for sample in samples if sample not in kept)
-    spent = sum(price_completion(settings, prompt, kept[prompt, number]) for prompt, number in kept)
-    announce(settings, estimate(settings, missing), spent)
-    key, began, limit = read_key(settings), time.monotonic(), settings.spending_limit or math.inf
+    for (prompt, _), completion in kept.items():
+        purse.pay(prompt, completion)
+    announce(settings, estimate(settings, missing), purse.spent)
+    key, began, sent = read_key(settings), time.monotonic(), purse.asked
     done = first = len(samples) - len(missing)
     stop: BaseException | None = None
-    sent: dict[Future[dict[str, Any]], Sample] = {}
     file.parent.mkdir(parents=True, exist_ok=True)
     client = openai.OpenAI(
-        base_url=settings.base_url, api_key=key, timeout=settings.timeout, max_retries=settings.retries
-    )
+        base_url=settings.base_url, api_key=key, timeout=settings.timeout, max_retries=settings.retries,
+        http_client=limited_client(purse),
+    )  # fmt: skip
     with file.open("ab") as lines, client, ThreadPoolExecutor(settings.concurrency) as pool:
         lines.truncate(file.read_bytes().rfind(b"\n") + 1)  # a kill may have left a line without its end
         while sent or (missing and not stop):
             while missing and not stop and len(sent) < (settings.concurrency if done > first else 1):
-                if spent + estimate(settings, [missing[0], *sent.values()]).dollars > limit:
-                    if not sent:
-                        stop = TeacherError(f"teacher.spending_limit (${limit:.2f}) is used up: raise it for more")
+                if not purse.affords(missing[0]):
+                    stop = stop if sent else TeacherError(used_up(settings))
                     break
                 request = {"messages": [{"role": "user", "content": missing[0][0]}], **parameters}
-                sent[pool.submit(request_completion, client, request, settings, key)] = missing.popleft()
+                sent[pool.submit(request_completion, client, request, settings, key, purse)] = missing.popleft()
             try:
                 ready = wait(sent, return_when=FIRST_COMPLETED).done
             except KeyboardInterrupt as interrupt:
@@ -178,16 +219,16 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
                     stop = stop or error
                     continue
                 record = {"number": number, "date": now(), "server": settings.base_url, **future.result()}
-                lines.write(json.dumps(record).encode() + b"\n")
+                lines.write(seal(record))
                 lines.flush()
                 os.fsync(lines.fileno())
                 done, completion = done + 1, read_completion(record["response"])
-                spent += price_completion(settings, prompt, completion)
+                purse.pay(prompt, completion)
                 if done == first + 1 and not completion.text:
                     stop = TeacherError("the first answer is empty: raise teacher.max_tokens or take another model")
                 if done == len(samples) or (done - first) % max(1, len(samples) // 20) == 0:
                     took = f"{time.monotonic() - began:.0f} s"
-                    print(f"  {done} of {len(samples)} rationales, ${spent:.2f}, {took}", flush=True)
+                    print(f"  {done} of {len(samples)} rationales, ${purse.spent:.2f}, {took}", flush=True)
     if isinstance(stop, TeacherError):
         raise TeacherError(f"{stop}; {done} of {len(samples)} rationales are kept, the same command goes on from there")
     if stop:
@@ -208,7 +249,7 @@ def read_key(settings: TeacherSettings) -> str:
 
 
 def request_completion(
-    client: "openai.OpenAI", request: dict[str, Any], settings: TeacherSettings, key: str
+    client: "openai.OpenAI", request: dict[str, Any], settings: TeacherSettings, key: str, purse: Purse
 ) -> dict[str, Any]:
     """A request and the server's response, unchanged but for the key. Raises TeacherError.
 
@@ -225,15 +266,64 @@ def request_completion(
         except openai.APIError as error:
             raise TeacherError(explain(error, settings, key)) from None
         try:
-            response = json.loads(hide_key(body, key))
+            response = json.loads(hide_key(json.dumps(json.loads(body)), json.dumps(key)[1:-1]))
             read_completion(response)
             return {"request": request, "response": response}
         except (ValueError, RecursionError):
-            continue
+            if len(body) <= MAX_BYTES and (used := read_usage(body)):
+                purse.lose(request["messages"][0]["content"], used, "no chat completion")
+            if not purse.affords():
+                raise TeacherError(used_up(settings)) from None
+    wrong = f"more than {MAX_BYTES} bytes" if len(body) > MAX_BYTES else "what is no chat completion"
     raise TeacherError(
-        f"{settings.base_url} answers with what is no chat completion ({shorten(body, key)}): correct "
+        f"{settings.base_url} answers with {wrong} ({shorten(body, key)}): correct "
         "teacher.base_url, which usually ends in /v1, or look at the server"
     )
+
+
+def limited_client(purse: Purse) -> Any:
+    """An HTTP client that reads no more than `MAX_BYTES` of an answer, and counts what is paid without one."""
+    import openai
+
+    # by openai's releases httpx or httpx2
+    httpx: Any = pkgutil.resolve_name(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
+
+    class Limited(openai.DefaultHttpxClient):
+        def send(self, request: Any, **options: Any) -> Any:
+            prompt = json.loads(request.content)["messages"][0]["content"]
+            if not purse.affords():  # what earlier attempts have cost
+                raise TeacherError(used_up(purse.settings))
+            try:
+                response, body = super().send(request, **options | {"stream": True}), b""
+                for part in response.iter_bytes():
+                    body += part
+                    if len(body) > MAX_BYTES:
+                        purse.lose(prompt, None, "too long an answer")
+                        break
+                response.close()
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):  # nothing was sent
+                raise
+            except httpx.TransportError as error:
+                purse.lose(prompt, None, type(error).__name__)
+                raise
+            kept = {n: v for n, v in response.headers.items() if n not in ("content-encoding", "transfer-encoding")}
+            return httpx.Response(response.status_code, headers=kept, content=body[: MAX_BYTES + 1], request=request)
+
+    return Limited()
+
+
+def used_up(settings: TeacherSettings) -> str:
+    """What is said when the spending limit allows no more."""
+    return f"teacher.spending_limit (${settings.spending_limit:.2f}) is used up: raise it for more"
+
+
+def read_usage(body: str) -> Completion | None:
+    """The tokens that a server counts for an answer without a text to use; None where it counts none."""
+    try:
+        used = json.loads(body)["usage"]
+        return read_completion({"choices": [{"message": {"content": None}}], "usage": used}) if used else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def read_completion(response: Any) -> Completion:
@@ -246,21 +336,40 @@ def read_completion(response: Any) -> Completion:
         raise ValueError("no chat completion") from None
     if not isinstance(text, str | None):
         raise ValueError("no text")
-    plain = " ".join((text or "").encode(errors="replace").decode().split())  # JSON can spell half a surrogate pair
+    whole = (text or "").encode(errors="replace").decode()  # JSON can spell half a surrogate pair
+    plain = " ".join(CONTROL.sub(" ", whole).split())
     return Completion(plain, *(n if type(n) is int and 0 <= n < 10**9 else None for n in counts))
 
 
-def read_responses(file: Path) -> dict[Sample, Completion]:
-    """The completions in a file of responses; a last line without its end does not count. Raises TeacherError."""
-    kept: dict[Sample, Completion] = {}
+def seal(record: dict[str, Any]) -> bytes:
+    """A line of a file, with the hash of its fields, so that a byte that changes on the disk is seen."""
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**record, "sha256": digest}).encode() + b"\n"
+
+
+def read_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file that `seal` wrote; a last line without its end does not count. Raises TeacherError."""
     *lines, _ = file.read_bytes().split(b"\n") if file.exists() else [b""]
     for number, line in enumerate(lines, 1):
         try:
-            fields = json.loads(line)
-            sample = (fields["request"]["messages"][0]["content"], fields["number"])
-            kept.setdefault(sample, read_completion(fields["response"]))
+            record = dict(json.loads(line))
+            digest = record.pop("sha256", None)
+            if (digest is None and record.keys() != FIELDS) or (digest and line + b"\n" != seal(record)):
+                raise ValueError("changed")
+            if "request" in record:
+                read_completion(record["response"])
+                _ = record["request"]["messages"][0]["content"], record["number"]
         except (ValueError, LookupError, TypeError, RecursionError):
             raise TeacherError(f"{file}, line {number} is damaged: remove the line and run again") from None
+        yield record
+
+
+def read_responses(file: Path) -> dict[Sample, Completion]:
+    """The completions in a file of responses. Raises TeacherError."""
+    kept: dict[Sample, Completion] = {}
+    for record in read_lines(file):
+        sample = (record["request"]["messages"][0]["content"], record["number"])
+        kept.setdefault(sample, read_completion(record["response"]))
     return kept
 
 
@@ -269,6 +378,8 @@ def explain(error: "openai.APIError", settings: TeacherSettings, key: str) -> st
     import openai
 
     server = settings.base_url
+    if isinstance(error.__cause__, TeacherError):
+        return str(error.__cause__)
     if isinstance(error, openai.APITimeoutError):
         late = f"{server} did not answer within teacher.timeout ({settings.timeout:g} s)"
         return f"{late}: look at the server or raise it"
@@ -276,7 +387,7 @@ def explain(error: "openai.APIError", settings: TeacherSettings, key: str) -> st
         why = shorten(error.__cause__ or error, key)
         return f"{server} cannot be reached ({why}): start it or correct teacher.base_url"
     code = error.status_code
-    body = error.body["message"] if isinstance(error.body, dict) and "message" in error.body else error.response.text
+    body = error.body["message"] if isinstance(error.body, dict) and "message" in error.body else error.body
     said = f"{code}: {shorten(body, key)}"
     if code in (401, 403):
         return f"{server} refuses the key in {settings.key_variable} ({said}): set one that is valid there"
@@ -294,8 +405,8 @@ def explain(error: "openai.APIError", settings: TeacherSettings, key: str) -> st
 
 
 def shorten(text: object, key: str) -> str:
-    """A server's words without the key, at most 160 characters on one line."""
-    line = " ".join(hide_key(str(text), key).split())
+    """A server's words without the key and without control characters, at most 160 characters on one line."""
+    line = " ".join(CONTROL.sub(" ", hide_key(str(text)[:10_000], key)).split())
     return line if len(line) <= 160 else f"{line[:160]}..."
 
 

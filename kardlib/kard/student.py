@@ -74,13 +74,13 @@ def load_student(
     refuse_elsewhere(place)
     try:
         revision = revision or find_revision(name)
-        config = AutoConfig.from_pretrained(place, revision=revision)
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         architectures = config.architectures or [config.model_type]
         if not config.is_encoder_decoder and set(architectures).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
             raise ValueError(f"a {architectures[0]} is neither an encoder-decoder nor a causal LM")
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = load_weights(kind, place, revision)
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
         if tokenizer.eos_token is None:
             raise ValueError("its tokenizer has no end token, so that no text would ever end")
     except (OSError, ValueError) as error:

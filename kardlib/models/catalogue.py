@@ -274,10 +274,18 @@ def find_folder(name: str) -> Path | None:
 def load_weights(loader: Any, source: str | Path, revision: str | None) -> Any:
     """A model in fp32, from safetensors alone, by a class of transformers such as `AutoModel`.
 
-    `source` is a folder or a Hub id. Raises what transformers raises, and ValueError for a model without safetensors.
+    `source` is a folder or a Hub id. Raises what transformers raises, and ValueError where safetensors
+    are missing or damaged.
     """
+    from safetensors import SafetensorError  # imported late: the table of models does without it
+
     try:
-        return loader.from_pretrained(source, revision=revision, use_safetensors=True, dtype="float32")
+        return loader.from_pretrained(
+            source, revision=revision, use_safetensors=True, dtype="float32", trust_remote_code=False
+        )
+    except SafetensorError as error:
+        files = ", ".join(sorted(file.name for file in Path(source).glob("*.safetensors"))) or "a file of its weights"
+        raise ValueError(f"{files} is damaged ({error}): fetch or copy it again") from None
     except OSError as error:
         if "cannot be loaded with `safetensors`" not in str(error):
             raise

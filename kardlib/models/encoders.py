@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -43,11 +42,11 @@ def load_encoder(
     try:
         source, revision = (str(folder), None) if folder.is_dir() else (name, revision or find_revision(name))
         encoder = load_weights(AutoModel, source, revision)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
         if tokenizer.pad_token_id is None:
             raise ValueError("its tokenizer has no padding token, so that texts of unequal length make no batch")
         return encoder, tokenizer
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"no {role} could be loaded from {name!r} (a nano model, 'minilm', a folder with config.json and "
             f"model.safetensors, or a Hub id): {str(error).splitlines()[0]}"

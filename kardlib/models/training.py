@@ -278,8 +278,12 @@ class StopAtCheckpoint(TrainerCallback):
 
 
 def find_checkpoint(folder: Path, sharded: bool) -> str | None:
-    """The last whole checkpoint (its state comes last). Raises DataError where it was written with other `sharded`."""
-    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    """The last whole checkpoint (its state comes last). Raises DataError where it was written with other `sharded`.
+
+    One that has lost its weights, all but its state, is passed over.
+    """
+    states = folder.glob("checkpoint-*/trainer_state.json")
+    whole = [s.parent for s in states if any("model" in file.name for file in s.parent.iterdir())]
     if not whole:
         return None
     last = max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))

@@ -103,9 +103,15 @@ def scorecard_table(figures: Path) -> list[str]:
         table = summarize(part)
         lines += ["", f"*{title}*", "", f"| {' | '.join(table)} |", "|---" * len(table.columns) + "|"]
         for cells in table.itertuples(index=False):
-            escaped = (cell.replace("*", r"\*").replace("|", r"\|").replace("\n", "<br>") for cell in cells)
-            lines.append(f"| {' | '.join(escaped)} |")
+            lines.append(f"| {' | '.join(map(escape, cells))} |")
     return lines
+
+
+def escape(cell: str) -> str:
+    """A table's cell that Markdown shows as it is: no tag, no link, no emphasis and no other column."""
+    for mark, shown in {"<": "&lt;", "](": r"]\(", "*": r"\*", "|": r"\|", "\n": "<br>"}.items():
+        cell = cell.replace(mark, shown)
+    return cell
 
 
 def figures_table(figures: Path) -> list[str]:

@@ -261,6 +261,19 @@ def test_a_head_that_cannot_be_reached_is_one_sentence(options, said, capsys):
     assert out == "" and err.startswith("kard: ") and said in err and err.count("\n") == 1
 
 
+def test_a_cluster_that_refuses_names_its_token(monkeypatch):
+    """What a client without the head's token hears from Ray is that it failed to connect."""
+    import ray
+
+    def refuse(*_, **__):
+        raise ConnectionError("Failed to connect to GCS")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(EngineError, match=r"^Ray at auto cannot be used: Failed .*; if .* RAY_AUTH_MODE=token"):
+        connect_ray("auto")
+
+
 def test_an_engine_that_does_not_exist(monkeypatch):
     monkeypatch.setenv("KARD_ENGINE", "dask")
     with pytest.raises(EngineError, match="there is no engine 'dask': set KARD_ENGINE to local or ray"):

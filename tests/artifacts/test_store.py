@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from kardlib.artifacts.store import (
     StoreError,
     artifact_name,
     atomic_write,
+    locked,
     now,
     provenance,
 )
@@ -118,9 +120,28 @@ def tear_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text('{"files": {')
 
 
+def list_no_file(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"files": {}}))
+
+
+def damage_behind_a_link(folder: Path) -> None:
+    change_file(folder)
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to("elsewhere")
+
+
+def put_a_file_in_its_place(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
 @pytest.mark.parametrize(
     "damage, said",
     [
+        (list_no_file, "it holds no file"),
+        (damage_behind_a_link, "its file weights/a.bin has changed"),
+        (put_a_file_in_its_place, f"its {MANIFEST} cannot be read"),
         (delete_file, "its file config.json is missing"),
         (change_file, "its file weights/a.bin has changed"),
         (tear_manifest, f"its {MANIFEST} cannot be read"),
@@ -245,6 +266,25 @@ def test_force_builds_once_more_and_drops_old_partial_work(tmp_path: Path, monke
     assert json.loads((folder / MANIFEST).read_text())["began"] > began
     assert Store(tmp_path).make(Kind("model"), {}, refuse) == folder
     assert not (Store(tmp_path).make(Kind("other"), {}, write_model) / "old").exists()
+
+
+def test_what_a_killed_force_began_is_removed_unless_another_builds_it(tmp_path, monkeypatch) -> None:
+    folder = Store(tmp_path).make(Kind("model"), {}, write_model)
+    partial = folder.with_name(f"{folder.name}.partial")
+    partial.mkdir()
+    with locked(tmp_path, folder.name):
+        Store(tmp_path).make(Kind("model"), {}, refuse)
+        assert partial.exists()
+    assert Store(tmp_path).make(Kind("model"), {}, refuse) == folder and not partial.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a device that is always full")
+def test_a_disk_that_fills_while_torch_saves_is_the_same_sentence(tmp_path) -> None:
+    def build(folder: Path) -> None:
+        torch.save(torch.zeros(1_000_000), "/dev/full")
+
+    with pytest.raises(StoreError, match=r"^the disk that holds .* is full: free some space"):
+        Store(tmp_path).make(Kind("model"), {}, build)
 
 
 def test_the_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

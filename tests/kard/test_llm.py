@@ -318,6 +318,76 @@ def test_the_spending_limit_is_announced_kept_to_and_can_be_raised(proxy, settin
     assert len(proxy.requests) == 12 and read_lines(tmp_path)[: len(lines)] == lines
 
 
+def answer(content: str | None = "It is even.", **more) -> tuple[int, bytes]:
+    return 200, json.dumps({"choices": [{"message": {"content": content}}]} | more).encode()
+
+
+def spent_by(proxy, faults, settings, root) -> int:
+    """How many requests of a dollar are sent before the limit ends the run, if the server does this to each."""
+    proxy.requests.clear()
+    proxy.faults = list(faults)
+    priced = settings.model_copy(update={"price_out": 1e6 / settings.max_tokens, "spending_limit": 6.0})
+    with pytest.raises(TeacherError, match=r"is used up|no chat completion|did not answer"):
+        server_teacher(priced, root)(QUESTIONS, 8)
+    return len(proxy.requests)
+
+
+def test_a_server_that_counts_more_than_it_may_write_does_not_break_the_limit(proxy, settings, tmp_path):
+    used = {"prompt_tokens": 1, "completion_tokens": 2 * settings.max_tokens}  # two dollars each, not one
+    assert spent_by(proxy, [answer(usage=used)] * 48, settings, tmp_path) == 3
+
+
+def test_what_is_paid_without_an_answer_counts_against_the_limit_over_runs(proxy, settings, tmp_path):
+    used = {"prompt_tokens": 1, "completion_tokens": settings.max_tokens}
+    unusable = 200, json.dumps({"choices": [], "usage": used}).encode()
+    assert spent_by(proxy, [answer(), *[unusable] * 48], settings, tmp_path / "unusable") <= 7
+    assert spent_by(proxy, [unusable] * 48, settings, tmp_path / "unusable") <= 2
+    hasty = settings.model_copy(update={"timeout": 0.3, "retries": 2, "concurrency": 1})
+    assert spent_by(proxy, ["hang"] * 48, hasty, tmp_path / "late") == 3
+    assert spent_by(proxy, ["hang"] * 48, hasty, tmp_path / "late") == 3
+    assert spent_by(proxy, ["hang"] * 48, hasty, tmp_path / "late") == 0
+    (file,) = tmp_path.glob("late/teacher-*/lost.jsonl")
+    assert [json.loads(line)["dollars"] for line in file.read_text().splitlines()] == [pytest.approx(1, abs=0.01)] * 6
+
+
+def test_an_answer_without_end_is_read_no_further_than_needed(proxy, settings, tmp_path):
+    proxy.faults = [answer("long " * 2_000_000)] * 9
+    with pytest.raises(TeacherError, match="answers with more than 1000000 bytes"):
+        server_teacher(settings, tmp_path)(QUESTIONS[:1], 1)
+
+
+def test_a_byte_that_changed_on_the_disk_is_seen(proxy, settings, tmp_path):
+    proxy.faults = [answer("It is even.")]
+    server_teacher(settings, tmp_path)(QUESTIONS[:1], 1)
+    (file,) = tmp_path.glob("teacher-*/responses.jsonl")
+    whole = file.read_bytes()
+    for place in range(len(whole) - 1):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(TeacherError, match=r"line 1 is damaged"):
+            server_teacher(settings, tmp_path)(QUESTIONS[:1], 1)
+    old = json.loads(whole)
+    del old["sha256"]  # lines written before there was a hash are paid and stay
+    file.write_bytes(json.dumps(old).encode() + b"\n")
+    assert len(server_teacher(settings, tmp_path)(QUESTIONS[:1], 1)) == 1
+
+
+def test_a_key_in_escapes_and_a_terminals_commands_reach_nothing(proxy, settings, tmp_path):
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in KEY)
+    body = '{"choices": [{"message": {"content": "Your key is KEY \\u001b[2J."}}]}'.replace("KEY", escaped)
+    error = '{"detail": "KEY \\u001b]0;owned\\u0007"}'.replace("KEY", escaped)
+    proxy.faults = [(200, body.encode()), (400, error.encode())]
+    with pytest.raises(TeacherError, match=r"400.*\*\*\*") as raised:
+        server_teacher(settings, tmp_path)(QUESTIONS[:1], 2)
+    proxy.faults = [(400, b"\x1b[2J\x9b2J " + KEY.encode())]
+    with pytest.raises(TeacherError) as raw:
+        server_teacher(settings, tmp_path)(QUESTIONS[:1], 2)
+    shown = str(raised.value) + str(raw.value)
+    assert KEY not in shown and escaped not in shown and shown.isprintable()
+    (file,) = tmp_path.glob("teacher-*/responses.jsonl")
+    assert KEY not in file.read_text() and escaped not in file.read_text()
+    assert "\x1b" not in read_completion(read_lines(tmp_path)[0]["response"]).text
+
+
 def test_the_estimate_is_an_upper_bound(proxy, settings, tmp_path):
     samples = [(teacher_text(q), 0) for q in QUESTIONS]
     expected = estimate(settings.model_copy(update={"price_in": 3.0, "price_out": 15.0}), samples)

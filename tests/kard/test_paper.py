@@ -16,7 +16,7 @@ from kardlib.models.catalogue import MODELS
 from kardlib.settings import WorldSettings, preset
 from tests.models.test_catalogue import shrink
 
-WORLD = WorldSettings(ailments=8, values=4, cases=5, notes=5, train=24, dev=2, test=4, yes_no=0)
+WORLD = WorldSettings(ailments=12, cases=5, notes=5, train=24, dev=2, test=4, yes_no=0)
 
 
 def write_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+import kardlib
 from kardlib.artifacts.store import StoreError
 from kardlib.data.answers import answer_end, parse_answer
 from kardlib.data.files import DataError
@@ -406,3 +408,19 @@ def test_options_likelihoods_are_those_of_a_plain_loop(kind, tmp_path, written):
     for i, source in enumerate(sources):
         plain = [score_plainly(model, tokenizer, source, begun[i], option) for option in options[i]]
         assert scores[i] == pytest.approx(plain, abs=2e-4)
+
+
+def test_a_damaged_model_is_named_by_its_file(tmp_path):
+    shutil.copytree(kardlib.NANO / "t5-nano-small", tmp_path / "mine")
+    weights = tmp_path / "mine" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"mine' .*: model.safetensors is damaged \(.*\): fetch or copy it"):
+        load_student(str(tmp_path / "mine"))
+
+
+def test_a_model_that_brings_code_is_refused_and_asks_nothing(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "code.Mine"}}))
+    (tmp_path / "code.py").write_text("raise SystemExit")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    with pytest.raises(DataError, match="no student could be loaded"):
+        load_student(str(tmp_path))

@@ -7,7 +7,7 @@ from kardlib.data.world import build_world, judge_statements
 from kardlib.kard.teacher import keep_correct, recorded_teacher, symbolic_teacher
 from kardlib.settings import WorldSettings
 
-WORLD = build_world(WorldSettings(ailments=24, values=8, cases=0, notes=0, train=300, dev=1, test=1, seed=5))
+WORLD = build_world(WorldSettings(ailments=24, cases=0, notes=0, train=300, dev=1, test=1, seed=5))
 QUESTIONS = WORLD.splits["train"]
 
 

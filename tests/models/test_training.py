@@ -13,7 +13,7 @@ from kardlib.artifacts.store import describe_files
 from kardlib.data.files import DataError
 from kardlib.errors import StoppedError
 from kardlib.kard.student import load_student, train_student
-from kardlib.models.training import STOP, EpochOrder, fit, linear_schedule, merge_embeddings, part_of
+from kardlib.models.training import STOP, EpochOrder, find_checkpoint, fit, linear_schedule, merge_embeddings, part_of
 from kardlib.settings import StudentSettings
 
 
@@ -108,3 +108,13 @@ def test_a_loss_that_is_not_finite_ends_a_training_at_once(tmp_path):
     settings = StudentSettings(model="t5-nano-small", lr=1e30, epochs=20, batch=2, max_new_tokens=16)
     with pytest.raises(DataError, match=r"student: the loss is \w+ at step \d+ of 20: lower the learning rate"):
         train_student([("What?", "The answer is A."), ("Why?", "The answer is B.")], settings, 0, tmp_path / "student")
+
+
+def test_a_checkpoint_that_holds_its_state_alone_is_passed_over(tmp_path):
+    for step, files in {5: ("trainer_state.json", "model.safetensors"), 10: ("trainer_state.json",)}.items():
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        for name in files:
+            (tmp_path / f"checkpoint-{step}" / name).touch()
+    assert find_checkpoint(tmp_path, sharded=False) == str(tmp_path / "checkpoint-5")
+    (tmp_path / "checkpoint-5" / "model.safetensors").unlink()
+    assert find_checkpoint(tmp_path, sharded=False) is None

@@ -5,6 +5,7 @@ from kardlib.report.gallery import (
     BEGIN,
     COVERS,
     END,
+    escape,
     figures_table,
     gallery,
     hits_table,
@@ -97,3 +98,8 @@ def test_reaugkds_tasks_stand_side_by_side(tmp_path):
         "| ReAugKD | 70.0 [65.0, 75.0] | 70.0 [65.0, 75.0] | 70.0 [65.0, 75.0] |",
         "| RKD | 70.0 [65.0, 75.0] | 70.0 [65.0, 75.0] |  |",
     ]
+
+
+def test_a_cell_is_shown_as_it_is():
+    cell = "<script>x</script> [here](javascript:x) *a* | b\n+1 [0.5, 2]"
+    assert escape(cell) == r"&lt;script>x&lt;/script> [here]\(javascript:x) \*a\* \| b<br>+1 [0.5, 2]"
