@@ -399,14 +399,12 @@ REAUGKD_WORLD: dict[str, Any] = {
     "relational_weight": 4.0,
 }  # fmt: skip
 SMOKE: dict[str, Any] = {
-    "seeds": [0],
-    "students": ["t5-nano-small"],
+    "seeds": [0], "students": ["t5-nano-small"],
     "world": {"ailments": 24, "cases": 40, "notes": 20, "train": 96, "dev": 24, "test": 24},
     "teacher": {"rationales": 2},
     "retrieval": {"candidates": 20, "k": 2, "k_training": 2},
     "reranker": {"epochs": 1, "rationale_candidates": 8, "question_candidates": 8},
-    "student": {"lr": 1e-3, "epochs": 1, "max_new_tokens": 64},
-    "dapt": {"lr": 1e-3, "epochs": 1},
+    "student": {"lr": 1e-3, "epochs": 1, "max_new_tokens": 64}, "dapt": {"lr": 1e-3, "epochs": 1},
     "memorization": {
         "draws": 3, "strings": 32, "bits": 32, "irrelevant": 32, "growth_strings": 16, "growth_bits": [16, 64, 256],
         "growth_draws": 2, "network_strings": [8, 32], "network_draws": 2, "steps": 20, "batch": 32,
@@ -425,8 +423,7 @@ EMBEDDED_WORLD: dict[str, Any] = {
             "contrastive_lr": 1e-3, "contrastive_epochs": 3, "contrastive_batch": 64},
 }  # fmt: skip
 EMBEDDED_REAL: dict[str, Any] = {
-    "seeds": [0],
-    "students": ["random-t5"],
+    "seeds": [0], "students": ["random-t5"],
     "reranker": {"model": "minilm", "dim": 384, "questions": 1200, "epochs": 1, "tau_1": 2.0, "tau_2": 2.0},
     "student": {"examples": 640, "epochs": 1, "max_source_tokens": 256, "max_new_tokens": None},
     "rag": {"model": "minilm", "pooling": "mean", "passages": 2, "refresh": 20, "lr": 1e-5, "epochs": 1,
@@ -441,7 +438,7 @@ EMBEDDED_STRATEGYQA: dict[str, Any] = EMBEDDED_REAL | {  # its passages are ten 
 EMBEDDED_OWN = EMBEDDED_WORLD | {  # for one sitting, without a download; a pretrained student has its own values
     "seeds": [0],
     "students": ["t5-nano-base"],
-    "student": EMBEDDED_WORLD["student"] | {"lr": None, "max_new_tokens": None},
+    "student": EMBEDDED_WORLD["student"] | {"max_new_tokens": None},
 }
 EMBEDDED_GLUE: dict[str, Any] = {
     "seeds": [0, 1, 2, 3, 4],
@@ -457,8 +454,7 @@ EMBEDDED_DATASETS = {  # EMBEDDED_REAL for all others
     "world": EMBEDDED_WORLD, "own": EMBEDDED_OWN, "strategyqa": EMBEDDED_STRATEGYQA,
 }  # fmt: skip
 REAL: dict[str, Any] = {  # a pretrained student on a CPU overnight or a GPU in minutes; its values are not tuned yet
-    "seeds": [0],
-    "students": ["smollm2"],
+    "seeds": [0], "students": ["smollm2"],
     "reranker": EMBEDDED_REAL["reranker"],
     "student": {"prompt": "chat", "target": "words", "lr": 1e-4, "epochs": 3, "batch": 16, "bf16": True,
                 "max_source_tokens": 512, "max_new_tokens": None, "generation_batch": 32},

@@ -264,8 +264,8 @@ def _thresholds(table: pd.DataFrame, task: Task) -> dict[float, float]:
 def plot_growth(table: pd.DataFrame) -> Figure:
     """Bits that each learner needs against the length of a string, both logarithmic, and Theorem 2's n m.
 
-    Theorem 1's Omega(n d) has no constant, so that its slope alone is drawn: from the optimal learner's first point. The
-    metric is "bits", the knob "length". Raises FigureError for no rows.
+    Theorem 1's Omega(n d) has no constant, so that its slope alone is drawn: from the optimal learner's first point.
+    The metric is "bits", the knob "length". Raises FigureError for no rows.
     """
     _need(table, "bits")
     part = table[(table["metric"] == "bits") & (table["method"] != "theorem_1")]
