@@ -13,9 +13,9 @@ from kardlib.data.files import Question
 from kardlib.data.prompts import source_text, target_text
 
 STUDENTS = {  # name -> width, layers of encoder and of decoder; heads of 32, feed-forward layers four times as wide
-    "t5-nano-small": (64, 2),
+    "t5-nano-small": (96, 2),
     "t5-nano-base": (128, 2),
-    "t5-nano-large": (192, 2),
+    "t5-nano-large": (128, 4),
 }
 RERANKER = "bert-nano"  # the reranker's encoder
 
