@@ -15,7 +15,7 @@ from kardlib.kard.llm import estimate
 from kardlib.kard.pipeline import student_spec
 from kardlib.kard.plan import ON_THE_HUB, count_texts, describe_plan, plan
 from kardlib.models.catalogue import MODELS
-from kardlib.settings import preset
+from kardlib.settings import NANO_TRAINING, preset
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +27,18 @@ def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
     planned = plan(preset(), store=Store(tmp_path))
     # 04: fine-tuning and RD, each with and without passages; 05: three of them at three shares; 07: seven ways for KARD
     # at a quarter of the questions; 10: two corpora, with and without passages; 16: rationales with the answer in their
-    # query, and rationales that a verifier keeps; all others share them
+    # query; all others share them
     made = {number: n["students"] for number, n in planned["notebooks"].items() if n["students"]}
-    assert made == {"04": 4 * 3 * 3, "05": 3 * 3 * 3, "07": 7 * 3, "10": 4 * 3, "16": 2 * 3}
+    assert made == {"04": 4 * 3 * 3, "05": 3 * 3 * 3, "07": 7 * 3, "10": 4 * 3, "16": 3}
     students = [w for w in planned["work"] if w["what"] == "train" and w["model"].startswith("t5")]
     assert sum(w["artifacts"] for w in students) == sum(made.values())
     # without fine-tuning or a reranker greedy answers do not depend on the seed: few-shot prompts, the teacher's
     # rationale, and what an undistilled student makes of BM25's and of silver passages
     assert planned["notebooks"]["04"]["predictions"] == 8 * 3 * 3 + 6 * 3
     assert planned["notebooks"]["08"]["predictions"] == 2 * 3 * 3  # without the 100 candidates of 04
-    # 16: twelve ways of the released code, of which one only reads the answers otherwise; ten more rerankers
-    assert planned["notebooks"]["16"]["predictions"] == 11 * 3
-    assert [w["artifacts"] for w in planned["work"] if w["model"] == "bert-nano"] == [11 * 3, 2 + 11 * 3]
+    # 16: eleven ways of the released code, of which one only reads the answers otherwise; nine more rerankers
+    assert planned["notebooks"]["16"]["predictions"] == 10 * 3
+    assert [w["artifacts"] for w in planned["work"] if w["model"] == "bert-nano"] == [10 * 3, 2 + 10 * 3]
     sampled = plan(preset().override({"student.samples": 2}), store=Store(tmp_path))
     assert sampled["notebooks"]["04"]["predictions"] == 14 * 3 * 3
 
@@ -46,11 +46,18 @@ def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
 def test_steps_and_tokens_follow_from_questions_and_rationales(tmp_path: Path) -> None:
     settings = preset().override({"seeds": [0], "students": ["t5-nano-base"]})
     (row,) = [w for w in plan(settings, store=Store(tmp_path))["work"] if w["model"] == "t5-nano-base"][:1]
-    by_share = [2 * -(-n // 64) + -(-n // 128) for n in (40, 200, 1000)]  # 05: RD and KARD from two rationales, FT
-    in_07 = [-(-500 * l // 64) for l in (1, 3, 5, 10)] + 3 * [-(-1500 // 64)]
-    assert row["steps"] == 2 * 63 + 2 * 32 + sum(by_share) + sum(in_07) + 4 * 63 + 2 * 63  # 10, 16
-    double = plan(settings.override({"student.epochs": 2}), store=Store(tmp_path))["work"][0]
-    assert double["steps"] > 1.7 * row["steps"] and double["hours"] > 1.5 * row["hours"]  # 07 has steps of its own
+    ft, ka_ft, rd, kard = (epochs for _, epochs in NANO_TRAINING.values())
+    answers, rationales = 16, 32  # steps of an epoch: 1,000 answers, 2,000 rationales
+    by_share = [-(-2 * n // 64) * (rd + kard) + -(-n // 64) * ft for n in (10, 50, 250)]  # 05
+    in_07 = [-(-250 * l // 64) for l in (1, 3, 5, 10)] + 3 * [-(-750 // 64)]
+    main, in_10, in_16 = (
+        answers * (ft + ka_ft) + rationales * (rd + kard),
+        2 * rationales * (rd + kard),
+        rationales * kard,
+    )
+    assert row["steps"] == main + sum(by_share) + sum(in_07) * kard + in_10 + in_16
+    one, two = (plan(settings.override({"student.epochs": n}), store=Store(tmp_path))["work"][0] for n in (1, 2))
+    assert two["steps"] > 1.7 * one["steps"] and two["hours"] > 1.5 * one["hours"]  # 07 has steps of its own
 
 
 def test_the_papers_models_and_wikipedia_are_downloaded_and_nothing_else_is_here(
@@ -86,9 +93,8 @@ def test_pubmed_is_counted_and_an_index_of_unknown_size_is_named(
 
 def test_the_verifier_answers_once_for_every_rationale_and_every_l(tmp_path: Path) -> None:
     settings = preset().override({"teacher.verifier": "t5-nano-base"})
-    row, five_shot = [w for w in plan(settings, store=Store(tmp_path))["work"] if w["what"] == "verify"]
+    (row,) = [w for w in plan(settings, store=Store(tmp_path))["work"] if w["what"] == "verify"]
     assert row["model"] == "t5-nano-base" and row["artifacts"] == 5  # l = 2, and notebook 07's 1, 3, 5 and 10
-    assert five_shot["model"] == "t5-nano-large" and five_shot["artifacts"] == 1  # notebook 16's
     (large,) = [
         w for w in plan(preset("paper", "obqa").override({"teacher.verifier": "google/flan-t5-xl"}), "a100",
                         Store(tmp_path))["work"] if w["what"] == "verify"
@@ -128,7 +134,7 @@ def test_a_teacher_is_asked_as_often_as_the_notebooks_need_and_costs_what_its_ow
 
 def test_the_store_is_asked_for_students_with_the_same_settings(tmp_path: Path) -> None:
     settings, store = preset(), Store(tmp_path)
-    knobs = student_spec(settings.student.model_copy(update={"model": "t5-nano-base"}), 0)["settings"]
+    knobs = student_spec(settings.student.of("t5-nano-base"), 0)["settings"]
     for text, seed in (("a", 0), ("b", 0), ("c", 7)):
         store.make(Kind("student"), {"examples": text, "settings": knobs, "seed": seed}, lambda folder: None)
     store.make(Kind("student"), {"examples": "a", "settings": knobs | {"lr": 1}, "seed": 0}, lambda folder: None)
