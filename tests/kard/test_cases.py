@@ -59,11 +59,8 @@ class Tags(HTMLParser):
 
 
 def two_hop(world: World) -> Question:
-    return next(
-        q
-        for q in world.splits["test"]
-        if len(q.options) == 4 and world.chains[q.id].signs and world.chains[q.id].relation
-    )
+    chains = {q: world.chains[q.id] for q in world.splits["test"] if len(q.options) == 4}
+    return next(q for q, chain in chains.items() if chain.signs and chain.relation)
 
 
 def hops(world: World, question: Question) -> tuple[list[str], list[str]]:
