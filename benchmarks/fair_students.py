@@ -9,16 +9,19 @@ then the most right answers; the choice stands in `settings.NANO_TRAINING`. No t
 
 import argparse
 import json
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kardlib.artifacts.store import REPOSITORY
+from kardlib.data.answers import unread_share
 from kardlib.data.world import STRATA
 from kardlib.kard.experiment import Cell, open_experiment
 from kardlib.kard.pipeline import answer
 
 KINDS = ("fine_tuning", "ka_fine_tuning_reranker", "reasoning_distillation", "kard_reranker")
-RATES, EPOCHS = (1e-3, 3e-3), (5, 10, 20)
 
 
 def choose(rows: list[dict[str, Any]], questions: int) -> dict[str, Any]:
@@ -32,31 +35,34 @@ def choose(rows: list[dict[str, Any]], questions: int) -> dict[str, Any]:
 def main() -> None:
     """Train the grid, print accuracy by stratum as it comes, and all of it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", default="embedded")
     parser.add_argument("--students", nargs="+", default=["t5-nano-base"])
     parser.add_argument("--methods", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 3e-3])
+    parser.add_argument("--epochs", nargs="+", type=int, default=[5, 10, 20])
     parser.add_argument("--world", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "fair_students.json")
     options = parser.parse_args()
-    experiment = open_experiment(overrides={"world.seed": options.world, "world.dev": 600, "seeds": [0]})
+    changes = {"world.seed": options.world, "seeds": [0]}
+    changes |= {"world.dev": 600} if options.scale == "embedded" else {}
+    experiment = open_experiment(options.scale, overrides=changes)
     strata = np.array([q.stratum for q in experiment.data.splits["dev"]])
-    found = []
-    for student in options.students:
-        for method in options.methods:
-            grid = [(("student.lr", lr), ("student.epochs", epochs)) for lr in RATES for epochs in EPOCHS]
-            cells = [Cell(method, student, 0, knobs) for knobs in grid]
-            for cell, predictions in answer(experiment, cells, "dev").items():
-                right = np.array(predictions.correct)
-                row = {"student": student, "method": method, **dict(cell.knobs), "accuracy": right.mean()}
-                row |= {stratum: right[strata == stratum].mean() for stratum in STRATA}
-                row["unread"] = np.mean([a is None for a in predictions.answers])
-                found.append(row)
-                print(" ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
-    kinds = {(row["student"], row["method"]): [] for row in found}
-    for row in found:
-        kinds[row["student"], row["method"]].append(row)
-    chosen = [choose(rows, len(strata)) for rows in kinds.values()]
-    for row in chosen:
-        print("chosen:", row["student"], row["method"], row["student.lr"], row["student.epochs"])
-    print(json.dumps({"benchmark": "fair_students", "world": options.world, "rows": found, "chosen": chosen}))
+    grid = [(("student.lr", lr), ("student.epochs", epochs)) for lr in options.rates for epochs in options.epochs]
+    found, chosen = [], []
+    for student, method in product(options.students, options.methods):
+        rows = []
+        for cell, predictions in answer(experiment, [Cell(method, student, 0, knobs) for knobs in grid], "dev").items():
+            right = np.array(predictions.correct)
+            row = {"student": student, "method": method, **dict(cell.knobs), "accuracy": right.mean()}
+            row |= {stratum: right[strata == stratum].mean() for stratum in STRATA}
+            rows.append(row | {"unread": unread_share(predictions.answers)})
+            print(" ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in rows[-1].values()), flush=True)
+        chosen.append(choose(rows, len(strata)))
+        print("chosen:", chosen[-1]["student.lr"], chosen[-1]["student.epochs"], flush=True)
+        found += rows
+    line = json.dumps({"benchmark": "fair_students", "world": options.world, "rows": found, "chosen": chosen})
+    options.out.write_text(line + "\n")
+    print(line)
 
 
 if __name__ == "__main__":

@@ -59,3 +59,12 @@ def test_a_causal_student_has_the_same_losses_from_its_targets_logits_alone(tmp_
     assert line["target_logits"]["loss"] == pytest.approx(line["all_logits"]["loss"], abs=1e-4)
     assert line["bf16"]["loss"] == pytest.approx(line["all_logits"]["loss"], rel=0.02)
     assert all(line[way]["tokens_a_second"] > 0 and line[way]["peak_mib"] > 100 for way in ("all_logits", "bf16"))
+
+
+def test_every_kind_of_student_is_trained_at_every_point_of_the_grid(tmp_path, monkeypatch):
+    monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
+    grid = ["--methods", "fine_tuning", "reasoning_distillation", "--rates", "1e-3", "--epochs", "1", "2"]
+    student = ["--scale", "smoke", "--students", "t5-nano-small"]
+    line = run("benchmarks/fair_students.py", *student, *grid, "--out", str(tmp_path / "line.json"))
+    assert [row["student.epochs"] for row in line["rows"]] == [1, 2, 1, 2]
+    assert [row["method"] for row in line["chosen"]] == ["fine_tuning", "reasoning_distillation"]
