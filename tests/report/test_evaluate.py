@@ -245,3 +245,13 @@ def test_a_difference_in_f1_is_paired():
     assert f1_difference(gold, worse, gold).mean == pytest.approx(1 - alone[1].mean)  # one row beside eight
     with pytest.raises(ValueError, match="broadcast"):
         f1_difference(better, worse[:, :5], gold)
+
+
+def test_seeds_that_each_name_one_letter_everywhere_have_an_interval_of_their_spread():
+    answers = np.random.default_rng(0).integers(0, 4, 600)
+    answers[:60] = 0  # so that the seeds differ
+    values = np.stack([answers == letter for letter in range(3)]).astype(float)
+    low, high = mean_interval(values)[1:]
+    by_seed = values.mean(1)
+    reach = t.ppf(0.975, 2) * by_seed.std(ddof=1) / 3**0.5
+    assert (low, high) == pytest.approx((by_seed.mean() - reach, by_seed.mean() + reach))
