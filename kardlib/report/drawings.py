@@ -157,8 +157,6 @@ def plot_learners(table: pd.DataFrame) -> Figure:
     _draw_by_x(error, samples[samples["metric"] == "error"])
     _draw_by_x(bits, samples[(samples["metric"] == "bits") & (samples["method"] != "theorem_1")])
     _draw_by_x(budget, table[table["knob"] == "budget"], rate)
-    theorem = REGISTRY["theorem_1"]
-    budget.axvline(1, color=theorem.color, linestyle=theorem.line, label=theorem.label)
     ticks = sorted(samples["x"].unique())
     for ax in (error, bits):
         ax.set_xscale("log", base=2)
@@ -167,7 +165,7 @@ def plot_learners(table: pd.DataFrame) -> Figure:
     bits.set_yscale("log")
     error.set(title="(a) Error of the optimal learner")
     bits.set(title="(a) Bits that it stores", ylabel="Bits")
-    budget.set(title="(b) Error against budget", xlabel="Budget / (n d)", xlim=(-0.03, 1.06))
+    budget.set(title="(b) Error against budget", xlabel="Budget / (n d)")
     for ax in (error, budget):
         ax.set_ylabel("Error (%)")
         _percent(ax.yaxis)
@@ -426,7 +424,7 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
         ax.grid(axis="y")
     axes[0].set(ylabel="Accuracy (%)")
     _percent(axes[0].yaxis)
-    fig.supxlabel("How often training asked about the ailment", y=0.0)
+    axes[len(axes) // 2].set(xlabel="How often training asked about the ailment")
     _legend_below(fig, 3, axes)
     return fig
 
