@@ -131,7 +131,7 @@ def standard_error(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
     seed's luck, a question's and the luck of both together. With the mean squares of seeds, questions and what is left
     the variance of the mean is (MS_seeds + MS_questions - MS_rest) / (seeds questions), and its degrees of freedom are
     Satterthwaite's (*An approximate distribution of estimates of variance components*, Biometrics Bulletin 1946). Where
-    MS_seeds is below MS_rest the variance between seeds is estimated as none, and it is the t test over questions; where
+    MS_seeds is below MS_rest the variance between seeds is estimated as none, and it is the t test over questions. If
     MS_questions alone is, as of seeds that each name another letter everywhere, it is the t test over seeds.
 
     In simulations of 600 right and wrong answers 93 to 97 % of the 95 % intervals hold the truth with three or five
