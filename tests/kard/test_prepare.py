@@ -185,11 +185,12 @@ def test_rationales_that_all_conclude_another_option_are_one_sentence(example, e
     (folder / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     own = prepare(open_settings(preset("smoke", "own", str(folder)), experiment.store))
     assert own.rationales.kept == [] and own.rationales.counts.wrong == len(rows)
-    for needs_rationales in (find_candidates, lambda p: training_examples(p, METHODS["fine_tuning"])):
+    for needs_rationales in (find_candidates, lambda p: training_examples(p, METHODS["reasoning_distillation"])):
         with pytest.raises(
             DataError, match=rf"of {len(rows)} rationales of training .* none is left .*correct_only to fa"
         ):
             needs_rationales(own)
+    assert len(training_examples(own, METHODS["fine_tuning"])) == len(questions)  # answers alone need no rationale
     kept = prepare(own.experiment, (("teacher.correct_only", False),))
     assert len(training_examples(kept, METHODS["reasoning_distillation"])) == len(rows)
 
