@@ -451,8 +451,8 @@ def test_without_rationales_the_notebooks_that_need_them_are_left_out(tmp_path, 
         write_notebook(tmp_path, f"{number}_some", "print(1)")
     write_example(tmp_path / "data", "smoke")
     (tmp_path / "data" / "rationales.jsonl").unlink()
-    reproduce("smoke", "own", str(tmp_path / "data"), root=tmp_path)
-    assert {path.name for path in (tmp_path / "runs" / "smoke-own").glob("*.ipynb")} == {"04_some.ipynb"}
+    run = reproduce("smoke", "own", str(tmp_path / "data"), root=tmp_path).parent
+    assert {path.name for path in run.glob("*.ipynb")} == {"04_some.ipynb"}
     assert (
         "nobody has written rationales for 'own': only answers are learnt, by notebooks 01, 04"
         in capsys.readouterr().out

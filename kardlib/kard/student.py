@@ -162,7 +162,7 @@ def train_student(
     if not sharded:
         check_memory(shape, settings, batch, source, target, bf16=bf16, free=free, device=place)
     check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
-    filled = settings.of(settings.model)
+    filled = settings if settings.lr and settings.epochs else settings.of(settings.model)
     assert filled.lr and filled.epochs, "`of` leaves nothing open"
     arguments = trainer_arguments(
         folder, filled.lr, settings.batch, settings.warmup, filled.epochs, len(examples), seed,
