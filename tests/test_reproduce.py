@@ -458,4 +458,4 @@ def test_without_rationales_the_notebooks_that_need_them_are_left_out(tmp_path, 
         in capsys.readouterr().out
     )
     reproduce("smoke", "own", str(tmp_path / "data"), only=["03"], root=tmp_path)
-    assert (tmp_path / "runs" / "smoke-own" / "03_some.ipynb").exists()
+    assert (run / "03_some.ipynb").exists()
