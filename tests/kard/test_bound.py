@@ -51,7 +51,7 @@ def test_all_parts_are_drawn(rows):
     assert shown == [["N = 2", "N = 8", "N = 32", "N = 128"], ["R = 0", "R = 32", "R = 128", "R = 512"]]
     assert plot_growth(long_form(rows["growth"])).axes[0].get_xscale() == "log"
     labels = [text.get_text() for text in plot_networks(long_form(rows["network"])).legends[0].get_texts()]
-    assert labels == ["Network alone", "Network with retrieved string", "What it can hold"]
+    assert labels == ["Network alone", "Network with retrieved string", "The most it held at any size"]
     with pytest.raises(FigureError, match="no row has the metric error_shown"):
         plot_networks(long_form(rows["growth"]))
 

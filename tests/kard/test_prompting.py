@@ -5,13 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, T5Config
 
-from kardlib.artifacts.store import artifact_name
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import DataError, Question
 from kardlib.data.prompts import few_shot_text, source_text, split_source, target_text
-from kardlib.kard.experiment import PREDICTIONS, Cell
+from kardlib.kard.experiment import Cell
 from kardlib.kard.methods import METHODS
-from kardlib.kard.pipeline import STUDENT, source_texts, student_settings, student_spec, training_examples
+from kardlib.kard.pipeline import source_texts, student_settings, training_examples
 from kardlib.kard.prompting import fit_sources, limit_targets
 from kardlib.kard.student import Examples, load_student, train_student, write_predictions
 from kardlib.models.nano import build_tokenizer
@@ -31,31 +30,14 @@ def count(text):
     return len(TOKENIZER(text).input_ids)
 
 
-# Names
-
-
-def test_names_of_todays_students_are_unchanged():
-    """As the store of the published run has them."""
-    for student, examples, seed, name in (
-        ("t5-nano-large", "f1f63c5f423c9501", 1, "student-00770a0438834bab"),
-        ("t5-nano-base", "951de89e23bc587f", 0, "student-03f9ee4a9b16707d"),
-    ):
-        settings = student_settings(preset(), Cell("kard_bm25", student, seed))
-        assert artifact_name(STUDENT, {"examples": examples} | student_spec(settings, seed)) == name
-    spec = {"student": "f562c42b37085e54", "sources": "44d98acc95821a4d", "settings": settings.of_writing()}
-    assert artifact_name(PREDICTIONS, spec) == "predictions-8d08f9433e169cb5"
-    assert "prompt" in settings.model_copy(update={"prompt": "chat"}).of_training()
-    assert "prompt" in settings.model_copy(update={"prompt": "chat"}).of_writing()
-
-
 def test_what_is_open_follows_the_kind_of_model():
     own, real = preset("embedded", "own", "somewhere"), preset("embedded", "obqa", "somewhere")
     for settings, model, lr, limit in (
-        (own, "t5-nano-base", 1e-3, 64),
+        (own, "t5-nano-base", 3e-3, 64),  # what a student that recalls takes
         (own, "google/flan-t5-base", 1e-4, None),
         (real, "random-t5", 1e-4, 24),
         (real, "google/flan-t5-base", 1e-4, None),
-        (preset(), "google/flan-t5-base", 1e-3, 64),  # what a preset sets holds for all
+        (preset(), "google/flan-t5-base", 1e-4, 64),  # what a preset sets holds for all
         (preset("paper"), "google/flan-t5-base", 1e-4, 512),
     ):
         student = settings.student.of(model)
