@@ -56,7 +56,8 @@ def measure(kernels: str, steps: int, questions: int) -> dict[str, Any]:
     inputs, weight = torch.randn(TOKENS, WIDTH), torch.randn(INNER, WIDTH)
     products = {"product": gigaflops(inputs, weight.T), "gradient": gigaflops((inputs @ weight.T).T, inputs)}
     settings = preset()
-    world, student = build_world(settings.world), settings.student.model_copy(update={"steps": steps})
+    world, student = build_world(settings.world), settings.student.of("t5-nano-base", "rationale", reads=True)
+    student = student.model_copy(update={"steps": steps})
     asked = world.splits["train"]
     rationales = symbolic_teacher(world, settings.teacher.flawed, settings.teacher.seed)(asked, 1)
     sources = [source_text(q, [world.texts[p] for p in world.dataset().gold[q.id]]) for q in asked]
