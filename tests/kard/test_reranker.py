@@ -262,20 +262,24 @@ def test_length_batches_hold_every_text_once_within_the_limit():
 # Scores
 
 
-@pytest.mark.parametrize("dim", [32, 48])
-def test_an_untrained_reranker_ranks_by_the_encoders_own_token_vectors(encoder, knobs, dim):
-    questions, passages, _ = task(3)
-    reranker, plain = load_reranker(knobs.model_copy(update={"dim": dim})), AutoModel.from_pretrained(encoder).eval()
+def assert_sums_of_maxima(reranker, questions, passages, vectors_of, tolerance):
+    """Every score is the sum over question tokens of the best product of `vectors_of` ids (1, T), a pair at a time."""
     pairs = [(q, p) for q in questions for p in passages]
     question_ids, passage_ids = reranker.tokenize(questions), reranker.tokenize(passages)
     with torch.inference_mode():
         scores = score_pairs(reranker, question_ids, passage_ids, pairs)
         for (q, p), score in zip(pairs, scores.tolist(), strict=True):
-            one, other = (
-                normalize(plain(torch.tensor([ids])).last_hidden_state[0], dim=1)
-                for ids in (question_ids[q], passage_ids[p])
-            )
-            assert score == pytest.approx(float((one @ other.T).max(1).values.sum()), abs=1e-4)
+            one, other = (vectors_of(torch.tensor([ids])) for ids in (question_ids[q], passage_ids[p]))
+            assert score == pytest.approx(sum(max(float(t @ s) for s in other) for t in one), abs=tolerance)
+
+
+@pytest.mark.parametrize("dim", [32, 48])
+def test_an_untrained_reranker_ranks_by_the_encoders_own_token_vectors(encoder, knobs, dim):
+    questions, passages, _ = task(3)
+    reranker, plain = load_reranker(knobs.model_copy(update={"dim": dim})), AutoModel.from_pretrained(encoder).eval()
+    assert_sums_of_maxima(
+        reranker, questions, passages, lambda ids: normalize(plain(ids).last_hidden_state[0], dim=1), 1e-4
+    )
 
 
 def test_a_narrower_layer_keeps_directions_apart(knobs):
@@ -291,16 +295,9 @@ def test_the_released_similarity_is_the_plain_dot_product_of_a_random_layer(enco
     weight, bias = (part.detach() for part in (reranker.linear.weight, reranker.linear.bias))
     assert weight.abs().max() < 32**-0.5 and weight.std() == pytest.approx((32 * 3) ** -0.5, rel=0.05)
     assert not torch.equal(weight, load_reranker(settings, seed=6).linear.weight)
-    pairs = [(q, p) for q in questions for p in passages]
-    question_ids, passage_ids = reranker.tokenize(questions), reranker.tokenize(passages)
-    with torch.inference_mode():
-        scores = score_pairs(reranker, question_ids, passage_ids, pairs)
-        for (q, p), score in zip(pairs, scores.tolist(), strict=True):
-            one, other = (
-                plain(torch.tensor([ids])).last_hidden_state[0] @ weight.T + bias
-                for ids in (question_ids[q], passage_ids[p])
-            )
-            assert score == pytest.approx(sum(max(float(t @ s) for s in other) for t in one), abs=1e-3)
+    assert_sums_of_maxima(
+        reranker, questions, passages, lambda ids: plain(ids).last_hidden_state[0] @ weight.T + bias, 1e-3
+    )
     folder = train_reranker(settings, questions, passages, candidates, 5, tmp_path)
     trained = load_reranker(knobs.model_copy(update={"model": str(folder)}))  # which keeps its similarity
     assert trained.linear.bias is not None and not torch.equal(trained.linear.bias, bias)
