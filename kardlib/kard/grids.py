@@ -4,10 +4,12 @@ A grid is a list of rows, each for all of the settings' seeds; its comparisons a
 """
 
 from collections.abc import Collection
+from itertools import product
 
 from kardlib.kard.experiment import Knobs
+from kardlib.kard.frontier import at_size
 from kardlib.kard.pipeline import Row
-from kardlib.settings import RunSettings
+from kardlib.settings import RunSettings, WorldSettings
 
 FT, KA_FT, RD = "fine_tuning", "ka_fine_tuning", "reasoning_distillation"
 BM25, RERANKER = "kard_bm25", "kard_reranker"
@@ -23,6 +25,9 @@ CANDIDATES: dict[int, Knobs] = {kappa: (("retrieval.candidates", kappa),) for ka
 PASSAGES: dict[int, Knobs] = {k: (("retrieval.k", k),) for k in (1, 2, 3, 5)}  # read at test (Table 5, and 5)
 CORPORA: dict[str, Knobs] = {"none": (), "own": (("dapt.corpus", "own"),), "neighbour": (("dapt.corpus", "neighbour"),)}
 IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
+IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
+EPOCHS: dict[int, Knobs] = {n: (("student.epochs", n),) for n in (5, 20, 80)}  # how often the same is shown
+ONE_SEED = ("seeds", (0,))  # of notebook 17
 ON_OWN_DATA = (FT, KA_FT, RD, BM25, RERANKER)
 
 # What the released code does instead of the paper: notebook 16
@@ -134,6 +139,23 @@ def differences(settings: RunSettings) -> list[Row]:
     return [Row(RERANKER, middle(settings), k) for k in knobs]
 
 
+def sizes(settings: RunSettings, ailments: Collection[int] = ()) -> dict[int, Knobs]:
+    """Number of ailments -> its settings: the usual number, and those given or the fewest there can be and twice it."""
+    least, usual = WorldSettings.model_fields["ailments"].metadata[0].ge, settings.world.ailments
+    return {n: at_size(settings.world, n) for n in sorted({usual, *(ailments or (least, 2 * usual))})}
+
+
+def frontier(settings: RunSettings, ailments: Collection[int] = ()) -> list[Row]:
+    """Remember or read: who recalls and who reads in worlds of several `sizes`."""
+    grid = product(sizes(settings, ailments).values(), settings.students, IN_FRONTIER)
+    return [Row(method, student, knobs) for knobs, student, method in grid]
+
+
+def exposures(settings: RunSettings) -> list[Row]:
+    """Recalling after being shown the same more often."""
+    return [Row(RD, middle(settings), knobs) for knobs in EPOCHS.values()]
+
+
 def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> dict[str, list[Row]]:
     """Notebook -> its grid, of those that run on the settings' dataset."""
     found = {
@@ -148,6 +170,7 @@ def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> di
         "12": cases(settings),
         "15": own_data(settings, methods),
         "16": differences(settings),
+        "17": [row._replace(knobs=(*row.knobs, ONE_SEED)) for row in (*frontier(settings), *exposures(settings))],
     }
-    alone = {"15": "own", "16": "world"}
+    alone = {"15": "own", "16": "world", "17": "world"}
     return {number: rows for number, rows in found.items() if alone.get(number, settings.dataset) == settings.dataset}

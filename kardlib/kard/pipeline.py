@@ -255,6 +255,21 @@ def student_job(prepared: Prepared, cell: Cell, start: Path | None = None) -> Jo
     return spec, (examples, settings, cell.seed)
 
 
+def describe_training(asked: Asked) -> list[dict[str, Any]]:
+    """How each cell's student is trained: learning rate, epochs, steps, and examples seen, repeated ones too."""
+    told = []
+    for cell, prepared in asked.items():
+        method, settings = METHODS[cell.method], student_settings(prepared.experiment.settings, cell)
+        if method.learns and not method.rag:
+            _, (examples, _, _) = student_job(prepared, cell)
+            assert settings.epochs, "`of` leaves nothing open"
+            steps = settings.count_steps(len(examples))
+            seen = steps * settings.batch if settings.steps else settings.epochs * len(examples)
+            how = {"learning rate": settings.lr, "epochs": settings.epochs, "steps": steps, "examples seen": seen}
+            told.append({"method": cell.method, "student": cell.student} | how)
+    return told
+
+
 def adapt_students(experiment: Experiment, asked: Asked, make: MakeAll = make_all) -> dict[Cell, Path]:
     """By cell its student after training to restore masked spans of a corpus (DAPT). Raises DataError."""
     jobs = {cell: _adapted_job(p, cell) for cell, p in asked.items()}

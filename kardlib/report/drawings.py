@@ -1,6 +1,7 @@
 """All drawings, in the order of the notebooks: each makes a figure in the one look from a table of `rows.long_form`."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import matplotlib as mpl
@@ -426,6 +427,65 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
     _percent(axes[0].yaxis)
     axes[len(axes) // 2].set(xlabel="How often training asked about the ailment")
     _legend_below(fig, 3, axes)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_frontier(table: pd.DataFrame) -> Figure:
+    """Accuracy against the number of ailments, a column for each student, a row for what was shown often and never.
+
+    A dotted line stands where reading overtakes recalling (metric "crossing"). Raises FigureError if nothing is there.
+    """
+    table = measured(table)
+    parts, chance = table[table["x"].notna() & (table["knob"] == "ailments")], table[table["method"] == "chance"]
+    metrics, students = (STRATA_METRICS[0], STRATA_METRICS[-1]), list(dict.fromkeys(parts["student"]))
+    _need(parts, *metrics)
+    fig, axes = plt.subplots(2, len(students), figsize=(PAGE, 4.4), sharex=True, sharey=True, squeeze=False)
+    for (row, metric), (column, student) in product(enumerate(metrics), enumerate(students)):
+        ax, shown = axes[row, column], parts[(parts["metric"] == metric) & (parts["student"] == student)]
+        _draw_by_x(ax, shown)
+        ax.axhline(chance.loc[chance["metric"] == metric, "value"].mean(), label=label("chance"), **DASHED)
+        crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
+        for size in crossing["value"] if not row else ():
+            ax.axvline(size, **THIN | {"linestyle": ":"})
+            ax.annotate(f"{size:.0f}", (size, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
+        _log_x(ax, sorted(shown["x"].unique()))
+        ax.grid(axis="y")
+        if not row:
+            ax.set(title=student)
+    for ax, metric in zip(axes[:, 0], metrics, strict=True):
+        ax.set(ylabel=f"Shown {metric.removeprefix('accuracy_')} (%)")
+    _percent(axes[0, 0].yaxis)
+    axes[1, len(students) // 2].set(xlabel="Ailments in the world")
+    _legend_below(fig, 3, axes.flat)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_editions(table: pd.DataFrame) -> Figure:
+    """What is answered before and after all facts have changed, a panel for each student.
+
+    Accuracy `at` "first edition" and "new edition", and the share of answers that were right in the first (metric
+    "former_answers"). Raises FigureError if they are not there.
+    """
+    table = measured(table)
+    _need(table := table[table["knob"] == "edition"], "accuracy", "former_answers")
+    bars = {"right, first edition": ("accuracy", "first edition"), "right, new edition": ("accuracy", "new edition"),
+            "what was right before": ("former_answers", "new edition")}  # fmt: skip
+    students, methods = list(dict.fromkeys(table["student"])), _methods(table)
+    fig, axes = _panels(len(students), 2.6, sharey=True)
+    for ax, student in zip(axes, students, strict=True):
+        for i, ((name, (metric, at)), color) in enumerate(zip(bars.items(), (GREY, GREEN, RED), strict=True)):
+            rows = table[(table["student"] == student) & (table["metric"] == metric) & (table["at"] == at)]
+            rows = rows.set_index("method").reindex(methods)
+            places = np.arange(len(methods)) + 0.27 * (i - 1)
+            ax.bar(places, rows["value"], 0.25, yerr=_whiskers(rows), color=color, label=name, capsize=2)
+        ax.set_xticks(range(len(methods)), [label(method).replace(" (", "\n(") for method in methods], fontsize=7)
+        ax.set(title=student)
+        ax.grid(axis="y")
+    axes[0].set(ylabel="Questions on changed facts (%)")
+    _percent(axes[0].yaxis)
+    _legend_below(fig, len(students))
     return fig
 
 

@@ -17,8 +17,10 @@ from kardlib.kard.methods import METHODS, READS, Method, register_method
 from kardlib.kard.pipeline import (
     Row,
     answer,
+    describe_training,
     outcomes,
     prediction_key,
+    prepare_all,
     source_texts,
     student_job,
     student_key,
@@ -119,6 +121,17 @@ def test_a_loss_that_did_not_fall_is_said_whenever_the_student_is_taken(
         (tmp_path / "losses.json").write_text(json.dumps(losses))
         train_students(experiment, {Cell(RD, student, 0): prepared}, make)
         assert capsys.readouterr().err.partition("0 at step 20")[0] == said
+
+
+def test_the_training_that_is_told_is_the_one_that_happens(experiment, student):
+    steps, epochs = (("student.steps", 10),), (("student.epochs", 2), ("student.batch", 10))
+    cells = [Cell(RD, student, 0, steps), Cell("fine_tuning", student, 0, epochs), Cell("few_shot", student, 0)]
+    asked = prepare_all(experiment, cells)
+    folders, told = train_students(experiment, asked), describe_training(asked)
+    assert [row["method"] for row in told] == [RD, "fine_tuning"]
+    for cell, row in zip(folders, told, strict=True):
+        assert row["steps"] == json.loads((folders[cell] / "losses.json").read_text())[-1]["step"]
+    assert [row["examples seen"] for row in told] == [320, 2 * len(experiment.data.splits["train"])]
 
 
 def test_a_share_of_the_questions_is_drawn_by_the_seed(experiment, prepared):

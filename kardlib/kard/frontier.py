@@ -1,0 +1,78 @@
+"""Remember or read: what students know of worlds of many sizes, and after the facts have changed.
+
+Worlds grow while everything else stays: training asks about every ailment as often, so that a fact is shown equally
+often in all of them, and the same students learn for as many epochs.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import comb, log2
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from kardlib.data.world import RELATIONS, SIGNS
+from kardlib.kard.experiment import Cell, Experiment, Knobs
+from kardlib.kard.methods import METHODS
+from kardlib.kard.pipeline import Predictions, predict, prepare_all, train_students
+from kardlib.kard.prepare import prepare
+from kardlib.kard.rankings import rank, train_rerankers
+from kardlib.settings import WorldSettings
+
+
+def at_size(world: WorldSettings, ailments: int) -> Knobs:
+    """The settings of a world of so many ailments; questions, cases and notes grow with it."""
+    grown = {name: round(getattr(world, name) * ailments / world.ailments) for name in ("train", "cases", "notes")}
+    return (("world.ailments", ailments), *((f"world.{name}", number) for name, number in grown.items()))
+
+
+def crossing(sizes: Sequence[float], remembered: ArrayLike, read: ArrayLike) -> float | None:
+    """The size from which on reading is right as often as remembering: where the two curves last meet, (sizes,) each.
+
+    Between sizes both are straight lines over log size. None where one of the two leads from the least to the greatest.
+    """
+    lead = np.asarray(read, float) - np.asarray(remembered, float)
+    log = np.log(sizes)
+    for i in range(len(lead) - 1, 0, -1):
+        if lead[i - 1] < 0 <= lead[i]:
+            return float(np.exp(log[i - 1] + (log[i] - log[i - 1]) * lead[i - 1] / (lead[i - 1] - lead[i])))
+    return None
+
+
+def count_bits(ailments: int) -> float:
+    """Bits of what there is to know of one ailment: which signs it has, and which of all values for each relation."""
+    return log2(comb(len(SIGNS), 3)) + len(RELATIONS) * log2(ailments)
+
+
+def known_share(right: ArrayLike, options: ArrayLike) -> float:
+    """How much is known where answers are `right` (questions,) and guessing is right on one in `options` (questions,).
+
+    The share of questions whose answer must be known if all others are guessed; below 0 for bad luck.
+    """
+    guessed = 1 / np.asarray(options, float)
+    return float(np.mean(np.asarray(right) - guessed) / np.mean(1 - guessed))
+
+
+def ask_new_edition(experiment: Experiment, cells: Iterable[Cell]) -> dict[Cell, Predictions]:
+    """By cell what its student, taught the first edition, answers when the facts have changed.
+
+    Passages are the new edition's, found by the rerankers of the first. Methods read with the reranker or not at all.
+    """
+    cells = list(cells)
+    new, taught = experiment.at((("world.edition", 1),)), prepare_all(experiment, cells)
+    students, later = train_students(experiment, taught), prepare(new)
+    rerankers = train_rerankers(experiment, {cell.seed: (taught[cell], cell.seed) for cell in cells})
+    ranked = rank(new, "test", {seed: (later, folder) for seed, folder in rerankers.items()})
+    k, ids = new.settings.retrieval.k, [q.id for q in new.data.splits["test"]]
+    read = {
+        cell: {i: [p for p, _ in ranked[cell.seed][i][:k]] if METHODS[cell.method].reads_at_test else [] for i in ids}
+        for cell in cells
+    }
+    return predict(new, "test", dict.fromkeys(cells, later), students, read)
+
+
+def names_former(predictions: Predictions, before: Iterable[str]) -> list[bool]:
+    """For every question whether the answer is the option that was right in the first edition (its text, `before`)."""
+    return [
+        answer is not None and question.options[answer] == option
+        for question, answer, option in zip(predictions.questions, predictions.answers, before, strict=True)
+    ]

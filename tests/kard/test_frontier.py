@@ -1,0 +1,67 @@
+"""Worlds of many sizes, what is known of them, and what is answered when their facts have changed."""
+
+from math import log2
+
+import numpy as np
+import pytest
+
+from kardlib.kard.experiment import Cell
+from kardlib.kard.frontier import ask_new_edition, at_size, count_bits, crossing, known_share, names_former
+from kardlib.kard.pipeline import Predictions, answer
+
+
+def test_a_world_grows_in_all_its_parts(experiment):
+    world = experiment.settings.world
+    twice = dict(at_size(world, 2 * world.ailments))
+    assert twice == {f"world.{name}": 2 * getattr(world, name) for name in ("ailments", "train", "cases", "notes")}
+    grown = experiment.at(at_size(world, 2 * world.ailments))
+    assert len(grown.world.signs) == 2 * world.ailments
+    assert len(grown.data.splits["test"]) == len(experiment.data.splits["test"])
+    assert experiment.at(at_size(world, world.ailments)).settings == experiment.settings
+
+
+def test_reading_overtakes_where_the_curves_meet_for_the_last_time():
+    assert crossing((10, 1000), (0.8, 0.4), (0.6, 0.6)) == pytest.approx(100)
+    assert crossing((10, 100, 1000), (0.9, 0.5, 0.3), (0.6, 0.5, 0.5)) == pytest.approx(100)
+    twice = crossing((1, 10, 100, 1000), (0.5, 0.2, 0.5, 0.2), (0.4, 0.4, 0.4, 0.4))
+    assert twice == pytest.approx(10 ** (2 + 1 / 3))
+    assert crossing((10, 100), (0.2, 0.1), (0.5, 0.5)) is None
+    assert crossing((10, 100), (0.9, 0.8), (0.5, 0.5)) is None
+
+
+def test_bits_of_an_ailment_are_its_signs_and_a_value_for_every_relation():
+    assert count_bits(16) == pytest.approx(log2(40 * 39 * 38 / 6) + 5 * 4)
+
+
+def test_what_is_known_is_what_guessing_does_not_explain():
+    options = np.array([4, 4, 2, 2])
+    assert known_share([1, 1, 1, 1], options) == 1
+    assert known_share(1 / options, options) == pytest.approx(0)
+    rng = np.random.default_rng(0)
+    options = rng.choice([2, 4], 40_000)
+    known = rng.random(len(options)) < 0.3
+    assert known_share(known | (rng.random(len(options)) < 1 / options), options) == pytest.approx(0.3, abs=0.015)
+
+
+def test_a_new_edition_is_asked_and_read_without_anything_being_trained(experiment):
+    student, seed = experiment.settings.students[0], experiment.settings.seeds[0]
+    cells = [Cell(method, student, seed) for method in ("fine_tuning", "kard_reranker")]
+    first = answer(experiment, cells)
+    trained = sorted(p.name for p in experiment.store.root.glob("*") if p.name.startswith(("student-", "reranker-")))
+    later = ask_new_edition(experiment, cells)
+    assert trained == sorted(
+        p.name for p in experiment.store.root.glob("*") if p.name.startswith(("student-", "reranker-"))
+    )
+    new = experiment.at((("world.edition", 1),))
+    for cell in cells:
+        assert later[cell].questions == new.data.splits["test"] != first[cell].questions
+    facts = {fact for ids in later[cells[1]].passages for i in ids for fact in new.world.stated[i]}
+    assert facts and facts <= new.world.facts and not facts <= experiment.world.facts
+    assert not any(later[cells[0]].passages) and all(later[cells[1]].passages)
+
+
+def test_an_answer_names_the_former_one_by_its_words(experiment):
+    question = experiment.at((("world.edition", 1),)).data.splits["test"][0]
+    for chosen in range(len(question.options)):
+        predictions = Predictions([question, question], [[], []], [[""], [""]], [chosen, None])
+        assert names_former(predictions, [question.options[0]] * 2) == [chosen == 0, False]
