@@ -84,7 +84,7 @@ class PredictionKey(NamedTuple):
     candidates: int
     shots: str
     writes: str
-    written: str  # the settings of generation
+    written: str  # the settings of what is asked, and of generation
     seed: int
 
 
@@ -95,6 +95,7 @@ def student_key(settings: RunSettings, cell: Cell) -> StudentKey | None:
         return None
     others = {
         "training": knobs.of_training() | {"examples": settings.student.examples},
+        "world": settings.world.model_dump(),
         "k": settings.retrieval.k_training,
         "teacher": settings.teacher.model_dump(mode="json"),
         "knowledge": settings.knowledge.model_dump(),
@@ -117,12 +118,13 @@ def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
     drawn = student or seeded or knobs.samples > 1 or cell.student == "random-t5"
     learnt_from = [g.model_dump(mode="json") for g in (settings.reranker, settings.teacher, settings.knowledge)]
     learnt_from.append({"answer_in_query": settings.retrieval.answer_in_query})
+    asked = [settings.world.model_dump(), knobs.of_writing()]
     return PredictionKey(
         student, cell.student, cell.method if method.rag else "", reads,
         canonical_json([reranker_knobs(settings.reranker), learnt_from, settings.rag.model_dump()]) if seeded else "",
         settings.test_prompt, settings.retrieval.k if reads not in ("", "rationale") else 0,
         settings.retrieval.candidates if reads not in ("", "rationale", "bm25_question", "bm25_rationale") else 0,
-        method.shots, method.writes, canonical_json(knobs.of_writing()), cell.seed if drawn else 0,
+        method.shots, method.writes, canonical_json(asked), cell.seed if drawn else 0,
     )  # fmt: skip
 
 

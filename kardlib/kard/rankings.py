@@ -281,12 +281,15 @@ def from_texts(find: Callable[[Mapping[str, str], Mapping[str, str], int], Run])
     """A retriever of `find(questions, passages, depth)`, texts by id; it is asked once, whatever student and seed."""
 
     def retrieve(reading: Reading) -> dict[Cell, Run]:
-        questions = {q.id: q.prompt for q in reading.experiment.data.splits[reading.split]}
-        runs: dict[str, Run] = {}
-        for p in reading.cells.values():
-            if p.runs.passages_name not in runs:
-                runs[p.runs.passages_name] = find(questions, p.runs.passages, DEPTH)
-        return {cell: runs[p.runs.passages_name] for cell, p in reading.cells.items()}
+        runs: dict[tuple[str, str], Run] = {}
+        found = {}
+        for cell, p in reading.cells.items():
+            questions = {q.id: q.prompt for q in p.experiment.data.splits[reading.split]}
+            texts = fingerprint(questions), p.runs.passages_name
+            if texts not in runs:
+                runs[texts] = find(questions, p.runs.passages, DEPTH)
+            found[cell] = runs[texts]
+        return found
 
     return retrieve
 
@@ -312,14 +315,14 @@ def find_retriever(name: str) -> Retriever:
 
 def read_passages(reading: Reading) -> dict[Cell, dict[str, list[str]]]:
     """By cell, question id -> ids of the `k` passages that its student reads; nothing where its method reads none."""
-    ids = [q.id for q in reading.experiment.data.splits[reading.split]]
+    ids = {cell: [q.id for q in p.experiment.data.splits[reading.split]] for cell, p in reading.cells.items()}
     sources = {cell: METHODS[cell.method].reads_at_test for cell in reading.cells}
-    read: dict[Cell, dict[str, list[str]]] = {cell: {i: [] for i in ids} for cell in reading.cells}
+    read: dict[Cell, dict[str, list[str]]] = {cell: {i: [] for i in ids[cell]} for cell in reading.cells}
     for name in dict.fromkeys(source for source in sources.values() if source not in ("", "rationale")):
         cells = {cell: p for cell, p in reading.cells.items() if sources[cell] == name}
         for cell, run in find_retriever(name).retrieve(reading._replace(cells=cells)).items():
             k = cells[cell].experiment.settings.retrieval.k
-            read[cell] = {i: [p for p, _ in run[i][:k]] for i in ids}
+            read[cell] = {i: [p for p, _ in run[i][:k]] for i in ids[cell]}
     return read
 
 
@@ -330,8 +333,11 @@ def by_question(reading: Reading) -> dict[Cell, Run]:
 
 def by_rationale(reading: Reading) -> dict[Cell, Run]:
     """`topk(rho(d | r))` of every question's first rationale: the oracle that the paper calls silver knowledge."""
-    ids = [q.id for q in reading.experiment.data.splits[reading.split]]
-    return {cell: {i: p.runs.by_rationale.get(f"{i}/0", []) for i in ids} for cell, p in reading.cells.items()}
+    found = {}
+    for cell, p in reading.cells.items():
+        asked = p.experiment.data.splits[reading.split]
+        found[cell] = {q.id: p.runs.by_rationale.get(f"{q.id}/0", []) for q in asked}
+    return found
 
 
 def by_reranker(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:

@@ -155,6 +155,7 @@ def test_k_at_test_changes_what_is_read_and_not_the_student(experiment, prepared
 CHANGES = [
     ("student.lr", 0.5), ("student.share", 0.5), ("teacher.rationales", 1), ("teacher.flawed", 0.9),
     ("retrieval.k_training", 1), ("student.max_source_tokens", 99), ("knowledge.k1", 2.0), ("student.examples", 7),
+    ("world.train", 90), ("world.edition", 1),
 ]  # fmt: skip
 
 
@@ -173,7 +174,8 @@ def test_cells_of_one_key_have_one_spec_and_what_changes_the_spec_changes_the_ke
 @pytest.mark.parametrize(
     "change", [("retrieval.k", 1), ("retrieval.candidates", 5), ("reranker.lr", 0.5), ("reranker.questions", 9),
                ("reranker.similarity", "dot"), ("retrieval.answer_in_query", True), ("test_prompt", "passages_first"),
-               ("student.max_new_tokens", 9), ("student.samples", 2)], ids=lambda change: change[0],
+               ("student.max_new_tokens", 9), ("student.samples", 2), ("world.edition", 1),
+               ("world.ailments", 30)], ids=lambda change: change[0],
 )  # fmt: skip
 def test_predictions_of_one_key_are_one(change, experiment, student):
     for cell in (Cell("kard_reranker", student, 0), Cell("undistilled_reranker", student, 0)):
@@ -191,6 +193,18 @@ def test_who_computes_changes_no_name_and_is_asked_before_training(experiment, p
     uneven = experiment.at((("compute.processes", 7), ("student.lr", 0.5)))  # another rate: not trained yet
     with pytest.raises(LaunchError, match="a batch of 32 cannot be divided evenly among 7 processes"):
         answer(uneven, [cell])
+
+
+def test_worlds_of_one_grid_have_their_own_students_passages_and_questions(experiment, student):
+    """Side by side they are answered as each is alone, by retrievers of every kind."""
+    knobs = (("world.ailments", 30), ("world.test", 12))
+    methods = ("kard_bm25", "kard_silver", "kard_reranker", "undistilled_bm25")
+    cells = [Cell(method, student, 0, k) for method in methods for k in ((), knobs)]
+    both, other = answer(experiment, cells), experiment.at(knobs)
+    for cell in cells:
+        alone = answer(other if cell.knobs else experiment, [cell._replace(knobs=())])[cell._replace(knobs=())]
+        assert both[cell] == alone
+        assert both[cell].questions == (other if cell.knobs else experiment).data.splits["test"]
 
 
 def test_a_reranker_orders_the_candidates_that_kappa_leaves(experiment, prepared):
