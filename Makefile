@@ -13,7 +13,7 @@ PYTHON ?= python3
 VENV   := .venv
 EXTRAS := dev,minilm,smollm2,lora,ray
 READY  := $(VENV)/.ready
-AS_ROOT = JupyterLab does not start as root, who may do anything here: be another user or, in a container that is \
+AS_ROOT = JupyterLab does not start as root: be another user or, in a container that is \
   yours alone, say make lab LAB='--allow-root --no-browser --ip=0.0.0.0'
 
 OPTIONS := $(if $(SCALE),--scale '$(SCALE)') $(if $(DATASET),--dataset '$(DATASET)') $(if $(DATA_DIR),--data-dir '$(DATA_DIR)')

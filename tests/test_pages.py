@@ -1,4 +1,4 @@
-"""README and docs, read by a CommonMark parser as every viewer reads them: commands stand in blocks, links lead somewhere."""
+"""README and docs, read by a CommonMark parser as viewers read them: commands stand in blocks, links lead somewhere."""
 
 import re
 import shlex
