@@ -36,7 +36,7 @@ docs: $(VENV)/.docs
 	rm -rf build/pages build/site
 	mkdir -p build/pages
 	cp -r README.md CONTRIBUTING.md CITATION.cff LICENSE docs notebooks figures build/pages
-	cd build && '$(abspath $(VENV))/bin/mkdocs' build --quiet --strict --config-file ../docs/mkdocs.yml
+	cd build && NO_MKDOCS_2_WARNING=1 '$(abspath $(VENV))/bin/mkdocs' build --quiet --strict --config-file ../docs/mkdocs.yml
 	@echo "Open build/site/index.html"
 
 lint: $(READY)
