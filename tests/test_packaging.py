@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from kardlib import __version__ as VERSION
 from tests.folders import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -162,11 +163,22 @@ chmod +x {venv}/bin/python
 def test_citation():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["authors"] == [{"name": "The kardlib authors"}]
+    assert citation["version"] == VERSION and not {"url", "repository-code"} & citation.keys()  # it has no address yet
     assert citation["license"] == PROJECT["license"] == "MIT"
     assert [r["title"].split(":")[0] for r in citation["references"]] == [
         "Knowledge-Augmented Reasoning Distillation for Small Language Models in Knowledge-Intensive Tasks",
         "ReAugKD",
     ]
+
+
+def test_the_readme_cites_what_the_citation_file_cites():
+    citation, bibtex = yaml.safe_load((ROOT / "CITATION.cff").read_text()), (ROOT / "README.md").read_text("utf-8")
+    said = " ".join(bibtex.split("```bibtex")[1].split("```")[0].replace("{", "").replace("}", "").split())
+    for work in citation["references"]:
+        assert f"title = {work['title']}" in said
+        names = [f"{author['family-names']}, {author['given-names']}" for author in work["authors"]]
+        assert f"author = {' and '.join(names)}," in said and f"year = {work['year']}" in said
+    assert f"title = {citation['title']}" in said and f"version = {VERSION}" in said
 
 
 def test_nano_models_travel_with_the_package():

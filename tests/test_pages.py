@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -11,6 +12,11 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from kardlib.__main__ import build_parser
+from kardlib.kard import methods as kard
+from kardlib.kard.rankings import RETRIEVERS
+from kardlib.models.catalogue import LOADERS
+from kardlib.reaugkd import methods as reaugkd
+from kardlib.registry import REGISTRY
 from tests.folders import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -105,3 +111,29 @@ def test_every_picture_says_what_it_shows(page):
 def test_the_readme_knows_every_notebook():
     linked = {str(token.attrGet("href")) for token in tokens(ROOT / "README.md") if token.type == "link_open"}
     assert {f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")} <= linked
+
+
+@pytest.fixture
+def added():
+    """What a user adds is taken away again."""
+    tables = [kard.METHODS, kard.READS, reaugkd.METHODS, REGISTRY, RETRIEVERS, LOADERS]
+    before = [table.copy() for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
+
+
+def test_what_the_page_on_extending_says_can_be_run(added):
+    """All but its last block, which trains; the same calls answer questions in tests/kard/test_pipeline.py."""
+    *parts, last = blocks(ROOT / "docs" / "extend.md", "python")
+    names: dict[str, Any] = {}
+    for part in parts:
+        exec(part, names)
+    texts = {"p1": "a cold hand", "p2": "a warm and cold foot of a goat"}
+    assert names["by_shared_words"]({"q": "cold foot"}, texts, 1) == {"q": [("p2", 2.0)]}
+    run = [("p2", 9.0), ("p1", 8.0)]
+    assert [p for p, _ in names["shortest_first"]({"q": ""}, {"q": run}, texts)["q"]] == ["p1", "p2"]
+    assert {"rd_reading", "kard_words", "kard_shortest"} <= kard.METHODS.keys()
+    assert "rkd_mixed" in reaugkd.METHODS and "mine" in LOADERS
+    compile(last, "extend.md", "exec")
