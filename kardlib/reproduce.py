@@ -404,15 +404,14 @@ def watch_memory(started: Callable[[], Sequence[int | None]]) -> Iterator[list[i
 
 
 def publish_notebooks(copies: Sequence[Path], root: Path) -> None:
-    """Replace notebooks by executed copies, cleaned, and refresh the README; no copy at all if one is refused."""
+    """Replace notebooks by executed copies, cleaned, and refresh the pages; no copy at all if one is refused."""
     cleaned = {copy.name: clean_notebook(nbformat.read(copy, as_version=4), copy.name, root) for copy in copies}
     for name, text in cleaned.items():
         with atomic_write(root / "notebooks" / name) as temporary:
             temporary.write_text(text, "utf-8")
-    if (root / "README.md").is_file():
-        from kardlib.report.gallery import refresh_readme
+    from kardlib.report.gallery import refresh_pages  # imported late: seaborn is slow
 
-        refresh_readme(root / "README.md", root / "figures")
+    refresh_pages(root)
 
 
 def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:

@@ -1,12 +1,14 @@
 """pyproject.toml, constraints.txt, environment.yml and the Makefile lead to the same place."""
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, requires, version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from kardlib import __version__ as VERSION
 from tests.folders import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -42,7 +45,8 @@ def test_pins_that_others_rely_on():
 
 
 def test_what_is_installed_is_what_is_pinned():
-    installed = {name: Version(version(name)).public for name in DECLARED - {"pre-commit"}}
+    elsewhere = {"pre-commit", *EXTRAS["docs"]}  # the second is installed by make docs alone
+    installed = {name: Version(version(name)).public for name in DECLARED - elsewhere}
     assert {name: PINS[name] for name in installed} == {name: f"=={v}" for name, v in installed.items()}
 
 
@@ -97,7 +101,8 @@ def makefile_extras():
 
 
 def test_make_installs_every_extra():
-    assert sorted(makefile_extras()) == sorted(EXTRAS)
+    assert sorted([*makefile_extras(), "docs"]) == sorted(EXTRAS)
+    assert "-e '.[docs]'" in (ROOT / "Makefile").read_text()
 
 
 def test_command_line_is_installed():
@@ -158,6 +163,7 @@ chmod +x {venv}/bin/python
 def test_citation():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["authors"] == [{"name": "The kardlib authors"}]
+    assert citation["version"] == VERSION and not {"url", "repository-code"} & citation.keys()  # it has no address yet
     assert citation["license"] == PROJECT["license"] == "MIT"
     assert [r["title"].split(":")[0] for r in citation["references"]] == [
         "Knowledge-Augmented Reasoning Distillation for Small Language Models in Knowledge-Intensive Tasks",
@@ -165,8 +171,50 @@ def test_citation():
     ]
 
 
+def test_the_readme_cites_what_the_citation_file_cites():
+    citation, bibtex = yaml.safe_load((ROOT / "CITATION.cff").read_text()), (ROOT / "README.md").read_text("utf-8")
+    said = " ".join(bibtex.split("```bibtex")[1].split("```")[0].replace("{", "").replace("}", "").split())
+    for work in citation["references"]:
+        assert f"title = {work['title']}" in said
+        names = [f"{author['family-names']}, {author['given-names']}" for author in work["authors"]]
+        assert f"author = {' and '.join(names)}," in said and f"year = {work['year']}" in said
+    assert f"title = {citation['title']}" in said and f"version = {VERSION}" in said
+
+
 def test_nano_models_travel_with_the_package():
     package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert "nano_models/**" in package_data["kardlib"]
     files = [p for p in (ROOT / "kardlib" / "nano_models").rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) <= 25e6
+
+
+@pytest.mark.parametrize("case", ["user", "root", "root, told so"])
+def test_make_lab_opens_the_repository_or_says_what_root_can_do(case, tmp_path):
+    id = tmp_path / "id"
+    id.write_text(f"#!/bin/sh\necho {0 if case.startswith('root') else 1000}\n")
+    id.chmod(0o755)
+    lab = ["LAB=--allow-root --no-browser"] if "told" in case else []
+    made = make("-n", "-o", ".venv/.ready", "lab", *lab, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    if case == "root":
+        assert made.returncode and "Error 1" not in made.stderr and "make lab LAB='--allow-root" in made.stderr
+    else:
+        assert made.returncode == 0
+        assert "jupyter lab --LabApp.default_url=/lab/tree/README.md" in made.stdout
+        assert (" --allow-root --no-browser" in made.stdout) == bool(lab)
+
+
+def test_jupyterlab_shows_markdown_as_it_is_meant_to_look():
+    """What make lab changes of JupyterLab's settings are settings that JupyterLab has."""
+    folder = Path(sys.prefix) / "share" / "jupyter" / "lab" / "schemas"
+    for plugin, settings in json.loads((ROOT / "docs" / "lab" / "overrides.json").read_text()).items():
+        package, name = plugin.split(":")
+        schema = json.loads((folder / package / f"{name}.json").read_text())
+        assert settings.keys() <= schema["properties"].keys()
+
+
+def test_the_website_is_built_of_what_is_there():
+    """mkdocs itself is installed by make docs alone."""
+    made = make("-n", "-o", ".venv/.docs", "docs").stdout
+    copied = re.search(r"cp -r (.+) build/pages\n", made)[1].split()
+    assert all((ROOT / name).exists() for name in copied) and "--config-file ../docs/mkdocs.yml" in made
+    assert "docs_dir: ../build/pages " in (ROOT / "docs" / "mkdocs.yml").read_text()

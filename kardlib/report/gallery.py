@@ -1,21 +1,29 @@
-"""The README's results: the papers' numbers beside those that the figures' data hold, the verdicts, and all figures.
+"""The results that the README and the pages of `docs/` show: the papers' numbers beside ours, verdicts, all figures.
 
-`kard reproduce --publish` writes them between the two markers, so that no number there is typed.
+`kard reproduce --publish` writes them between the two markers of each page, so that no number there is typed.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pandas import isna
 
 from kardlib.artifacts.store import atomic_write
-from kardlib.registry import label
-from kardlib.report.claims import judge, read_claims, read_rows, summarize, tally
+from kardlib.kard.grids import middle
+from kardlib.registry import REGISTRY, label
+from kardlib.report.claims import judge, mean_rows, read_claims, read_rows, summarize, tally
 from kardlib.report.reported import find_table
-from kardlib.report.rows import in_order, measured, read_table
+from kardlib.report.rows import gained, in_order, measured, read_table
 from kardlib.settings import preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
 
 DATASETS = {"": "closed world", "_obqa": "OpenbookQA", "_strategyqa": "StrategyQA"}
 DATASETS |= {"_mrpc": "MRPC", "_rte": "RTE", "_sst2": "SST-2"}
+HEADLINE = ("chance", "bag_of_words", "fine_tuning", "reasoning_distillation", "undistilled_reranker", "kard_reranker")
+STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 COVERS = {  # notebook -> what the figures that it draws stand beside in the papers
     "01": "KARD, Section 3",
@@ -37,16 +45,72 @@ COVERS = {  # notebook -> what the figures that it draws stand beside in the pap
 }
 
 
+def in_per_cent(row: Any) -> str:
+    """The value of a row of results and its interval, if it has one."""
+    return f"{100 * row.value:.1f}" + ("" if isna(row.low) else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]")
+
+
+def in_points(row: Any) -> str:
+    """A gain and its interval."""
+    return f"{100 * row.value:+.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+
+
+def side_by_side(columns: Mapping[str, Mapping[str, str]], order: Iterable[str] = REGISTRY) -> list[str]:
+    """A table from its columns, title -> method -> cell; empty where a column has no cell."""
+    found = {method for column in columns.values() for method in column}
+    lines = [f"| method | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    for method in [method for method in order if method in found]:
+        lines.append(f"| {label(method)} | {' | '.join(column.get(method, '') for column in columns.values())} |")
+    return lines
+
+
+def headline_table(figures: Path) -> list[str]:
+    """The middle student of the closed world beside its floors, and every student that answered real questions."""
+    student = middle(preset())
+    strata = read_table(figures / "04_strata.csv")
+    parts = [(title, strata, metric, student) for metric, title in STRATA.items()]
+    parts.append(("all", read_table(figures / "04_main.csv"), "accuracy", student))
+    for suffix, dataset in DATASETS.items():
+        if suffix and (path := figures / f"04_main{suffix}.csv").is_file():
+            table = read_table(path)
+            parts += [(f"{dataset}, {s}", table, "accuracy", s) for s in table.student.unique() if s]
+    columns = {}
+    for title, table, metric, student in parts:
+        rows = measured(table[(table.metric == metric) & table.student.isin(["", student])])
+        columns[title] = {row.method: in_per_cent(row) for row in rows.itertuples() if row.method in HEADLINE}
+    return side_by_side(columns, HEADLINE)
+
+
+def other_findings(figures: Path) -> list[str]:
+    """What was measured on real questions and texts besides answers, and how many claims have which verdict."""
+    lines = []
+    for suffix, dataset in DATASETS.items():
+        if suffix and (path := figures / f"03_hits{suffix}.csv").is_file():
+            table = read_table(path)
+            first = table[(table.metric == "hits_silver") & (table.k == 1)]
+            cells = {row.method: in_per_cent(row) for row in measured(first).itertuples()}
+            gain = gained(first[(first.method == "reranker") & (first.over == "bm25")])
+            lines.append(
+                f"- {dataset}, first passage is a silver one: reranker {cells['reranker']} % of questions, BM25 "
+                f"{cells['bm25']} %; gain {in_points(next(gain.itertuples()))}."
+            )
+    rows = read_rows([figures])
+    for mean in mean_rows(rows):
+        if mean["over"] in ("reaugkd_no_retrieval", "best_on_average"):
+            over = {"best_on_average": "the best earlier method"}.get(mean["over"], label(mean["over"]))
+            lines.append(
+                f"- ReAugKD on GLUE, {mean['dataset']}: gain over {over} {in_points(SimpleNamespace(**mean))}."
+            )
+    return [*lines, f"- Claims ([scorecard](docs/scorecard.md)): {tally(judge(read_claims(), rows))}."]
+
+
 def main_table(figures: Path) -> list[str]:
     """Tables 1 and 2 of the paper beside ours."""
     table = measured(read_table(figures / "04_main.csv"))
     table = table[table.metric == "accuracy"]
     students = preset().students
     papers = [find_table(name) for name in ("table1_medqa", "table2_strategyqa", "table2_openbookqa")]
-    ours = {
-        (r.method, r.student): f"{100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]"
-        for r in table.itertuples()
-    }
+    ours = {(row.method, row.student): in_per_cent(row) for row in table.itertuples()}
     lines = [
         f"| method | {' | '.join(paper.dataset for paper in papers)} | {' | '.join(students)} |",
         "|---|" + "---|" * (len(papers) + len(students)),
@@ -78,15 +142,12 @@ def hits_table(figures: Path) -> list[str]:
 
 def reaugkd_table(figures: Path) -> list[str]:
     """ReAugKD's rows on every task whose figure is there, in per cent."""
-    cells: dict[str, dict[str, str]] = {}
+    columns: dict[str, dict[str, str]] = {}
     for suffix, dataset in DATASETS.items():
         if (path := figures / f"13_reaugkd{suffix}.csv").is_file():
             for row in measured(read_table(path)).itertuples():
-                cell = f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
-                cells.setdefault(dataset + ", F1" * (row.metric == "f1"), {})[label(row.method)] = cell
-    methods = list(dict.fromkeys(method for column in cells.values() for method in column))
-    lines = [f"| method | {' | '.join(cells)} |", "|---" * (1 + len(cells)) + "|"]
-    return [*lines, *(f"| {m} | {' | '.join(column.get(m, '') for column in cells.values())} |" for m in methods)]
+                columns.setdefault(dataset + ", F1" * (row.metric == "f1"), {})[row.method] = in_per_cent(row)
+    return side_by_side(columns)
 
 
 def scorecard_table(figures: Path) -> list[str]:
@@ -114,44 +175,59 @@ def escape(cell: str) -> str:
     return cell
 
 
-def figures_table(figures: Path) -> list[str]:
-    """Every figure beside the paper's table or figure that it stands for."""
-    lines = ["| paper | here |", "|---|---|"]
+def show_figures(figures: Path) -> list[str]:
+    """Every figure under the paper's table or figure that it stands beside, with its data and as PDF."""
+    lines = []
     for path in sorted(figures.glob("*.png")):
         name = path.stem
         dataset = next((data for suffix, data in DATASETS.items() if suffix and name.endswith(suffix)), "")
         paper = f"{COVERS.get(name[:2], 'ours')}{dataset and f', on {dataset}'}"
-        lines.append(f"| {paper} | ![{name}](figures/{name}.png) |")
+        files = f"`{name}`, [data](../figures/{name}.csv), [PDF](../figures/{name}.pdf)"
+        lines += [f"**{paper}** ({files})", "", f"![{paper}: {name}](../figures/{name}.png)", ""]
     return lines
 
 
-def gallery(figures: Path) -> str:
-    """The README's section, markers included."""
-    parts = [
-        "**Tables 1 and 2**: accuracy in per cent; the paper's base student on three datasets, our students on the",
-        "closed world with 95 % intervals over questions and seeds. Tasks differ: compare the order, not the level.",
+def show_scorecard(figures: Path) -> list[str]:
+    """The tables of both papers beside ours, and every claim with its verdict."""
+    return [
+        "## KARD, Tables 1 and 2", "",
+        "Accuracy in per cent: the paper's base student on three datasets, our students on the closed world with 95 %",
+        "intervals over questions and seeds. Tasks differ: compare the order, not the level.",
         "", *main_table(figures), "",
-        "**Figure 4c**: share of questions with a right passage among the first *k*, in per cent. Silver",
-        "passages are the top 3 that the teacher's rationales retrieve, gold ones the annotators' (or the world's).",
+        "## KARD, Figure 4c", "",
+        "Share of questions with a right passage among the first *k*, in per cent. Silver passages are the top 3 that",
+        "the teacher's rationales retrieve, gold ones the annotators' (or the world's).",
         "", *hits_table(figures), "",
-        "**ReAugKD**: accuracy in per cent with 95 % intervals over questions and seeds (teacher: over questions).",
-        "Of the paper only the mean over six GLUE tasks is known, 0.42 points above the best earlier method.",
+        "## ReAugKD", "",
+        "Accuracy in per cent with 95 % intervals over questions and seeds (teacher: over questions). Of the paper",
+        "only the mean over six GLUE tasks is known, 0.42 points above the best earlier method.",
         "", *reaugkd_table(figures), "",
-        "**Scorecard**: what the papers claim, with a verdict for every dataset, scale and student that was run. The",
-        "whole 95 % interval decides: inside what the test asks for ✓ reproduced, outside ✗ not reproduced, else",
-        "? undecided. Gains are in points, shares in per cent, the papers' numbers in theirs. Only tests that",
-        "could have failed count. Chance alone: if every true number lay on the edge of what its test asks for.",
+        "## Claims and verdicts", "",
+        "What the papers claim, with a verdict for every dataset, scale and student that was run. The whole 95 %",
+        "interval decides: inside what the test asks for ✓ reproduced, outside ✗ not reproduced, else ? undecided.",
+        "Gains are in points, shares in per cent, the papers' numbers in theirs. Only tests that could have failed",
+        "count. Chance alone: if every true number lay on the edge of what its test asks for.",
         "", *scorecard_table(figures), "",
-        "**Figures**, each with its data as CSV and as PDF beside it in `figures/`:",
-        "", *figures_table(figures),
     ]  # fmt: skip
-    return "\n".join([BEGIN, "", *parts, "", END])
 
 
-def refresh_readme(readme: Path, figures: Path) -> None:
-    """Write the section anew, in place."""
-    text = readme.read_text("utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    with atomic_write(readme) as temporary:
-        temporary.write_text(before + gallery(figures) + after, "utf-8")
+def show_headline(figures: Path) -> list[str]:
+    """The README's table, and what was found besides."""
+    return [*headline_table(figures), "", *other_findings(figures), ""]
+
+
+PAGES: dict[str, Callable[[Path], list[str]]] = {
+    "README.md": show_headline,
+    "docs/scorecard.md": show_scorecard,
+    "docs/gallery.md": show_figures,
+}
+
+
+def refresh_pages(root: Path) -> None:
+    """Write the results of every page that is there anew, in place."""
+    for name, show in PAGES.items():
+        if (page := root / name).is_file():
+            before, rest = page.read_text("utf-8").split(BEGIN)
+            after = rest.split(END)[1]
+            with atomic_write(page) as temporary:
+                temporary.write_text("\n".join([before + BEGIN, "", *show(root / "figures"), END + after]), "utf-8")

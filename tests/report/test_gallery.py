@@ -1,49 +1,106 @@
-"""What the README says is what the figures' data say."""
+"""What the README and the pages of docs/ say is what the figures' data say."""
 
+import pytest
+
+from kardlib.kard.grids import middle
 from kardlib.report.claims import read_claims
 from kardlib.report.gallery import (
     BEGIN,
     COVERS,
     END,
+    PAGES,
     escape,
-    figures_table,
-    gallery,
+    headline_table,
     hits_table,
     main_table,
+    other_findings,
     reaugkd_table,
-    refresh_readme,
+    refresh_pages,
     scorecard_table,
+    show_figures,
 )
 from kardlib.report.rows import long_form
 from kardlib.settings import preset
 from tests.folders import ROOT
 
 
-def test_the_readme_shows_the_committed_figures_numbers():
-    text = (ROOT / "README.md").read_text("utf-8")
-    assert gallery(ROOT / "figures") in text, "refresh it with: kard reproduce --publish"
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_shows_the_committed_figures_numbers(name):
+    text = (ROOT / name).read_text("utf-8")
+    shown = "\n".join(["", *PAGES[name](ROOT / "figures"), ""])
+    assert text.split(BEGIN)[1].split(END)[0] == f"\n{shown}", "refresh it with: kard reproduce --publish"
 
 
-def test_refreshing_changes_the_section_alone(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n", "utf-8")
-    refresh_readme(readme, ROOT / "figures")
-    text = readme.read_text("utf-8")
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text and "Figure 4c" in text
+def test_refreshing_changes_the_sections_of_the_pages_that_are_there_alone(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "figures").symlink_to(ROOT / "figures")
+    for name in ("README.md", "docs/scorecard.md"):
+        (tmp_path / name).write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n", "utf-8")
+    for _ in range(2):
+        refresh_pages(tmp_path)
+        texts = {path.relative_to(tmp_path).as_posix(): path.read_text("utf-8") for path in tmp_path.rglob("*.md")}
+        assert set(texts) == {"README.md", "docs/scorecard.md"}
+        for name, text in texts.items():
+            shown = "\n".join(PAGES[name](ROOT / "figures"))
+            assert text == f"before\n{BEGIN}\n\n{shown}\n{END}\nafter\n"
 
 
-def test_every_figure_stands_beside_its_place_in_the_paper(tmp_path):
+def test_every_figure_stands_under_its_place_in_the_paper(tmp_path):
     for name in ("04_main", "03_hits_obqa", "99_new"):
         (tmp_path / f"{name}.png").write_bytes(b"x")
-    assert figures_table(tmp_path)[2:] == [
-        "| KARD, Figure 4c, on OpenbookQA | ![03_hits_obqa](figures/03_hits_obqa.png) |",
-        "| KARD, Tables 1 and 2 | ![04_main](figures/04_main.png) |",
-        "| ours | ![99_new](figures/99_new.png) |",
+    shown = show_figures(tmp_path)
+    assert [line for line in shown if line.startswith("![")] == [
+        "![KARD, Figure 4c, on OpenbookQA: 03_hits_obqa](../figures/03_hits_obqa.png)",
+        "![KARD, Tables 1 and 2: 04_main](../figures/04_main.png)",
+        "![ours: 99_new](../figures/99_new.png)",
     ]
+    assert shown[0].startswith(
+        "**KARD, Figure 4c, on OpenbookQA** (`03_hits_obqa`, [data](../figures/03_hits_obqa.csv)"
+    )
     drawn = {path.stem for path in (ROOT / "figures").glob("*.png")}
-    section = gallery(ROOT / "figures")
-    assert all(f"](figures/{name}.png)" in section for name in drawn)
     assert {name[:2] for name in drawn} <= set(COVERS)
+
+
+def write_rows(folder, figure, rows):
+    row = {"figure": figure, "dataset": "world", "scale": "embedded", "metric": "accuracy"}
+    long_form([row | other for other in rows]).to_csv(folder / f"{figure}.csv", index=False)
+
+
+def test_the_headline_holds_chance_floors_and_every_student_of_real_questions(tmp_path):
+    student, others = middle(preset()), preset().students[0]
+    right = {"value": 0.4, "low": 0.3, "high": 0.5}
+    write_rows(tmp_path, "04_strata", [
+        {"method": "chance", "metric": "accuracy_never", "value": 0.25},
+        {"method": "kard_reranker", "student": student, "metric": "accuracy_never", **right},
+        {"method": "kard_reranker", "student": others, "metric": "accuracy_never", "value": 0.9},
+    ])  # fmt: skip
+    write_rows(tmp_path, "04_main", [
+        {"method": "kard_reranker", "student": student, **right},
+        {"method": "kard_reranker", "student": student, "seed": 0, "value": 0.9},
+        {"method": "kard_reranker", "student": student, "over": "fine_tuning", "value": 0.1},
+        {"method": "kard_silver", "student": student, "value": 0.9},
+    ])  # fmt: skip
+    write_rows(tmp_path, "04_main_obqa", [
+        {"method": "chance", "value": 0.25}, {"method": "fine_tuning", "student": "mine", **right},
+    ])  # fmt: skip
+    assert headline_table(tmp_path) == [
+        "| method | never shown | seldom | often | all | OpenbookQA, mine |",
+        "|---|---|---|---|---|---|",
+        "| Chance | 25.0 |  |  |  | 25.0 |",
+        "| Fine-tuning (FT) |  |  |  |  | 40.0 [30.0, 50.0] |",
+        "| KARD (reranker) | 40.0 [30.0, 50.0] |  |  | 40.0 [30.0, 50.0] |  |",
+    ]
+
+
+def test_real_data_and_the_count_of_verdicts_stand_below_the_headline(tmp_path):
+    ends = {"low": 0.1, "high": 0.3, "k": 1, "metric": "hits_silver", "value": 0.2}
+    write_rows(tmp_path, "03_hits_obqa", [
+        {"method": "bm25", **ends}, {"method": "reranker", **ends}, {"method": "reranker", "over": "bm25", **ends},
+    ])  # fmt: skip
+    found, claims = other_findings(tmp_path)
+    assert found.startswith("- OpenbookQA, ") and "reranker 20.0 [10.0, 30.0] % of questions, BM25 20.0 [" in found
+    assert found.endswith("gain +20.0 points [+10.0, +30.0].")
+    assert claims.startswith("- Claims ([scorecard](docs/scorecard.md)): ")
 
 
 def test_the_scorecard_is_a_table_of_markdown(tmp_path):
