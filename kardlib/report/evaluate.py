@@ -10,6 +10,9 @@ from scipy.stats import binom, t
 
 from kardlib.report.rows import limits
 
+MOST_UNREAD = 0.2  # share of the answers: where more could not be read there is no verdict
+NOT_TOLD = "not told"
+
 # Metrics: an array with one value per question, so that methods can be compared question by question
 
 
@@ -163,11 +166,17 @@ def _t_test(table: NDArray[np.float64], level: float) -> Difference:
     return Difference(mean, mean - reach, mean + reach, p)
 
 
-def verdict(found: Interval | Difference, above: float = 0.0, below: float = math.inf) -> str:
+def verdict(
+    found: Interval | Difference, above: float = 0.0, below: float = math.inf, unread: float | None = None
+) -> str:
     """Of a claim that a number lies between `above` and `below`: its whole interval decides, never its mean.
 
     So a claim of "above 0" is reproduced exactly where the mean is above 0 and the `p` of a 95 % interval below .05.
+    Where more than `MOST_UNREAD` of the answers could not be read, nothing is told: zeros of a student that writes no
+    answer say nothing of what it was trained on or reads.
     """
+    if (unread or 0) > MOST_UNREAD:
+        return NOT_TOLD
     if above < found.low and found.high < below:
         return "reproduced"
     return "not reproduced" if found.high < above or found.low > below else "undecided"
@@ -190,13 +199,14 @@ def summary_rows(values: ArrayLike, seeds: Sequence[int | None], **columns: Any)
     """
     table = _as_table(values)
     rows = [
-        columns | {"seed": s, "value": v.mean(), "n": len(v)}
+        columns | {"seed": s, "value": v.mean(), "n": len(v), "unread": _unread_share(v)}
         for s, v in zip(seeds, table, strict=True)
         if s is not None
     ]
     mean, *ends = mean_interval(table)
     low, high = _cut(ends, columns.get("metric", ""))
-    return [*rows, columns | {"seed": None, "value": mean, "low": low, "high": high, "n": table.shape[1]}]
+    numbers = {"value": mean, "low": low, "high": high, "n": table.shape[1], "unread": _unread_share(table)}
+    return [*rows, columns | {"seed": None} | numbers]
 
 
 def gain_row(a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", **columns: Any) -> dict[str, Any]:
@@ -208,7 +218,8 @@ def gain_row(a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", **
     """
     mean, *ends, p = paired_difference(a, b)
     low, high = _cut(ends, metric, over)
-    numbers = {"value": mean, "low": low, "high": high, "n": _as_table(a).shape[1], "p": p}
+    unread = max(filter(None, map(_unread_share, (a, b))), default=None)
+    numbers = {"value": mean, "low": low, "high": high, "n": _as_table(a).shape[1], "p": p, "unread": unread}
     return columns | {"metric": metric, "over": over} | numbers
 
 
@@ -239,6 +250,12 @@ def _cut(ends: Sequence[float], metric: str, over: str = "") -> list[float | Non
     """An interval's ends as a row holds them: within what the metric can be, and none that is infinite."""
     cut = np.clip(ends, *limits(metric, over))
     return [float(end) if math.isfinite(end) else None for end in cut]
+
+
+def _unread_share(scores: ArrayLike) -> float | None:
+    """The share of the answers that could not be read (`data.answers.UNREAD`); None where there is none."""
+    values = np.asarray(scores, dtype=float)
+    return float(((values == 0) & np.signbit(values)).mean()) or None
 
 
 def _as_table(values: ArrayLike) -> NDArray[np.float64]:

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t, ttest_rel
 
+from kardlib.data.answers import UNREAD
 from kardlib.report.evaluate import (
+    Interval,
     by_chance,
     chance_gain_row,
     f1_difference,
@@ -186,7 +188,7 @@ def test_a_gain_is_the_paired_difference_and_says_over_what():
     difference = paired_difference(a, b)
     assert row == {
         "method": "reranker", "k": 3, "metric": "hits_gold", "over": "bm25", "over_x": 1, "n": 4,
-        "value": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p,
+        "value": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p, "unread": None,
     }  # fmt: skip
 
 
@@ -212,6 +214,21 @@ def test_a_row_for_each_seed_and_one_over_all():
     rows = summary_rows([[1, 0], [1, 1]], [3, None], method="bm25")
     assert [(row["seed"], row["value"], row["n"]) for row in rows] == [(3, 0.5, 2), (None, 0.75, 2)]
     assert all(row["method"] == "bm25" for row in rows) and rows[1]["low"] <= 0.75 <= rows[1]["high"]
+
+
+def test_a_row_says_how_many_answers_could_not_be_read() -> None:
+    read, mostly = np.array([[1.0, 0, 1, 1]] * 2), np.array([[1.0, 0, UNREAD, UNREAD], [UNREAD, 1, 0, 0]])
+    assert [row["unread"] for row in summary_rows(mostly, [0, 1])] == [0.5, 0.25, 0.375]
+    assert [row["value"] for row in summary_rows(mostly, [0, 1])] == [0.25, 0.25, 0.25]  # they are wrong
+    assert [row["unread"] for row in summary_rows(read, [0, 1])] == [None] * 3
+    assert gain_row(read, mostly, "b")["unread"] == gain_row(mostly, read, "b")["unread"] == 0.375
+    assert gain_row(mostly[:, :2], read[:, :2], "b")["unread"] == 0.25  # of the questions that it is of
+    assert gain_row(read, read, "b")["unread"] is None
+
+
+@pytest.mark.parametrize(("unread", "told"), [(None, "reproduced"), (0.2, "reproduced"), (0.21, "not told")])
+def test_no_verdict_on_answers_that_could_not_be_read(unread, told) -> None:
+    assert verdict(Interval(0.5, 0.4, 0.6), unread=unread) == told
 
 
 def test_f1_and_its_interval():
