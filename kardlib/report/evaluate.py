@@ -12,6 +12,7 @@ from kardlib.report.rows import limits
 
 MOST_UNREAD = 0.2  # share of the answers: where more could not be read there is no verdict
 NOT_TOLD = "not told"
+TINY = 1e-9  # spread of answers that are all of one class
 
 # Metrics: an array with one value per question, so that methods can be compared question by question
 
@@ -116,15 +117,47 @@ def f1_difference(a: ArrayLike, b: ArrayLike, gold: ArrayLike, level: float = 0.
     return Difference(mean, max(low, -1), min(high, 1), p)
 
 
+def matthews_interval(predicted: ArrayLike, gold: ArrayLike, level: float = 0.95) -> Interval:
+    """The Matthews correlation with the gold answers, mean over seeds, and its interval; shapes as in `f1_interval`.
+
+    It is a ratio in every seed too. Where a seed's answers are all of one class, or the gold ones, it is 0 (Matthews,
+    *Comparison of the predicted and observed secondary structure of T4 phage lysozyme*, BBA 1975). Raises ValueError
+    for shapes that differ.
+    """
+    mean, low, high = mean_interval(_linear_matthews(predicted, gold), level)
+    return Interval(mean, max(low, -1), min(high, 1))
+
+
+def matthews_difference(a: ArrayLike, b: ArrayLike, gold: ArrayLike, level: float = 0.95) -> Difference:
+    """How far the Matthews correlation of `a` is above that of `b`, as `f1_difference` has it."""
+    table_a, table_b = np.broadcast_arrays(np.atleast_2d(a), np.atleast_2d(b))
+    mean, low, high, p = paired_difference(_linear_matthews(table_a, gold), _linear_matthews(table_b, gold), level)
+    return Difference(mean, max(low, -2), min(high, 2), p)
+
+
 def _linear_f1(predicted: ArrayLike, gold: ArrayLike) -> NDArray[np.float64]:
     """Numbers, (seeds, questions), whose mean over questions is F1 and whose spread is that of F1's linearisation."""
-    guess, truth = np.atleast_2d(np.asarray(predicted, dtype=float)), np.asarray(gold, dtype=float)
-    if guess.ndim != 2 or guess.shape[1:] != truth.shape or not guess.size:
-        raise ValueError(f"predictions {guess.shape} and answers {truth.shape} do not belong together")
+    guess, truth = _as_answers(predicted, gold)
     size = guess + truth
     mean_size = np.maximum(size.mean(axis=1, keepdims=True), 1 / truth.size)
     f1 = 2 * (guess * truth).mean(axis=1, keepdims=True) / mean_size
     return f1 + (2 * guess * truth - f1 * size) / mean_size
+
+
+def _linear_matthews(predicted: ArrayLike, gold: ArrayLike) -> NDArray[np.float64]:
+    """The same for the correlation of two answers: r + a b - r (a^2 + b^2) / 2, where a and b are standardised."""
+    centred = [values - values.mean(-1, keepdims=True) for values in _as_answers(predicted, gold)]
+    a, b = (values / np.maximum(values.std(-1, keepdims=True), TINY) for values in centred)
+    r = (a * b).mean(axis=1, keepdims=True)
+    return r + a * b - r * (a**2 + b**2) / 2
+
+
+def _as_answers(predicted: ArrayLike, gold: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(seeds, questions) and (questions,), 1 for the positive class. Raises ValueError."""
+    guess, truth = np.atleast_2d(np.asarray(predicted, dtype=float)), np.asarray(gold, dtype=float)
+    if guess.ndim != 2 or guess.shape[1:] != truth.shape or not guess.size:
+        raise ValueError(f"predictions {guess.shape} and answers {truth.shape} do not belong together")
+    return guess, truth
 
 
 def standard_error(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
