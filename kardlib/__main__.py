@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     141 once nobody reads the output any more (`| head`), as of a program that the system ends for it.
     """
     for name in ("stdout", "stderr"):  # closed by who began it: else a file that is opened would take its number
-        setattr(sys, name, getattr(sys, name) or open(os.devnull, "w"))
+        setattr(sys, name, getattr(sys, name) or open(os.devnull, "w"))  # noqa: SIM115 - to the end
     try:
         try:
             return run(arguments)
