@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,7 +103,8 @@ def test_the_exit_code_reaches_the_shell_without_a_traceback() -> None:
 )
 def test_output_that_nobody_takes_is_no_traceback(command: str, shell: str, code: int) -> None:
     line = f"(sleep 0.1; exec {sys.executable} -m kardlib {command}) {shell}; exit ${{PIPESTATUS[0]}}"
-    run = subprocess.run(["bash", "-c", line], cwd=REPOSITORY, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    run = subprocess.run(["bash", "-c", line], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert run.returncode == code and "Traceback" not in run.stderr and "Exception" not in run.stderr
     assert run.stderr.startswith("kard: the disk ") if code == 2 else run.stderr == ""
 
