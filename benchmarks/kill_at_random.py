@@ -29,7 +29,7 @@ from kardlib.artifacts.device import describe_device
 from kardlib.artifacts.store import MANIFEST, REPOSITORY, UNFINISHED, Store
 
 COPIED = ("kardlib", "notebooks", "pyproject.toml")
-MEASURED = ("milliseconds", "cpu_milliseconds", "overhead")  # metrics that no two runs share
+MEASURED = ("milliseconds", "latency_overhead")  # metrics that no two runs share
 PATIENCE = 30  # seconds that what a killed run started has to go
 USUAL = "torchinductor"  # begins the name of torch's own folder among the temporary ones
 
