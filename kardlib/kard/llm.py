@@ -27,7 +27,7 @@ from kardlib.artifacts.store import canonical_json, clear_if_full, locked, now
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import Question
 from kardlib.data.prompts import teacher_text
-from kardlib.errors import KardError
+from kardlib.errors import CONTROL, KardError
 from kardlib.kard.teacher import Rationale, Teacher
 from kardlib.settings import TeacherSettings
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 BYTES_PER_TOKEN = 3  # English has four or more, most other scripts about three: estimates are rather high than low
 MAX_BYTES = 1_000_000  # of an answer: reading one takes fifty times its size
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")  # what moves a terminal's cursor or changes its title
 ESCAPED = '"\\/'  # JSON may write a backslash before these
 FIELDS = {"number", "date", "server", "request", "response"}  # of a line; those without a hash have no other
 ATTEMPTS = 3  # to send a request whose response is no chat completion
