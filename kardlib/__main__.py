@@ -1,6 +1,7 @@
 """The command line `kard`: reproduce, plan, fetch, bundle, unbundle, claims, doctor, pretrain-nano."""
 
 import argparse
+import errno
 import importlib.metadata
 import json
 import os
@@ -27,15 +28,34 @@ NEEDED_DISK = 5 * 10**9  # bytes of the embedded run, and of the artifacts of a 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is its own (0 if all is well), 2 after a KardError, 130 after an interrupt.
 
-    Being asked to end, or losing the terminal, is an interrupt too: kernels are then ended and folders cleaned.
+    Being asked to end, or losing the terminal, is an interrupt too: kernels are then ended and folders cleaned. It is
+    141 once nobody reads the output any more (`| head`), as of a program that the system ends for it.
     """
+    for name in ("stdout", "stderr"):  # closed by who began it: else a file that is opened would take its number
+        setattr(sys, name, getattr(sys, name) or open(os.devnull, "w"))  # noqa: SIM115 - to the end
+    try:
+        try:
+            return run(arguments)
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is dropped at the end
+        return 141 if error.errno == errno.EPIPE else 2
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """What `main` says, but for the output."""
     options = build_parser().parse_args(arguments)
     for sign in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(sign) == signal.SIG_DFL:  # `nohup` has the second one ignored
             signal.signal(sign, signal.default_int_handler)
     try:
         with clear_if_full(Path.cwd()):
-            return int(options.command(options))
+            code = int(options.command(options))
+            sys.stdout.flush()
+            return code
     except KardError as error:
         print(f"kard: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,24 @@ def test_claims_of_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]
 def test_the_exit_code_reaches_the_shell_without_a_traceback() -> None:
     run = kard("reproduce", "--set", "retrieval.k")
     assert run.returncode == 2 and run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "shell", "code"),
+    [
+        ("claims --json", "| head -n 1", 141),
+        ("--help", "| true", 141),
+        ("claims --json", ">&-", 0),
+        ("--help", ">&- 2>&-", 0),
+        ("claims --json", "> /dev/full", 2),
+    ],
+)
+def test_output_that_nobody_takes_is_no_traceback(command: str, shell: str, code: int) -> None:
+    line = f"(sleep 0.1; exec {sys.executable} -m kardlib {command}) {shell}; exit ${{PIPESTATUS[0]}}"
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    run = subprocess.run(["bash", "-c", line], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert run.returncode == code and "Traceback" not in run.stderr and "Exception" not in run.stderr
+    assert run.stderr.startswith("kard: the disk ") if code == 2 else run.stderr == ""
 
 
 def test_an_unknown_option_or_scale_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from kardlib.data.files import LETTERS
 
+UNREAD = -0.0  # score of an answer that could not be read: a 0 like any wrong one in every sum, known by its sign
+
 # Names: an option's letter or its own words
 
 _MARKS = re.compile(r"[*\"`“”$]|(?<!\w)['‘’]|['‘’](?!\w)")  # emphasis and quotation marks; "it's" keeps its apostrophe
@@ -218,6 +220,11 @@ def majority_vote(answers: Sequence[int | None]) -> int | None:
     """The answer most samples agree on; of several the one that came first. Samples without an answer do not vote."""
     votes = Counter(answer for answer in answers if answer is not None)
     return votes.most_common(1)[0][0] if votes else None  # most_common keeps the order of arrival among equals
+
+
+def score(answer: int | None, gold: int) -> float:
+    """Right (1) or wrong (0); no answer is a wrong one that is told apart (`UNREAD`)."""
+    return UNREAD if answer is None else float(answer == gold)
 
 
 def unread_share(answers: Sequence[int | None]) -> float:

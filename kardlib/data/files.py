@@ -46,6 +46,7 @@ ENDINGS = [f"ending{i}" for i in range(26)]  # more than are allowed, so that no
 LINES = (".jsonl", ".jsonl.gz")
 OWN = {"questions": (*LINES, ".csv"), "passages": LINES, "gold": LINES, "rationales": LINES}  # files of your own data
 DRAWN_SPLITS = ("train",) * 7 + ("dev", "test", "test")  # of your own texts, each as likely as the next
+ON_ONE_LINE = "put all rationales of a question on one line"
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,17 @@ class Passage:
 
 @dataclass(frozen=True)
 class PassageFile:
-    """Passages that stay on disk, read anew by each iteration. An id that comes twice is found by the index alone."""
+    """Passages that stay on disk, read anew by each iteration. Ids that come twice are found by the index."""
 
     path: Path
 
     def __iter__(self) -> Iterator[Passage]:
         return map(_to_passage, read_records(self.path, ["id", "contents"]))
+
+    def check_ids(self) -> None:
+        """Raise DataError for ids that come twice, with all their lines; it holds every id in memory."""
+        for _ in with_own_ids(read_records(self.path, ["id", "contents"])):
+            pass
 
 
 @dataclass(frozen=True)
@@ -178,11 +184,9 @@ def read_gold(
 def read_recorded_rationales(path: str | Path) -> dict[int, list[str]]:
     """Number of a question in train.json (from 0) -> its rationales, from `idx, rationales`. Raises DataError."""
     recorded: dict[int, list[str]] = {}
-    for record in read_records(path, ["idx", "rationales", "model", "created"]):
-        index = record.whole_number("idx")
-        if index in recorded:
-            raise record.error(f"idx {index} comes twice", "put all rationales of a question on one line")
-        recorded[index] = record.texts("rationales")
+    records = read_records(path, ["idx", "rationales", "model", "created"])
+    for record in with_own_ids(records, "idx", ON_ONE_LINE, Record.whole_number):
+        recorded[record.whole_number("idx")] = record.texts("rationales")
     return recorded
 
 
@@ -273,12 +277,10 @@ def read_own_rationales(path: str | Path, questions: Collection[str]) -> dict[st
     Raises DataError.
     """
     recorded: dict[str, list[str]] = {}
-    for record in read_records(path, ["question_id", "rationales"]):
+    for record in with_own_ids(read_records(path, ["question_id", "rationales"]), "question_id", ON_ONE_LINE):
         id = record.text("question_id")
         if id not in questions:
             raise record.error(f"there is no question {shorten(id)}", "correct question_id or remove the line")
-        if id in recorded:
-            raise record.error(f"question {shorten(id)} comes twice", "put all rationales of a question on one line")
         recorded[id] = [text for text in record.texts("rationales") if text.strip()]
     return recorded
 

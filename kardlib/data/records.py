@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,19 +94,26 @@ class Record(NamedTuple):
         return value
 
 
-def with_own_ids(records: Iterable[Record], name: str = "id") -> Iterator[Record]:
-    """The records by their ids, the first of each. Raises DataError at the end that names all ids that come twice."""
-    lines: dict[str, list[int]] = {}
+def with_own_ids(
+    records: Iterable[Record], name: str = "id", remedy: str = "give every line an id of its own",
+    read: Callable[[Record, str], str | int] = Record.id,
+) -> Iterator[Record]:  # fmt: skip
+    """The records by their ids, which `read` takes from the field `name`, the first of each.
+
+    Raises DataError at the end, which names all ids that come twice with their lines.
+    """
+    lines: dict[str | int, list[int]] = {}
     record = None
     for record in records:
-        lines.setdefault(record.id(name), []).append(record.line)
-        if len(lines[record.id(name)]) == 1:
+        id = read(record, name)
+        lines.setdefault(id, []).append(record.line)
+        if len(lines[id]) == 1:
             yield record
     if record and (twice := {id: found for id, found in lines.items() if len(found) > 1}):
         first = next(iter(twice))
         places = [f"{shorten(id)} in lines {', '.join(map(str, found))}" for id, found in twice.items()]
-        problem = f"the id {shorten(first)} comes twice ({list_some(places)})"
-        raise record._replace(line=twice[first][1]).error(problem, "give every line an id of its own")
+        problem = f"the {name} {shorten(first)} comes twice ({list_some(places)})"
+        raise record._replace(line=twice[first][1]).error(problem, remedy)
 
 
 def say_shared(where: str | Path, train: Iterable[str], test: Iterable[str]) -> None:

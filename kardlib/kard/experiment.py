@@ -9,7 +9,8 @@
 
 import gc
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kardlib import NANO
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, Store, fingerprint
 from kardlib.data.files import (
     LINES,
     DataError,
     Dataset,
+    Question,
     find_file,
     find_own,
     read_kard,
@@ -38,10 +41,19 @@ from kardlib.kard.llm import server_teacher
 from kardlib.kard.methods import Method, main_rows
 from kardlib.kard.teacher import Teacher, recorded_teacher, symbolic_teacher
 from kardlib.models.catalogue import identify, needs_this_process
-from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings, TeacherSettings, WorldSettings, preset
+from kardlib.settings import (
+    GLUE_TASKS,
+    RunSettings,
+    StudentSettings,
+    TeacherSettings,
+    WorldSettings,
+    is_nano,
+    preset,
+)
 
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
 HELD_OUT = 0.05  # share of a real dataset's training questions that become the split "silver"
+STRANGE = 0.1  # share of words; where nano models can only spell more than that, it is said
 PREDICTIONS = Kind("predictions", 2, "kardlib.kard.student:write_predictions", "student.generation_batch")
 LIKELIHOODS = Kind("likelihoods", 1, "kardlib.kard.student:write_likelihoods")
 EXAMPLES = {  # of your own data, by scale; of a seed that no other notebook uses
@@ -134,7 +146,31 @@ def open_settings(settings: RunSettings, store: Store | None = None) -> Experime
     store = store or Store()
     world = build_world(settings.world) if settings.dataset == "world" else None
     data = world.dataset() if world else read_dataset(settings)
+    if not world:
+        say_strange_words(settings, data.splits["test"])
     return Experiment(settings, store, data, world, choose_teacher(settings, store, data, world))
+
+
+def say_strange_words(settings: RunSettings, questions: Sequence[Question]) -> None:
+    """Say where nano models are to read words that are not the closed world's: they know no others, only letters.
+
+    Looked at are some of the questions; a word is strange if its tokens hold a single letter, or nothing at all.
+    """
+    from tokenizers import Tokenizer  # imported late: the closed world does without
+
+    models = [name for name in dict.fromkeys([*settings.students, settings.reranker.model]) if is_nano(name)]
+    for name in models[:1]:  # all have the same words
+        tokenizer = Tokenizer.from_file(str(NANO / name / "tokenizer.json"))
+        read = enumerate(tokenizer.encode_batch([q.prompt for q in questions[:200]]))
+        tokens = [(i, *pair) for i, text in read for pair in zip(text.word_ids, text.tokens, strict=True)]
+        words = {(i, word) for i, word, _ in tokens if word is not None}
+        strange = {(i, word) for i, word, token in tokens if token == "<unk>" or re.fullmatch("##.", token)}
+        if len(strange) > STRANGE * len(words):
+            say(
+                f"{', '.join(models)} can only spell {len(strange) / len(words):.0%} of these questions' words: nano "
+                "models know the closed world's words alone, and their numbers say nothing of other texts; take "
+                """pretrained ones, e.g. --set 'students=["smollm2"]' --set reranker.model=minilm"""
+            )
 
 
 def read_dataset(settings: RunSettings) -> Dataset:

@@ -27,7 +27,7 @@ from kardlib.artifacts.store import canonical_json, clear_if_full, locked, now
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import Question
 from kardlib.data.prompts import teacher_text
-from kardlib.errors import KardError
+from kardlib.errors import CONTROL, KardError
 from kardlib.kard.teacher import Rationale, Teacher
 from kardlib.settings import TeacherSettings
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 BYTES_PER_TOKEN = 3  # English has four or more, most other scripts about three: estimates are rather high than low
 MAX_BYTES = 1_000_000  # of an answer: reading one takes fifty times its size
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")  # what moves a terminal's cursor or changes its title
+ESCAPED = '"\\/'  # JSON may write a backslash before these
 FIELDS = {"number", "date", "server", "request", "response"}  # of a line; those without a hash have no other
 ATTEMPTS = 3  # to send a request whose response is no chat completion
 
@@ -266,7 +266,7 @@ def request_completion(
         except openai.APIError as error:
             raise TeacherError(explain(error, settings, key)) from None
         try:
-            response = json.loads(hide_key(json.dumps(json.loads(body)), json.dumps(key)[1:-1]))
+            response = json.loads(hide_key(body, key))
             read_completion(response)
             return {"request": request, "response": response}
         except (ValueError, RecursionError):
@@ -411,5 +411,6 @@ def shorten(text: object, key: str) -> str:
 
 
 def hide_key(text: str, key: str) -> str:
-    """A server's words without the key, if it repeats it; a shorter one is a placeholder, and may be any word."""
-    return text.replace(key, "***") if len(key) >= 8 else text
+    """A server's words without the key, whose letters JSON may spell otherwise; a shorter one may be any word."""
+    spelt = (rf"(?:\\{{0,{c in ESCAPED:d}}}{re.escape(c)}|\\u(?i:{ord(c):04x}))" for c in key)
+    return re.sub("".join(spelt), "***", text) if len(key) >= 8 else text

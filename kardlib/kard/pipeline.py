@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kardlib.artifacts.engine import Job, make_all
 from kardlib.artifacts.store import Kind, canonical_json, fingerprint
-from kardlib.data.answers import last_letter, majority_vote, parse_answer
+from kardlib.data.answers import last_letter, majority_vote, parse_answer, score
 from kardlib.data.files import DataError, Question
 from kardlib.data.prompts import CONCLUSION, SHOTS, answer_text, few_shot_text, source_text, target_text
 from kardlib.data.records import say
@@ -340,6 +340,11 @@ class Predictions:
         """Whether each answer is the gold one; no answer is a wrong one."""
         return [answer == question.answer for answer, question in zip(self.answers, self.questions, strict=True)]
 
+    @property
+    def scores(self) -> list[float]:
+        """The same as 1 and 0, where an answer that could not be read is known by its sign (`data.answers.UNREAD`)."""
+        return [score(answer, question.answer) for answer, question in zip(self.answers, self.questions, strict=True)]
+
 
 def answer(experiment: Experiment, cells: Iterable[Cell], split: str = "test") -> dict[Cell, Predictions]:
     """Prepare, train and ask for the cells of a grid; what is in the store is not made again."""
@@ -446,10 +451,9 @@ class Row(NamedTuple):
 
 
 def outcomes(experiment: Experiment, rows: Iterable[Row]) -> dict[Row, NDArray[np.float64]]:
-    """Right (1) or wrong (0) per seed and test question, (seeds, questions), for the lines of a grid."""
+    """Scores per seed and test question, (seeds, questions), for the lines of a grid: right (1) or wrong (0)."""
     rows, seeds = list(dict.fromkeys(rows)), experiment.settings.seeds
     answered = answer(experiment, (Cell(row.method, row.student, seed, row.knobs) for row in rows for seed in seeds))
     return {
-        row: np.array([answered[Cell(row.method, row.student, s, row.knobs)].correct for s in seeds], dtype=float)
-        for row in rows
+        row: np.array([answered[Cell(row.method, row.student, s, row.knobs)].scores for s in seeds]) for row in rows
     }

@@ -82,19 +82,20 @@ def fit_sources(
 ) -> list[str]:
     """The prompts of sources, in the form that `settings.prompt` names, short enough for the student.
 
-    Prints how many were cut if they are more than 1 % or lose options, unless told not to. Raises DataError where more
-    than 1 % would lose options, and where the tokenizer has no chat template.
+    Prints how many were cut, and of how many no passage is left, if they are more than 1 % or lose options, unless told
+    not to. Raises DataError where more than 1 % would lose options, and where the tokenizer has no chat template.
     """
     limit, chat = source_limit(config, settings), settings.prompt == "chat"
     around = len(tokenizer(_chat("", tokenizer)).input_ids) + SPARE if chat else len(tokenizer("").input_ids)
     room = limit - around
     lengths = [len(ids) for ids in tokenizer(list(sources), add_special_tokens=False, verbose=False).input_ids]
-    fitted, lost = list(sources), []
+    fitted, lost, blind = list(sources), [], 0
     over = [i for i, length in enumerate(lengths) if length > room]
     for i in over:
         before, question, after = split_source(sources[i])
         asked = len(tokenizer(question, add_special_tokens=False, verbose=False).input_ids)
         lost += [asked] if question and asked > room else []
+        blind += room - asked - SPARE < 1 and bool(f"{before}{after}".strip())
         if chat or before:
             after = _trim(after, room - asked - SPARE, tokenizer)
             rest = room - asked - SPARE - len(tokenizer(after, add_special_tokens=False, verbose=False).input_ids)
@@ -107,7 +108,8 @@ def fit_sources(
             f" set student.max_source_tokens to {max(lost) + around}, or take a model with more positions"
         )
     if say and (lost or len(over) > few):
-        cut = f" and loses options of {len(lost)}" if lost else ""
+        cut = f", of {blind} none at all" if blind else ""
+        cut += f" and loses options of {len(lost)}" if lost else ""
         _say(
             f"a student that reads {limit} tokens (student.max_source_tokens) does not see all passages of {len(over)} "
             f"of {len(sources)} sources{cut}; with {_percentile(lengths) + around} it would read 99 % of them whole"

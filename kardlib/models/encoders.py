@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -174,7 +175,10 @@ def load_reranker(settings: RerankerSettings, seed: int = 0) -> LateInteraction:
     encoder, tokenizer = load_encoder(settings.model, settings.revision, "reranker")
     trained, width = Path(settings.model) / LINEAR, encoder.config.hidden_size
     if trained.is_file():
-        layer = load_file(trained)
+        try:
+            layer = load_file(trained)
+        except SafetensorError as error:
+            raise DataError(f"{trained} is damaged ({error}): fetch or copy it again") from None
     elif settings.similarity == "dot":
         draw = torch.Generator().manual_seed(seed)
         layer = {"weight": torch.empty(settings.dim, width), "bias": torch.empty(settings.dim)}

@@ -21,7 +21,7 @@ from kardlib.errors import KardError
 from kardlib.models.catalogue import MODELS
 from kardlib.reaugkd.methods import EARLIER
 from kardlib.registry import label
-from kardlib.report.evaluate import Interval, by_chance, verdict
+from kardlib.report.evaluate import NOT_TOLD, Interval, by_chance, verdict
 from kardlib.report.reported import find_table, read_reported
 from kardlib.report.rows import COLUMNS, FRACTIONS, KEYS, NUMBERS, in_words, long_form, read_table, to_rows
 from kardlib.settings import GLUE_TASKS, Group, Scale, SettingsError, preset, validate
@@ -29,7 +29,7 @@ from kardlib.settings import GLUE_TASKS, Group, Scale, SettingsError, preset, va
 CLAIMS = Path(__file__).with_name("claims.yml")
 NOT_RUN = "not run at this scale"
 GROWTH = "accuracy_gain_growth"  # a difference of two gains, beside which a paper's own gains do not belong
-SIGNS = {"reproduced": "✓", "not reproduced": "✗", "undecided": "?", NOT_RUN: "–"}
+SIGNS = {"reproduced": "✓", "not reproduced": "✗", "undecided": "?", NOT_TOLD: "∅", NOT_RUN: "–"}
 STUDENTS = [*(student for scale in get_args(Scale) for student in preset(scale).students), *MODELS]  # small to large
 
 
@@ -38,7 +38,6 @@ class ClaimError(KardError, ValueError):
 
 
 # Claims
-
 
 PATTERNS = ("student", "at", "over_at", "over_student")  # columns in which `*` stands for any text
 
@@ -304,9 +303,9 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
 
     Gains over the best earlier method and means over tasks are rows too (`best_rows`, `mean_rows`). A claim has one
     line "not run at this scale" for every scale of the rows that has no row for it. A row without an interval decides
-    nothing. "seeds" is how many there are rows of for the same figure, method and student; "p" is the paired test's,
-    where the rows hold it; "could_fail" whether the verdict could have been another, and "why"; "beside" what the rows
-    hold that are to be told with it.
+    nothing, and of answers that could mostly not be read nothing is told (`evaluate.verdict`). "seeds" is how many
+    there are rows of for the same figure, method and student; "p" is the paired test's, where the rows hold it;
+    "could_fail" whether the verdict could have been another, and "why"; "beside" what is to be told with it.
     """
     alike = ["figure", "dataset", "scale", "method", "student"]
     seeds = rows.groupby(alike, dropna=False)["seed"].transform("nunique") if len(rows) else 0
@@ -330,10 +329,10 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
             others = [row for other in claim.beside for row in to_rows(other.choose(mine[mine["scale"] == scale]))]
             about["beside"] = "; ".join(map(_in_short, others))
             for case in cases.to_dict("records"):
-                decided = verdict(Interval(case["value"], case["low"], case["high"]), *claim.test.ends)
-                numbers = {name: unit * case[name] for name in ("value", "low", "high")}
-                weight = claim.weight(case["dataset"], scale)
-                lines.append({**case, **about, **weight, **numbers, "verdict": decided})
+                ends = {name: case[name] for name in ("value", "low", "high")}
+                decided = verdict(Interval(*ends.values()), *claim.test.ends, unread=case["unread"])
+                weight, shown = claim.weight(case["dataset"], scale), {name: unit * end for name, end in ends.items()}
+                lines.append({**case, **about, **weight, **shown, "verdict": decided})
             if cases.empty:
                 lines.append(about | claim.weight("", scale) | {"scale": scale, "verdict": NOT_RUN})
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
@@ -362,8 +361,8 @@ def tally(scorecard: pd.DataFrame) -> str:
 
     Beside the first stands how many chance alone would give (`evaluate.by_chance`).
     """
-    run = scorecard[scorecard["verdict"] != NOT_RUN]
-    could, could_not = run[run["could_fail"]], run[~run["could_fail"]]
+    told = scorecard[~scorecard["verdict"].isin([NOT_TOLD, NOT_RUN])]
+    could, could_not = told[told["could_fail"]], told[~told["could_fail"]]
     parts = []
     if len(could):
         expected, most = by_chance(len(could))
@@ -371,8 +370,8 @@ def tally(scorecard: pd.DataFrame) -> str:
         parts.append(f"chance alone would give {expected:.1f} reproduced and {expected:.1f} not, hardly over {most}")
     if len(could_not):
         parts.append(f"{len(could_not)} that could not: {_count(could_not)}")
-    if len(run) < len(scorecard):
-        parts.append(f"{len(scorecard) - len(run)} not run at this scale")
+    if untold := _count(scorecard.drop(told.index)):
+        parts.append(untold)
     return "; ".join(parts) or "no claims"
 
 
@@ -452,6 +451,8 @@ def _case(case: pd.Series, named: bool) -> str:
     if case.verdict == NOT_RUN:
         return str(case.scale)
     where = ", ".join(filter(None, [case.dataset, case.scale, case.student, in_words(case) if named else ""]))
+    if case.verdict == NOT_TOLD:
+        return f"{where}: {case.unread:.0%} of answers could not be read"
     seeds = f", {case.seeds} seed{'s' * (case.seeds > 1)}" if pd.notna(case.seeds) and case.seeds else ""
     return f"{where}: {_number(case)}{seeds}{'' if pd.isna(case.p) else f', p = {case.p:.2g}'}"
 
@@ -483,15 +484,14 @@ def other_gains(rows: Iterable[Mapping[str, Any]], notebook: str) -> Styler:
         if claim.notebook == notebook:
             table = table.drop(claim.row.choose(table).index)
     numbers = table.assign(**{name: 100 * table[name] for name in ("value", "low", "high")})
-    shown = pd.DataFrame({
+    return as_text(pd.DataFrame({
         "method": table["method"].map(label),
         "student": table["student"],
         "k": table["k"].astype("string").fillna(""),
         "gain": [in_words(row) for row in table.to_dict("records")],
         "points": [_number(row) for row in numbers.itertuples()],
         "p": table["p"].map("{:.2g}".format, na_action="ignore").fillna(""),
-    })  # fmt: skip
-    return as_text(shown)
+    }))  # fmt: skip
 
 
 def as_text(table: pd.DataFrame) -> Styler:

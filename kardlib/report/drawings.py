@@ -755,6 +755,7 @@ VERDICTS = {  # marker and colour; the same markers in greyscale
     "reproduced": ("o", BLUE),
     "undecided": ("s", GREY),
     "not reproduced": ("X", RED),
+    "not told": ("|", GREY),
 }
 
 LIGHT = 0.3  # opacity of a test that could not fail

@@ -10,6 +10,10 @@ from scipy.stats import binom, t
 
 from kardlib.report.rows import limits
 
+MOST_UNREAD = 0.2  # share of the answers: where more could not be read there is no verdict
+NOT_TOLD = "not told"
+TINY = 1e-9  # spread of answers that are all of one class
+
 # Metrics: an array with one value per question, so that methods can be compared question by question
 
 
@@ -113,15 +117,47 @@ def f1_difference(a: ArrayLike, b: ArrayLike, gold: ArrayLike, level: float = 0.
     return Difference(mean, max(low, -1), min(high, 1), p)
 
 
+def matthews_interval(predicted: ArrayLike, gold: ArrayLike, level: float = 0.95) -> Interval:
+    """The Matthews correlation with the gold answers, mean over seeds, and its interval; shapes as in `f1_interval`.
+
+    It is a ratio in every seed too. Where a seed's answers are all of one class, or the gold ones, it is 0 (Matthews,
+    *Comparison of the predicted and observed secondary structure of T4 phage lysozyme*, BBA 1975). Raises ValueError
+    for shapes that differ.
+    """
+    mean, low, high = mean_interval(_linear_matthews(predicted, gold), level)
+    return Interval(mean, max(low, -1), min(high, 1))
+
+
+def matthews_difference(a: ArrayLike, b: ArrayLike, gold: ArrayLike, level: float = 0.95) -> Difference:
+    """How far the Matthews correlation of `a` is above that of `b`, as `f1_difference` has it."""
+    table_a, table_b = np.broadcast_arrays(np.atleast_2d(a), np.atleast_2d(b))
+    mean, low, high, p = paired_difference(_linear_matthews(table_a, gold), _linear_matthews(table_b, gold), level)
+    return Difference(mean, max(low, -2), min(high, 2), p)
+
+
 def _linear_f1(predicted: ArrayLike, gold: ArrayLike) -> NDArray[np.float64]:
     """Numbers, (seeds, questions), whose mean over questions is F1 and whose spread is that of F1's linearisation."""
-    guess, truth = np.atleast_2d(np.asarray(predicted, dtype=float)), np.asarray(gold, dtype=float)
-    if guess.ndim != 2 or guess.shape[1:] != truth.shape or not guess.size:
-        raise ValueError(f"predictions {guess.shape} and answers {truth.shape} do not belong together")
+    guess, truth = _as_answers(predicted, gold)
     size = guess + truth
     mean_size = np.maximum(size.mean(axis=1, keepdims=True), 1 / truth.size)
     f1 = 2 * (guess * truth).mean(axis=1, keepdims=True) / mean_size
     return f1 + (2 * guess * truth - f1 * size) / mean_size
+
+
+def _linear_matthews(predicted: ArrayLike, gold: ArrayLike) -> NDArray[np.float64]:
+    """The same for the correlation of two answers: r + a b - r (a^2 + b^2) / 2, where a and b are standardised."""
+    centred = [values - values.mean(-1, keepdims=True) for values in _as_answers(predicted, gold)]
+    a, b = (values / np.maximum(values.std(-1, keepdims=True), TINY) for values in centred)
+    r = (a * b).mean(axis=1, keepdims=True)
+    return r + a * b - r * (a**2 + b**2) / 2
+
+
+def _as_answers(predicted: ArrayLike, gold: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(seeds, questions) and (questions,), 1 for the positive class. Raises ValueError."""
+    guess, truth = np.atleast_2d(np.asarray(predicted, dtype=float)), np.asarray(gold, dtype=float)
+    if guess.ndim != 2 or guess.shape[1:] != truth.shape or not guess.size:
+        raise ValueError(f"predictions {guess.shape} and answers {truth.shape} do not belong together")
+    return guess, truth
 
 
 def standard_error(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
@@ -163,11 +199,17 @@ def _t_test(table: NDArray[np.float64], level: float) -> Difference:
     return Difference(mean, mean - reach, mean + reach, p)
 
 
-def verdict(found: Interval | Difference, above: float = 0.0, below: float = math.inf) -> str:
+def verdict(
+    found: Interval | Difference, above: float = 0.0, below: float = math.inf, unread: float | None = None
+) -> str:
     """Of a claim that a number lies between `above` and `below`: its whole interval decides, never its mean.
 
     So a claim of "above 0" is reproduced exactly where the mean is above 0 and the `p` of a 95 % interval below .05.
+    Where more than `MOST_UNREAD` of the answers could not be read, nothing is told: zeros of a student that writes no
+    answer say nothing of what it was trained on or reads.
     """
+    if (unread or 0) > MOST_UNREAD:
+        return NOT_TOLD
     if above < found.low and found.high < below:
         return "reproduced"
     return "not reproduced" if found.high < above or found.low > below else "undecided"
@@ -190,13 +232,14 @@ def summary_rows(values: ArrayLike, seeds: Sequence[int | None], **columns: Any)
     """
     table = _as_table(values)
     rows = [
-        columns | {"seed": s, "value": v.mean(), "n": len(v)}
+        columns | {"seed": s, "value": v.mean(), "n": len(v), "unread": _unread_share(v)}
         for s, v in zip(seeds, table, strict=True)
         if s is not None
     ]
     mean, *ends = mean_interval(table)
     low, high = _cut(ends, columns.get("metric", ""))
-    return [*rows, columns | {"seed": None, "value": mean, "low": low, "high": high, "n": table.shape[1]}]
+    numbers = {"value": mean, "low": low, "high": high, "n": table.shape[1], "unread": _unread_share(table)}
+    return [*rows, columns | {"seed": None} | numbers]
 
 
 def gain_row(a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", **columns: Any) -> dict[str, Any]:
@@ -208,7 +251,8 @@ def gain_row(a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", **
     """
     mean, *ends, p = paired_difference(a, b)
     low, high = _cut(ends, metric, over)
-    numbers = {"value": mean, "low": low, "high": high, "n": _as_table(a).shape[1], "p": p}
+    unread = max(filter(None, map(_unread_share, (a, b))), default=None)
+    numbers = {"value": mean, "low": low, "high": high, "n": _as_table(a).shape[1], "p": p, "unread": unread}
     return columns | {"metric": metric, "over": over} | numbers
 
 
@@ -239,6 +283,12 @@ def _cut(ends: Sequence[float], metric: str, over: str = "") -> list[float | Non
     """An interval's ends as a row holds them: within what the metric can be, and none that is infinite."""
     cut = np.clip(ends, *limits(metric, over))
     return [float(end) if math.isfinite(end) else None for end in cut]
+
+
+def _unread_share(scores: ArrayLike) -> float | None:
+    """The share of the answers that could not be read (`data.answers.UNREAD`); None where there is none."""
+    values = np.asarray(scores, dtype=float)
+    return float(((values == 0) & np.signbit(values)).mean()) or None
 
 
 def _as_table(values: ArrayLike) -> NDArray[np.float64]:

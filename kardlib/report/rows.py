@@ -8,6 +8,7 @@ metric                          an identifier of what was measured
 over, over_x, over_at,          what a gain is over: the row then holds `method` less `over` on the same questions,
   over_student                  and of the rival's x, at and student those that are not the row's own
 value, low, high, n             the number, its interval, and over how many (questions, failures, passes)
+unread                          the share of the answers that could not be read, of a gain the greater one; empty: none
 """
 
 import math
@@ -76,6 +77,7 @@ class Row(Group):
     low: Number | None = None
     high: Number | None = None
     n: int | None = Field(None, ge=0)
+    unread: float | None = Field(None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _check_knob(self) -> Self:
@@ -105,7 +107,8 @@ class Row(Group):
 
 COLUMNS = list(Row.model_fields)
 KEYS = COLUMNS[: COLUMNS.index("value")]  # of one cell
-NUMBERS = dict.fromkeys(("seed", "k", "n"), "Int64") | dict.fromkeys(("x", "over_x", "value", "low", "high"), "float64")
+NUMBERS = dict.fromkeys(("seed", "k", "n"), "Int64")
+NUMBERS |= dict.fromkeys(("x", "over_x", "value", "low", "high", "unread"), "float64")
 
 
 def long_form(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

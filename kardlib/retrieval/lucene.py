@@ -31,7 +31,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
-from kardlib.data.files import Passage
+from kardlib.data.files import Passage, PassageFile
 from kardlib.errors import KardError
 from kardlib.retrieval.runs import Run
 from kardlib.settings import KnowledgeSettings
@@ -138,6 +138,8 @@ class Lucene:
         if not given:
             raise KnowledgeError("the knowledge base is empty: give at least one passage")
         id, times = self._request("most_frequent_id", index=folder) if indexed else ("", 1)
+        if times > 1 and isinstance(passages, PassageFile):
+            passages.check_ids()
         if indexed < given or times > 1:
             problem = f"{given - indexed} have no text" if indexed < given else f"{times} have the id {id!r}"
             raise KnowledgeError(f"of {given} passages {problem}: mend or remove them, then build the index again")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kardlib.data.answers import answer_end, last_letter, majority_vote, parse_answer, unread_share
+from kardlib.data.answers import answer_end, last_letter, majority_vote, parse_answer, score, unread_share
 from kardlib.data.files import LETTERS
 from tests.folders import REAL, ROOT
 
@@ -306,3 +306,8 @@ def test_the_last_letter_is_read_whatever_the_text_says():
 
 def test_the_unread_share():
     assert unread_share([0, None, 2, None]) == 0.5
+
+
+def test_an_answer_that_is_not_read_is_a_wrong_one_that_can_be_told_apart():
+    scores = [score(answer, gold=1) for answer in (1, 0, None)]
+    assert scores == [1, 0, 0] and list(np.signbit(scores)) == [False, False, True]

@@ -148,7 +148,9 @@ def test_passages_and_gold(tmp_path):
 def test_recorded_rationales(tmp_path):
     file = write(tmp_path / "r.jsonl.gz", {"idx": 3, "rationales": ["a", ""]}, {"idx": 0, "rationales": []})
     assert read_recorded_rationales(file) == {3: ["a", ""], 0: []}
-    with pytest.raises(DataError, match="line 2: idx 3 comes twice"):
+    with pytest.raises(
+        DataError, match=r"line 2: the idx 3 comes twice \(3 in lines 1, 2\); put all rationales of a question"
+    ):
         read_recorded_rationales(write(file, {"idx": 3, "rationales": []}, {"idx": 3, "rationales": []}))
     with pytest.raises(DataError, match="line 1: 'rationales' is 5"):
         read_recorded_rationales(write(file, {"idx": 3, "rationales": [5]}))
@@ -323,7 +325,9 @@ def test_what_your_own_data_lack(tmp_path):
     with pytest.raises(DataError, match=r"gold\.jsonl, line 1: there is no passage 'p9'; add it to the passages"):
         read_own(own(tmp_path, passages=passages, gold=[{"question_id": "q1", "passage_ids": ["p", "p9"]}]))
     rationales = write(tmp_path / "r.jsonl", *2 * [{"question_id": "q1", "rationales": ["a"]}])
-    with pytest.raises(DataError, match="line 2: question 'q1' comes twice; put all rationales of a question on one"):
+    with pytest.raises(
+        DataError, match=r"line 2: the question_id 'q1' comes twice \('q1' in lines 1, 2\); put all rat"
+    ):
         read_own_rationales(rationales, {"q1"})
     with pytest.raises(DataError, match="line 1: there is no question 'q1'; correct question_id"):
         read_own_rationales(rationales, {"q2"})

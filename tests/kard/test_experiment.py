@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 
 import pytest
@@ -49,6 +50,26 @@ def test_your_own_data_are_opened_by_parameters_alone(example):
     assert own.settings.students == ("t5-nano-base",) and isinstance(own.data.passages, PassageFile)
     with pytest.raises(DataError, match=r"set data_dir to the folder that holds questions\.jsonl and passages\.jsonl"):
         open_experiment("embedded", "own")
+
+
+STRANGE = """id,question,A,B,answer,split
+q1,Which enzyme is inhibited by aspirin in platelets?,Cyclooxygenase,Lipoxygenase,A,train
+q2,Why does the moon raise two tides a day?,Gravity,Wind,A,test
+"""
+
+
+def test_nano_models_that_cannot_read_the_words_are_said_before_anything_is_trained(example, tmp_path, capsys):
+    say.cache_clear()
+    open_settings(preset("smoke", "own", str(example)))
+    assert "can only spell" not in capsys.readouterr().err  # the closed world's words
+    (tmp_path / "questions.csv").write_text(STRANGE)
+    open_settings(preset("smoke", "own", str(tmp_path)))
+    said = capsys.readouterr().err
+    assert re.search(r"t5-nano-small, .*bert-nano can only spell \d\d% of these questions' words: nano models", said)
+    assert said.rstrip().endswith("""--set 'students=["smollm2"]' --set reranker.model=minilm""")
+    pretrained = {"students": ["google/flan-t5-base"], "reranker.model": "minilm"}
+    open_settings(preset("smoke", "own", str(tmp_path)).override(pretrained))
+    assert "can only spell" not in capsys.readouterr().err
 
 
 def test_the_last_training_questions_of_real_data_are_set_aside(example):

@@ -24,7 +24,7 @@ from kardlib.artifacts.store import REPOSITORY, Store
 from kardlib.data.files import Question
 from kardlib.data.prompts import teacher_text
 from kardlib.kard.experiment import open_settings
-from kardlib.kard.llm import Completion, TeacherError, estimate, read_completion, server_teacher
+from kardlib.kard.llm import Completion, TeacherError, estimate, hide_key, read_completion, server_teacher
 from kardlib.kard.prepare import write_rationales
 from kardlib.models.nano import build_tokenizer
 from kardlib.settings import SettingsError, TeacherSettings, preset
@@ -381,11 +381,23 @@ def test_a_key_in_escapes_and_a_terminals_commands_reach_nothing(proxy, settings
     proxy.faults = [(400, b"\x1b[2J\x9b2J " + KEY.encode())]
     with pytest.raises(TeacherError) as raw:
         server_teacher(settings, tmp_path)(QUESTIONS[:1], 2)
-    shown = str(raised.value) + str(raw.value)
-    assert KEY not in shown and escaped not in shown and shown.isprintable()
+    proxy.faults = [(200, f'{{"echo": "{escaped.upper().replace("U", "u")}"}}'.encode())] * 3
+    with pytest.raises(TeacherError, match=r"what is no chat completion .*\*\*\*") as foreign:
+        server_teacher(settings, tmp_path)(QUESTIONS[:1], 2)
+    shown = f"{raised.value}{raw.value}{foreign.value}"
+    assert KEY not in shown and "\\u" not in shown and shown.isprintable()
     (file,) = tmp_path.glob("teacher-*/responses.jsonl")
     assert KEY not in file.read_text() and escaped not in file.read_text()
     assert "\x1b" not in read_completion(read_lines(tmp_path)[0]["response"]).text
+
+
+@pytest.mark.parametrize("key", ['sk-abc/1"2\\3', "a.b*c+d?e"])
+def test_a_key_is_hidden_however_json_spells_it(key):
+    slashed = json.dumps(key)[1:-1].replace("/", "\\/")
+    spelt = "".join(f"\\u{ord(letter):04X}" for letter in key)
+    assert hide_key(f"<{key}> <{slashed}> <{spelt}> <{key[:-1]}>", key) == f"<***> <***> <***> <{key[:-1]}>"
+    assert json.loads(hide_key(json.dumps({"said": f"\\{key}"}), key)) == {"said": "\\***"}
+    assert hide_key("any word", "word") == "any word"
 
 
 def test_the_estimate_is_an_upper_bound(proxy, settings, tmp_path):

@@ -4,17 +4,20 @@ import json
 import re
 from itertools import combinations
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 from kardlib import NANO
 from kardlib.artifacts.launch import LaunchError
+from kardlib.data.files import Question
 from kardlib.data.records import say
 from kardlib.errors import KardError
 from kardlib.kard.cases import statement_shares
 from kardlib.kard.experiment import Cell, open_settings
 from kardlib.kard.methods import METHODS, READS, Method, register_method
 from kardlib.kard.pipeline import (
+    Predictions,
     Row,
     answer,
     describe_training,
@@ -103,6 +106,13 @@ def test_a_grid_shares_students_and_is_not_made_twice(experiment, student):
     assert not any(statement_shares(experiment.world, first[cells[2]])[1])  # RD reads nothing: nothing is supported
     (right,) = outcomes(experiment, [Row(RD, student)])[Row(RD, student)]
     assert right.tolist() == first[cells[2]].correct
+
+
+def test_an_answer_that_is_not_read_is_marked_in_the_scores():
+    asked = [Question("q", "Why?", ("a", "b"), 1)] * 3
+    made = Predictions(asked, [[]] * 3, [["?"]] * 3, [1, 0, None])
+    assert made.scores == made.correct == [True, False, False]
+    assert list(np.signbit(made.scores)) == [False, False, True]
 
 
 def test_a_loss_that_did_not_fall_is_said_whenever_the_student_is_taken(

@@ -130,7 +130,17 @@ def test_options_are_never_lost_without_a_word(capsys):
     sources = [source, *[source_text(Question("q", "Why?", ("fever", "rash"), 0)) for _ in range(200)]]
     settings = StudentSettings(max_source_tokens=count(sources[1]))
     fit_sources(sources, TOKENIZER, settings, T5)
-    assert "of 1 of 201 sources and loses options of 1; with" in capsys.readouterr().out
+    assert "of 1 of 201 sources, of 1 none at all and loses options of 1; with" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["question_first", "passages_first"])
+def test_how_many_read_no_passage_at_all_is_said(first, capsys):
+    sources = [source_text(QUESTION, ["fever " * n], first) for n in (2, 20, 20)]
+    asked = count(source_text(QUESTION, []))
+    fit_sources(sources, TOKENIZER, StudentSettings(max_source_tokens=asked), T5)
+    assert "not see all passages of 3 of 3 sources, of 3 none at all; with" in capsys.readouterr().out
+    fit_sources(sources, TOKENIZER, StudentSettings(max_source_tokens=asked + 15), T5)
+    assert "not see all passages of 2 of 3 sources; with" in capsys.readouterr().out
 
 
 def test_a_few_shot_prompt_loses_its_first_examples():

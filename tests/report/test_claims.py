@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from kardlib.data.answers import score
 from kardlib.registry import REGISTRY
 from kardlib.report.claims import (
     NOT_RUN,
@@ -116,6 +117,24 @@ def test_without_an_interval_nothing_is_decided():
     for value in (0.5, -0.5):
         line = scorecard(row(value, reach=None)).iloc[0]
         assert line.verdict == "undecided" and pd.isna(line.low) and line.value == 100 * value
+
+
+@pytest.mark.parametrize(("unread", "told"), [(0.0, "reproduced"), (0.2, "reproduced"), (0.6, "not told")])
+def test_nothing_is_told_of_answers_that_could_mostly_not_be_read(unread, told):
+    answers = [0] * 4 + [None] * round(10 * unread) + [1] * (6 - round(10 * unread))
+    a, b = [[1.0] * 9 + [0.0]] * 3, [[score(answer, gold=0) for answer in answers]] * 3
+    table = scorecard(row() | gain_row(a, b, RD), row() | gain_row(a, b, RD, student="t5-nano-small"))
+    assert table["verdict"].tolist() == [told] * 2
+    last = format_claims(table).splitlines()[-1]
+    if told == "not told":
+        here = summarize(table)["here"].item().splitlines()[0]
+        assert here == "∅ world, embedded, t5-nano-small: 60% of answers could not be read"
+        assert "∅ not told: world, embedded, t5-nano-base, accuracy over" in format_claims(table)
+        assert last == "2 not told"  # not among the tests that chance alone might decide
+    else:
+        assert last.startswith("2 tests that could have failed: 2 reproduced; chance alone")
+    shown = gains([claim()], table, "world", "embedded")
+    assert shown["verdict"].tolist()[-2:] == [told] * 2 and plot_claims(shown)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t, ttest_rel
 
+from kardlib.data.answers import UNREAD
 from kardlib.report.evaluate import (
+    Interval,
     by_chance,
     chance_gain_row,
     f1_difference,
     f1_interval,
     gain_row,
     hits,
+    matthews_difference,
+    matthews_interval,
     mean_interval,
     paired_difference,
     share_interval,
@@ -97,12 +101,14 @@ def test_one_seed_cannot_know_how_far_training_runs_lie_apart():
 
 
 def test_ratios_are_wrong_as_often_as_they_say():
-    rng, missed = np.random.default_rng(0), {"f1": 0, "share": 0}
+    rng, missed = np.random.default_rng(0), {"f1": 0, "matthews": 0, "share": 0}
     for _ in range(1500):
         gold = rng.random(400) < 0.6
         said = np.where(rng.random((3, 400)) < 0.8, gold, ~gold)
         f1 = f1_interval(said, gold)
         missed["f1"] += not f1.low <= 2 * 0.48 / (0.56 + 0.6) <= f1.high
+        matthews = matthews_interval(said, gold)
+        missed["matthews"] += not matthews.low <= 0.144 / (0.56 * 0.44 * 0.6 * 0.4) ** 0.5 <= matthews.high
         hard = rng.random(400)
         failed = rng.random((3, 400)) < hard
         share = share_interval(failed & (hard > 0.8), failed)
@@ -186,7 +192,7 @@ def test_a_gain_is_the_paired_difference_and_says_over_what():
     difference = paired_difference(a, b)
     assert row == {
         "method": "reranker", "k": 3, "metric": "hits_gold", "over": "bm25", "over_x": 1, "n": 4,
-        "value": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p,
+        "value": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p, "unread": None,
     }  # fmt: skip
 
 
@@ -212,6 +218,21 @@ def test_a_row_for_each_seed_and_one_over_all():
     rows = summary_rows([[1, 0], [1, 1]], [3, None], method="bm25")
     assert [(row["seed"], row["value"], row["n"]) for row in rows] == [(3, 0.5, 2), (None, 0.75, 2)]
     assert all(row["method"] == "bm25" for row in rows) and rows[1]["low"] <= 0.75 <= rows[1]["high"]
+
+
+def test_a_row_says_how_many_answers_could_not_be_read() -> None:
+    read, mostly = np.array([[1.0, 0, 1, 1]] * 2), np.array([[1.0, 0, UNREAD, UNREAD], [UNREAD, 1, 0, 0]])
+    assert [row["unread"] for row in summary_rows(mostly, [0, 1])] == [0.5, 0.25, 0.375]
+    assert [row["value"] for row in summary_rows(mostly, [0, 1])] == [0.25, 0.25, 0.25]  # they are wrong
+    assert [row["unread"] for row in summary_rows(read, [0, 1])] == [None] * 3
+    assert gain_row(read, mostly, "b")["unread"] == gain_row(mostly, read, "b")["unread"] == 0.375
+    assert gain_row(mostly[:, :2], read[:, :2], "b")["unread"] == 0.25  # of the questions that it is of
+    assert gain_row(read, read, "b")["unread"] is None
+
+
+@pytest.mark.parametrize(("unread", "told"), [(None, "reproduced"), (0.2, "reproduced"), (0.21, "not told")])
+def test_no_verdict_on_answers_that_could_not_be_read(unread, told) -> None:
+    assert verdict(Interval(0.5, 0.4, 0.6), unread=unread) == told
 
 
 def test_f1_and_its_interval():
@@ -245,6 +266,27 @@ def test_a_difference_in_f1_is_paired():
     assert f1_difference(gold, worse, gold).mean == pytest.approx(1 - alone[1].mean)  # one row beside eight
     with pytest.raises(ValueError, match="broadcast"):
         f1_difference(better, worse[:, :5], gold)
+
+
+def test_matthews_correlation_and_its_interval():
+    rng = np.random.default_rng(0)
+    gold = rng.random(400) < 0.7
+    said = np.stack([np.where(rng.random(400) < 0.8, gold, ~gold) for _ in range(3)])
+    plain = []
+    for row in said:
+        tp, tn, fp, fn = (row & gold).sum(), (~row & ~gold).sum(), (row & ~gold).sum(), (~row & gold).sum()
+        plain.append((tp * tn - fp * fn) / np.sqrt(1.0 * (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+    interval = matthews_interval(said, gold)
+    assert interval.mean == pytest.approx(np.mean(plain))
+    assert interval.low < interval.mean < interval.high < interval.low + 0.2
+    assert matthews_interval(gold, gold) == pytest.approx((1, 1, 1))
+    assert matthews_interval(~gold, gold) == pytest.approx((-1, -1, -1))
+    assert matthews_interval(np.ones(400), gold) == pytest.approx((0, 0, 0))  # one class everywhere
+    gain = matthews_difference(gold, said, gold)
+    assert gain.mean == pytest.approx(1 - np.mean(plain)) and gain.low > 0 and gain.p < 0.05
+    assert matthews_difference(said, said, gold) == (0, 0, 0, 1)
+    with pytest.raises(ValueError, match="do not belong together"):
+        matthews_interval(said, gold[:5])
 
 
 def test_seeds_that_each_name_one_letter_everywhere_have_an_interval_of_their_spread():

@@ -55,9 +55,9 @@ def test_csv_is_long_form(tmp_path):
     path = save_figure(plt.figure(), "x", table, tmp_path, {})["csv"]
     assert path.read_text().splitlines() == [
         ",".join(COLUMNS),
-        "03_hits,world,smoke,,few_shot,t5-nano-base,,,,,,accuracy,,,,,0.5,,,",
-        "03_hits,world,smoke,,kard_bm25,t5-nano-base,,,,,,accuracy,,,,,0.5,0.4,0.6,",
-        "03_hits,world,smoke,,kard_bm25,t5-nano-base,1,,,,,accuracy,,,,,0.333333,,,",
+        "03_hits,world,smoke,,few_shot,t5-nano-base,,,,,,accuracy,,,,,0.5,,,,",
+        "03_hits,world,smoke,,kard_bm25,t5-nano-base,,,,,,accuracy,,,,,0.5,0.4,0.6,,",
+        "03_hits,world,smoke,,kard_bm25,t5-nano-base,1,,,,,accuracy,,,,,0.333333,,,,",
     ]
     in_order = pd.concat([table[2:], table[1:2], table[:1]], ignore_index=True)
     pd.testing.assert_frame_equal(read_table(path), in_order.round(6))

@@ -168,6 +168,13 @@ def test_a_knowledge_base_that_cannot_be_built(lucene, tmp_path, passages, messa
         lucene.build(tmp_path, passages)
 
 
+def test_ids_that_come_twice_in_a_file_are_all_named_with_their_lines(lucene, tmp_path):
+    file = tmp_path / "passages.jsonl"
+    file.write_text("".join(f'{{"id": "{id}", "contents": "yak {n}"}}\n' for n, id in enumerate("abacb")))
+    with pytest.raises(DataError, match=r"line 3: the id 'a' comes twice \('a' in lines 1, 3, 'b' in lines 2, 5\)"):
+        lucene.build(tmp_path / "index", PassageFile(file))
+
+
 def test_the_index_gives_the_texts_back(lucene, index, tmp_path):
     asked = [p.id for p in WORLD.passages[1500::-1]]  # more than a batch, in an order of their own
     assert list(lucene.texts(index, asked)) == [*reversed(WORLD.passages[:1501])]
