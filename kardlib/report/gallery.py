@@ -18,6 +18,7 @@ DATASETS = {"": "closed world", "_obqa": "OpenbookQA", "_strategyqa": "StrategyQ
 DATASETS |= {"_mrpc": "MRPC", "_rte": "RTE", "_sst2": "SST-2"}
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 COVERS = {  # notebook -> what the figures that it draws stand beside in the papers
+    "00": "KARD, Sections 2 and 4",
     "01": "KARD, Section 3",
     "02": "KARD, Section 4",
     "03": "KARD, Figure 4c",
