@@ -7,6 +7,7 @@ colour and signs, so that nothing is lost in print: ✓ true or ✗ false, ▣ s
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import zip_longest
 
 import pandas as pd
 
@@ -172,11 +173,26 @@ def show_side_by_side(prepared: Prepared, written: Mapping[str, Predictions], i:
 
 def show_candidates(prepared: Prepared, ranked: Run, question: Question, depth: int = 5) -> str:
     """The first candidates of a question as BM25 orders them and as a reranker does."""
-    rows = []
     before, after = prepared.runs.by_question[question.id], ranked[question.id]
-    for rank, found in enumerate(zip(before, after[:depth], strict=False), 1):
-        rows.append((str(rank), *(show_passage(prepared, question, passage) for passage, _ in found)))
-    return as_table(("rank", "before: BM25", "after: reranker"), rows)
+    return show_rankings(prepared, question, {"before: BM25": before, "after: reranker": after}, depth)
+
+
+def show_rankings(
+    prepared: Prepared, question: Question, found: Mapping[str, Sequence[tuple[str, float]]], depth: int = 5
+) -> str:
+    """The first passages of several rankings of a question's, side by side; by heading, passages with their scores."""
+    columns = [[show_passage(prepared, question, p) for p, _ in ranked[:depth]] for ranked in found.values()]
+    rows = enumerate(zip_longest(*columns, fillvalue=""), 1)
+    return as_table(("rank", *found), ((str(rank), *cells) for rank, cells in rows))
+
+
+def show_tokens(tokens: Sequence[str], probabilities: Sequence[float]) -> str:
+    """Each token below its probability in per cent; the less likely, the redder."""
+    shown = []
+    for token, p in zip(tokens, probabilities, strict=True):
+        style = f"background:rgba(213,94,0,{0.75 * (1 - p):.2f});padding:0 2px;ruby-align:center"
+        shown.append(f'<ruby style="{style}">{escape(token)}<rt>{100 * p:.0f}</rt></ruby>')
+    return f'<p style="line-height:2.6">{" ".join(shown)}</p>'
 
 
 def as_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -246,15 +246,17 @@ def find_silver(prepared: Prepared, split: str) -> dict[str, set[str]]:
 
 
 @functools.lru_cache(maxsize=2)  # every seed of a reranker learns from the same
-def find_candidates(prepared: Prepared) -> list[Candidates]:
+def find_candidates(prepared: Prepared, split: str = "train") -> list[Candidates]:
     """`D~_ij` with the rationale's own BM25 scores for all of it, also for what the question brought.
 
-    Raises DataError where no rationale found a passage.
+    A reranker learns from those of the training questions, whose rationales are filtered; those of another split show
+    what it makes of questions that it did not learn from. Raises DataError where no rationale found a passage.
     """
     experiment, runs = prepared.experiment, prepared.runs
-    knobs = experiment.settings.reranker
-    asking = {q.id for q in experiment.data.splits["train"][: knobs.questions]}
-    rationales = {r.id: r for r in prepared.rationales.need().kept if r.question_id in asking}
+    knobs, known = experiment.settings.reranker, prepared.rationales.need()
+    asking = {q.id for q in experiment.data.splits[split][: knobs.questions]}
+    given_by = known.kept if split == "train" else known.written[split]
+    rationales = {r.id: r for r in given_by if r.question_id in asking}
     queries = query_texts(experiment, rationales.values())
     asked = {i: [p for p, _ in runs.by_question[i][: knobs.question_candidates]] for i in asking}
     given = {i: asked[r.question_id] for i, r in rationales.items()}

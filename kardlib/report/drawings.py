@@ -141,6 +141,60 @@ def _legend_below(fig: Figure, columns: int, axes: Iterable[Axes] = ()) -> None:
     )  # fmt: skip
 
 
+# Notebook 00: one question
+
+
+@mpl.rc_context(LOOK)
+def plot_similarities(maps: Mapping[str, np.ndarray], question: Sequence[str], passage: Sequence[str]) -> Figure:
+    """Similarities of a question's tokens with a passage's, (T, S), a panel for each of several encoders.
+
+    A ring marks each row's maximum; their sum, the score of late interaction, stands in the panel's title.
+    """
+    fig, axes = _panels(len(maps), 0.9 + 0.125 * len(question), sharey=True)
+    for ax, (name, similarity) in zip(axes, maps.items(), strict=True):
+        image = ax.imshow(similarity, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        ax.scatter(similarity.argmax(1), range(len(question)), s=14, facecolors="none", edgecolors=RED)
+        ax.set_title(f"{name}: sum of the rings {similarity.max(1).sum():.2f}")
+        ax.set_xticks(range(len(passage)), passage, rotation=90, fontsize=7)
+    axes[0].set_yticks(range(len(question)), question, fontsize=7)
+    fig.colorbar(image, ax=axes, label="Similarity", shrink=0.5)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_distributions(table: pd.DataFrame) -> Figure:
+    """Probabilities of passages (the rows) under a target and two rerankers (the columns), as bars side by side."""
+    fig, ax = plt.subplots(figsize=(PAGE, 0.7 + 0.3 * len(table)))
+    for i, (name, color) in enumerate(zip(table, (GREEN, ORANGE, BLUE), strict=True)):
+        ax.barh(np.arange(len(table)) + (i - 1) / 4, table[name], 0.25, color=color, label=name)
+    ax.set_yticks(range(len(table)), table.index, fontsize=7)
+    ax.invert_yaxis()
+    ax.set(xlabel="Probability (%)")
+    _percent(ax.xaxis)
+    ax.legend(loc="lower right")
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_losses(table: pd.DataFrame) -> Figure:
+    """Mean loss of a target's token ("loss") by what it is a part of (the knob "token"), a dot for each method.
+
+    Raises FigureError for no rows.
+    """
+    _need(table, "loss")
+    table = measured(table)
+    kinds, methods = list(dict.fromkeys(table["at"])), _methods(table)
+    fig, ax = plt.subplots(figsize=(COLUMN, 0.8 + 0.5 * len(kinds)))
+    for i, method in enumerate(methods):
+        rows = table[table["method"] == method].set_index("at").loc[kinds]
+        _draw_across(ax, method, rows, np.arange(len(kinds)) + (i - (len(methods) - 1) / 2) / 5)
+    ax.set_yticks(range(len(kinds)), kinds)
+    ax.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="Mean loss of a token (nats)")
+    ax.grid(axis="x")
+    _legend_below(fig, 1)
+    return fig
+
+
 # Notebook 01: what the bound says
 
 

@@ -98,8 +98,9 @@ def save_figure(
 
 
 def is_watched() -> bool:
-    """Whether a person looks at this kernel in Jupyter, whose server names its sessions; papermill's kernels have none.
+    """Whether a person looks at this kernel: a Jupyter server names its sessions, VS Code and Colab name themselves.
 
-    Only then are widgets worth showing: a committed notebook cannot move them.
+    Only then are widgets worth showing: a committed notebook cannot move them. `reproduce` names its sessions "".
     """
-    return bool(os.environ.get("JPY_SESSION_NAME"))
+    session = os.environ.get("JPY_SESSION_NAME")
+    return bool(session) if session is not None else not {"VSCODE_PID", "COLAB_RELEASE_TAG"}.isdisjoint(os.environ)

@@ -26,6 +26,7 @@ HEADLINE = ("chance", "bag_of_words", "fine_tuning", "reasoning_distillation", "
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 COVERS = {  # notebook -> what the figures that it draws stand beside in the papers
+    "00": "KARD, Sections 2 and 4",
     "01": "KARD, Section 3",
     "02": "KARD, Section 4",
     "03": "KARD, Figure 4c",
@@ -42,6 +43,7 @@ COVERS = {  # notebook -> what the figures that it draws stand beside in the pap
     "14": "Both papers: all gains",
     "15": "Your own data: an example",
     "16": "KARD: the paper and its released code",
+    "17": "Remember or read",
 }
 
 

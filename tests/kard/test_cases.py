@@ -24,7 +24,9 @@ from kardlib.kard.cases import (
     mark_statements,
     show_passage,
     show_question,
+    show_rankings,
     show_side_by_side,
+    show_tokens,
 )
 from kardlib.kard.experiment import Experiment
 from kardlib.kard.pipeline import Predictions
@@ -187,6 +189,20 @@ def test_a_gold_passage_bears_a_star_and_what_it_states(prepared, world):
     assert show_passage(prepared, question, relation[0]).startswith(f"<b>★ {world.chains[question.id].relation}</b> ")
     other = next(p.id for p in world.passages if p.id not in {*signs, *relation})
     assert "★" not in show_passage(prepared, question, other)
+
+
+def test_rankings_stand_side_by_side_however_long_they_are(prepared):
+    question = prepared.experiment.data.splits["test"][0]
+    found = prepared.runs.by_question[question.id]
+    page = Tags(show_rankings(prepared, question, {"<BM25>": found, "two": found[:2], "none": []}, depth=3))
+    assert page.tags.count("tr") == 1 + 3 and page.tags.count("td") == 3 * 4
+    assert [page.text.count(prepared.runs.passages[p]) for p, _ in found[:3]] == [2, 2, 1]
+
+
+def test_a_token_stands_below_its_probability():
+    page = Tags(show_tokens(["<b>", "Tus", "##bud"], [0.004, 0.5, 1.0]))
+    assert page.tags == ["p", *["ruby", "rt"] * 3] and page.text == "<b>0 Tus50 ##bud100"
+    assert "0.75" in show_tokens(["a"], [0.0]) and "0.00" in show_tokens(["a"], [1.0])
 
 
 def test_the_gold_option_is_bold_and_verdicts_are_in_words(prepared, world):

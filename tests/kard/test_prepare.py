@@ -32,6 +32,16 @@ def test_candidates_are_the_union_with_the_rationales_scores(prepared):
             assert score == found[passage] if passage in found else score <= min(found.values())
 
 
+def test_candidates_of_questions_that_nothing_learns_from_are_made_in_the_same_way(prepared):
+    runs, knobs = prepared.runs, prepared.experiment.settings.reranker
+    written = [r for r in prepared.rationales.written["test"] if runs.by_rationale[r.id]]
+    for rationale, candidate in zip(written, find_candidates(prepared, "test"), strict=True):
+        assert candidate.question_id == rationale.question_id
+        assert [*candidate.from_rationale.items()] == runs.by_rationale[rationale.id][: knobs.rationale_candidates]
+        found = dict(runs.by_rationale[rationale.id])
+        assert all(score == found.get(p, score) for p, score in candidate.from_question.items())
+
+
 def test_rationales_find_more_gold_than_questions(prepared):
     gold, questions = prepared.experiment.data.gold, prepared.experiment.data.splits["test"]
     runs = prepared.runs

@@ -16,6 +16,7 @@ import pytest
 
 from kardlib.kard.experiment import write_example
 from kardlib.report.claims import judge, read_claims, read_rows, tally
+from kardlib.report.page import read_result
 from kardlib.report.rows import read_table
 from kardlib.reproduce import reproduce
 from tests.folders import ROOT
@@ -122,6 +123,9 @@ def test_every_notebook_runs_at_the_smoke_scale_and_a_second_run_makes_nothing(t
     assert all(path.stem in index.read_text() for path in NOTEBOOKS)
     drawn = {p.stem[:2] for p in (root / "runs").rglob("*.csv")}
     assert drawn >= {path.stem[:2] for path in NOTEBOOKS} - {"15"}
+    needs = {p.stem[:2]: {*read_result(p).artifacts} for p in (root / "runs").rglob("*.ipynb")}
+    only_the_tours = needs["00"] - needs["02"] - needs["03"] - needs["04"]
+    assert {name.partition("-")[0] for name in only_the_tours} == {"scores"}  # BM25's, of the test's rationales
     made = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").glob("*/artifact.json")}
     assert any(p.parent.name.startswith("reaugkd_student") for p in made)
     reproduce("smoke", "world", None, {}, at_once=2, root=root)

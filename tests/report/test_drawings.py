@@ -7,6 +7,7 @@ import matplotlib as mpl
 mpl.use("agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,12 +18,15 @@ from kardlib.report.drawings import (
     plot_compression,
     plot_corpora,
     plot_differences,
+    plot_distributions,
     plot_hits,
     plot_keys,
     plot_knob,
     plot_latency,
+    plot_losses,
     plot_main,
     plot_rag,
+    plot_similarities,
     plot_where,
 )
 from kardlib.report.rows import FigureError, long_form
@@ -40,6 +44,41 @@ def labels_in_view(axis):
     low, high = sorted(axis.get_view_interval())
     ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
     return {tick.label1.get_text(): tick.label1.get_window_extent() for tick in ticks if tick.label1.get_text()}
+
+
+def test_plot_similarities():
+    maps = {"before": np.array([[0.5, 0.1], [-0.4, -0.2]]), "after": np.array([[0.1, 0.9], [1.0, 0.3]])}
+    before, after, scale = plot_similarities(maps, ["Is", "it"], ["It", "is"]).axes
+    assert before.get_title() == "before: sum of the rings 0.30" and after.get_title().endswith("1.90")
+    assert before.collections[0].get_offsets().tolist() == [[0, 0], [1, 1]]  # column and row of each maximum
+    assert [label.get_text() for label in before.get_yticklabels()] == ["Is", "it"]
+    assert scale.get_ylabel() == "Similarity"
+
+
+def test_plot_distributions():
+    table = pd.DataFrame({"Q": [0.75, 0.25], "P": [0.5, 0.5], "P'": [0.0, 1.0]}, index=["one", "two"])
+    (ax,) = plot_distributions(table).axes
+    assert [[bar.get_width() for bar in bars] for bars in ax.containers] == [[0.75, 0.25], [0.5, 0.5], [0.0, 1.0]]
+    tops = [bars[1].get_y() for bars in ax.containers]
+    assert tops == sorted(tops) and all(0.5 < y < 1.5 for y in tops)  # side by side, within the row's place
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
+
+
+def test_plot_losses():
+    rows = [
+        accuracy_row(method=method, knob="token", at=at, metric="loss", value=value, low=value - 0.1, high=value + 0.1)
+        for method, values in {"reasoning_distillation": (3.0, 0.2), "kard_reranker": (1.5, 0.2)}.items()
+        for at, value in zip(("names", "other"), values, strict=True)
+    ]
+    fig = plot_losses(long_form(rows))
+    (ax,) = fig.axes
+    assert [c.lines[0].get_xdata().tolist() for c in ax.containers] == [[3.0, 0.2], [1.5, 0.2]]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [
+        "Reasoning distillation (RD)",
+        "KARD (reranker)",
+    ]
+    with pytest.raises(FigureError, match="nothing to draw"):
+        plot_losses(long_form(rows[:0]))
 
 
 def test_plot_hits():
