@@ -1,6 +1,7 @@
-"""The command line `kard`: reproduce, plan, fetch, bundle, unbundle, claims, doctor, pretrain-nano."""
+"""The command line `kard`: run the notebooks, plan, take work elsewhere, print results as papers do, look after it."""
 
 import argparse
+import contextlib
 import errno
 import importlib.metadata
 import json
@@ -19,9 +20,10 @@ import kardlib
 from kardlib import NANO
 from kardlib.artifacts.device import announce_device
 from kardlib.artifacts.store import REPOSITORY, Store, clear_if_full
-from kardlib.errors import KardError
+from kardlib.errors import KardError, suggest
 from kardlib.settings import GLUE_TASKS, SettingsError, preset
 
+BIBTEX = Path(__file__).parent / "report" / "citations.bib"
 NEEDED_DISK = 5 * 10**9  # bytes of the embedded run, and of the artifacts of a few changed settings
 
 
@@ -99,6 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
     claims.add_argument("--figures", type=Path, nargs="+", metavar="DIR", help=folders)
     claims.add_argument("--json", action="store_true", help="print a list of objects, one per verdict")
 
+    add_papers(commands)
+
     doctor = commands.add_parser("doctor", help="say what is installed, what would not work here, and how to mend it")
     doctor.set_defaults(command=run_doctor)
 
@@ -123,6 +127,48 @@ def add_bundles(commands: Any) -> None:
     unbundle = commands.add_parser("unbundle", help="check what was done with a bundle and put it into the store")
     unbundle.set_defaults(command=run_unbundle)
     unbundle.add_argument("folder", type=Path, metavar="OUT")
+
+
+def add_papers(commands: Any) -> None:
+    """The commands for people who write papers: all read what is there, and `predictions` makes what is missing."""
+    table = commands.add_parser("table", help="print a figure's data as tables of a paper")
+    table.set_defaults(command=run_table)
+    table.add_argument("figure", metavar="04", help="a notebook's number, or one figure's name, e.g. 04_main")
+    table.add_argument("--gains", action="store_true", help="what is gained over others, not what was measured")
+    table.add_argument("--figures", type=Path, metavar="DIR", help="of the CSV files (default: figures)")
+    add_formats(table)
+
+    figure = commands.add_parser("figure", help="draw a figure again from its CSV file, without running anything")
+    figure.set_defaults(command=run_figure)
+    figure.add_argument("figure", metavar="05", help="a notebook's number, or one figure's name, e.g. 05_dataset_size")
+    figure.add_argument("--style", choices=["two-column", "one-column"], default="two-column", help="of the page")
+    figure.add_argument("--figures", type=Path, metavar="DIR", help="of the CSV files (default: figures)")
+    figure.add_argument("--to", type=Path, default=Path("runs", "redrawn"), metavar="DIR", help="default: runs/redrawn")
+
+    compare = commands.add_parser("compare", help="say which values and verdicts differ between two runs")
+    compare.set_defaults(command=run_compare)
+    for name in ("first", "second"):
+        compare.add_argument(name, type=Path, help="a run's folder, one of CSV files, or your own CSV file")
+    add_formats(compare)
+
+    predictions = commands.add_parser("predictions", help="print what students answered to every question")
+    predictions.set_defaults(command=run_predictions)
+    predictions.add_argument("notebook", metavar="04", help="the grid of this notebook")
+    for name in ("method", "student", "seed"):
+        predictions.add_argument(f"--{name}", nargs="+", default=[], help="these alone (default: all of the grid)")
+    add_settings(predictions)
+    add_formats(predictions, "csv")
+
+    cite = commands.add_parser("cite", help="print BibTeX of both papers and of this software")
+    cite.set_defaults(command=run_cite)
+
+
+def add_formats(parser: argparse.ArgumentParser, usual: str = "markdown") -> None:
+    """Add the options that choose how tables are printed."""
+    formats = parser.add_mutually_exclusive_group()
+    for name in ("latex", "markdown", "csv"):
+        said = f"print {name}{' (default)' if name == usual else ''}"
+        formats.add_argument(f"--{name}", action="store_const", dest="format", const=name, default=usual, help=said)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -202,6 +248,72 @@ def run_claims(options: argparse.Namespace) -> int:
     as_json = scorecard.to_json(orient="records", indent=2, force_ascii=False)
     print(as_json if options.json else format_claims(scorecard))
     return 0
+
+
+def run_table(options: argparse.Namespace) -> int:
+    """Print the tables of a figure, or of all figures of a notebook."""
+    from kardlib.report.papers import FORMATS, find_data, paper_tables  # late: seaborn takes seconds
+
+    tables = [t for path in find_data(options.figure, published(options)) for t in paper_tables(path, options.gains)]
+    for title, table in tables:
+        heading = {"latex": f"% {title}\n", "markdown": f"{title}\n\n"}.get(options.format, "")
+        print(f"{heading}{FORMATS[options.format](table)}", end="\n\n" if len(tables) > 1 else "\n")
+    return 0
+
+
+def run_figure(options: argparse.Namespace) -> int:
+    """Draw a figure, or all figures of a notebook, and print where they are."""
+    from kardlib.report.papers import draw_again, find_data  # late: seaborn takes seconds
+
+    for path in find_data(options.figure, published(options)):
+        print(draw_again(path, options.to, options.style)["pdf"])
+    return 0
+
+
+def run_compare(options: argparse.Namespace) -> int:
+    """Print what two runs have in common, the values that differ and the verdicts that changed."""
+    from kardlib.report.papers import FORMATS, compare  # late: seaborn takes seconds
+
+    said, values, verdicts = compare(options.first, options.second)
+    print(said, file=sys.stderr)
+    for title, table in (("values that differ", values), ("verdicts that changed", verdicts)):
+        print(f"{title}: {len(table) or 'none'}", file=sys.stderr)
+        if len(table):
+            print(FORMATS[options.format](table), end="\n\n")
+    return 0
+
+
+def run_predictions(options: argparse.Namespace) -> int:
+    """Print a row for every question and cell of a grid; what the store lacks is made first, on stderr."""
+    from kardlib.bundle import grid_cells  # late: torch takes seconds
+    from kardlib.kard.cases import list_answers
+    from kardlib.kard.experiment import open_experiment
+    from kardlib.report.papers import FORMATS
+
+    changes = dict(map(parse_setting, options.set))
+    with contextlib.redirect_stdout(sys.stderr):
+        experiment = open_experiment(options.scale, options.dataset, options.data_dir, changes)
+        cells = grid_cells(experiment, [options.notebook.zfill(2)], rag=True)
+        for name in ("method", "student", "seed"):
+            known, asked = {str(getattr(cell, name)) for cell in cells}, getattr(options, name)
+            if unknown := [value for value in asked if value not in known]:
+                there = f"{suggest(unknown[0], known)} (it has {', '.join(sorted(known))})"
+                raise SettingsError(f"the grid of notebook {options.notebook} has no {name} {unknown[0]!r}{there}")
+            cells = [cell for cell in cells if not asked or str(getattr(cell, name)) in asked]
+        table = list_answers(experiment, cells)
+    print(FORMATS[options.format](table))
+    return 0
+
+
+def run_cite(_: argparse.Namespace) -> int:
+    """Print the BibTeX."""
+    print(BIBTEX.read_text("utf-8").replace("VERSION", kardlib.__version__), end="")
+    return 0
+
+
+def published(options: argparse.Namespace) -> Path:
+    """The folder of figures' data that is asked for, else what is published."""
+    return options.figures or Path(os.path.relpath(REPOSITORY / "figures"))
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

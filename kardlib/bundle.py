@@ -54,8 +54,8 @@ OF_A_MODEL = (".json", ".safetensors", ".model", ".txt")  # the endings of the f
 WRITING = 20  # times as long as in training an operation takes in writing: one token at a time (`plan.DEVICES`)
 
 
-def grid_cells(experiment: Experiment, numbers: Sequence[str]) -> list[Cell]:
-    """The cells of these notebooks' grids, without RAG's. Raises BundleError for a notebook without a grid."""
+def grid_cells(experiment: Experiment, numbers: Sequence[str], rag: bool = False) -> list[Cell]:
+    """The cells of these notebooks' grids, RAG's if asked for. Raises BundleError for a notebook without a grid."""
     settings, steps = experiment.settings, 1
     if "07" in numbers:
         examples = training_examples(prepare(experiment, NUMBERS[3]), METHODS["kard_bm25"])
@@ -63,7 +63,7 @@ def grid_cells(experiment: Experiment, numbers: Sequence[str]) -> list[Cell]:
     grids = all_grids(settings, experiment.methods, steps)
     if unknown := sorted({*numbers} - grids.keys()):
         raise BundleError(f"notebook {unknown[0]} has no grid on {settings.dataset}: name some of {', '.join(grids)}")
-    rows = [row for number in numbers for row in grids[number] if not METHODS[row.method].rag]
+    rows = [row for number in numbers for row in grids[number] if rag or not METHODS[row.method].rag]
     return [Cell(row.method, row.student, seed, row.knobs) for row in rows for seed in settings.seeds]
 
 

@@ -1,6 +1,13 @@
-"""The base class of every error that a user can cause, and those such errors that any stage can meet."""
+"""Errors that a user can cause: their base class, those that any stage can meet, and how all are shown.
 
+In a notebook such an error is its sentence in red, as on the command line; `%tb` in the next cell shows the traceback.
+"""
+
+import difflib
 import re
+import sys
+from collections.abc import Iterable
+from typing import Any
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")  # what moves a terminal's cursor or changes its title
 
@@ -21,3 +28,18 @@ class TooLargeError(KardError, RuntimeError):
 
 class StoppedError(KardError, RuntimeError):
     """Work was asked to stop; the same call goes on from its last checkpoint, or begins anew where there is none."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """What an error says after a name that is none: "; did you mean ...?" with the nearest, or nothing."""
+    return "".join(f"; did you mean {near!r}?" for near in difflib.get_close_matches(name, known, n=1))
+
+
+def show_in_notebook(shell: Any, kind: type[KardError], error: KardError, trace: Any, tb_offset: int | None) -> None:
+    """IPython's handler of these errors: the sentence, and what asks for the traceback."""
+    sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace  # what %tb shows
+    shell._showtraceback(kind, error, [f"\x1b[31m{error}\x1b[0m", "\x1b[2m(%tb shows the traceback)\x1b[0m"])
+
+
+if shell := "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+    shell.set_custom_exc((KardError,), show_in_notebook)

@@ -1,7 +1,7 @@
 """What settings are made of: groups that are closed and frozen, and the kinds of values that several of them have."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -46,6 +46,15 @@ def validate(group: type[G], values: Mapping[str, Any]) -> G:
         raise SettingsError(
             f"{name}: {message}" if "loc" in first and first["type"] != "value_error" else message
         ) from None
+
+
+def flatten(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted names and values: `{"retrieval": {"k": 1}}` -> `("retrieval.k", 1)`."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", deep) for inner, deep in flatten(value))
+        else:
+            yield name, value
 
 
 def is_plain_url(text: str) -> bool:

@@ -5,7 +5,6 @@ The store keeps what is finished: a run that was stopped goes on when it is star
 
 import ast
 import contextlib
-import difflib
 import os
 import re
 import shutil
@@ -34,9 +33,10 @@ from papermill.exceptions import PapermillExecutionError
 
 from kardlib.artifacts.engine import check_ray, choose_engine
 from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now
-from kardlib.errors import KardError
+from kardlib.errors import KardError, suggest
 from kardlib.report.folders import figures_folder, run_name
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index, write_page
+from kardlib.report.progress import Progress, follow, read_durations
 from kardlib.settings import GLUE_TASKS, preset
 
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
@@ -47,6 +47,8 @@ GRACE = 120  # seconds that an interrupted kernel has for what it has asked of a
 TEMPORARY = f"kard{zlib.crc32(socket.gethostname().encode()) % 0x10000:04x}-"
 IMAGES = ("image/png", "image/jpeg", "application/pdf")  # outputs in base64
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
+ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}(?=>)")  # of an object that is shown
+STYLED = re.compile(r"\bT_[0-9a-f]{5}(?=[_\\ ])")  # the random name of a table that pandas styled
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
@@ -93,10 +95,11 @@ def reproduce(
     remove_temporary_folders()
     results = {path.stem: read_result(run / path.name) for path in choose_notebooks(root / "notebooks")}
     failed = None
-    for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment):
-        results[result.notebook] = result
-        write_index(run, [*results.values()], WAITING)  # the scorecard takes half a second
-        failed = failed or (result if result.status == "failed" else None)
+    with follow(read_durations(run, notebooks), at_once) as progress:
+        for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment, progress):
+            results[result.notebook] = result
+            write_index(run, [*results.values()], WAITING)  # the scorecard takes half a second
+            failed = failed or (result if result.status == "failed" else None)
     index = write_index(run, [*results.values()], *read_scorecard(figures))
     if failed:
         copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
@@ -190,7 +193,7 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
         )
     for name in parameters:
         if name not in known:
-            near = "".join(f"; did you mean {n!r}?" for n in difflib.get_close_matches(name, known, n=1))
+            near = suggest(name, known)
             raise ReproduceError(f"{notebook.name} has no parameter {name!r}{near} (it has: {', '.join(known)})")
 
 
@@ -279,7 +282,7 @@ def send_signal(process: psutil.Process, sign: signal.Signals) -> None:
 
 def run_notebook(
     notebook: Path, stopped: threading.Event, parameters: Mapping[str, Any], run: Path, figures: Path,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str], progress: Progress,
 ) -> Result:  # fmt: skip
     """Execute one notebook; write its copy and its page into the folder `run`, even if a cell fails.
 
@@ -289,15 +292,13 @@ def run_notebook(
     source = nbformat.read(notebook, as_version=4)
     cells = [c for c in source.cells if c.cell_type == "code" and c.source.strip()]
     count = sum("injected-parameters" not in c.metadata.get("tags", []) for c in cells) + 1  # papermill injects one
-    at, problem = 0, ""
+    line, problem = progress.begin(name, count), ""
 
-    def print_progress(cell: NotebookNode, **_: Any) -> None:
-        nonlocal at
+    def begin_cell(cell: NotebookNode, **_: Any) -> None:
         if stopped.is_set():
             raise ReproduceError("the run was stopped")
         if cell.cell_type == "code" and cell.source.strip():
-            at += 1
-            print(f"{name}  cell {at}/{count}  {time.monotonic() - start:.0f} s", flush=True)
+            line.begin_cell(line.at + 1)
 
     with (
         atomic_write(run / notebook.name) as copy,
@@ -311,7 +312,7 @@ def run_notebook(
             try:
                 papermill.execute_notebook(
                     str(notebook), str(copy), dict(parameters), kernel_name="python3", language="python",
-                    progress_bar=False, on_cell_start=print_progress, kernel_manager_class=kernel,
+                    progress_bar=False, on_cell_start=begin_cell, stdout_file=line, kernel_manager_class=kernel,
                     shutdown_kernel="immediate",  # else a kernel takes most of a second to tear down its modules
                 )  # fmt: skip
             except PapermillExecutionError as error:
@@ -326,7 +327,7 @@ def run_notebook(
         drawn = [path for path in sorted(figures.glob(f"{name[:2]}_*.png")) if path.stat().st_mtime_ns >= began]
         result = Result(
             name, "failed" if problem else "done", round(time.monotonic() - start, 1), peak[0],
-            error=problem and f"{name}, cell {at} of {count}: {problem}", date=date,
+            error=problem and f"{name}, cell {line.at} of {count}: {problem}", date=date,
             figures=[Path(os.path.relpath(path, run)).as_posix() for path in drawn],
             artifacts=sorted(set(used.read_text("utf-8").split())),
         )  # fmt: skip
@@ -335,7 +336,7 @@ def run_notebook(
         executed.metadata.papermill |= {"input_path": notebook.name, "output_path": notebook.name}
         nbformat.write(executed, copy)
         write_page(executed, run / f"{name}.html")
-    print(f"{name}  {result.status}  {result.seconds:.0f} s  {result.peak_bytes / 2**20:.0f} MiB", flush=True)
+    progress.end(result)
     return result
 
 
@@ -442,6 +443,8 @@ def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
                     f"{name} is not published: it holds the absolute path {found[0]}; print no such path"
                 )
     text = nbformat.writes(nbformat.from_dict(notebook)) + "\n"
+    for number, name in enumerate(dict.fromkeys(STYLED.findall(text)), 1):  # the same tables are the same bytes
+        text = text.replace(name, f"T_{number}")
     if len(text.encode()) > MAX_BYTES:
         size = f"{len(text.encode()) / 1000:.0f} KB, more than {MAX_BYTES / 1000:.0f}"
         raise ReproduceError(f"{name} is not published: it is {size}; show fewer or smaller outputs")
@@ -452,6 +455,8 @@ def clean_output(output: NotebookNode, execution_count: int | None, root: Path) 
     """Number a cell's output, and remove its widget state and its paths below `root` and the home folder, in place."""
     if "execution_count" in output:
         output.execution_count = execution_count
+    for holder, key in find_strings(output):
+        holder[key] = ADDRESS.sub("", holder[key])
     for widget in [kind for kind in output.get("data", {}) if kind.startswith("application/vnd.jupyter.widget")]:
         del output.data[widget]
     for folder, short in {str(root): ".", str(root.resolve()): ".", str(Path.home()): "~"}.items():

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from kardlib import NANO
-from kardlib.knobs import Batch, Count, Distinct, Group, Lengths, Seed, SettingsError, is_plain_url, validate
+from kardlib.errors import suggest
+from kardlib.knobs import Batch, Count, Distinct, Group, Lengths, Seed, SettingsError, flatten, is_plain_url, validate
 
 PRETRAINED = (1e-4, 3)  # learning rate and epochs of a student, where its settings leave them open: the paper's
 NANO_TRAINING = {  # of a nano student, by what it learns to write and whether it reads: benchmarks/fair_students.py
@@ -361,35 +362,27 @@ class RunSettings(Group):
         return self
 
     def override(self, changes: Mapping[str, Any]) -> Self:
-        """A copy with single knobs changed, each named by its dotted path: `{"retrieval.k": 1}`.
+        """A copy with single knobs changed: `{"retrieval.k": 1}`, or `{"retrieval": {"k": 1}}`; all others stay.
 
         Raises SettingsError for a name that does not exist or a value out of range.
         """
         values = json.loads(self.model_dump_json())
-        for path, value in changes.items():
+        for path, value in flatten(changes):
             if path in CHOSEN:
                 option = f"--{path.replace('_', '-')}, in a notebook by the parameter {path}"
                 raise SettingsError(f"{path!r} is no single setting: choose it by {option}")
-            group, *rest = path.split(".")
-            target = values if not rest else values.get(group)
-            name = rest[0] if rest else group
-            if len(rest) > 1 or not isinstance(target, dict) or name not in target:
-                raise SettingsError(
-                    f"there is no setting {path!r}; the settings are: {', '.join(sorted(self.paths()))}"
-                )
+            group, _, name = path.rpartition(".")
+            target = values.get(group) if group else values
+            if not isinstance(target, dict) or name not in target:
+                known = f"; the groups and settings are {', '.join(name for name in values if name not in CHOSEN)}"
+                near = suggest(path, self.paths()) or known
+                raise SettingsError(f"there is no setting {path!r}{near}")
             target[name] = value
         return validate(type(self), values)
 
     def paths(self) -> list[str]:
         """The dotted name of every knob."""
-        groups = {name: getattr(self, name) for name in type(self).model_fields}
-        return [
-            path
-            for name, value in groups.items()
-            for path in (
-                [f"{name}.{knob}" for knob in type(value).model_fields] if isinstance(value, Group) else [name]
-            )
-        ]
+        return [path for path, _ in flatten(self.model_dump())]
 
 
 # The presets: what each scale changes of the defaults, which are the paper's where it states a value. Learning rates,

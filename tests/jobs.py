@@ -26,6 +26,16 @@ def write_elsewhere(store: Store, folder: str) -> Path:
     return write_folder(Store(folder), 0)
 
 
+def wait_and_write(store: Store, seconds: float) -> Path:
+    """A job that takes so long."""
+
+    def build(folder: Path) -> None:
+        time.sleep(seconds)
+        (folder / "done").touch()
+
+    return store.make(Kind("waited"), {"seconds": seconds}, build)
+
+
 def die(store: Store, log: str) -> Path:
     with open(log, "a") as file:
         print("tried", file=file)

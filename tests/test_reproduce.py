@@ -73,10 +73,11 @@ def test_runs_in_order_and_writes_copies_pages_and_index(tmp_path: Path, capsys:
         "{}",
     ]
     assert printed(run / "01_<i>first & co.ipynb").strip() == str(tmp_path / "store")
-    lines = [line for line in capsys.readouterr().out.splitlines() if "cell" in line]
-    assert [line.split("  ")[:2] for line in lines] == [
-        [name, f"cell {i}/4"] for name in ("01_<i>first & co", "02_second") for i in range(1, 5)
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in lines] == [
+        [name, how] for name in ("01_<i>first & co", "02_second") for how in ("begins", "done")
     ]
+    assert [line[-1] for line in lines[1::2]] == ["(1 of 2 notebooks)", "(2 of 2 notebooks)"]
     page = index.read_text()
     assert "01_&lt;i&gt;first &amp; co</a>" in page and "<i>first" not in page
     assert 'href="01_%3Ci%3Efirst%20%26%20co.html"' in page and (run / "01_<i>first & co.html").exists()
@@ -366,7 +367,8 @@ def test_publishing_leaves_no_trace_of_the_machine(tmp_path: Path) -> None:
     widget = (
         "display({'application/vnd.jupyter.widget' + '-view+json': {'model_id': 'a'}, 'text/plain': 'bar'}, raw=True)"
     )
-    path = write_notebook(tmp_path, "01_first", show, widget, "3 + 4")
+    styled = "import pandas as pd\ndisplay(pd.DataFrame({'a': [1]}).style, pd.DataFrame({'b': [2]}).style)\nobject()"
+    path = write_notebook(tmp_path, "01_first", show, widget, styled, "3 + 4")
     reproduce(root=tmp_path, publish=True)
     text = path.read_text()
     notebook = nbformat.read(path, as_version=4)
@@ -375,11 +377,13 @@ def test_publishing_leaves_no_trace_of_the_machine(tmp_path: Path) -> None:
         assert trace not in text
     assert "<p>./notebooks</p>" in text and "~/x" in text and "bar" in text
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.source for cell in code] == [PARAMETERS, show, widget, "3 + 4"]
+    assert [cell.source for cell in code] == [PARAMETERS, show, widget, styled, "3 + 4"]
     assert code[0].metadata == {"tags": ["parameters"]} and code[1].metadata == {}
-    assert [cell.execution_count for cell in code] == [1, 2, 3, 4] and code[3].outputs[0].execution_count == 4
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5] and code[4].outputs[0].execution_count == 5
+    assert " at 0x" not in text and "<object>" in text and 'id=\\"T_1\\"' in text and "T_2_row0_col0" in text
     reproduce(root=tmp_path, publish=True)
-    assert nbformat.read(path, as_version=4).cells == notebook.cells, "publishing twice changes nothing"
+    cells = nbformat.read(path, as_version=4).cells
+    assert [cell | {"id": ""} for cell in cells] == [cell | {"id": ""} for cell in notebook.cells], "twice is the same"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,10 @@ def test_defaults_are_the_papers_where_it_states_them():
     ("changes", "words"),
     [
         ({"retrival.k": 1}, ["retrival.k", "retrieval.k"]),
+        ({"retrieval.kk": 1}, ["there is no setting 'retrieval.kk'; did you mean 'retrieval.k'?"]),
+        ({"student": {"epoch": 2}}, ["there is no setting 'student.epoch'; did you mean 'student.epochs'?"]),
+        ({"students.t5-nano-base": 1}, ["there is no setting 'students.t5-nano-base'"]),
+        ({"everything": 1}, ["'everything'; the groups and settings are seeds, students, "]),
         ({"retrieval.k": 101}, ["retrieval.k = 101", "kappa*", "lower k"]),
         ({"reranker.tau_1": -1}, ["reranker.tau_1", "greater than 0"]),
         ({"reranker.tau_2": 0}, ["reranker.tau_2", "greater than 0"]),
@@ -72,7 +76,14 @@ def test_what_does_not_fit_is_named_in_one_sentence(changes, words):
     with pytest.raises(SettingsError) as error:
         preset().override(changes)
     message = str(error.value)
-    assert all(word in message for word in words) and "\n" not in message
+    assert all(word in message for word in words) and "\n" not in message and len(message) < 300
+
+
+def test_a_group_is_merged_and_what_it_is_not_given_stays():
+    usual = preset()
+    assert usual.override({"student": {"epochs": 2}}) == usual.override({"student.epochs": 2})
+    changed = usual.override({"student": {"epochs": 2, "batch": 8}, "retrieval.k": 1}).student
+    assert changed == usual.student.model_copy(update={"epochs": 2, "batch": 8})
 
 
 @pytest.mark.parametrize(("setting", "gone"), [("temperatures", "falling"), ("passage_gradient", False)])

@@ -107,11 +107,15 @@ def run_jobs(make: Make, store: Store, jobs: Sequence[Work], workers: int) -> It
     context.set_forkserver_preload(["kardlib.kard.reranker", "kardlib.kard.student"])
     try:
         with ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(threads,)) as pool:
+            futures = [pool.submit(make, store, *job) for job in jobs]
+            processes = list(pool._processes.values())  # `shutdown` forgets them
             try:
-                for future in [pool.submit(make, store, *job) for job in jobs]:
+                for future in futures:
                     yield future.result()
-            except BaseException:
+            except BaseException as error:
                 pool.shutdown(wait=False, cancel_futures=True)  # else all other jobs are done before it is told
+                for process in () if isinstance(error, Exception) else processes:
+                    process.terminate()  # an interrupt: each would do its job, and one more that it holds already
                 raise
     except BrokenProcessPool:
         raise EngineError(

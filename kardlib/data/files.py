@@ -39,6 +39,7 @@ from kardlib.data.records import (
     shorten,
     with_own_ids,
 )
+from kardlib.errors import suggest
 
 SPLITS = ("train", "dev", "test")
 Gold = dict[str, frozenset[str]]  # question id -> ids of the passages that are annotated as its evidence
@@ -114,7 +115,8 @@ def read_kard(data_dir: str | Path, name: str) -> Dataset:
     known = sorted(path.parent.name for path in Path(data_dir, "kard").glob("*/test.json"))
     if name not in known:
         found = f"the datasets there are {', '.join(known)}" if known else "there is no kard/<dataset>/test.json there"
-        raise DataError(f"no dataset {name!r} in {Path(data_dir)}: {found}; correct the dataset's name or data_dir")
+        near = suggest(name, known)
+        raise DataError(f"no dataset {name!r} in {Path(data_dir)}{near} ({found}): correct the name, or data_dir")
     files = {split: folder / f"{split}.json" for split in SPLITS}
     splits = {split: read_questions(file) if file.exists() else [] for split, file in files.items()}
     by_id: dict[str, Question] = {}

@@ -13,8 +13,8 @@ import pandas as pd
 
 from kardlib.data.files import LETTERS, Question
 from kardlib.data.world import Fact, World, conclude, judge_statements, read_statements
-from kardlib.kard.experiment import Experiment
-from kardlib.kard.pipeline import Predictions
+from kardlib.kard.experiment import Cell, Experiment
+from kardlib.kard.pipeline import Predictions, answer
 from kardlib.kard.prepare import Prepared
 from kardlib.retrieval.runs import Run
 
@@ -48,13 +48,13 @@ def find_causes(experiment: Experiment, predictions: Predictions) -> list[str]:
     Empty where the answer is right, and where no gold passage is known.
     """
     causes = []
-    for question, read, answer in zip(predictions.questions, predictions.passages, predictions.answers, strict=True):
-        if answer == question.answer or not experiment.data.gold.get(question.id):
+    for question, read, given in zip(predictions.questions, predictions.passages, predictions.answers, strict=True):
+        if given == question.answer or not experiment.data.gold.get(question.id):
             causes.append("")
         elif not has_read_all(experiment, question, read):
             causes.append(MISSED)
         else:
-            causes.append(UNPARSABLE if answer is None else FAILED)
+            causes.append(UNPARSABLE if given is None else FAILED)
     return causes
 
 
@@ -70,12 +70,32 @@ def find_papers_causes(experiment: Experiment, predictions: Predictions) -> list
     ]
 
 
+def list_answers(experiment: Experiment, cells: Iterable[Cell]) -> pd.DataFrame:
+    """Every test question and what each cell's student answered, one row each, for an analysis of errors.
+
+    In the closed world a question is of one or two hops and of a stratum. `read` are the ids of passages in their
+    order, `text` is the first sample, and `cause` says why a wrong answer is wrong (`find_causes`).
+    """
+    lines = []
+    for cell, p in answer(experiment, cells).items():
+        asked = {"method": cell.method, "student": cell.student, "seed": cell.seed, "settings": dict(cell.knobs) or ""}
+        told = zip(p.questions, p.passages, p.texts, p.answers, find_causes(experiment, p), strict=True)
+        for question, read, texts, given, cause in told:
+            chain = experiment.world and experiment.world.chains[question.id]
+            hops = bool(chain.signs) + bool(chain.relation) if chain else ""
+            about = {"question": question.id, "asked": question.prompt, "hops": hops, "stratum": question.stratum}
+            wrote = {"read": " ".join(read), "text": texts[0], "answer": "" if given is None else LETTERS[given]}
+            gold = {"gold": LETTERS[question.answer], "right": given == question.answer, "cause": cause}
+            lines.append(asked | about | wrote | gold)
+    return pd.DataFrame(lines)
+
+
 def count_outcomes(experiment: Experiment, predictions: Iterable[Predictions]) -> pd.DataFrame:
     """How many answers are right, wrong or none, by whether all that the answer takes was read; known gold only."""
     counted = [
-        ("all it takes" if has_read_all(experiment, question, read) else "less", _judge(question, answer))
+        ("all it takes" if has_read_all(experiment, question, read) else "less", _judge(question, given))
         for p in predictions
-        for question, read, answer in zip(p.questions, p.passages, p.answers, strict=True)
+        for question, read, given in zip(p.questions, p.passages, p.answers, strict=True)
         if experiment.data.gold.get(question.id)
     ]
     table = pd.DataFrame(counted, columns=["read", "answer"])

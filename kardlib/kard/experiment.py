@@ -37,6 +37,7 @@ from kardlib.data.files import (
 from kardlib.data.hub import HUB, read_hub
 from kardlib.data.records import say
 from kardlib.data.world import STRATA, World, build_world
+from kardlib.errors import suggest
 from kardlib.kard.llm import server_teacher
 from kardlib.kard.methods import Method, main_rows
 from kardlib.kard.teacher import Teacher, recorded_teacher, symbolic_teacher
@@ -194,9 +195,10 @@ def data_folder(settings: RunSettings) -> Path:
         raise DataError("set data_dir to the folder that holds questions.jsonl and passages.jsonl: own data are files")
     if settings.dataset in GLUE_TASKS:
         raise DataError(f"{settings.dataset} sorts texts into classes, which only notebook 13 does: take another one")
+    known = ["world", "own", *HUB, *GLUE_TASKS]
     raise DataError(
-        f"there is no dataset {settings.dataset!r}: without files there are world, {', '.join(HUB)}; correct the name, "
-        "or set data_dir to the folder that holds kard/ and kb/"
+        f"there is no dataset {settings.dataset!r}{suggest(settings.dataset, known)} (without data_dir there are "
+        f"{', '.join(known)}): correct the name, or set data_dir to the folder that holds kard/ and kb/"
     )
 
 

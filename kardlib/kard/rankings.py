@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, fingerprint, write_json
-from kardlib.errors import KardError
+from kardlib.errors import KardError, suggest
 from kardlib.kard.experiment import Cell, Experiment
 from kardlib.kard.methods import METHODS, READS
 from kardlib.kard.prepare import (
@@ -308,7 +308,8 @@ def find_retriever(name: str) -> Retriever:
     """The retriever that a method names. Raises KardError where none is registered by that name."""
     if name not in RETRIEVERS:
         raise KardError(
-            f"there is no retriever {name!r}: call register_retriever first, or name one of {[*RETRIEVERS]}"
+            f"there is no retriever {name!r}{suggest(name, RETRIEVERS)}: call register_retriever first, or name one of "
+            f"{[*RETRIEVERS]}"
         )
     return RETRIEVERS[name]
 

@@ -19,6 +19,7 @@ from kardlib.data.files import SPLITS
 from kardlib.data.hub import GLUE, fetch
 from kardlib.data.records import DataError, read_text, say_shared
 from kardlib.data.world import build_world
+from kardlib.errors import suggest
 from kardlib.settings import GLUE_TASKS, RunSettings, WorldSettings
 
 SPLIT_SEED = 0  # one development split for all runs: seeds are for training
@@ -92,7 +93,8 @@ def open_task(settings: RunSettings) -> Task:
     if name == "world":
         return world_task(settings.world, knobs.train or WORLD_TRAIN, knobs.dev)
     if name not in COLUMNS:
-        raise DataError(f"{name!r} is no classification task: set dataset to world, {', '.join(GLUE_TASKS)}")
+        known = ["world", *GLUE_TASKS]
+        raise DataError(f"{name!r} is no classification task{suggest(name, known)} (there are {', '.join(known)})")
     train, test = read_hub_glue(name) if settings.data_dir is None else read_official_glue(name, settings.data_dir)
     return split_task(name, train, test, knobs.train, knobs.dev)
 

@@ -75,7 +75,8 @@ def save_figure(
     settings = provenance.get("settings") or {}
     folder = Path(folder or figures_folder(settings))
     without_path = {"settings": settings | {"data_dir": None}} if settings.get("data_dir") else {}
-    facts = json.dumps({**provenance, **without_path}, sort_keys=True, default=str)
+    made_by = {name: value for name, value in {**provenance, **without_path}.items() if name != "date"}
+    facts = json.dumps(made_by, sort_keys=True, default=str)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {suffix: folder / f"{name}.{suffix}" for suffix in ("pdf", "png", "csv")}
     partial = {suffix: path.with_name(f".{path.name}.{os.getpid()}") for suffix, path in paths.items()}

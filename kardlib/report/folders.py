@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kardlib.artifacts.store import REPOSITORY, fingerprint, hash_file
+from kardlib.knobs import flatten
 from kardlib.settings import preset
 
 OWN_FILES = ("questions", "passages", "gold", "rationales")  # what is read of your own data, in whatever format
@@ -30,15 +31,6 @@ def run_name(settings: Mapping[str, Any]) -> str:
         said.insert(0, Path(folder).resolve().name)
     parts = [scale, dataset, *([",".join(said)[:SHOWN], fingerprint(changed)[:8]] if changed else [])]
     return re.sub(r"[^\w.,=-]+", "_", "-".join(parts))
-
-
-def flatten(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Dotted names and values: `{"retrieval": {"k": 1}}` -> `("retrieval.k", 1)`."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from ((f"{name}.{inner}", deep) for inner, deep in flatten(value))
-        else:
-            yield name, value
 
 
 def figures_folder(settings: Mapping[str, Any], root: Path | None = None) -> Path:

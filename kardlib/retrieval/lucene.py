@@ -15,7 +15,6 @@ needs no incubator module, and the scores are Lucene's own (pyserini rounds them
 
 import base64
 import contextlib
-import difflib
 import json
 import os
 import re
@@ -32,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 from kardlib.data.files import Passage, PassageFile
-from kardlib.errors import KardError
+from kardlib.errors import KardError, suggest
 from kardlib.retrieval.runs import Run
 from kardlib.settings import KnowledgeSettings
 
@@ -351,7 +350,7 @@ class _Anserini:
         from pyserini.prebuilt_index_info import TF_INDEX_INFO  # uses the JVM that already runs
 
         if name not in TF_INDEX_INFO:
-            near = "".join(f"; did you mean {n!r}?" for n in difflib.get_close_matches(name, TF_INDEX_INFO, n=1))
+            near = suggest(name, TF_INDEX_INFO)
             raise KnowledgeError(f"{name!r} is neither a folder nor one of pyserini's prebuilt indexes{near}")
         entry = TF_INDEX_INFO[name]
         values = [entry[key] for key in ("filename", "urls", "md5", "size compressed (bytes)", "documents")]

@@ -102,6 +102,42 @@ def test_nothing_outlives_a_process_that_is_killed_while_its_workers_work(sign, 
     assert not list((tmp_path / "temporary").glob("pymp-*"))
 
 
+INTERRUPTED = """
+import sys
+from kardlib.artifacts.engine import run_jobs
+from kardlib.artifacts.store import Store
+from tests.jobs import wait_and_write
+
+def sweep(*seconds):
+    try:
+        for folder in run_jobs(wait_and_write, Store(sys.argv[1]), [(s,) for s in seconds], 2):
+            print("made", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+
+if __name__ == "__main__":
+    sweep(0.1, *range(600, 610))
+    sweep(0.2, 0.3)
+"""
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_an_interrupt_ends_what_runs_starts_nothing_else_and_keeps_what_is_done(tmp_path):
+    """As Jupyter sends it: to the kernel and all that it started, which then takes the next cell."""
+    (tmp_path / "study.py").write_text(INTERRUPTED)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, str(tmp_path / "study.py"), str(tmp_path / "store")]
+    pipe = subprocess.PIPE
+    run = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    assert run.stdout and run.stdout.readline() == "made\n"
+    while len(list(tmp_path.glob("store/waited-*.partial"))) < 2:
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out.splitlines()) == (0, ["interrupted", "made", "made"]), err
+    assert len(list(tmp_path.glob("store/waited-*/done"))) == 3
+
+
 @pytest.mark.usefixtures("without_ray")
 def test_a_job_that_fails_is_told_before_all_others_are_done(tmp_path):
     jobs = [(0, None, "no room"), *((number,) for number in range(1, 40))]

@@ -181,7 +181,7 @@ def test_gold_must_be_about_what_exists(tmp_path):
 
 @pytest.mark.parametrize("name", ["tyo", "..", "", "../kb"])
 def test_a_wrong_name_lists_the_datasets(tmp_path, name):
-    with pytest.raises(DataError, match="the datasets there are toy; correct the dataset's name or data_dir"):
+    with pytest.raises(DataError, match="the datasets there are toy\\): correct the name, or data_dir"):
         read_kard(release(tmp_path, test=[ROW]), name)
 
 

@@ -1,14 +1,18 @@
 """Case studies: why answers are wrong, how statements are marked, and that no text becomes markup."""
 
+import io
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kardlib.__main__ import main
 from kardlib.artifacts.store import Store
-from kardlib.data.files import Dataset, Question
+from kardlib.data.answers import parse_answer
+from kardlib.data.files import LETTERS, Dataset, Question
 from kardlib.data.world import DIAGNOSES, RELATIONS, World, build_world, fill_diagnosis, judge_statements
 from kardlib.kard.cases import (
     CAUSES,
@@ -229,3 +233,22 @@ def test_the_figure_has_a_panel_for_each_student():
     assert labels == ["Reranker missed", "Student failed\nwith the passages", "Unparsable"]
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_shares(long_form(rows).iloc[:0])
+
+
+def test_every_answer_is_a_row_of_the_table_that_the_command_prints(experiment, prepared, capsys, monkeypatch):
+    monkeypatch.setenv("KARD_STORE", str(experiment.store.root))
+    arguments = ["predictions", "4", "--scale", "smoke"]
+    assert main([*arguments, "--method", "undistilled_bm25"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out), keep_default_na=False)
+    asked = experiment.data.splits["test"]
+    assert table["question"].tolist() == [q.id for q in asked] and set(table["hops"]) == {1, 2}
+    assert table["asked"].tolist() == [q.prompt for q in asked] and set(table["method"]) == {"undistilled_bm25"}
+    read = [[p for p, _ in prepared.runs.by_question[q.id]][: experiment.settings.retrieval.k] for q in asked]
+    assert [row.split() for row in table["read"]] == read
+    assert ((table["answer"] == table["gold"]) == table["right"]).all()
+    assert set(table["cause"]) <= {"", *CAUSES} and ((table["cause"] == "") == table["right"]).all()
+    parsed = [parse_answer(text, q.options) for text, q in zip(table["text"], asked, strict=True)]
+    assert ["" if given is None else LETTERS[given] for given in parsed] == table["answer"].tolist()
+    assert main([*arguments, "--method", "undistiled_bm25"]) == 2
+    said = "kard: the grid of notebook 4 has no method 'undistiled_bm25'; did you mean 'undistilled_bm25'? (it has "
+    assert capsys.readouterr().err.startswith(said)

@@ -85,7 +85,8 @@ def test_a_dataset_without_the_real_scale_says_which_it_takes(capsys):
 
 def test_an_unknown_dataset_names_those_there_are():
     with pytest.raises(
-        DataError, match=r"there is no dataset 'obqua': without files there are world, .*obqa, strategyqa"
+        DataError,
+        match=r"there is no dataset 'obqua'; did you mean 'obqa'\? \(without data_dir there are .*obqa, strategyqa",
     ):
         open_settings(preset("smoke", "obqua"))
     with pytest.raises(DataError, match="rte sorts texts into classes, which only notebook 13 does: take another one"):

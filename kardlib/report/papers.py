@@ -1,0 +1,272 @@
+"""Results as a paper prints them, from the figures' data alone: tables, figures once more, two runs side by side.
+
+    kard table 04 --latex        kard figure 05 --style one-column        kard compare runs/A runs/B
+
+Nothing is trained and no notebook is run: what these commands read, `report.figures.save_figure` has written.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from kardlib.errors import suggest
+from kardlib.kard.bound import sweeps
+from kardlib.kard.cases import CAUSES, PAPERS_CAUSES
+from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, RERANKER_DIFFERENCES
+from kardlib.kard.memorization import Task
+from kardlib.registry import label
+from kardlib.report import drawings
+from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
+from kardlib.report.figures import save_figure
+from kardlib.report.rows import (
+    AT_K,
+    FRACTIONS,
+    KEYS,
+    FigureError,
+    gained,
+    in_words,
+    long_form,
+    measured,
+    read_table,
+    to_rows,
+)
+from kardlib.settings import MemorizationSettings, preset, validate
+
+FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
+    "markdown": lambda table: table.to_markdown(index=False, disable_numparse=True),
+    "latex": lambda table: table.to_latex(index=False, escape=True),
+    "csv": lambda table: table.to_csv(index=False, lineterminator="\n").rstrip(),
+}
+
+# The data of a figure
+
+
+def find_data(figure: str, folder: Path) -> list[Path]:
+    """The CSV file of a figure by its name, or those of a notebook's figures by its number. Raises FigureError."""
+    known = {path.stem: path for path in sorted(folder.glob("*.csv"))}
+    number = figure.zfill(2)
+    if not (found := [path for name, path in known.items() if figure == name or number == name[:2]]):
+        there = f"there are {', '.join(known)}" if known else "no figure's data is there: run kard reproduce first"
+        raise FigureError(f"there is no figure {figure!r} in {folder}{suggest(figure, known)} ({there})")
+    return found
+
+
+def read_drawn(path: Path) -> pd.DataFrame:
+    """A figure's data in the order in which its notebook draws: students from small to large, conditions as listed."""
+    listed = ([""], STUDENTS, CORPORA, CAUSES, PAPERS_CAUSES, RERANKER_DIFFERENCES, ASKING_DIFFERENCES)
+    ranks = {name: i for i, name in enumerate(dict.fromkeys(name for names in listed for name in names))}
+    return read_table(path).sort_values(
+        ["student", "at"], key=lambda column: column.map(lambda name: ranks.get(name, len(ranks))), kind="stable"
+    )
+
+
+# Tables
+
+
+def paper_tables(path: Path, gain: bool = False) -> Iterator[tuple[str, pd.DataFrame]]:
+    """A figure's data as tables, one for each metric with its title: what was measured, or what was gained over others.
+
+    A method is a row. The columns are what varies: values of the knob, else the students; a method that has none of
+    them, as chance, says the same in all. A cell is the mean over seeds with its interval, fractions in per cent, gains
+    in points.
+    """
+    table = (gained if gain else measured)(read_drawn(path))
+    for metric, rows in table.groupby("metric", sort=False):
+        unit = (" (points)" if gain else " (%)") if metric in FRACTIONS else ""
+        yield f"{path.stem}: {str(metric).replace('_', ' ')}{unit}", _lay_out(rows)
+
+
+def _lay_out(rows: pd.DataFrame) -> pd.DataFrame:
+    conditions = [_name_condition(row) for row in to_rows(rows)]
+    beside = ["dataset", "split", *(["student"] if any(conditions) else [])]
+    varying = [name for name in beside if rows.loc[rows[name] != "", name].nunique() > 1]
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row, condition in zip(to_rows(rows), conditions, strict=True):
+        line = lines.setdefault((_name_method(row), *(row[name] for name in varying)), {})
+        line[condition if any(conditions) else row["student"]] = _number(row)
+    columns = list(dict.fromkeys(column for line in lines.values() for column in line))
+    columns = [column for column in columns if column or len(columns) == 1]
+    cells = [[*names, *(line.get(column, line.get("", "")) for column in columns)] for names, line in lines.items()]
+    return pd.DataFrame(cells, columns=["method", *varying, *(column or "value" for column in columns)])
+
+
+def _name_method(row: Mapping[str, Any]) -> str:
+    """A method; of a gain also where, and over whom."""
+    said = in_words(row).removeprefix(row["metric"].replace("_", " ")) if row["over"] else ""
+    return label(row["method"]) + said
+
+
+def _name_condition(row: Mapping[str, Any]) -> str:
+    """Where on its figure's axes a row stands; a gain's name says it."""
+    if row["over"]:
+        return ""
+    parts = [f"k = {row['k']}" if row["metric"] in AT_K else "", row["at"] or ""]
+    return ", ".join(filter(None, [*parts, f"{row['knob']} = {row['x']:g}" if row["x"] is not None else ""]))
+
+
+def _number(row: Mapping[str, Any]) -> str:
+    """A value and its interval, in per cent or points if it is a fraction."""
+    unit, form = (100, ".1f") if row["metric"] in FRACTIONS else (1, ",.4g")
+    form = f"+{form}" if row["over"] else form
+    interval = "" if row["low"] is None else f" [{unit * row['low']:{form}}, {unit * row['high']:{form}}]"
+    return f"{unit * row['value']:{form}}{interval}"
+
+
+# Figures once more
+
+Draw = Callable[[pd.DataFrame, Mapping[str, Any]], Figure]  # of the data, and of the settings that it was made with
+STYLES = {"two-column": drawings.PAGE, "one-column": 5.5}  # the widest that a figure may be, in inches
+IN_STRATA = ["bag_of_words", "fine_tuning", "reasoning_distillation", "undistilled_reranker", "ka_fine_tuning_reranker",
+             "kard_reranker"]  # fmt: skip
+
+
+def _draw_keys(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
+    knobs = validate(MemorizationSettings, settings["memorization"])
+    middle = Task(knobs.strings, knobs.bits, knobs.strings, knobs.irrelevant)
+    return drawings.plot_keys(table, middle, sweeps(knobs))
+
+
+def _draw_candidates(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
+    return drawings.plot_knob(table[table["student"] != settings["students"][-1]], "Candidates, kappa*")
+
+
+DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook draws it with
+    "00_tour": lambda table, _: drawings.plot_losses(table),
+    "01_memorization": lambda table, _: drawings.plot_learners(table),
+    "01_keys": _draw_keys,
+    "01_growth": lambda table, _: drawings.plot_growth(table),
+    "01_network": lambda table, _: drawings.plot_networks(table),
+    "02_queries": lambda table, _: drawings.plot_hits(table),
+    "03_hits": lambda table, _: drawings.plot_hits(table),
+    "04_main": lambda table, _: drawings.plot_main(table),
+    "04_strata": lambda table, _: drawings.plot_strata(table, IN_STRATA),
+    "05_dataset_size": lambda table, _: drawings.plot_knob(table, "Training questions (%)"),
+    "06_model_size": lambda table, _: drawings.plot_students(table),
+    "07_rationales": lambda table, _: drawings.plot_knob(table, "Rationales per question, l"),
+    "08_candidates": _draw_candidates,
+    "09_passages": lambda table, _: drawings.plot_knob(table, "Passages read at test, k"),
+    "10_dapt": lambda table, _: drawings.plot_corpora(table),
+    "11_rag": lambda table, _: drawings.plot_rag(table),
+    "12_failures": lambda table, _: drawings.plot_shares(table),
+    "13_reaugkd": lambda table, _: drawings.plot_main(table),
+    "13_where": lambda table, _: drawings.plot_where(table),
+    "13_compression": lambda table, _: drawings.plot_compression(table),
+    "13_latency": lambda table, _: drawings.plot_latency(table),
+    "14_scorecard": lambda table, _: drawings.plot_claims(table),
+    "15_example": lambda table, _: drawings.plot_main(table),
+    "15_own": lambda table, _: drawings.plot_main(table),
+    "16_differences": lambda table, _: drawings.plot_differences(table),
+    "17_frontier": lambda table, _: drawings.plot_frontier(table),
+    "17_exposures": lambda table, _: drawings.plot_knob(table, "Epochs"),
+    "17_editions": lambda table, _: drawings.plot_editions(table),
+}
+
+
+def draw_again(path: Path, folder: Path, style: str = "two-column") -> dict[str, Path]:
+    """Draw a figure from its CSV file alone into `folder`; returns the paths by suffix. Raises FigureError.
+
+    Where the PNG of its run lies beside the CSV, the settings in it, and the rest of its provenance, go on into the new
+    one. `style` is a name of `STYLES`.
+    """
+    table, picture = read_drawn(path), path.with_suffix(".png")
+    made = {}
+    if picture.is_file():
+        with Image.open(picture) as image:
+            made = json.loads(image.info.get("Provenance", "{}"))
+    known = next((name for name in DRAWN if path.stem == name or path.stem.startswith(f"{name}_")), None)
+    if not known or table.empty:
+        raise FigureError(f"{path} is empty, or not the data of a notebook's figure (they are {', '.join(DRAWN)})")
+    dataset, scale = table.loc[table["scale"] != "reported", ["dataset", "scale"]].iloc[0]
+    settings = preset(scale, dataset, "").model_dump(mode="json") | made.get("settings", {})
+    data = table
+    if known == "14_scorecard":  # its picture shows verdicts, which its data has no column for
+        claims = read_claims()
+        data = gains(claims, judge(claims, read_rows([path.parent])), dataset, scale)
+    figure = DRAWN[known](data, settings)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(min(width, STYLES[style]), height)
+    return save_figure(figure, path.stem, table, folder, made)
+
+
+# Two runs
+
+
+UNSAID = {"figure": "", "dataset": "any", "split": "", "k": None}  # what somebody's own rows need not say
+
+
+def read_run(place: Path) -> tuple[pd.DataFrame, list[str]]:
+    """All rows of a run's folder, of one of figures' data, or of one CSV file, and the columns that tell them apart.
+
+    Somebody's own CSV file needs the columns method, metric and value, and as many of the others as tell its rows
+    apart. Where it leaves `UNSAID` ones out, its rows are compared whatever the other run says there. Raises
+    FigureError and ClaimError.
+    """
+    keys = [key for key in KEYS if key != "scale"]
+    if place.is_dir():
+        return read_rows([place / "figures" if (place / "figures").is_dir() else place]), keys
+    try:
+        table = pd.read_csv(place, dtype=str, keep_default_na=False).replace("", None)
+    except (OSError, ValueError) as error:
+        raise FigureError(f"{place} is neither a run's folder nor a CSV file: {str(error).splitlines()[0]}") from None
+    usual = UNSAID | {"figure": place.stem, "scale": "embedded"}
+    rows = long_form(usual | row for row in to_rows(table))
+    return rows.assign(file=place.as_posix()), [key for key in keys if key in table or key not in UNSAID]
+
+
+def compare(first: Path, second: Path) -> tuple[str, pd.DataFrame, pd.DataFrame]:
+    """Two runs: a sentence, the values that differ, and the verdicts that changed. Raises FigureError and ClaimError.
+
+    Rows are the same where all that tells them apart is, but for the scale. A difference's interval takes both runs as
+    independent (the root of the summed squares of the ends' distances): it is too wide where they answer the same
+    questions.
+    """
+    (ours, known), (theirs, also) = read_run(first), read_run(second)
+    keys = [key for key in known if key in also]
+    verdicts = _changed_verdicts([ours, theirs], keys, first, second)
+    ours, theirs = (run.drop_duplicates([*keys, "value"]) for run in (ours, theirs))
+    for run, place in ((ours, first), (theirs, second)):
+        if (twice := run.duplicated(keys)).any():
+            row, missing = run[twice].iloc[0], [key for key in UNSAID if key not in keys]
+            said = f"{place} has several rows of {label(row['method'])}, {in_words(row)}"
+            raise FigureError(f"{said}: add {', '.join(missing) or 'what tells them apart'} to the other's columns")
+    both = ours.merge(theirs, on=keys, suffixes=("", "_then"))
+    differ = both[~np.isclose(both["value"], both["value_then"], atol=5e-7)]
+    said = (
+        f"{len(both)} values are in both, {len(differ)} of them differ; {len(ours) - len(both)} are in {first} alone, "
+        f"{len(theirs) - len(both)} in {second} alone"
+    )
+    return said, _show_differences(differ, first, second), verdicts
+
+
+def _show_differences(differ: pd.DataFrame, first: Path, second: Path) -> pd.DataFrame:
+    lines = []
+    for row in to_rows(differ):
+        then = row | {name: row[f"{name}_then"] for name in ("value", "low", "high")}
+        change = row | {"over": "first", "value": then["value"] - row["value"], "low": None, "high": None}
+        if row["low"] is not None and then["low"] is not None:
+            below = np.hypot(then["value"] - then["low"], row["high"] - row["value"])
+            above = np.hypot(then["high"] - then["value"], row["value"] - row["low"])
+            change |= {"low": change["value"] - below, "high": change["value"] + above}
+        where = {name: row[name] for name in ("figure", "dataset", "student", "seed") if row.get(name) is not None}
+        told = {"method": label(row["method"]), "what": in_words(row), str(first): _number(row)}
+        lines.append(where | told | {str(second): _number(then), "difference": _number(change)})
+    return pd.DataFrame(lines).fillna("")
+
+
+def _changed_verdicts(runs: list[pd.DataFrame], keys: list[str], first: Path, second: Path) -> pd.DataFrame:
+    """Claims that both runs decide, and not alike."""
+    judged = [judge(read_claims(), run) for run in runs]
+    decided = [scorecard[scorecard["verdict"] != NOT_RUN] for scorecard in judged]
+    alike = ["id", *(key for key in keys if key in OF_A_CASE)]
+    both = decided[0].merge(decided[1], on=alike, suffixes=("", "_then"))
+    both = both[both["verdict"] != both["verdict_then"]]
+    return pd.DataFrame(
+        {"claim": both["id"], "dataset": both["dataset"], "student": both["student"], "says": both["says"],
+         str(first): both["verdict"], str(second): both["verdict_then"]}
+    )  # fmt: skip

@@ -1,0 +1,151 @@
+"""Tables, figures and comparisons from the figures' data alone, as the command line prints them."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+import kardlib
+from kardlib.__main__ import BIBTEX, main
+from kardlib.artifacts.store import REPOSITORY
+from kardlib.report.drawings import plot_main
+from kardlib.report.figures import save_figure
+from kardlib.report.papers import DRAWN, FigureError, compare, draw_again, find_data, paper_tables, read_drawn
+from kardlib.report.rows import long_form
+from tests.tables import accuracy_row, main_table
+
+FIGURES = REPOSITORY / "figures"
+ROW = "method,student,metric,value,low,high\n"
+
+
+def cell(table: pd.DataFrame, method: str, column: str) -> str:
+    return table.loc[table["method"] == method, column].item()
+
+
+def test_a_table_has_methods_below_each_other_and_students_side_by_side():
+    (title, table), *_ = paper_tables(FIGURES / "04_strata.csv")
+    assert title == "04_strata: accuracy never (%)"
+    assert list(table) == ["method", "t5-nano-small", "t5-nano-base", "t5-nano-large"]
+    source = read_drawn(FIGURES / "04_strata.csv").query("method == 'fine_tuning' and metric == 'accuracy_never'")
+    row = source[source.seed.isna() & (source.student == "t5-nano-base") & (source.over == "")].iloc[0]
+    expected = f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    assert cell(table, "Fine-tuning (FT)", "t5-nano-base") == expected
+    chance = set(table[table["method"] == "Chance"].iloc[0, 1:])
+    assert len(chance) == 1 and "" not in chance  # the same for every student
+
+
+def test_where_a_knob_varies_its_values_stand_side_by_side():
+    (_, table), *_ = paper_tables(FIGURES / "05_dataset_size.csv")
+    assert list(table) == ["method", "share = 0.01", "share = 0.05", "share = 0.25", "share = 1"]
+    (_, gains), *_ = paper_tables(FIGURES / "05_dataset_size.csv", gain=True)
+    assert re.fullmatch(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", gains.iloc[0, 1])
+    assert "KARD (BM25) at share = 0.25 over Fine-tuning (FT) at share = 1" in set(gains["method"])
+
+
+@pytest.mark.parametrize("path", sorted(FIGURES.glob("*.csv")), ids=lambda path: path.stem)
+def test_every_published_figure_has_its_tables_and_each_number_stands_in_one(path):
+    table = read_drawn(path)
+    for gain, rows in ((False, table[table.over == ""]), (True, table[table.over != ""])):
+        rows = rows[rows["seed"].isna()]
+        cells = dict(paper_tables(path, gain))
+        assert len(cells) == rows["metric"].nunique()
+        filled = sum((table.drop(columns="method") != "").to_numpy().sum() for table in cells.values())
+        assert filled >= len(rows)
+
+
+@pytest.mark.parametrize("form, begins", [("markdown", "| method"), ("latex", "% 05_dat"), ("csv", "method,share")])
+def test_the_command_prints_each_format(form, begins, capsys):
+    assert main(["table", "05", f"--{form}"]) == 0
+    out = capsys.readouterr().out
+    assert begins in out and ("Chance" in out) and (form != "latex" or r"\begin{tabular}" in out)
+
+
+def test_a_figure_that_is_not_there_names_the_near_one(capsys):
+    with pytest.raises(FigureError, match=r"no figure '04_man' in .*; did you mean '04_main'\? \(there are 01_"):
+        find_data("04_man", FIGURES)
+    assert main(["table", "77"]) == 2
+    assert capsys.readouterr().err.startswith("kard: there is no figure '77' in figures (there are 01_growth, ")
+
+
+def test_a_figure_is_drawn_again_from_its_data_as_it_was(tmp_path):
+    made = {"settings": {"student": {"lr": 0.5}}}
+    before = save_figure(plot_main(main_table()), "04_main", main_table(), tmp_path / "run", made)
+    again = draw_again(before["csv"], tmp_path / "again")
+    assert again["csv"].read_bytes() == before["csv"].read_bytes()
+    assert Image.open(again["png"]).info["Provenance"] == Image.open(before["png"]).info["Provenance"]
+    narrow = draw_again(before["csv"], tmp_path / "narrow", "one-column")
+    assert Image.open(narrow["png"]).width == 5.5 * 220 < Image.open(again["png"]).width == 7 * 220
+
+
+def test_what_draws_a_figure_again_is_what_its_notebook_calls():
+    """By the drawing's name and the words on its axis: both stand in the notebook that saves the figure."""
+    import inspect
+
+    from kardlib.report import papers
+
+    for name, draw in DRAWN.items():
+        (path,) = (REPOSITORY / "notebooks").glob(f"{name[:2]}_*.ipynb")
+        source = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code")
+        code = inspect.getsource(draw)
+        if draw.__name__ == "<lambda>":
+            code = next(line for line in inspect.getsource(papers).splitlines() if f'"{name}": lambda' in line)
+        assert f'"{name}"' in source and re.search(r"plot_\w+\(", code)[0] in source, name
+        axis = re.search(r'plot_\w+\(.*"([^"]+)"\)', code)
+        assert not axis or axis[1] in source, name
+
+
+def test_every_published_figure_can_be_drawn_again():
+    known = {name for path in FIGURES.glob("*.csv") for name in DRAWN if path.stem.startswith(name)}
+    assert known == DRAWN.keys() - {"15_own"}
+
+
+def write_rows(path: Path, *rows: dict) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    long_form(rows).to_csv(path, index=False)
+    return path
+
+
+GAIN = {"figure": "04_main", "method": "kard_reranker", "over": "reasoning_distillation", "k": 3, "n": 900}
+
+
+def test_two_runs_say_which_values_and_verdicts_changed(tmp_path, capsys):
+    same = accuracy_row(figure="04_main", value=0.4, low=0.3, high=0.5)
+    won, lost = (accuracy_row(**GAIN, value=v, low=v - 0.05, high=v + 0.05) for v in (0.2, -0.2))
+    write_rows(tmp_path / "A" / "figures" / "04_main.csv", same, won)
+    write_rows(tmp_path / "B" / "04_main.csv", same | {"scale": "embedded"}, lost | {"scale": "embedded"})
+    said, values, verdicts = compare(tmp_path / "A", tmp_path / "B")
+    assert said.startswith("2 values are in both, 1 of them differ; 0 are in ")
+    assert values["difference"].tolist() == ["-40.0 [-47.1, -32.9]"]
+    assert verdicts.iloc[:, -2:].drop_duplicates().to_numpy().tolist() == [["reproduced", "not reproduced"]]
+    assert main(["compare", str(tmp_path / "A"), str(tmp_path / "A")]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and "values that differ: none\nverdicts that changed: none\n" in err
+
+
+def test_your_own_csv_beside_ours(tmp_path):
+    ours = write_rows(tmp_path / "run" / "04_main.csv", accuracy_row(figure="04_main", k=3, split="test"))
+    yours = tmp_path / "mine.csv"
+    yours.write_text(f"{ROW}kard_bm25,t5-nano-base,accuracy,0.6,0.5,0.7\n")
+    said, values, _ = compare(ours.parent, yours)
+    assert said.startswith("1 values are in both, 1 of them differ") and values["difference"].tolist() == ["+10.0"]
+    write_rows(ours, *(accuracy_row(figure="04_main", k=k, value=0.1 * k) for k in (1, 3)))
+    with pytest.raises(FigureError, match=r"has several rows of KARD \(BM25\), accuracy: add figure, .*k to the other"):
+        compare(ours.parent, yours)
+    with pytest.raises(FigureError, match="is neither a run's folder nor a CSV file"):
+        compare(ours.parent, tmp_path / "nowhere")
+
+
+def test_bibtex_says_what_the_citation_file_says(capsys):
+    assert main(["cite"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("{ReAugKD}", "ReAugKD").split())
+    assert told.count("@inproceedings{") == 2 and f"version = {{{kardlib.__version__}}}" in told
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    for paper in citation["references"]:
+        authors = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
+        assert f"title = {{{paper['title']}}}" in told and f"author = {{{authors}}}" in told
+        assert f"year = {{{paper['year']}}}" in told
+    assert BIBTEX.read_text().count("{") == BIBTEX.read_text().count("}")
