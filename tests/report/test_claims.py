@@ -34,6 +34,7 @@ from kardlib.settings import validate
 from tests.folders import ROOT
 
 NO_CLAIM = {
+    "00": "one question proves nothing",
     "14": "it is the scorecard",
     "15": "your own data: no claim of a paper",
 }
