@@ -488,7 +488,8 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
 def plot_frontier(table: pd.DataFrame) -> Figure:
     """Accuracy against the number of ailments, a column for each student, a row for what was shown often and never.
 
-    A dotted line stands where reading overtakes recalling (metric "crossing"). Raises FigureError if nothing is there.
+    What rationales conclude without passages, whatever letter follows, is a thin line ("accuracy_of_rationale" `at` the
+    stratum's metric); a dotted one stands where reading overtakes it ("crossing"). Raises FigureError for no rows.
     """
     table = measured(table)
     parts, chance = table[table["x"].notna() & (table["knob"] == "ailments")], table[table["method"] == "chance"]
@@ -498,6 +499,9 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
     for (row, metric), (column, student) in product(enumerate(metrics), enumerate(students)):
         ax, shown = axes[row, column], parts[(parts["metric"] == metric) & (parts["student"] == student)]
         _draw_by_x(ax, shown)
+        said = parts[(parts["metric"] == "accuracy_of_rationale") & (parts["at"] == metric)]
+        said = said[said["student"] == student].sort_values("x")
+        ax.plot(said["x"], said["value"], color=ORANGE, linewidth=0.9, label="what RD's rationales conclude")
         ax.axhline(chance.loc[chance["metric"] == metric, "value"].mean(), label=label("chance"), **DASHED)
         crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
         for size in crossing["value"] if not row else ():
