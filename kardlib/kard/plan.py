@@ -251,11 +251,14 @@ def training_work(basis: Basis, student: str, trainings: Iterable[StudentKey]) -
     options = {"lora": knobs.lora, "checkpointing": knobs.gradient_checkpointing}
     count, steps, tokens, flops, planned = 0, 0, 0.0, 0.0, Counter[str]()
     for training in (t for t in trainings if t.student == student):
+        told = json.loads(training.others)  # worlds and epochs differ in notebook 17
         changed = {"student.share": training.share, "student.steps": training.steps}
+        changed |= {"student.epochs": told["training"]["epochs"]}
+        asked_of = texts._replace(train=told["world"]["train"]) if settings.dataset == "world" else texts
         variant = settings.override(changed | {"teacher.rationales": training.rationales})
         asked = variant.student.of(student, training.learns, bool(training.reads))
         variant = variant.model_copy(update={"student": asked})
-        examples = count_examples(variant, texts, training.learns)
+        examples = count_examples(variant, asked_of, training.learns)
         seen = training.steps * knobs.batch if training.steps else examples * (asked.epochs or 1)
         source = source_tokens(variant, texts, variant.retrieval.k_training if training.reads else 0)
         target = target_tokens(variant, texts, training.learns)

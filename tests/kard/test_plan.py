@@ -27,9 +27,9 @@ def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
     planned = plan(preset(), store=Store(tmp_path))
     # 04: fine-tuning and RD, each with and without passages; 05: three of them at three shares; 07: seven ways for KARD
     # at a quarter of the questions; 10: two corpora, with and without passages; 16: rationales with the answer in their
-    # query; all others share them
+    # query; 17: three in worlds of two other sizes with one seed, RD for three numbers of epochs; all others share them
     made = {number: n["students"] for number, n in planned["notebooks"].items() if n["students"]}
-    assert made == {"04": 4 * 3 * 3, "05": 3 * 3 * 3, "07": 7 * 3, "10": 4 * 3, "16": 3}
+    assert made == {"04": 4 * 3 * 3, "05": 3 * 3 * 3, "07": 7 * 3, "10": 4 * 3, "16": 3, "17": 2 * 3 * 3 + 3}
     students = [w for w in planned["work"] if w["what"] == "train" and w["model"].startswith("t5")]
     assert sum(w["artifacts"] for w in students) == sum(made.values())
     # without fine-tuning or a reranker greedy answers do not depend on the seed: few-shot prompts, the teacher's
@@ -51,9 +51,14 @@ def test_steps_and_tokens_follow_from_questions_and_rationales(tmp_path: Path) -
     by_share = [-(-2 * n // 64) * (rd + kard) + -(-n // 64) * ft for n in (10, 50, 250)]  # 05
     in_07 = [-(-250 * l // 64) for l in (1, 3, 5, 10)] + 3 * [-(-750 // 64)]
     main = answers * (ft + ka_ft) + rationales * (rd + kard)
-    assert row["steps"] == main + sum(by_share) + sum(in_07) * kard + 2 * rationales * (rd + kard) + rationales * kard
-    one, two = (plan(settings.override({"student.epochs": n}), store=Store(tmp_path))["work"][0] for n in (1, 2))
-    assert two["steps"] > 1.7 * one["steps"] and two["hours"] > 1.5 * one["hours"]  # 07 has steps of its own
+    in_17 = [-(-n // 64) * ft + -(-2 * n // 64) * (rd + kard) for n in (200, 2000)]  # of 12 and of 120 ailments
+    longer = rationales * (5 + 20 + 80)
+    others = sum(in_07) * kard + 2 * rationales * (rd + kard) + rationales * kard + sum(in_17) + longer
+    assert row["steps"] == main + sum(by_share) + others
+    at = (plan(settings.override({"student.epochs": n}), store=Store(tmp_path))["work"][0] for n in (1, 2, 3))
+    one, two, three = at
+    assert two["steps"] - longer > 1.7 * (one["steps"] - longer)  # 07 and 17 have steps of their own
+    assert 0 < three["hours"] - two["hours"] == pytest.approx(two["hours"] - one["hours"], rel=0.1)
 
 
 def test_the_papers_models_and_wikipedia_are_downloaded_and_nothing_else_is_here(
