@@ -6,6 +6,7 @@ colour and signs, so that nothing is lost in print: ✓ true or ✗ false, ▣ s
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from itertools import zip_longest
 
@@ -119,14 +120,17 @@ def statement_shares(world: World, predictions: Predictions) -> tuple[list[float
     return true, supported
 
 
-def concluded(world: World, predictions: Predictions) -> list[bool]:
-    """For every question whether its rationale's last statement names the gold option, whatever letter follows."""
-    right = []
-    for question, texts in zip(predictions.questions, predictions.texts, strict=True):
-        facts = next(iter(read_statements(texts[0])[-1:]), frozenset())
-        values = {fact.subject if fact.relation == "sign" else fact.object for fact in facts}
-        right.append(len(values) == 1 and conclude(question, *values) == question.answer)
-    return right
+def by_rationale(predictions: Predictions) -> Predictions:
+    """The same with the options that rationales conclude, whatever letters follow: those their last statements name.
+
+    Where nothing is stated, as by a student that learnt answers alone, the letter stays.
+    """
+    answers = []
+    for question, texts, letter in zip(predictions.questions, predictions.texts, predictions.answers, strict=True):
+        statements = read_statements(texts[0])
+        values = {f.subject if f.relation == "sign" else f.object for f in (statements or [frozenset()])[-1]}
+        answers.append((conclude(question, *values) if len(values) == 1 else None) if statements else letter)
+    return replace(predictions, answers=answers)
 
 
 # HTML

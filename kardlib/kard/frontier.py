@@ -26,16 +26,16 @@ def at_size(world: WorldSettings, ailments: int) -> Knobs:
 
 
 def crossing(sizes: Sequence[float], remembered: ArrayLike, read: ArrayLike) -> float | None:
-    """The size from which on reading is right as often as remembering: where the two curves last meet, (sizes,) each.
+    """The size from which on reading is right at least as often as remembering; the curves are (sizes,) each.
 
-    Between sizes both are straight lines over log size. None where one of the two leads from the least to the greatest.
+    Between sizes both are straight lines over log size. None where reading leads at all sizes, or not at the greatest.
     """
-    lead = np.asarray(read, float) - np.asarray(remembered, float)
-    log = np.log(sizes)
-    for i in range(len(lead) - 1, 0, -1):
-        if lead[i - 1] < 0 <= lead[i]:
-            return float(np.exp(log[i - 1] + (log[i] - log[i - 1]) * lead[i - 1] / (lead[i - 1] - lead[i])))
-    return None
+    lead, log = np.asarray(read, float) - np.asarray(remembered, float), np.log(sizes)
+    behind = np.flatnonzero(lead < 0)
+    if not len(behind) or behind[-1] == len(lead) - 1:
+        return None
+    i = behind[-1]
+    return float(np.exp(log[i] + (log[i + 1] - log[i]) * lead[i] / (lead[i] - lead[i + 1])))
 
 
 def count_bits(ailments: int) -> float:

@@ -486,33 +486,29 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
 
 @mpl.rc_context(LOOK)
 def plot_frontier(table: pd.DataFrame) -> Figure:
-    """Accuracy against the number of ailments, a column for each student, a row for what was shown often and never.
+    """What is concluded rightly against the number of ailments, a column for each student.
 
-    What rationales conclude without passages, whatever letter follows, is a thin line ("accuracy_of_rationale" `at` the
-    stratum's metric); a dotted one stands where reading overtakes it ("crossing"). Raises FigureError for no rows.
+    Rows are of what was shown "often" and "never" (`at`; metric "accuracy_of_rationale"). A dotted line stands where
+    reading overtakes recalling ("crossing"). Raises FigureError if nothing is there.
     """
     table = measured(table)
-    parts, chance = table[table["x"].notna() & (table["knob"] == "ailments")], table[table["method"] == "chance"]
-    metrics, students = (STRATA_METRICS[0], STRATA_METRICS[-1]), list(dict.fromkeys(parts["student"]))
-    _need(parts, *metrics)
+    _need(table, "accuracy_of_rationale")
+    told, strata = table[table["metric"] == "accuracy_of_rationale"], (STRATA[0], STRATA[-1])
+    students, chance = list(dict.fromkeys(told["student"])), table[table["method"] == "chance"].set_index("metric")
     fig, axes = plt.subplots(2, len(students), figsize=(PAGE, 4.4), sharex=True, sharey=True, squeeze=False)
-    for (row, metric), (column, student) in product(enumerate(metrics), enumerate(students)):
-        ax, shown = axes[row, column], parts[(parts["metric"] == metric) & (parts["student"] == student)]
+    for (row, stratum), (column, student) in product(enumerate(strata), enumerate(students)):
+        ax, shown = axes[row, column], told[(told["at"] == stratum) & (told["student"] == student)]
         _draw_by_x(ax, shown)
-        said = parts[(parts["metric"] == "accuracy_of_rationale") & (parts["at"] == metric)]
-        said = said[said["student"] == student].sort_values("x")
-        ax.plot(said["x"], said["value"], color=ORANGE, linewidth=0.9, label="what RD's rationales conclude")
-        ax.axhline(chance.loc[chance["metric"] == metric, "value"].mean(), label=label("chance"), **DASHED)
+        ax.axhline(chance.loc[f"accuracy_{stratum}", "value"], label=label("chance"), **DASHED)
         crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
         for size in crossing["value"] if not row else ():
             ax.axvline(size, **THIN | {"linestyle": ":"})
             ax.annotate(f"{size:.0f}", (size, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
         _log_x(ax, sorted(shown["x"].unique()))
         ax.grid(axis="y")
-        if not row:
-            ax.set(title=student)
-    for ax, metric in zip(axes[:, 0], metrics, strict=True):
-        ax.set(ylabel=f"Shown {metric.removeprefix('accuracy_')} (%)")
+        ax.set(title=student if not row else "")
+    for ax, stratum in zip(axes[:, 0], strata, strict=True):
+        ax.set(ylabel=f"Shown {stratum} (%)")
     _percent(axes[0, 0].yaxis)
     axes[1, len(students) // 2].set(xlabel="Ailments in the world")
     _legend_below(fig, 3, axes.flat)
@@ -523,12 +519,13 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
 def plot_editions(table: pd.DataFrame) -> Figure:
     """What is answered before and after all facts have changed, a panel for each student.
 
-    Accuracy `at` "first edition" and "new edition", and the share of answers that were right in the first (metric
-    "former_answers"). Raises FigureError if they are not there.
+    What is concluded rightly `at` "first edition" and "new edition", and the share of answers that were right in the
+    first (metric "former_answers"). Raises FigureError if they are not there.
     """
     table = measured(table)
-    _need(table := table[table["knob"] == "edition"], "accuracy", "former_answers")
-    bars = {"right, first edition": ("accuracy", "first edition"), "right, new edition": ("accuracy", "new edition"),
+    _need(table := table[table["knob"] == "edition"], "accuracy_of_rationale", "former_answers")
+    bars = {"right, first edition": ("accuracy_of_rationale", "first edition"),
+            "right, new edition": ("accuracy_of_rationale", "new edition"),
             "what was right before": ("former_answers", "new edition")}  # fmt: skip
     students, methods = list(dict.fromkeys(table["student"])), _methods(table)
     fig, axes = _panels(len(students), 2.6, sharey=True)
@@ -551,6 +548,7 @@ def plot_editions(table: pd.DataFrame) -> Figure:
 
 MEASURES = {  # titles of panels, in their order
     "accuracy": "Accuracy",
+    "accuracy_of_rationale": "Concluded rightly",
     "hits_gold": "Hits, gold",
     "hits_silver": "Hits, silver",
     "gold_among_read": "Gold among passages read",
@@ -577,13 +575,13 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
     parts = [(metric, at, part) for metric, at, part in parts if len(part)]
     fig, axes = _panels(len(parts), 2.4)
     for ax, (metric, at, part) in zip(axes, parts, strict=True):
-        if metric == "accuracy" and ax is not axes[0]:
+        if metric.startswith("accuracy") and ax is not axes[0]:
             ax.sharey(axes[0])  # accuracies are compared across panels
         methods = _methods(part)
         for i, method in enumerate(methods):
             rows = part[part["method"] == method].sort_values("x")
             _draw(ax, method, rows["x"] * _aside(i, methods, ticks), rows)
-        for value in chance if metric == "accuracy" else ():
+        for value in chance if metric.startswith("accuracy") else ():
             ax.axhline(value, label=label("chance"), **DASHED)
         _log_x(ax, ticks, unit=100 if knob.endswith("(%)") else 1)
         title = ", ".join(filter(None, [MEASURES[metric], at]))

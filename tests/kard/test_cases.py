@@ -21,6 +21,7 @@ from kardlib.kard.cases import (
     PAPERS_CAUSES,
     UNPARSABLE,
     as_table,
+    by_rationale,
     count_outcomes,
     find_causes,
     find_papers_causes,
@@ -77,6 +78,25 @@ def hops(world: World, question: Question) -> tuple[list[str], list[str]]:
 
 def answer(question: Question, read: list[str], answer: int | None, text: str = "") -> Predictions:
     return Predictions([question], [read], [[text]], [answer])
+
+
+def test_the_option_that_a_rationale_concludes_counts_whatever_letter_follows(world):
+    question = two_hop(world)
+    chain, wrong = world.chains[question.id], (question.answer + 1) % 4
+    states = RELATIONS[chain.relation][2][0].format
+    signs, true = fill_diagnosis(DIAGNOSES[0], chain.ailment, chain.signs), states(a=chain.ailment, v=chain.value)
+    false, strange = (states(a=chain.ailment, v=v) for v in (question.options[wrong], "Xyz"))
+    for text, letter, concluded in (
+        (f"{signs} {true} The answer is {LETTERS[wrong]}.", wrong, question.answer),
+        (f"{true} {false} The answer is {LETTERS[question.answer]}.", question.answer, wrong),
+        (f"{signs} The answer is A.", 0, None),  # the ailment is no option
+        (f"{strange} The answer is A.", 0, None),
+        ("Nonsense. The answer is A.", 0, None),
+        ("The answer is B.", 1, 1),
+        ("", None, None),
+    ):
+        told = by_rationale(answer(question, [], letter, text))
+        assert told.answers == [concluded] and told.texts == [[text]]
 
 
 # Causes

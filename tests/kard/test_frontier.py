@@ -27,6 +27,7 @@ def test_reading_overtakes_where_the_curves_meet_for_the_last_time():
     assert twice == pytest.approx(10 ** (2 + 1 / 3))
     assert crossing((10, 100), (0.2, 0.1), (0.5, 0.5)) is None
     assert crossing((10, 100), (0.9, 0.8), (0.5, 0.5)) is None
+    assert crossing((10, 100, 1000), (0.6, 0.4, 0.5), (0.4, 0.4, 0.4)) is None  # it does not stay ahead
 
 
 def test_bits_of_an_ailment_are_its_signs_and_a_value_for_every_relation():
