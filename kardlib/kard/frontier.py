@@ -43,13 +43,13 @@ def count_bits(ailments: int) -> float:
     return log2(comb(len(SIGNS), 3)) + len(RELATIONS) * log2(ailments)
 
 
-def known_share(right: ArrayLike, options: ArrayLike) -> float:
-    """How much is known where answers are `right` (questions,) and guessing is right on one in `options` (questions,).
+def known_share(right: ArrayLike, guessed: ArrayLike) -> float:
+    """How much is known where answers are `right` (questions,) and would be with chances `guessed` (questions,) if not.
 
     The share of questions whose answer must be known if all others are guessed; below 0 for bad luck.
     """
-    guessed = 1 / np.asarray(options, float)
-    return float(np.mean(np.asarray(right) - guessed) / np.mean(1 - guessed))
+    chances = np.asarray(guessed, float)
+    return float(np.mean(np.asarray(right) - chances) / np.mean(1 - chances))
 
 
 def ask_new_edition(experiment: Experiment, cells: Iterable[Cell]) -> dict[Cell, Predictions]:

@@ -35,13 +35,13 @@ def test_bits_of_an_ailment_are_its_signs_and_a_value_for_every_relation():
 
 
 def test_what_is_known_is_what_guessing_does_not_explain():
-    options = np.array([4, 4, 2, 2])
-    assert known_share([1, 1, 1, 1], options) == 1
-    assert known_share(1 / options, options) == pytest.approx(0)
+    chances = np.array([0, 0.25, 0.5, 0.5])
+    assert known_share([1, 1, 1, 1], chances) == 1
+    assert known_share(chances, chances) == pytest.approx(0)
     rng = np.random.default_rng(0)
-    options = rng.choice([2, 4], 40_000)
-    known = rng.random(len(options)) < 0.3
-    assert known_share(known | (rng.random(len(options)) < 1 / options), options) == pytest.approx(0.3, abs=0.015)
+    chances = rng.choice([0, 0.25, 0.5], 40_000)
+    known = rng.random(len(chances)) < 0.3
+    assert known_share(known | (rng.random(len(chances)) < chances), chances) == pytest.approx(0.3, abs=0.015)
 
 
 def test_a_new_edition_is_asked_and_read_without_anything_being_trained(experiment):

@@ -19,6 +19,8 @@ from kardlib.report.drawings import (
     plot_corpora,
     plot_differences,
     plot_distributions,
+    plot_editions,
+    plot_frontier,
     plot_hits,
     plot_keys,
     plot_knob,
@@ -332,3 +334,40 @@ def test_text_fits_on_the_page():
             left, bottom, right, top = fig.get_tightbbox().extents  # inches
             width, height = fig.get_size_inches()
             assert left > -0.01 and bottom > -0.01 and right < width + 0.01 and top < height + 0.01
+
+
+def test_plot_frontier():
+    told = {"knob": "ailments", "metric": "accuracy_of_rationale"}
+    curves = {("reasoning_distillation", "often"): (0.8, 0.4), ("kard_reranker", "often"): (0.5, 0.6),
+              ("reasoning_distillation", "never"): (0.1, 0.2), ("kard_reranker", "never"): (0.3, 0.4)}  # fmt: skip
+    rows = [
+        accuracy_row(method=method, at=at, x=x, value=value, **told)
+        for (method, at), values in curves.items()
+        for x, value in zip((12, 120), values, strict=True)
+    ]
+    rows += [accuracy_row(method="chance", metric=f"accuracy_{at}", value=0.3) for at in ("often", "never")]
+    rows.append(accuracy_row(method="kard_reranker", metric="crossing", value=60.0))
+    often, never = plot_frontier(long_form(rows)).axes
+    for ax, at in ((often, "often"), (never, "never")):
+        drawn = {c.get_label(): c.lines[0].get_ydata().tolist() for c in ax.containers}
+        assert drawn == {label(m): list(curves[m, at]) for m in ("reasoning_distillation", "kard_reranker")}
+    assert [text.get_text() for text in often.texts] == ["60"] and not never.texts
+    with pytest.raises(FigureError, match="nothing to draw"):
+        plot_frontier(long_form(rows[-1:]))
+
+
+def test_plot_editions():
+    rows = [
+        accuracy_row(method=method, knob="edition", at=at, metric=metric, value=value)
+        for method, values in {"reasoning_distillation": (0.6, 0.1, 0.5), "kard_reranker": (0.4, 0.4, 0.1)}.items()
+        for (metric, at), value in zip(
+            [("accuracy_of_rationale", "first edition"), ("accuracy_of_rationale", "new edition"),
+             ("former_answers", "new edition")], values, strict=True,
+        )
+    ]  # fmt: skip
+    (ax,) = plot_editions(long_form(rows)).axes
+    heights = {c.get_label(): [bar.get_height() for bar in c] for c in ax.containers if hasattr(c[0], "get_height")}
+    assert heights == {"right, first edition": [0.6, 0.4], "right, new edition": [0.1, 0.4],
+                       "what was right before": [0.5, 0.1]}  # fmt: skip
+    with pytest.raises(FigureError, match="no row has the metric former_answers"):
+        plot_editions(long_form(rows[:2]))
