@@ -535,7 +535,7 @@ def plot_editions(table: pd.DataFrame) -> Figure:
             rows = rows.set_index("method").reindex(methods)
             places = np.arange(len(methods)) + 0.27 * (i - 1)
             ax.bar(places, rows["value"], 0.25, yerr=_whiskers(rows), color=color, label=name, capsize=2)
-        ax.set_xticks(range(len(methods)), [label(method).replace(" (", "\n(") for method in methods], fontsize=7)
+        ax.set_xticks(range(len(methods)), [label(method).replace(" ", "\n") for method in methods])
         ax.set(title=student)
         ax.grid(axis="y")
     axes[0].set(ylabel="Questions on changed facts (%)")
