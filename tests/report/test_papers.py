@@ -68,7 +68,7 @@ def test_a_figure_that_is_not_there_names_the_near_one(capsys):
     with pytest.raises(FigureError, match=r"no figure '04_man' in .*; did you mean '04_main'\? \(there are 00_"):
         find_data("04_man", FIGURES)
     assert main(["table", "77"]) == 2
-    assert capsys.readouterr().err.startswith("kard: there is no figure '77' in figures (there are 01_growth, ")
+    assert capsys.readouterr().err.startswith("kard: there is no figure '77' in figures (there are 00_tour, ")
 
 
 def test_a_figure_is_drawn_again_from_its_data_as_it_was(tmp_path):
