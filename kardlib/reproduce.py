@@ -300,10 +300,9 @@ def run_notebook(
         if cell.cell_type == "code" and cell.source.strip():
             line.begin_cell(line.at + 1)
 
-    with (
-        atomic_write(run / notebook.name) as copy,
-        tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", ignore_cleanup_errors=True) as temporary,
-    ):
+    prefix = f"{TEMPORARY}{os.getpid()}-"  # a killed run's copy is left there, and found by its number
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as temporary:
+        copy = Path(temporary) / notebook.name
         (used := Path(temporary) / "used").touch()
         kernel: Any = kernel_of_this_python(
             {**environment, "TMPDIR": temporary, "KARD_USED": str(used)}, notebook.parent
@@ -334,8 +333,9 @@ def run_notebook(
         executed = nbformat.read(copy, as_version=4)
         executed.metadata["kard"] = asdict(result)
         executed.metadata.papermill |= {"input_path": notebook.name, "output_path": notebook.name}
-        nbformat.write(executed, copy)
-        write_page(executed, run / f"{name}.html")
+    with atomic_write(run / notebook.name) as whole:
+        nbformat.write(executed, whole)
+    write_page(executed, run / f"{name}.html")
     progress.end(result)
     return result
 
