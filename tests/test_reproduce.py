@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kardlib.artifacts.store import REPOSITORY, Kind, artifact_name
+from kardlib.artifacts.store import REPOSITORY, UNFINISHED, Kind, artifact_name
 from kardlib.kard.experiment import write_example
 from kardlib.reproduce import ReproduceError, applies, choose_notebooks, clean_notebook, publish_notebooks, reproduce
 from kardlib.settings import SettingsError
@@ -254,6 +254,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert page.count(">done<") == page.count("<td>not run") == 1 and page.endswith("</html>\n")
     assert psutil.wait_procs(kernels, timeout=20)[1] == [], "a kernel outlived its run"
     assert not (tmp_path / "store" / artifact_name(Kind("slow"), {})).exists()
+    assert not [*tmp_path.rglob(f"runs/**/{UNFINISHED}*")], "half a notebook stays in the run's folder"
 
     (tmp_path / "hang").unlink()
     reproduce(root=tmp_path)
