@@ -125,12 +125,16 @@ def by_rationale(predictions: Predictions) -> Predictions:
 
     Where nothing is stated, as by a student that learnt answers alone, the letter stays.
     """
-    answers = []
-    for question, texts, letter in zip(predictions.questions, predictions.texts, predictions.answers, strict=True):
-        statements = read_statements(texts[0])
-        values = {f.subject if f.relation == "sign" else f.object for f in (statements or [frozenset()])[-1]}
-        answers.append((conclude(question, *values) if len(values) == 1 else None) if statements else letter)
-    return replace(predictions, answers=answers)
+    asked = zip(predictions.questions, predictions.texts, predictions.answers, strict=True)
+    return replace(predictions, answers=[_find_conclusion(q, texts[0], letter) for q, texts, letter in asked])
+
+
+def _find_conclusion(question: Question, text: str, letter: int | None) -> int | None:
+    statements = read_statements(text)
+    if not statements:
+        return letter
+    values = {fact.subject if fact.relation == "sign" else fact.object for fact in statements[-1]}
+    return conclude(question, *values) if len(values) == 1 else None
 
 
 # HTML
