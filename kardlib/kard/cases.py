@@ -120,7 +120,7 @@ def statement_shares(world: World, predictions: Predictions) -> tuple[list[float
     return true, supported
 
 
-def by_rationale(predictions: Predictions) -> Predictions:
+def read_conclusions(predictions: Predictions) -> Predictions:
     """The same with the options that rationales conclude, whatever letters follow: those their last statements name.
 
     Where nothing is stated, as by a student that learnt answers alone, the letter stays.

@@ -25,6 +25,7 @@ CANDIDATES: dict[int, Knobs] = {kappa: (("retrieval.candidates", kappa),) for ka
 PASSAGES: dict[int, Knobs] = {k: (("retrieval.k", k),) for k in (1, 2, 3, 5)}  # read at test (Table 5, and 5)
 CORPORA: dict[str, Knobs] = {"none": (), "own": (("dapt.corpus", "own"),), "neighbour": (("dapt.corpus", "neighbour"),)}
 IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
+IN_STRATA = ("bag_of_words", FT, RD, "undistilled_reranker", "ka_fine_tuning_reranker", RERANKER)
 IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
 EPOCHS: dict[int, Knobs] = {n: (("student.epochs", n),) for n in (5, 20, 80)}  # how often the same is shown
 ON_OWN_DATA = (FT, KA_FT, RD, BM25, RERANKER)

@@ -74,6 +74,7 @@ class Columns(NamedTuple):
     hub_dev: str = "validation"  # and on the Hub
 
 
+OWN_METRIC = {"cola": "matthews"}  # what GLUE judges by; the other tasks by accuracy
 BINARY, ENTAILED = ("0", "1"), ("entailment", "not_entailment")
 COLUMNS = {
     "cola": Columns("CoLA", "sentence", "", "label", BINARY, ("sentence",)),

@@ -23,7 +23,7 @@ from kardlib.reaugkd.methods import EARLIER
 from kardlib.registry import label
 from kardlib.report.evaluate import NOT_TOLD, Interval, by_chance, verdict
 from kardlib.report.reported import find_table, read_reported
-from kardlib.report.rows import COLUMNS, FRACTIONS, KEYS, NUMBERS, in_words, long_form, read_table, to_rows
+from kardlib.report.rows import COLUMNS, FRACTIONS, KEYS, NUMBERS, in_words, is_judged, long_form, read_table, to_rows
 from kardlib.settings import GLUE_TASKS, Group, Scale, SettingsError, preset, validate
 
 CLAIMS = Path(__file__).with_name("claims.yml")
@@ -59,13 +59,13 @@ class Selection(Group):
     over_student: str = ""
 
     def choose(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of a table that are meant: those over all seeds."""
-        table = table[table["seed"].isna()]
-        if self.over_x is None:
-            table = table[table["over_x"].isna()]
+        """The rows of a table that are meant, over all seeds; "accuracy" stands for what their dataset is judged by."""
+        table = table[table["seed"].isna() & (table["over_x"].isna() | (self.over_x is not None))]
         for name, wanted in self.model_dump(exclude_none=True).items():
             if name in PATTERNS and wanted:
                 found = table[name].map(lambda text, pattern=wanted: bool(text) and fnmatchcase(text, pattern))
+            elif (name, wanted) == ("metric", "accuracy"):
+                found = is_judged(table)
             else:
                 found = (table[name] == wanted).fillna(False)
             table = table[found.astype(bool)]
@@ -260,9 +260,9 @@ def mean_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
     Each mean has its interval: the tasks are independent, so its ends are as far from it as the root of the summed
     squares of the tasks' distances, over their number (Zou and Donner, *Construction of confidence limits about effect
     measures*, Statistics in Medicine 2008). It speaks of these tasks, not of others. "best_on_average" is the one of
-    `EARLIER` over which the mean is smallest.
+    `EARLIER` over which the mean is smallest. A task counts in its own metric, as in GLUE's own mean.
     """
-    chosen = _gained(rows)
+    chosen = _gained(rows).assign(metric="accuracy")
     means: list[dict[str, Any]] = []
     for _, part in chosen[chosen["dataset"].isin(GLUE_TASKS)].groupby(["scale", "student"]):
         tasks = sorted(part["dataset"].unique())
@@ -283,8 +283,8 @@ def mean_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _gained(rows: pd.DataFrame) -> pd.DataFrame:
-    """What ReAugKD gains over others in accuracy, on all questions and over all seeds."""
-    chosen = (rows["method"] == "reaugkd") & (rows["metric"] == "accuracy") & (rows["over"] != "")
+    """What ReAugKD gains over others in each task's own metric, on all questions and over all seeds."""
+    chosen = (rows["method"] == "reaugkd") & is_judged(rows) & (rows["over"] != "")
     return rows[chosen & (rows["knob"] == "") & rows["seed"].isna()]
 
 

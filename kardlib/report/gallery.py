@@ -3,6 +3,8 @@
 `kard reproduce --publish` writes them between the two markers of each page, so that no number there is typed.
 """
 
+import html
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +26,7 @@ DATASETS = {"": "closed world", "_obqa": "OpenbookQA", "_strategyqa": "StrategyQ
 DATASETS |= {"_mrpc": "MRPC", "_rte": "RTE", "_sst2": "SST-2"}
 HEADLINE = ("chance", "bag_of_words", "fine_tuning", "reasoning_distillation", "undistilled_reranker", "kard_reranker")
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
+MARKUP = re.compile(r"[\\`*~|]|(?<!\w)_|_(?!\w)|\[(?![+\d-])|\](?=\()")  # what Markdown would not show as it is
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 COVERS = {  # notebook -> what the figures that it draws stand beside in the papers
     "00": "KARD, Sections 2 and 4",
@@ -60,10 +63,8 @@ def in_points(row: Any) -> str:
 def side_by_side(columns: Mapping[str, Mapping[str, str]], order: Iterable[str] = REGISTRY) -> list[str]:
     """A table from its columns, title -> method -> cell; empty where a column has no cell."""
     found = {method for column in columns.values() for method in column}
-    lines = [f"| method | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
-    for method in [method for method in order if method in found]:
-        lines.append(f"| {label(method)} | {' | '.join(column.get(method, '') for column in columns.values())} |")
-    return lines
+    lines = [[label(m), *(column.get(m, "") for column in columns.values())] for m in order if m in found]
+    return as_markdown(["method", *columns], lines)
 
 
 def headline_table(figures: Path) -> list[str]:
@@ -100,9 +101,8 @@ def other_findings(figures: Path) -> list[str]:
     for mean in mean_rows(rows):
         if mean["over"] in ("reaugkd_no_retrieval", "best_on_average"):
             over = {"best_on_average": "the best earlier method"}.get(mean["over"], label(mean["over"]))
-            lines.append(
-                f"- ReAugKD on GLUE, {mean['dataset']}: gain over {over} {in_points(SimpleNamespace(**mean))}."
-            )
+            gain = in_points(SimpleNamespace(**mean))
+            lines.append(f"- ReAugKD on GLUE, {mean['dataset']}: gain over {escape(over)} {gain}.")
     return [*lines, f"- Claims ([scorecard](docs/scorecard.md)): {tally(judge(read_claims(), rows))}."]
 
 
@@ -113,33 +113,31 @@ def main_table(figures: Path) -> list[str]:
     students = preset().students
     papers = [find_table(name) for name in ("table1_medqa", "table2_strategyqa", "table2_openbookqa")]
     ours = {(row.method, row.student): in_per_cent(row) for row in table.itertuples()}
-    lines = [
-        f"| method | {' | '.join(paper.dataset for paper in papers)} | {' | '.join(students)} |",
-        "|---|" + "---|" * (len(papers) + len(students)),
-    ]
+    lines = []
     for method in in_order(table).method.drop_duplicates():
         if method != "chance":
             cells = [f"{p.numbers(method, ['base'])[0]:.2f}" if method in p.rows else "" for p in papers]
             cells += [ours.get((method, student)) or ours[method, ""] for student in students]
-            lines.append(f"| {label(method)} | {' | '.join(cells)} |")
+            lines.append([label(method), *cells])
+    shown = as_markdown(["method", *(paper.dataset for paper in papers), *students], lines)
     chance = table[table.method == "chance"].value.item()
-    return [*lines, "", f"Guessing is right on {100 * chance:.1f} % of the closed world's questions."]
+    return [*shown, "", f"Guessing is right on {100 * chance:.1f} % of the closed world's questions."]
 
 
 def hits_table(figures: Path) -> list[str]:
     """Figure 4c of the paper beside ours, for every dataset whose figure is there."""
     paper = find_table("figure4c_hits")
-    lines = [f"| against | dataset | retriever | {' | '.join(paper.columns)} |", "|---|---|---|---|---|---|---|"]
+    lines = []
     for retriever in paper.rows:
-        cells = " | ".join(f"{value:.1f}" for value in paper.numbers(retriever))
-        lines.append(f"| silver | {paper.dataset}, paper (read off) | {label(retriever)} | {cells} |")
+        cells = [f"{value:.1f}" for value in paper.numbers(retriever)]
+        lines.append(["silver", f"{paper.dataset}, paper (read off)", label(retriever), *cells])
     for suffix, dataset in DATASETS.items():
         if (path := figures / f"03_hits{suffix}.csv").is_file():
             table = measured(read_table(path)).sort_values("metric", kind="stable")
             for (metric, method), rows in table.groupby(["metric", "method"], sort=False):
-                cells = " | ".join(f"{100 * value:.1f}" for value in rows.sort_values("k").value)
-                lines.append(f"| {AGAINST[metric]} | {dataset} | {label(method)} | {cells} |")
-    return lines
+                cells = [f"{100 * value:.1f}" for value in rows.sort_values("k").value]
+                lines.append([AGAINST[metric], dataset, label(method), *cells])
+    return as_markdown(["against", "dataset", "retriever", *paper.columns], lines)
 
 
 def reaugkd_table(figures: Path) -> list[str]:
@@ -148,7 +146,8 @@ def reaugkd_table(figures: Path) -> list[str]:
     for suffix, dataset in DATASETS.items():
         if (path := figures / f"13_reaugkd{suffix}.csv").is_file():
             for row in measured(read_table(path)).itertuples():
-                columns.setdefault(dataset + ", F1" * (row.metric == "f1"), {})[row.method] = in_per_cent(row)
+                metric = {"accuracy": "", "f1": ", F1"}.get(row.metric, f", {row.metric}")
+                columns.setdefault(dataset + metric, {})[row.method] = in_per_cent(row)
     return side_by_side(columns)
 
 
@@ -164,17 +163,19 @@ def scorecard_table(figures: Path) -> list[str]:
     lines = [f"{tally(scorecard)}."]
     for title, part in parts.items():
         table = summarize(part)
-        lines += ["", f"*{title}*", "", f"| {' | '.join(table)} |", "|---" * len(table.columns) + "|"]
-        for cells in table.itertuples(index=False):
-            lines.append(f"| {' | '.join(map(escape, cells))} |")
+        lines += ["", f"*{title}*", "", *as_markdown(table.columns, table.to_numpy())]
     return lines
 
 
-def escape(cell: str) -> str:
-    """A table's cell that Markdown shows as it is: no tag, no link, no emphasis and no other column."""
-    for mark, shown in {"<": "&lt;", "](": r"]\(", "*": r"\*", "|": r"\|", "\n": "<br>"}.items():
-        cell = cell.replace(mark, shown)
-    return cell
+def as_markdown(header: Iterable[str], lines: Iterable[Iterable[str]]) -> list[str]:
+    """A table in Markdown; its cells are shown as they are."""
+    first, *rest = (f"| {' | '.join(map(escape, cells))} |" for cells in (header, *lines))
+    return [first, "|---" * len([*header]) + "|", *rest]
+
+
+def escape(text: str) -> str:
+    """A text that Markdown shows as it is: no tag, no link, no emphasis and no other column; an interval may stay."""
+    return MARKUP.sub(r"\\\g<0>", html.escape(text, quote=False)).replace("\n", "<br>")
 
 
 def show_figures(figures: Path) -> list[str]:
@@ -183,9 +184,9 @@ def show_figures(figures: Path) -> list[str]:
     for path in sorted(figures.glob("*.png")):
         name = path.stem
         dataset = next((data for suffix, data in DATASETS.items() if suffix and name.endswith(suffix)), "")
-        paper = f"{COVERS.get(name[:2], 'ours')}{dataset and f', on {dataset}'}"
+        paper = escape(f"{COVERS.get(name[:2], 'ours')}{dataset and f', on {dataset}'}")
         files = f"`{name}`, [data](../figures/{name}.csv), [PDF](../figures/{name}.pdf)"
-        lines += [f"**{paper}** ({files})", "", f"![{paper}: {name}](../figures/{name}.png)", ""]
+        lines += [f"**{paper}** ({files})", "", f"![{paper}: {escape(name)}](../figures/{name}.png)", ""]
     return lines
 
 

@@ -18,12 +18,13 @@ from PIL import Image
 from kardlib.errors import suggest
 from kardlib.kard.bound import sweeps
 from kardlib.kard.cases import CAUSES, PAPERS_CAUSES
-from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, RERANKER_DIFFERENCES
+from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, RERANKER_DIFFERENCES
 from kardlib.kard.memorization import Task
 from kardlib.registry import label
 from kardlib.report import drawings
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
 from kardlib.report.figures import save_figure
+from kardlib.report.gallery import escape
 from kardlib.report.rows import (
     AT_K,
     FRACTIONS,
@@ -39,7 +40,11 @@ from kardlib.report.rows import (
 from kardlib.settings import MemorizationSettings, preset, validate
 
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
-    "markdown": lambda table: table.to_markdown(index=False, disable_numparse=True),
+    "markdown": lambda table: (
+        table.map(lambda cell: escape(cell) if isinstance(cell, str) else cell)
+        .rename(columns=escape)
+        .to_markdown(index=False, disable_numparse=True)
+    ),
     "latex": lambda table: table.to_latex(index=False, escape=True),
     "csv": lambda table: table.to_csv(index=False, lineterminator="\n").rstrip(),
 }
@@ -122,8 +127,6 @@ def _number(row: Mapping[str, Any]) -> str:
 
 Draw = Callable[[pd.DataFrame, Mapping[str, Any]], Figure]  # of the data, and of the settings that it was made with
 STYLES = {"two-column": drawings.PAGE, "one-column": 5.5}  # the widest that a figure may be, in inches
-IN_STRATA = ["bag_of_words", "fine_tuning", "reasoning_distillation", "undistilled_reranker", "ka_fine_tuning_reranker",
-             "kard_reranker"]  # fmt: skip
 
 
 def _draw_keys(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:

@@ -22,6 +22,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from kardlib.errors import KardError
 from kardlib.kard import bound, methods  # noqa: F401 - they enter their methods
 from kardlib.reaugkd.methods import METHODS  # noqa: F401 - and so do these
+from kardlib.reaugkd.tasks import OWN_METRIC
 from kardlib.registry import REGISTRY, label
 from kardlib.settings import Group, SettingsError, validate
 
@@ -162,6 +163,11 @@ def measured(table: pd.DataFrame) -> pd.DataFrame:
 def gained(table: pd.DataFrame) -> pd.DataFrame:
     """What a method gains over another, over all seeds."""
     return table[table["seed"].isna() & (table["over"] != "")]
+
+
+def is_judged(table: pd.DataFrame) -> pd.Series:
+    """Which rows have the metric that their dataset is judged by: accuracy, unless GLUE takes another."""
+    return table["metric"] == table["dataset"].map(OWN_METRIC).fillna("accuracy")
 
 
 def in_words(row: Mapping[str, Any]) -> str:

@@ -21,12 +21,12 @@ from kardlib.kard.cases import (
     PAPERS_CAUSES,
     UNPARSABLE,
     as_table,
-    by_rationale,
     count_outcomes,
     find_causes,
     find_papers_causes,
     has_read_all,
     mark_statements,
+    read_conclusions,
     show_passage,
     show_question,
     show_rankings,
@@ -95,7 +95,7 @@ def test_the_option_that_a_rationale_concludes_counts_whatever_letter_follows(wo
         ("The answer is B.", 1, 1),
         ("", None, None),
     ):
-        told = by_rationale(answer(question, [], letter, text))
+        told = read_conclusions(answer(question, [], letter, text))
         assert told.answers == [concluded] and told.texts == [[text]]
 
 

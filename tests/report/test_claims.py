@@ -307,6 +307,23 @@ def test_one_task_and_the_closed_world_have_no_mean():
     assert [mean["over"] for mean in mean_rows(task_rows(lacking))] == ["rkd", "best_on_average"]  # no soft labels
 
 
+def test_colas_verdicts_are_of_its_matthews_correlation():
+    """GLUE judges CoLA by it: a gain in accuracy decides nothing there, and counts in no mean."""
+    rivals = GLUE_GAINS["rte"] | {"reaugkd_no_retrieval": (0.05, 0.01, 0.09)}
+    worse = dict.fromkeys(rivals, (-0.2, -0.3, -0.1))
+    tables = [task_rows({"cola": rivals}), task_rows({"cola": worse}, metric="matthews")]
+    claims = [c for c in read_claims() if c.notebook == "13"]
+    table = judge(claims, pd.concat(tables, ignore_index=True))
+    told = table[table["verdict"] != NOT_RUN]
+    assert told["verdict"].tolist() == ["not reproduced"] * 2 and set(told["metric"]) == {"matthews"}
+    assert set(judge(claims, tables[0])["verdict"]) == {NOT_RUN}
+    (best,) = best_rows(pd.concat(tables, ignore_index=True))
+    assert (best["metric"], best["value"]) == ("matthews", -0.2)
+    rte = task_rows({"rte": {"rkd": (0.1, 0.0, 0.2)}})
+    means = {mean["over"]: mean for mean in mean_rows(pd.concat([*tables, rte], ignore_index=True))}
+    assert means["rkd"]["value"] == pytest.approx((0.1 - 0.2) / 2) and means["rkd"]["metric"] == "accuracy"
+
+
 def test_a_mean_without_intervals_decides_nothing():
     rows = task_rows({task: {"rkd": (0.04, None, None)} for task in ("rte", "mrpc")})
     best = {"method": "reaugkd", "metric": "accuracy", "over": "best_on_average"}

@@ -3,6 +3,8 @@
 import pytest
 
 from kardlib.kard.grids import middle
+from kardlib.registry import REGISTRY, Entry
+from kardlib.report import gallery
 from kardlib.report.claims import read_claims
 from kardlib.report.gallery import (
     BEGIN,
@@ -159,4 +161,25 @@ def test_reaugkds_tasks_stand_side_by_side(tmp_path):
 
 def test_a_cell_is_shown_as_it_is():
     cell = "<script>x</script> [here](javascript:x) *a* | b\n+1 [0.5, 2]"
-    assert escape(cell) == r"&lt;script>x&lt;/script> [here]\(javascript:x) \*a\* \| b<br>+1 [0.5, 2]"
+    assert escape(cell) == r"&lt;script&gt;x&lt;/script&gt; \[here\](javascript:x) \*a\* \| b<br>+1 [0.5, 2]"
+    assert escape(r"a_b [-1, +2] [1](x) _c_ ~d~ `e` \| &lt;") == (
+        r"a_b [-1, +2] [1\](x) \_c\_ \~d\~ \`e\` \\\| &amp;lt;"
+    )
+
+
+def test_names_of_any_kind_stay_in_their_cells_of_every_table(tmp_path, monkeypatch):
+    name, shown = "a|b [c](d) <i>", r"a\|b \[c\](d) &lt;i&gt;"
+    monkeypatch.setitem(REGISTRY, "odd", Entry(name))
+    row = {"scale": "embedded", "method": "odd", "value": 0.7}
+    for figure, more in (
+        ("04_main", {"student": name}), ("04_main_obqa", {"student": name, "method": "fine_tuning"}),
+        ("04_strata", {"metric": "accuracy_never"}), ("03_hits", {"metric": "hits_gold", "k": 1}), ("13_reaugkd", {}),
+    ):  # fmt: skip
+        write_rows(tmp_path, figure, [row | more | {"method": "chance"}, row | more])
+    monkeypatch.setattr(gallery, "HEADLINE", ("odd", "fine_tuning"))
+    monkeypatch.setattr(gallery, "preset", lambda *_: preset().model_copy(update={"students": (name,)}))
+    for table in (headline_table, main_table, hits_table, reaugkd_table):
+        text = "\n".join(table(tmp_path))
+        assert shown in text and "<i>" not in text, table
+        lines = [line for line in text.splitlines() if line.startswith("|") and "closed world |" not in line]
+        assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1, table

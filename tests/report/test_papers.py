@@ -94,6 +94,7 @@ def test_what_draws_a_figure_again_is_what_its_notebook_calls():
         if draw.__name__ == "<lambda>":
             code = next(line for line in inspect.getsource(papers).splitlines() if f'"{name}": lambda' in line)
         assert f'"{name}"' in source and re.search(r"plot_\w+\(", code)[0] in source, name
+        assert all(name in source for name in re.findall(r"\bIN_[A-Z_]+", code)), name  # the methods shown: one list
         axis = re.search(r'plot_\w+\(.*"([^"]+)"\)', code)
         assert not axis or axis[1] in source, name
 
