@@ -483,6 +483,35 @@ def test_any_line_is_read_or_refused_in_one_sentence(tmp_path_factory, line):
             assert str(error).startswith(str(file)) and "\n" not in str(error)
 
 
+LINES = [  # a reader, and a line that holds no more than it needs
+    (read_questions, {"id": "q", "sent1": "Why?", "ending0": "a", "ending1": "b", "label": 1}),
+    (read_passages, {"id": "p", "contents": "One."}),
+    (read_gold, {"question_id": "q", "passage_ids": ["p"]}),
+    (read_recorded_rationales, {"idx": 0, "rationales": ["because"]}),
+    (read_own_questions, OWN),
+    (lambda file: read_own_rationales(file, {"q1"}), {"question_id": "q1", "rationales": ["because"]}),
+]
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+values = plain | st.lists(plain, max_size=3) | st.dictionaries(st.text(max_size=2), plain, max_size=2)
+
+
+@given(st.sampled_from(LINES), st.sampled_from(["drop", "double", "swap case", "fill"]), values, st.data())
+def test_a_spoilt_line_is_refused_with_its_number(tmp_path_factory, reader, change, value, data):
+    """A field that is missing, twice there or misspelt never passes; another value may if it is of the same type."""
+    read, line = reader
+    name = data.draw(st.sampled_from([*line]))
+    spoilt = {"drop": [], "double": [(name, line[name]), (name, value)], "swap case": [(name.swapcase(), line[name])]}
+    pairs = [pair for pair in line.items() if pair[0] != name] + spoilt.get(change, [(name, value)])
+    text = ", ".join(f"{json.dumps(n)}: {json.dumps(v)}" for n, v in pairs)
+    file = write(tmp_path_factory.getbasetemp() / "spoilt.jsonl", "", f"{{{text}}}")
+    try:
+        read(file)
+    except DataError as error:
+        assert str(error).startswith(f"{file}, line 2: ") and "\n" not in str(error)
+    else:
+        assert change == "fill" and type(value) is type(line[name])
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"KARD's released questions are not at {REAL}; set KARD_DATA")
 def test_the_released_datasets():
     sizes = {
