@@ -76,10 +76,10 @@ def activation_bytes(
     return batch * (kept + predicted * shape.vocabulary * OUTPUT_BYTES)
 
 
-def lora_parameters(shape: Shape, rank: int = RANK) -> int:
+def lora_parameters(shape: Shape) -> int:
     """Weights of the low-rank updates of every query and value projection (Hu et al. 2022)."""
     attentions = shape.encoder_layers + shape.decoder_layers * (2 if shape.kind == "encoder-decoder" else 1)
-    return attentions * 2 * rank * (shape.width + shape.heads * shape.head_size)
+    return attentions * 2 * RANK * (shape.width + shape.heads * shape.head_size)
 
 
 def training_bytes(

@@ -186,17 +186,17 @@ def choose(distilled: Distilled, base: KnowledgeBase, betas: Sequence[float] | N
     return choose_mixing(base, outputs(distilled, "reaugkd", "dev"), gold, experiment.settings.reaugkd, betas)
 
 
-def probabilities(distilled: Distilled, method: str, split: str = "test") -> Array:
-    """Predictions of a method, (seeds, N, C)."""
+def probabilities(distilled: Distilled, method: str) -> Array:
+    """Predictions of a method on the reported split, (seeds, N, C)."""
     if METHODS[method].predicts in ("mixed", "neighbours"):
-        return predict(distilled.memory.base, outputs(distilled, method, split), distilled.mixing[method])
-    return np.stack([o.probabilities for o in outputs(distilled, method, split)])
+        return predict(distilled.memory.base, outputs(distilled, method), distilled.mixing[method])
+    return np.stack([o.probabilities for o in outputs(distilled, method)])
 
 
-def correct(distilled: Distilled, method: str, split: str = "test") -> NDArray[np.float64]:
-    """Right (1) or wrong (0), (seeds, N); the teacher's one row is repeated."""
-    gold = distilled.experiment.task.gold(split)
-    right = (probabilities(distilled, method, split).argmax(2) == gold).astype(float)
+def correct(distilled: Distilled, method: str) -> NDArray[np.float64]:
+    """Right (1) or wrong (0) there, (seeds, N); the teacher's one row is repeated."""
+    gold = distilled.experiment.task.gold("test")
+    right = (probabilities(distilled, method).argmax(2) == gold).astype(float)
     return np.broadcast_to(right, (len(distilled.experiment.settings.seeds), right.shape[1]))
 
 

@@ -10,6 +10,7 @@ from scipy.stats import binom, t
 
 from kardlib.report.rows import limits
 
+LEVEL = 0.95  # of all intervals
 MOST_UNREAD = 0.2  # share of the answers: where more could not be read there is no verdict
 NOT_TOLD = "not told"
 TINY = 1e-9  # spread of answers that are all of one class
@@ -54,21 +55,21 @@ class Difference(NamedTuple):
     p: float
 
 
-def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+def mean_interval(values: ArrayLike) -> Interval:
     """Mean of a metric, `values` of shape (questions,) or (seeds, questions), and its t interval (`standard_error`).
 
     With one seed it is the t interval over questions: it speaks of new questions and of this training run alone, since
     one run cannot know how far runs lie apart. Of a single value nothing is known, and the interval is infinite.
     Raises ValueError for no values, NaN, or another shape.
     """
-    return Interval(*_t_test(_as_table(values), level)[:3])
+    return Interval(*_t_test(_as_table(values))[:3])
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
+def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
     """How far `a` is above `b`, two methods on the same questions with the same seeds.
 
     Both are (questions,) or (seeds, questions). The interval is that of `mean_interval` for their differences, and `p`
-    (two-sided) is that of the same t statistic: it is below 1 - level exactly where the interval leaves 0 out. Raises
+    (two-sided) is that of the same t statistic: it is below .05 exactly where the interval leaves 0 out. Raises
     ValueError for shapes that differ.
     """
     table_a, table_b = _as_table(a), _as_table(b)
@@ -77,10 +78,10 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
             f"the two methods must answer the same questions with the same seeds: {table_a.shape} and {table_b.shape} "
             "(seeds, questions) differ"
         )
-    return _t_test(table_a - table_b, level)
+    return _t_test(table_a - table_b)
 
 
-def share_interval(part: ArrayLike, whole: ArrayLike, level: float = 0.95) -> Interval:
+def share_interval(part: ArrayLike, whole: ArrayLike) -> Interval:
     """The share `sum(part) / sum(whole)`, e.g. of the failures that have one cause, and its interval.
 
     Both are (questions,) or (seeds, questions). How large the whole is varies too, so the share is linearised: each
@@ -92,46 +93,46 @@ def share_interval(part: ArrayLike, whole: ArrayLike, level: float = 0.95) -> In
     if table.shape != of.shape or not of.sum():
         raise ValueError(f"a share needs a part and a whole, not empty, of one shape: {table.shape} and {of.shape}")
     share = table.sum() / of.sum()
-    return mean_interval(share + (table - share * of) / of.mean(), level)
+    return mean_interval(share + (table - share * of) / of.mean())
 
 
-def f1_interval(predicted: ArrayLike, gold: ArrayLike, level: float = 0.95) -> Interval:
+def f1_interval(predicted: ArrayLike, gold: ArrayLike) -> Interval:
     """F1 of the positive class, mean over seeds, and its interval; `predicted` (seeds, questions) and `gold`
     (questions,) are True where an answer is the positive class.
 
     F1 is a ratio in every seed, and linearised as in `share_interval`. Without a positive prediction or answer it is 0.
     Raises ValueError for shapes that differ.
     """
-    mean, low, high = mean_interval(_linear_f1(predicted, gold), level)
+    mean, low, high = mean_interval(_linear_f1(predicted, gold))
     return Interval(mean, max(low, 0), min(high, 1))
 
 
-def f1_difference(a: ArrayLike, b: ArrayLike, gold: ArrayLike, level: float = 0.95) -> Difference:
+def f1_difference(a: ArrayLike, b: ArrayLike, gold: ArrayLike) -> Difference:
     """How far the F1 of `a` is above that of `b`, shapes as in `f1_interval`, tested like `paired_difference`.
 
     Where one of them has a single row (a teacher), it stands beside every seed. Raises ValueError for shapes that
     differ otherwise.
     """
     table_a, table_b = np.broadcast_arrays(np.atleast_2d(a), np.atleast_2d(b))
-    mean, low, high, p = paired_difference(_linear_f1(table_a, gold), _linear_f1(table_b, gold), level)
+    mean, low, high, p = paired_difference(_linear_f1(table_a, gold), _linear_f1(table_b, gold))
     return Difference(mean, max(low, -1), min(high, 1), p)
 
 
-def matthews_interval(predicted: ArrayLike, gold: ArrayLike, level: float = 0.95) -> Interval:
+def matthews_interval(predicted: ArrayLike, gold: ArrayLike) -> Interval:
     """The Matthews correlation with the gold answers, mean over seeds, and its interval; shapes as in `f1_interval`.
 
     It is a ratio in every seed too. Where a seed's answers are all of one class, or the gold ones, it is 0 (Matthews,
     *Comparison of the predicted and observed secondary structure of T4 phage lysozyme*, BBA 1975). Raises ValueError
     for shapes that differ.
     """
-    mean, low, high = mean_interval(_linear_matthews(predicted, gold), level)
+    mean, low, high = mean_interval(_linear_matthews(predicted, gold))
     return Interval(mean, max(low, -1), min(high, 1))
 
 
-def matthews_difference(a: ArrayLike, b: ArrayLike, gold: ArrayLike, level: float = 0.95) -> Difference:
+def matthews_difference(a: ArrayLike, b: ArrayLike, gold: ArrayLike) -> Difference:
     """How far the Matthews correlation of `a` is above that of `b`, as `f1_difference` has it."""
     table_a, table_b = np.broadcast_arrays(np.atleast_2d(a), np.atleast_2d(b))
-    mean, low, high, p = paired_difference(_linear_matthews(table_a, gold), _linear_matthews(table_b, gold), level)
+    mean, low, high, p = paired_difference(_linear_matthews(table_a, gold), _linear_matthews(table_b, gold))
     return Difference(mean, max(low, -2), min(high, 2), p)
 
 
@@ -191,10 +192,10 @@ def standard_error(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
     return mean[..., 0, 0], error, satterthwaite
 
 
-def _t_test(table: NDArray[np.float64], level: float) -> Difference:
+def _t_test(table: NDArray[np.float64]) -> Difference:
     """Mean of (seeds, questions), its interval, and the p with which it is not 0."""
     mean, error, freedom = map(float, standard_error(table))
-    reach = error * float(t.ppf((1 + level) / 2, freedom))
+    reach = error * float(t.ppf((1 + LEVEL) / 2, freedom))
     p = 2 * float(t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
     return Difference(mean, mean - reach, mean + reach, p)
 
@@ -215,13 +216,13 @@ def verdict(
     return "not reproduced" if found.high < above or found.low > below else "undecided"
 
 
-def by_chance(tests: int, level: float = 0.95) -> tuple[float, int]:
+def by_chance(tests: int) -> tuple[float, int]:
     """How many of `tests` verdicts chance alone would make "reproduced", and as many "not reproduced".
 
     So it is if every true number lies on the edge of what its test asks for: an interval is wholly on one side of it
-    with (1 - level) / 2. Expected, and the most in 95 % of the cases for tests that know nothing of one another.
+    with 2.5 %. Expected, and the most in 95 % of the cases for tests that know nothing of one another.
     """
-    share = (1 - level) / 2
+    share = (1 - LEVEL) / 2
     return tests * share, int(binom.ppf(0.95, tests, share))
 
 
