@@ -17,7 +17,6 @@ from kardlib.data.world import Fact, World, conclude, judge_statements, read_sta
 from kardlib.kard.experiment import Cell, Experiment
 from kardlib.kard.pipeline import Predictions, answer
 from kardlib.kard.prepare import Prepared
-from kardlib.retrieval.runs import Run
 
 MISSED, FAILED, UNPARSABLE = CAUSES = "reranker missed", "student failed with the passages", "unparsable"
 PAPERS_CAUSES = "no relevant passage", "student failed with one"  # KARD, "Failure analysis"
@@ -197,12 +196,6 @@ def show_side_by_side(prepared: Prepared, written: Mapping[str, Predictions], i:
         for label, predictions in written.items()
     ]
     return f"<p>{show_question(question)}</p>" + as_table(("method", "read", "wrote"), rows)
-
-
-def show_candidates(prepared: Prepared, ranked: Run, question: Question, depth: int = 5) -> str:
-    """The first candidates of a question as BM25 orders them and as a reranker does."""
-    before, after = prepared.runs.by_question[question.id], ranked[question.id]
-    return show_rankings(prepared, question, {"before: BM25": before, "after: reranker": after}, depth)
 
 
 def show_rankings(
