@@ -30,6 +30,11 @@ class StoppedError(KardError, RuntimeError):
     """Work was asked to stop; the same call goes on from its last checkpoint, or begins anew where there is none."""
 
 
+def first_line(error: Exception) -> str:
+    """What a library says, without the stack or the table below it; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """What an error says after a name that is none: "; did you mean ...?" with the nearest, or nothing."""
     return "".join(f"; did you mean {near!r}?" for near in difflib.get_close_matches(name, known, n=1))

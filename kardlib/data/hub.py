@@ -13,6 +13,7 @@ from typing import NamedTuple
 from kardlib.artifacts.store import full_error, is_full
 from kardlib.data.files import SPLITS, Dataset, Question, read_questions
 from kardlib.data.records import DataError, Record, say_shared, with_own_ids
+from kardlib.errors import first_line
 
 
 class HubDataset(NamedTuple):
@@ -27,7 +28,7 @@ class HubDataset(NamedTuple):
 def read_openbookqa(path: Path) -> list[Question]:
     """Questions from the columns `id, question_stem, choices (text, label), answerKey`. Raises DataError."""
     questions = []
-    for record in with_own_ids(_read_parquet(path, ["id", "question_stem", "choices", "answerKey"])):
+    for record in with_own_ids(read_parquet(path, ["id", "question_stem", "choices", "answerKey"])):
         choices, right = record.fields["choices"], record.text("answerKey")
         options = record.options([str(text) for text in choices["text"]], "choices")
         letters = list(choices["label"])[: len(options)]
@@ -41,7 +42,7 @@ def read_openbookqa(path: Path) -> list[Question]:
 def read_strategyqa(path: Path) -> list[Question]:
     """Questions from the columns `qid, question, answer` (true or false). Raises DataError."""
     questions = []
-    for record in with_own_ids(_read_parquet(path, ["qid", "question", "answer"]), "qid"):
+    for record in with_own_ids(read_parquet(path, ["qid", "question", "answer"]), "qid"):
         if not isinstance(answer := record.fields["answer"], bool):
             raise record.error(f"the answer is {answer!r}, neither true nor false", "fetch the file again")
         text = record.filled("question", "question")
@@ -88,20 +89,20 @@ def fetch(repository: str, revision: str, file: str, instead: str) -> Path:
     except Exception as error:  # also the HTTP library's own errors, whose classes change with the Hub client's version
         if is_full(error):
             raise full_error(Path(constants.HF_HUB_CACHE)) from None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{file} of {repository} could not be fetched from the Hugging Face Hub ({reason}): check the network, or "
-            f"set data_dir to the folder that holds {instead}"
+            f"{file} of {repository} could not be fetched from the Hugging Face Hub ({first_line(error)}): check the "
+            f"network, or set data_dir to the folder that holds {instead}"
         ) from None
 
 
-def _read_parquet(path: Path, columns: list[str]) -> Iterator[Record]:
+def read_parquet(path: Path, columns: list[str]) -> Iterator[Record]:
+    """The rows of a parquet file, counted from 1. Raises DataError."""
     import pandas as pd  # imported late: it takes half a second
 
     try:
         table = pd.read_parquet(path, columns=columns)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{path}: no parquet file with the columns {', '.join(columns)} ({reason})") from None
+        wanted = f"no parquet file with the columns {', '.join(columns)}"
+        raise DataError(f"{path}: {wanted} ({first_line(error)})") from None
     for number, fields in enumerate(table.to_dict("records"), 1):
         yield Record(path, number, {str(name): value for name, value in fields.items()})

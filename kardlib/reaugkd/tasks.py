@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from kardlib.data import hub
 from kardlib.data.files import SPLITS
-from kardlib.data.hub import GLUE, fetch
 from kardlib.data.records import DataError, read_text, say_shared
 from kardlib.data.world import build_world
 from kardlib.errors import suggest
@@ -157,7 +156,7 @@ def read_hub_glue(name: str) -> tuple[list[RawExample], list[RawExample]]:
     """The training and validation examples of the Hub's `nyu-mll/glue`. Raises what `fetch` raises."""
     columns = COLUMNS[name]
     files = [f"{name}/{split}-00000-of-00001.parquet" for split in ("train", columns.hub_dev)]
-    paths = (fetch(*GLUE, file, f"glue/{columns.folder}/") for file in files)
+    paths = (hub.fetch(*hub.GLUE, file, f"glue/{columns.folder}/") for file in files)
     counted = [str(i) for i in range(len(columns.labels))]
     train, test = (check_labels(read_parquet(path, columns.hub), counted) for path in paths)
     return train, test
@@ -165,10 +164,11 @@ def read_hub_glue(name: str) -> tuple[list[RawExample], list[RawExample]]:
 
 def read_parquet(path: Path, texts: Sequence[str]) -> list[RawExample]:
     """The examples of a parquet file with the columns `texts` (one or two) and `label`."""
-    table = pd.read_parquet(path, columns=[*texts, "label"])
-    second = table[texts[1]] if len(texts) > 1 else [""] * len(table)
-    rows = enumerate(zip(table[texts[0]], second, table["label"], strict=True))
-    return [RawExample(a.strip(), b.strip(), str(label), f"{path.name}, row {i}") for i, (a, b, label) in rows]
+    examples = []
+    for record in hub.read_parquet(path, [*texts, "label"]):
+        first, second, *_ = *(record.text(name).strip() for name in texts), ""
+        examples.append(RawExample(first, second, str(record.fields["label"]), f"{path.name}, row {record.line}"))
+    return examples
 
 
 def split_task(name: str, train: Sequence[RawExample], test: Sequence[RawExample], size: int | None, dev: int) -> Task:

@@ -144,9 +144,12 @@ def test_the_hubs_files(tmp_path):
     path = tmp_path / "train-00000-of-00001.parquet"
     pd.DataFrame({"premise": ["a ", "b"], "hypothesis": ["c", "d"], "label": [2, 0], "idx": [0, 1]}).to_parquet(path)
     assert read_parquet(path, COLUMNS["mnli"].hub) == [
-        RawExample("a", "c", "2", f"{path.name}, row 0"),
-        RawExample("b", "d", "0", f"{path.name}, row 1"),
+        RawExample("a", "c", "2", f"{path.name}, row 1"),
+        RawExample("b", "d", "0", f"{path.name}, row 2"),
     ]
+    path.write_bytes(b"not parquet")
+    with pytest.raises(DataError, match=r"no parquet file with the columns premise, hypothesis, label \("):
+        read_parquet(path, COLUMNS["mnli"].hub)
 
 
 @pytest.mark.parametrize("scale", ["smoke", "embedded"])
