@@ -6,7 +6,6 @@ import errno
 import importlib.metadata
 import json
 import os
-import shutil
 import signal
 import sys
 import tomllib
@@ -98,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     claims = commands.add_parser("claims", help="print every claim of the papers with its verdict here")
     claims.set_defaults(command=run_claims)
     folders = "folders of the figures' CSV files (default: figures, what is published); the first one counts"
-    claims.add_argument("--figures", type=Path, nargs="+", metavar="DIR", help=folders)
+    claims.add_argument("--figures", type=Path, nargs="+", default=[published()], metavar="DIR", help=folders)
     claims.add_argument("--json", action="store_true", help="print a list of objects, one per verdict")
 
     add_papers(commands)
@@ -135,14 +134,15 @@ def add_papers(commands: Any) -> None:
     table.set_defaults(command=run_table)
     table.add_argument("figure", metavar="04", help="a notebook's number, or one figure's name, e.g. 04_main")
     table.add_argument("--gains", action="store_true", help="what is gained over others, not what was measured")
-    table.add_argument("--figures", type=Path, metavar="DIR", help="of the CSV files (default: figures)")
+    folder: dict[str, Any] = {"type": Path, "default": published(), "metavar": "DIR"}
+    table.add_argument("--figures", **folder, help="of the CSV files (default: figures)")
     add_formats(table)
 
     figure = commands.add_parser("figure", help="draw a figure again from its CSV file, without running anything")
     figure.set_defaults(command=run_figure)
     figure.add_argument("figure", metavar="05", help="a notebook's number, or one figure's name, e.g. 05_dataset_size")
     figure.add_argument("--style", choices=["two-column", "one-column"], default="two-column", help="of the page")
-    figure.add_argument("--figures", type=Path, metavar="DIR", help="of the CSV files (default: figures)")
+    figure.add_argument("--figures", **folder, help="of the CSV files (default: figures)")
     figure.add_argument("--to", type=Path, default=Path("runs", "redrawn"), metavar="DIR", help="default: runs/redrawn")
 
     compare = commands.add_parser("compare", help="say which values and verdicts differ between two runs")
@@ -243,8 +243,7 @@ def run_claims(options: argparse.Namespace) -> int:
     """Print the claims with their verdicts from the figures' data."""
     from kardlib.report.claims import format_claims, judge, read_claims, read_rows  # late: seaborn takes seconds
 
-    published = Path(os.path.relpath(REPOSITORY / "figures"))
-    scorecard = judge(read_claims(), read_rows(options.figures or [published]))
+    scorecard = judge(read_claims(), read_rows(options.figures))
     as_json = scorecard.to_json(orient="records", indent=2, force_ascii=False)
     print(as_json if options.json else format_claims(scorecard))
     return 0
@@ -254,7 +253,7 @@ def run_table(options: argparse.Namespace) -> int:
     """Print the tables of a figure, or of all figures of a notebook."""
     from kardlib.report.papers import FORMATS, find_data, paper_tables  # late: seaborn takes seconds
 
-    tables = [t for path in find_data(options.figure, published(options)) for t in paper_tables(path, options.gains)]
+    tables = [t for path in find_data(options.figure, options.figures) for t in paper_tables(path, options.gains)]
     for title, table in tables:
         heading = {"latex": f"% {title}\n", "markdown": f"{title}\n\n"}.get(options.format, "")
         print(f"{heading}{FORMATS[options.format](table)}", end="\n\n" if len(tables) > 1 else "\n")
@@ -265,7 +264,7 @@ def run_figure(options: argparse.Namespace) -> int:
     """Draw a figure, or all figures of a notebook, and print where they are."""
     from kardlib.report.papers import draw_again, find_data  # late: seaborn takes seconds
 
-    for path in find_data(options.figure, published(options)):
+    for path in find_data(options.figure, options.figures):
         print(draw_again(path, options.to, options.style)["pdf"])
     return 0
 
@@ -311,9 +310,9 @@ def run_cite(_: argparse.Namespace) -> int:
     return 0
 
 
-def published(options: argparse.Namespace) -> Path:
-    """The folder of figures' data that is asked for, else what is published."""
-    return options.figures or Path(os.path.relpath(REPOSITORY / "figures"))
+def published() -> Path:
+    """The folder of the figures' data that are published."""
+    return Path(os.path.relpath(REPOSITORY / "figures"))
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -383,8 +382,7 @@ def check_device() -> Iterator[str]:
 
 def check_disk() -> Iterator[str]:
     """Room for the artifacts."""
-    root = Store().root.resolve()
-    free = shutil.disk_usage(next(folder for folder in [root, *root.parents] if folder.exists())).free
+    free = Store().measure_free()
     print(f"disk: {free / 1e9:.0f} GB free for artifacts")
     if free < NEEDED_DISK:
         needed = f"{NEEDED_DISK / 1e9:.0f} GB"

@@ -29,6 +29,7 @@ from kardlib.artifacts.store import (
     read_commit,
     write_json,
 )
+from kardlib.errors import first_line
 from kardlib.jobs import (
     BUNDLE,
     FORMAT,
@@ -225,8 +226,8 @@ def fetch_model(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[f"*{ending}" for ending in OF_A_MODEL]))
     except Exception as error:  # whatever the Hub client's HTTP library raises
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BundleError(f"the Hub does not give {name} ({said}): correct it, or use --without-models") from None
+        why = f"the Hub does not give {name} ({first_line(error)})"
+        raise BundleError(f"{why}: correct it, or use --without-models") from None
 
 
 def estimate(kind: Kind, work: Sequence[Any]) -> float:

@@ -26,7 +26,7 @@ import psutil
 
 from kardlib.artifacts.device import announce_device, pick_device, prepare_torch
 from kardlib.artifacts.store import Kind, describe_files, provenance, write_json
-from kardlib.errors import KardError, StoppedError
+from kardlib.errors import KardError, StoppedError, first_line
 from kardlib.jobs import BROUGHT, RESULT, WEIGHTS, Bundle, check_files, decode, needed_job, read_bundle, read_result
 
 SPARE = 20  # seconds before the end of the time: the step that a training is in, and the end of this process
@@ -120,7 +120,7 @@ def write_failure(folder: Path, job: str, error: Exception) -> None:
     """One line here, and all that Python says in `failed/`."""
     (folder / "failed").mkdir(exist_ok=True)
     (folder / "failed" / f"{job}.txt").write_text("".join(traceback.format_exception(error)), "utf-8")
-    said = str(error) if isinstance(error, KardError) else f"{type(error).__name__}: {error}".splitlines()[0]
+    said = str(error) if isinstance(error, KardError) else f"{type(error).__name__}: {first_line(error)}"
     if type(error).__name__ == "OutOfMemoryError":  # torch's
         said = "the GPU's memory does not suffice: bundle again with a lower student.batch or student.generation_batch"
     print(f"{job} failed: {said} (failed/{job}.txt says more)", flush=True)

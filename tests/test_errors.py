@@ -7,7 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 from kardlib.data.records import DataError
-from kardlib.errors import KardError, TooLargeError, suggest
+from kardlib.errors import KardError, TooLargeError, first_line, suggest
 
 WRONG = "from kardlib.settings import preset\npreset().override({'retrieval.kk': 1})"
 SENTENCE = "there is no setting 'retrieval.kk'; did you mean 'retrieval.k'?"
@@ -17,6 +17,11 @@ def test_control_characters_that_an_error_cites_reach_nobody() -> None:
     for kind in (KardError, TooLargeError, DataError):
         error = kind("the server said \x1b[2J\x9b2J\x1b]0;owned\x07\r\nand é")
         assert str(error) == str(pickle.loads(pickle.dumps(error))) == "the server said  [2J 2J ]0;owned and é"
+
+
+def test_a_library_is_cited_with_its_first_line_or_by_its_class():
+    for said, shown in (("no such file\n  a stack", "no such file"), ("\n table", "table"), ("", "OSError")):
+        assert first_line(OSError(said)) == shown
 
 
 def test_in_a_notebook_an_error_is_one_red_sentence_and_its_traceback_comes_on_request():

@@ -35,7 +35,7 @@ from pydantic import BaseModel
 from kardlib.artifacts import launch
 from kardlib.artifacts.device import prepare_torch
 from kardlib.artifacts.store import Kind, Spec, Store, artifact_name
-from kardlib.errors import KardError
+from kardlib.errors import KardError, first_line
 from kardlib.settings import ComputeSettings
 
 SLOTS = 2  # jobs that run at a time on a machine, whichever notebook asks for them: more would want for memory
@@ -216,9 +216,8 @@ def connect_ray(address: str, cores: int = 1) -> Any:
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
     except Exception as error:  # Ray has no class of its own for them
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        token = f"; {TOKEN}" if address else ""
-        raise EngineError(f"Ray at {address or 'this machine'} cannot be used: {said}{token}") from error
+        said = f"Ray at {address or 'this machine'} cannot be used: {first_line(error)}"
+        raise EngineError(f"{said}; {TOKEN}" if address else said) from error
     return ray
 
 
@@ -256,10 +255,9 @@ def _run_on_ray(make: Make, store: Store, jobs: Sequence[Work], cores: int) -> I
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None  # what `make` raised; around it is a traceback as text
             except ray.exceptions.RayError as error:
-                said = str(error).splitlines()[0]
                 raise EngineError(
-                    f"Ray gave a job up whose machine died {RETRIES + 1} times ({said}): what is finished is kept, "
-                    "and the same command goes on from it"
+                    f"Ray gave a job up whose machine died {RETRIES + 1} times ({first_line(error)}): what is "
+                    "finished is kept, and the same command goes on from it"
                 ) from error
             folder = store.find(name)
             if not folder:

@@ -31,7 +31,7 @@ from typing import Any
 
 import kardlib
 from kardlib.artifacts.device import describe_device
-from kardlib.errors import KardError, TooLargeError
+from kardlib.errors import KardError, TooLargeError, first_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MANIFEST = "artifact.json"
@@ -228,6 +228,11 @@ class Store:
                 remote.pipe_file(f"{target}/{MANIFEST}", (folder / MANIFEST).read_bytes())
         self._uploaded.add(folder.name)
 
+    def measure_free(self) -> int:
+        """Bytes that are free on the disk of its folder, which may not be there yet."""
+        root = self.root.resolve()
+        return shutil.disk_usage(next(folder for folder in [root, *root.parents] if folder.exists())).free
+
     def specs(self, kind: Kind) -> list[dict[str, Any]]:
         """What the finished artifacts of a kind were made from; their files are not looked at."""
         specs: dict[str, dict[str, Any]] = {}
@@ -303,7 +308,7 @@ def open_url(url: str) -> Iterator[tuple[Any, str]]:
     except Exception as error:
         if is_full(error):
             raise
-        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        said = f"{type(error).__name__}: {first_line(error)}"
         raise StoreError(
             f"the store {re.sub('//[^/]*@', '//', url)} cannot be used ({said}): correct KARD_STORE, or mend the "
             "credentials or the network; what is finished is kept here"

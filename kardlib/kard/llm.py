@@ -77,7 +77,10 @@ class Purse:
 
     def pay(self, prompt: str, completion: Completion) -> float:
         """Count a request that was answered; returns what it cost."""
-        cost, expected = price_completion(self.settings, prompt, completion), self.estimate([(prompt, 0)])
+        read, wrote = completion.prompt_tokens, completion.completion_tokens  # by the server's count, if it gives one
+        read = estimate_tokens(prompt) if read is None else read
+        cost = price(self.settings, read, estimate_tokens(completion.text) if wrote is None else wrote)
+        expected = self.estimate([(prompt, 0)])
         with self.lock:
             self.spent += cost
             self.dearer = max(self.dearer, self.dearer * cost / expected if expected else 1)
@@ -149,13 +152,6 @@ def estimate_tokens(text: str) -> int:
 def price(settings: TeacherSettings, prompt_tokens: int, completion_tokens: int) -> float:
     """Dollars for tokens read and written."""
     return (prompt_tokens * settings.price_in + completion_tokens * settings.price_out) / 1e6
-
-
-def price_completion(settings: TeacherSettings, prompt: str, completion: Completion) -> float:
-    """Dollars for one request, by the server's count of tokens if it gives one."""
-    read, wrote = completion.prompt_tokens, completion.completion_tokens
-    read = estimate_tokens(prompt) if read is None else read
-    return price(settings, read, estimate_tokens(completion.text) if wrote is None else wrote)
 
 
 def announce(settings: TeacherSettings, expected: Estimate, spent: float) -> None:

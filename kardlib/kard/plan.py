@@ -8,7 +8,6 @@ within a factor of two or three, no more.
 
 import json
 import math
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -381,10 +380,8 @@ def measure_disk(store: Store, downloads: Sequence[Mapping[str, Any]], work: Seq
     unpacked = sum(UNPACKED * d["bytes"] for d in missing if d["what"] == "index")
     made = sum(row.disk or 0 for row in work)
     one = max((row.disk / row.artifacts for row in work if row.disk and row.artifacts), default=0.0)
-    root = store.root.resolve()
-    free = shutil.disk_usage(next(folder for folder in [root, *root.parents] if folder.exists())).free
     fetched = sum(d["bytes"] for d in missing) + unpacked
-    return {"fetched": fetched, "made": made, "on_the_way": SLOTS * 3 * one, "free": free}
+    return {"fetched": fetched, "made": made, "on_the_way": SLOTS * 3 * one, "free": store.measure_free()}
 
 
 def list_notes(basis: Basis, work: Sequence[Work], disk: Mapping[str, float]) -> list[str]:

@@ -36,6 +36,7 @@ from kardlib.artifacts.device import free_memory, multiplies_bf16, pick_device
 from kardlib.artifacts.store import check_begun
 from kardlib.data.answers import answer_end
 from kardlib.data.files import DataError
+from kardlib.errors import first_line
 from kardlib.kard.prompting import NEW_TOKENS, fit_sources, limit_targets, source_limit, target_ids
 from kardlib.models.catalogue import LOADERS, find_folder, find_revision, load_weights, read_shape, refuse_elsewhere
 from kardlib.models.costs import check_memory
@@ -86,7 +87,7 @@ def load_student(
     except (OSError, ValueError) as error:
         raise DataError(
             f"no student could be loaded from {name!r} (a nano model, a folder with config.json and model.safetensors, "
-            f"or a Hub id): {str(error).splitlines()[0]}"
+            f"or a Hub id): {first_line(error)}"
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks and labels say what is padding, so any token will do

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from kardlib import NANO
 from kardlib.artifacts.store import hash_file
 from kardlib.data.files import DataError
-from kardlib.errors import KardError
+from kardlib.errors import KardError, first_line
 
 # Else transformers asks an outside service to convert a model without safetensors, and loads what the service makes
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
@@ -251,7 +251,7 @@ def _resolve_main(name: str, offline: bool) -> str | None:
         commit = Path(hf_hub_download(name, "config.json")).parent.name
     except Exception as error:  # whatever the Hub client's HTTP library raises
         raise DataError(
-            f"the Hub has no model {name!r}, or is out of reach ({str(error).strip().splitlines()[0]}): correct the "
+            f"the Hub has no model {name!r}, or is out of reach ({first_line(error)}): correct the "
             "name, check the network, or give a folder with config.json and model.safetensors"
         ) from None
     print(f"{name} is taken at the commit {commit}", flush=True)

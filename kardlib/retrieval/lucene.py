@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 from kardlib.data.files import Passage, PassageFile
-from kardlib.errors import KardError, suggest
+from kardlib.errors import KardError, first_line, suggest
 from kardlib.retrieval.runs import Run
 from kardlib.settings import KnowledgeSettings
 
@@ -243,7 +243,7 @@ def serve() -> None:
         except KnowledgeError as error:
             reply = {"error": str(error)}
         except Exception as error:  # of a Java exception the first line is the message, the rest a stack
-            reply = {"error": f"Lucene could not {do}: {(str(error) or repr(error)).splitlines()[0]}"}
+            reply = {"error": f"Lucene could not {do}: {first_line(error)}"}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 
