@@ -231,7 +231,7 @@ def read_rows(folders: Iterable[Path]) -> pd.DataFrame:
     tables = [long_form([]).assign(file="")]
     for folder in folders:
         if not folder.is_dir():
-            raise ClaimError(f"there is no folder {folder}: run kard reproduce first, or correct --figures")
+            raise ClaimError(f"there is no folder {folder}: name one with --figures, as runs/NAME/figures")
         for path in sorted(folder.glob("*.csv")):
             try:
                 tables.append(read_table(path).assign(file=path.as_posix()))
