@@ -497,4 +497,4 @@ def other_gains(rows: Iterable[Mapping[str, Any]], notebook: str) -> Styler:
 def as_text(table: pd.DataFrame) -> Styler:
     """A table of text as a notebook shows it: nothing cut, lines as they are."""
     look = [{"selector": "td, th", "props": "text-align: left; vertical-align: top; white-space: pre-line"}]
-    return table.style.hide(axis="index").format(escape="html").set_table_styles(look)
+    return Styler(table, cell_ids=False).hide(axis="index").format(escape="html").set_table_styles(look)
