@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=kardlib.__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    reproduce = commands.add_parser("reproduce", help="run the notebooks in order; figures and a report appear")
+    reproduce = commands.add_parser("reproduce", help="run the notebooks in order; results appear under runs/")
     reproduce.set_defaults(command=run_reproduce)
     add_settings(reproduce)
     reproduce.add_argument("--only", default="", metavar="03,04", help="run these notebooks alone")
@@ -80,7 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--engine", default="", choices=["local", "ray"], help="this machine, or a Ray cluster")
     reproduce.add_argument("--address", default="", metavar="HOST:PORT", help="of Ray's head node; default: here")
     reproduce.add_argument("--force", action="store_true", help="build again every artifact that these notebooks need")
-    reproduce.add_argument("--publish", action="store_true", help="copy the executed notebooks back to notebooks/")
+    told = "write what was run into figures/, notebooks/, README and docs: nothing else does"
+    reproduce.add_argument("--publish", action="store_true", help=told)
 
     plan = commands.add_parser("plan", help="say what such a run would download, train, write and cost; start nothing")
     plan.set_defaults(command=run_plan)
@@ -265,7 +266,7 @@ def run_figure(options: argparse.Namespace) -> int:
     from kardlib.report.papers import draw_again, find_data  # late: seaborn takes seconds
 
     for path in find_data(options.figure, options.figures):
-        print(draw_again(path, options.to, options.style)["pdf"])
+        print(draw_again(path, options.to, options.style))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Papermill over the notebooks, in order, each in its own kernel; executed copies and their report go to `runs/`.
+"""Papermill over the notebooks, in order, each in its own kernel; figures, executed copies and a report go to `runs/`.
 
 The store keeps what is finished: a run that was stopped goes on when it is started again.
 """
@@ -34,7 +34,7 @@ from papermill.exceptions import PapermillExecutionError
 from kardlib.artifacts.engine import check_ray, choose_engine
 from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now
 from kardlib.errors import KardError, suggest
-from kardlib.report.folders import figures_folder, run_name
+from kardlib.report.folders import figures_folder
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index, write_page
 from kardlib.report.progress import Progress, follow, read_durations
 from kardlib.settings import GLUE_TASKS, preset
@@ -47,7 +47,7 @@ GRACE = 120  # seconds that an interrupted kernel has for what it has asked of a
 TEMPORARY = f"kard{zlib.crc32(socket.gethostname().encode()) % 0x10000:04x}-"
 IMAGES = ("image/png", "image/jpeg", "application/pdf")  # outputs in base64
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
-ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}(?=>)")  # of an object that is shown
+MOMENT = re.compile(r" at 0x[0-9a-f]{6,}(?=>)|'date': '[^']*', ")  # an object's address, the date of a provenance
 STYLED = re.compile(r"\bT_[0-9a-f]{5}(?=[_\\ ])")  # the random name of a table that pandas styled
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
@@ -64,17 +64,18 @@ def reproduce(
     """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{run_name(...)}/index.html`.
 
     `only` and `start` are numbers of notebooks ("03"); without `only`, a dataset runs the notebooks that apply to it.
-    `force` builds all artifacts that these notebooks need again. `publish` copies the executed notebooks, cleaned, back
-    to `root/notebooks` once all have run. Where figures go, `report.folders` says. `at_once` notebooks run side by
-    side: one draws while another trains. `engine` and `address` are those of `artifacts.engine.choose_engine`. After a
-    notebook has failed, no other is started. Raises ReproduceError, SettingsError, StoreError, EngineError.
+    `force` builds all artifacts that these notebooks need again. Results go where `report.folders` says; `publish`
+    copies them into the repository (`publish_results`) once all have run. `at_once` notebooks run side by side: one
+    draws while another trains. `engine` and `address` are those of `artifacts.engine.choose_engine`. After a notebook
+    has failed, no other is started. Raises ReproduceError, SettingsError, StoreError, EngineError.
     """
     overrides = dict(overrides or {})
     check_request(scale, dataset, data_dir, overrides, publish)
     if dataset in GLUE_TASKS and not {number.strip().zfill(2) for number in only} <= {"13", "14"}:
         raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13 and 14 do: drop --only")
     settings = preset(scale, dataset, data_dir).override(overrides).model_dump(mode="json")
-    run, figures = root / "runs" / run_name(settings), figures_folder(settings, root)
+    figures = figures_folder(settings, root)
+    run = figures.parent
     environment = kernel_environment(engine, address, force)
     notebooks = choose_notebooks(root / "notebooks", only, start)
     if not only:
@@ -87,35 +88,35 @@ def reproduce(
         "dataset": dataset,
         "data_dir": data_dir and os.path.relpath(data_dir, root / "notebooks"),
         "overrides": overrides,
-        "figures_dir": None if figures == REPOSITORY / "figures" else os.path.relpath(figures, root / "notebooks"),
+        "figures_dir": os.path.relpath(figures, root / "notebooks"),
     }
     for notebook in notebooks:
         check_parameters(notebook, parameters)
-    check_writable(run, figures, *([root / "notebooks"] if publish else []))
+    check_writable(figures, *([root / "notebooks", root / "figures"] if publish else []))
     remove_temporary_folders()
     results = {path.stem: read_result(run / path.name) for path in choose_notebooks(root / "notebooks")}
     failed = None
     with follow(read_durations(run, notebooks), at_once) as progress:
         for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment, progress):
             results[result.notebook] = result
-            write_index(run, [*results.values()], WAITING)  # the scorecard takes half a second
+            write_index(run, [*results.values()], [WAITING])  # the scorecard takes half a second
             failed = failed or (result if result.status == "failed" else None)
-    index = write_index(run, [*results.values()], *read_scorecard(figures))
+    index = write_index(run, [*results.values()], read_scorecard(figures, root / "figures"))
     if failed:
         copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
         raise ReproduceError(f"{failed.error} (see {copy}; finished work is kept)")
     if publish:
-        publish_notebooks([run / notebook.name for notebook in notebooks], root)
+        publish_results([run / notebook.name for notebook in notebooks], dataset == "world", root)
     return index
 
 
 def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Mapping[str, Any], publish: bool) -> None:
     """Raise SettingsError or ReproduceError before anything runs if settings, folder or publishing do not fit."""
     preset(scale, dataset, data_dir).override(overrides)
-    if publish and ((scale, dataset) != ("embedded", "world") or overrides):
+    if publish and (scale != "embedded" or dataset == "own" or overrides):
         raise ReproduceError(
-            "only the embedded scale on the closed world, with settings as they are, is published: "
-            "leave out --publish, or --scale, --dataset and --set"
+            "only the embedded scale, with settings as they are and not on your own data, is published: "
+            "leave out --publish, or --scale, --dataset own and --set"
         )
     if dataset == "own" and data_dir is None:
         raise ReproduceError("--dataset own needs --data-dir: the folder that holds your questions.jsonl")
@@ -406,12 +407,21 @@ def watch_memory(started: Callable[[], Sequence[int | None]]) -> Iterator[list[i
         thread.join()
 
 
-def publish_notebooks(copies: Sequence[Path], root: Path) -> None:
-    """Replace notebooks by executed copies, cleaned, and refresh the pages; no copy at all if one is refused."""
-    cleaned = {copy.name: clean_notebook(nbformat.read(copy, as_version=4), copy.name, root) for copy in copies}
+def publish_results(copies: Sequence[Path], with_notebooks: bool, root: Path) -> None:
+    """Copy what executed notebooks drew into `root/figures`, and refresh the pages.
+
+    The notebooks, cleaned, replace those in `root/notebooks` if they are asked for: committed ones are of the closed
+    world. Raises ReproduceError, before anything is written, if one of them is unfit.
+    """
+    drawn = [copy.parent / png for copy in copies for png in read_result(copy).figures]
+    read = {copy.name: nbformat.read(copy, as_version=4) for copy in copies if with_notebooks}
+    cleaned = {name: clean_notebook(notebook, name, root) for name, notebook in read.items()}
     for name, text in cleaned.items():
         with atomic_write(root / "notebooks" / name) as temporary:
             temporary.write_text(text, "utf-8")
+    for path in [png.with_suffix(suffix) for png in drawn for suffix in (".pdf", ".png", ".csv")]:
+        with atomic_write(root / "figures" / path.name) as temporary:
+            shutil.copyfile(path, temporary)
     from kardlib.report.gallery import refresh_pages  # imported late: seaborn is slow
 
     refresh_pages(root)
@@ -423,8 +433,10 @@ def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
     Raises ReproduceError if an absolute path remains, or if the text is larger than `MAX_BYTES`.
     """
     default, injected = find_cell(notebook, "parameters"), find_cell(notebook, "injected-parameters")
-    if default and injected and read_assignments(injected.source).items() <= read_assignments(default.source).items():
-        notebook.cells.remove(injected)
+    if default and injected:
+        given = {name: value for name, value in read_assignments(injected.source).items() if name != "figures_dir"}
+        if given.items() <= read_assignments(default.source).items():
+            notebook.cells.remove(injected)
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},
@@ -435,6 +447,7 @@ def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
         if cell.cell_type == "code":
             count += cell.execution_count is not None
             cell.execution_count = count if cell.execution_count is not None else None
+            cell.outputs = join_streams(cell.outputs)
             for output in cell.outputs:
                 clean_output(output, cell.execution_count, root)
         for holder, key in [(cell, "source"), *find_strings(cell.get("outputs", []))]:
@@ -451,12 +464,23 @@ def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
     return text
 
 
+def join_streams(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
+    """A cell's outputs; what one stream wrote without a break is one of them: the clock alone decides how it is cut."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and output.name == joined[-1].get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
 def clean_output(output: NotebookNode, execution_count: int | None, root: Path) -> None:
     """Number a cell's output, and remove its widget state and its paths below `root` and the home folder, in place."""
     if "execution_count" in output:
         output.execution_count = execution_count
     for holder, key in find_strings(output):
-        holder[key] = ADDRESS.sub("", holder[key])
+        holder[key] = MOMENT.sub("", holder[key])
     for widget in [kind for kind in output.get("data", {}) if kind.startswith("application/vnd.jupyter.widget")]:
         del output.data[widget]
     for folder, short in {str(root): ".", str(root.resolve()): ".", str(Path.home()): "~"}.items():

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from kardlib.artifacts.store import REPOSITORY, UNFINISHED, Kind, artifact_name
 from kardlib.kard.experiment import write_example
-from kardlib.reproduce import ReproduceError, applies, choose_notebooks, clean_notebook, publish_notebooks, reproduce
+from kardlib.reproduce import ReproduceError, applies, choose_notebooks, clean_notebook, publish_results, reproduce
 from kardlib.settings import SettingsError
 
 PARAMETERS = (
@@ -81,7 +81,10 @@ def test_runs_in_order_and_writes_copies_pages_and_index(tmp_path: Path, capsys:
     page = index.read_text()
     assert "01_&lt;i&gt;first &amp; co</a>" in page and "<i>first" not in page
     assert 'href="01_%3Ci%3Efirst%20%26%20co.html"' in page and (run / "01_<i>first & co.html").exists()
-    assert 'src="../../figures/02_curve%20%26%20%3Cb%3E.png"' in page and page.count("<img") == 1
+    assert 'src="figures/02_curve%20%26%20%3Cb%3E.png"' in page and page.count("<img") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"notebooks", "runs", "store"}, (
+        "only --publish writes figures/"
+    )
     assert page.count(">done<") == 2
     result = nbformat.read(run / "01_<i>first & co.ipynb", as_version=4).metadata["kard"]
     assert result["seconds"] > 0 and result["peak_bytes"] > 100_000_000
@@ -165,8 +168,11 @@ def test_wrong_settings_are_an_error_before_anything_runs(tmp_path: Path) -> Non
         reproduce(dataset="rte", only=["2"], root=tmp_path)
     with pytest.raises(SettingsError, match="'dataset' is no single setting: choose it by --dataset"):
         reproduce(overrides={"dataset": "obqa"}, root=tmp_path)
-    with pytest.raises(ReproduceError, match="only the embedded scale on the closed world"):
-        reproduce(scale="smoke", publish=True, root=tmp_path)
+    for unfit in ({"scale": "smoke"}, {"dataset": "own", "data_dir": "."}, {"overrides": {"retrieval.k": 1}}):
+        with pytest.raises(
+            ReproduceError, match="only the embedded scale, with settings as they are and not on your o"
+        ):
+            reproduce(**unfit, publish=True, root=tmp_path)
     assert not (tmp_path / "runs").exists()
 
 
@@ -175,7 +181,7 @@ def test_a_checkout_that_cannot_be_written_is_said_before_anything_runs(tmp_path
     write_notebook(tmp_path, "01_first", "import pathlib\npathlib.Path('../ran').touch()")
     (tmp_path / place).write_text("a file where the folder should be")
     with pytest.raises(ReproduceError, match=rf"^cannot write to {place}.* \(.*\): run from a checkout that you own"):
-        reproduce(root=tmp_path)
+        reproduce(root=tmp_path, publish=place == "figures")
     assert not (tmp_path / "ran").exists()
 
 
@@ -400,14 +406,49 @@ def test_publishing_refuses_all_if_one_is_unfit(tmp_path: Path, source: str, sai
     for copy, text in zip(copies, ["1", source], strict=True):
         nbformat.write(notebook_that_prints(text), copy)
     with pytest.raises(ReproduceError, match=f"^02_unfit.ipynb is not published: {said}"):
-        publish_notebooks(copies, tmp_path)
+        publish_results(copies, True, tmp_path)
     assert not (tmp_path / "notebooks").exists()
 
 
 def test_an_injected_cell_that_says_something_else_stays(tmp_path: Path) -> None:
-    path = write_notebook(tmp_path, "01_first", parameters=PARAMETERS.replace("../figures", "../drawings"))
+    path = write_notebook(tmp_path, "01_first", parameters=PARAMETERS.replace("embedded", "smoke"))
     reproduce(root=tmp_path, publish=True)
     assert len([cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]) == 2
+
+
+@pytest.mark.parametrize("dataset", ["world", "obqa"])
+def test_publishing_copies_what_was_drawn_and_a_real_dataset_no_notebook(tmp_path: Path, dataset: str) -> None:
+    draw = "from pathlib import Path\nfolder = Path(figures_dir)\n"
+    draw += "for suffix in ('png', 'pdf', 'csv'):\n    (folder / f'04_{dataset}.{suffix}').write_text(suffix)"
+    path = write_notebook(tmp_path, "04_first", draw)
+    before = path.read_bytes()
+    (tmp_path / "figures").mkdir()
+    for name in ("03_old.png", f"04_{dataset}.png"):
+        (tmp_path / "figures" / name).write_text("as it was")
+    reproduce(dataset=dataset, only=["04"], root=tmp_path)
+    assert {file.read_text() for file in (tmp_path / "figures").iterdir()} == {"as it was"}
+    (tmp_path / "runs" / f"embedded-{dataset}" / "figures" / "03_stale.png").write_text("drawn by another run")
+    reproduce(dataset=dataset, only=["04"], publish=True, root=tmp_path)
+    published = {file.name: file.read_text() for file in (tmp_path / "figures").iterdir()}
+    assert published == {"03_old.png": "as it was"} | {f"04_{dataset}.{s}": s for s in ("png", "pdf", "csv")}
+    assert (path.read_bytes() == before) == (dataset == "obqa")
+
+
+def test_how_an_output_is_cut_and_when_it_was_made_is_not_published() -> None:
+    """A kernel flushes by the clock, and a provenance holds the date: the same numbers must be the same bytes."""
+    texts = []
+    for date, pieces in (("2026-11-26T17:00", ["one\n", "two\n"]), ("2026-11-27T03:00", ["one\ntwo\n"])):
+        streams = [("stdout", piece) for piece in pieces] + [
+            ("stderr", "x\n"),
+            ("stdout", f"{{'date': '{date}', 'k': 3}}"),
+        ]
+        outputs = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in streams]
+        outputs.insert(-1, nbformat.v4.new_output("display_data", {"text/plain": "a table"}))
+        cell = nbformat.v4.new_code_cell("print()", outputs=outputs, execution_count=1, id="cell")
+        texts.append(clean_notebook(nbformat.v4.new_notebook(cells=[cell]), "n", Path("/srv/suite")))
+    assert texts[0] == texts[1]
+    found = [o.get("text", "shown") for o in nbformat.reads(texts[0], 4).cells[0].outputs]
+    assert found == ["one\ntwo\n", "x\n", "shown", "{'k': 3}"]
 
 
 def notebook_that_prints(text: str) -> nbformat.NotebookNode:

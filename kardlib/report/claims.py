@@ -231,7 +231,7 @@ def read_rows(folders: Iterable[Path]) -> pd.DataFrame:
     tables = [long_form([]).assign(file="")]
     for folder in folders:
         if not folder.is_dir():
-            raise ClaimError(f"there is no folder {folder}: run kard reproduce first, or correct --figures")
+            raise ClaimError(f"there is no folder {folder}: name one with --figures, as runs/NAME/figures")
         for path in sorted(folder.glob("*.csv")):
             try:
                 tables.append(read_table(path).assign(file=path.as_posix()))
@@ -497,4 +497,4 @@ def other_gains(rows: Iterable[Mapping[str, Any]], notebook: str) -> Styler:
 def as_text(table: pd.DataFrame) -> Styler:
     """A table of text as a notebook shows it: nothing cut, lines as they are."""
     look = [{"selector": "td, th", "props": "text-align: left; vertical-align: top; white-space: pre-line"}]
-    return table.style.hide(axis="index").format(escape="html").set_table_styles(look)
+    return Styler(table, cell_ids=False).hide(axis="index").format(escape="html").set_table_styles(look)

@@ -60,8 +60,8 @@ LOOK: dict[Any, Any] = sns.axes_style("ticks") | {
 
 def save_figure(
     fig: Figure, name: str, data: pd.DataFrame, folder: str | Path | None, provenance: Mapping[str, Any]
-) -> dict[str, Path]:
-    """Write `{name}.pdf`, `.png` and `.csv` into `folder`, each whole or not at all; returns their paths by suffix.
+) -> None:
+    """Write `{name}.pdf`, `.png` and `.csv` into `folder`, each whole or not at all.
 
     `folder` None: where a run with the settings in `provenance` belongs (`figures_folder`), wherever this is called.
     `data` is what was drawn, in the columns of `rows`. `provenance` goes as JSON into the PDF's keywords and the
@@ -92,7 +92,6 @@ def save_figure(
     finally:
         for path in partial.values():
             path.unlink(missing_ok=True)
-    return paths
 
 
 # Where figures are looked at

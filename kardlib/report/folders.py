@@ -1,4 +1,4 @@
-"""Where a run's results belong: to its scale, data and settings. `figures/` holds what is published, and that alone."""
+"""Where a run's results belong: under `runs/`, by its scale, data and settings. `figures/` holds what is published."""
 
 import os
 import re
@@ -34,12 +34,8 @@ def run_name(settings: Mapping[str, Any]) -> str:
 
 
 def figures_folder(settings: Mapping[str, Any], root: Path | None = None) -> Path:
-    """`figures/` for an embedded run with the settings as they are, else a folder of the run's own under `runs/`.
+    """`runs/{run_name(settings)}/figures`; from there `kard reproduce --publish` alone copies into `figures/`.
 
-    `root` None: the repository, by a path from where one stands. What notebook 15 draws of its example is published
-    too: it is nobody's own data. Raises SettingsError.
+    `root` None: the repository, by a path from where one stands. Raises SettingsError.
     """
-    root = root or Path(os.path.relpath(REPOSITORY))
-    name = run_name(settings)
-    published = name == f"embedded-{settings.get('dataset', 'world')}"
-    return root / "figures" if published else root / "runs" / name / "figures"
+    return (root or Path(os.path.relpath(REPOSITORY))) / "runs" / run_name(settings) / "figures"

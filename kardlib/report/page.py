@@ -9,10 +9,14 @@ import nbformat
 from jinja2 import Environment
 from nbformat import NotebookNode
 
-from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.artifacts.store import REPOSITORY, atomic_write, provenance
 from kardlib.errors import KardError
 
-WAITING = "It follows when the notebooks have ended."  # said until the scorecard is known
+ORIGINS = {  # of verdicts, and what is said before they are counted
+    "this run": "",
+    "published": "Committed under figures/, of claims and datasets that this run has no results of: ",
+}
+WAITING = ("this run", "It follows when the notebooks have ended.", None)  # until the scorecard is known
 INDEX = Environment(autoescape=True, trim_blocks=True, keep_trailing_newline=True).from_string("""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -41,7 +45,8 @@ img { max-width: 100% }
 {% endif %}
 {% endfor %}
 </table>
-<h2>Scorecard</h2>
+{% for origin, said, claims in scorecard %}
+<h2>Scorecard: {{ origin }}</h2>
 <p>{{ said }}</p>
 {% if claims is not none %}
 <table class="claims">
@@ -53,6 +58,7 @@ img { max-width: 100% }
 {% endfor %}
 </table>
 {% endif %}
+{% endfor %}
 {% for figure in figures %}
 <h2>{{ figure.stem }}</h2>
 <img src="{{ figure.as_posix() | urlencode }}" alt="{{ figure.stem }}">
@@ -75,15 +81,15 @@ class Result:
     artifacts: Sequence[str] = ()  # names of all artifacts that it needed, whoever made them
 
 
-def write_index(run: Path, results: Sequence[Result], said: str, claims: Any = None) -> Path:
-    """Write `run/index.html` and return its path; `said` and `claims` are what `read_scorecard` returns."""
+def write_index(run: Path, results: Sequence[Result], scorecard: Sequence[tuple[str, str, Any]]) -> Path:
+    """Write `run/index.html` and return its path; `scorecard` is what `read_scorecard` returns."""
     origin = provenance()
     facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
     facts += [f"commit {origin['commit']}{', changed' if origin['dirty'] else ''}"] if "commit" in origin else []
     figures = [Path(path) for path in dict.fromkeys(path for result in results for path in result.figures)]
     page = INDEX.render(
-        run=run.name, facts=facts, results=results, describe_sharing=describe_sharing, figures=figures, said=said,
-        claims=claims,
+        run=run.name, facts=facts, results=results, describe_sharing=describe_sharing, figures=figures,
+        scorecard=scorecard,
     )  # fmt: skip
     with atomic_write(run / "index.html") as temporary:
         temporary.write_text(page, "utf-8")
@@ -108,15 +114,39 @@ def describe_sharing(result: Result, results: Sequence[Result]) -> str:
     return ", ".join(parts)
 
 
-def read_scorecard(figures: Path) -> tuple[str, Any]:
-    """A sentence, and the claims with their verdicts as a table, None if the figures' data cannot be read."""
-    from kardlib.report.claims import judge, read_claims, read_rows, summarize, tally  # imported late: seaborn is slow
+def judge_run(figures: Path, published: Path = REPOSITORY / "figures") -> Any:
+    """The scorecard of a run's own figures' data, and of published ones what the run has nothing of.
+
+    Beside the columns of `claims.judge` it has "origin": "this run", or "published" for the verdicts of claims on a
+    dataset that no row in the folder `figures` decides. A folder that is not there holds nothing. Raises ClaimError.
+    """
+    import pandas as pd
+
+    from kardlib.report.claims import NOT_RUN, judge, read_claims, read_rows  # imported late: seaborn is slow
+
+    own, others = (judge(read_claims(), read_rows([f] if f.is_dir() else [])) for f in (figures, published))
+    known, cases = (pd.MultiIndex.from_frame(part[["id", "dataset"]]) for part in (own, others))
+    others = others[~cases.isin(known) & (others["verdict"] != NOT_RUN)]
+    return pd.concat([own.assign(origin="this run"), others.assign(origin="published")], ignore_index=True)
+
+
+def read_scorecard(figures: Path, published: Path) -> list[tuple[str, str, Any]]:
+    """`judge_run` by origin: the origin, a sentence that counts, the claims with their verdicts as a table.
+
+    There is one sentence without a table if the figures' data cannot be read.
+    """
+    from kardlib.report.claims import summarize, tally
 
     try:
-        scorecard = judge(read_claims(), read_rows([figures] if figures.is_dir() else []))
+        scorecard = judge_run(figures, published)
     except KardError as error:
-        return str(error), None
-    return tally(scorecard), summarize(scorecard.sort_values("could_fail", ascending=False, kind="stable"))
+        return [("this run", str(error), None)]
+    parts = scorecard.sort_values("could_fail", ascending=False, kind="stable").groupby("origin")
+    return [
+        (origin, said + tally(parts.get_group(origin)), summarize(parts.get_group(origin)))
+        for origin, said in ORIGINS.items()
+        if origin in parts.groups
+    ]
 
 
 def write_page(notebook: NotebookNode, path: Path) -> None:

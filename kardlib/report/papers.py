@@ -57,7 +57,7 @@ def find_data(figure: str, folder: Path) -> list[Path]:
     known = {path.stem: path for path in sorted(folder.glob("*.csv"))}
     number = figure.zfill(2)
     if not (found := [path for name, path in known.items() if figure == name or number == name[:2]]):
-        there = f"there are {', '.join(known)}" if known else "no figure's data is there: run kard reproduce first"
+        there = f"there are {', '.join(known)}" if known else "no figure's data is there: name a run's with --figures"
         raise FigureError(f"there is no figure {figure!r} in {folder}{suggest(figure, known)} ({there})")
     return found
 
@@ -171,8 +171,8 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
 }
 
 
-def draw_again(path: Path, folder: Path, style: str = "two-column") -> dict[str, Path]:
-    """Draw a figure from its CSV file alone into `folder`; returns the paths by suffix. Raises FigureError.
+def draw_again(path: Path, folder: Path, style: str = "two-column") -> Path:
+    """Draw a figure from its CSV file alone into `folder`; returns the path of its PDF. Raises FigureError.
 
     Where the PNG of its run lies beside the CSV, the settings in it, and the rest of its provenance, go on into the new
     one. `style` is a name of `STYLES`.
@@ -194,7 +194,8 @@ def draw_again(path: Path, folder: Path, style: str = "two-column") -> dict[str,
     figure = DRAWN[known](data, settings)
     width, height = figure.get_size_inches()
     figure.set_size_inches(min(width, STYLES[style]), height)
-    return save_figure(figure, path.stem, table, folder, made)
+    save_figure(figure, path.stem, table, folder, made)
+    return folder / f"{path.stem}.pdf"
 
 
 # Two runs

@@ -26,33 +26,32 @@ def close_figures():
 def test_save_figure(tmp_path):
     table = hits_table()
     provenance = {"seed": 0, "commit": "abc", "models": ["t5-nano-base (ä)"]}
-    paths = save_figure(plot_hits(table), "03_hits", table, tmp_path / "figures", provenance)
-    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"03_hits.pdf", "03_hits.png", "03_hits.csv"}
-    assert set(paths) == {"pdf", "png", "csv"}
-    with Image.open(paths["png"]) as image:
+    assert save_figure(plot_hits(table), "03_hits", table, tmp_path, provenance) is None, "a notebook would show it"
+    assert {p.name for p in tmp_path.iterdir()} == {"03_hits.pdf", "03_hits.png", "03_hits.csv"}
+    with Image.open(tmp_path / "03_hits.png") as image:
         assert json.loads(image.text["Provenance"]) == provenance
         assert image.info["dpi"][0] >= 200
         assert image.width == pytest.approx(7 * image.info["dpi"][0], abs=2)
-    pdf = paths["pdf"].read_bytes()
+    pdf = (tmp_path / "03_hits.pdf").read_bytes()
     assert b"/Keywords" in pdf and b"CreationDate" not in pdf
     assert b"/FontFile2" in pdf and b"/Type3" not in pdf  # text stays text
 
 
 def test_saved_twice_is_the_same(tmp_path):
     whole = main_table()
-    first, second = (
+    for i, table in enumerate((whole, whole.sample(frac=1, random_state=0))):
         save_figure(plot_main(whole), "04_main", table, tmp_path / str(i), {"seed": 0, "date": f"2026-11-2{i}"})
-        for i, table in enumerate((whole, whole.sample(frac=1, random_state=0)))
-    )
-    for suffix in first:
-        assert first[suffix].read_bytes() == second[suffix].read_bytes(), suffix
+    for suffix in ("pdf", "png", "csv"):
+        first, second = (tmp_path / str(i) / f"04_main.{suffix}" for i in range(2))
+        assert first.read_bytes() == second.read_bytes(), suffix
 
 
 def test_csv_is_long_form(tmp_path):
     table = long_form(
         [accuracy_row(seed=1, value=1 / 3), accuracy_row(low=0.4, high=0.6), accuracy_row(method="few_shot")]
     )
-    path = save_figure(plt.figure(), "x", table, tmp_path, {})["csv"]
+    save_figure(plt.figure(), "x", table, tmp_path, {})
+    path = tmp_path / "x.csv"
     assert path.read_text().splitlines() == [
         ",".join(COLUMNS),
         "03_hits,world,smoke,,few_shot,t5-nano-base,,,,,,accuracy,,,,,0.5,,,,",
@@ -65,8 +64,8 @@ def test_csv_is_long_form(tmp_path):
 
 def test_a_figure_that_fails_leaves_the_old_files(tmp_path):
     table = hits_table()
-    old = save_figure(plot_hits(table), "03_hits", table, tmp_path, {})
-    before = {path: path.read_bytes() for path in old.values()}
+    save_figure(plot_hits(table), "03_hits", table, tmp_path, {})
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     broken = plt.figure()
     broken.text(0.5, 0.5, "$\\nonsense$")
     with pytest.raises(ValueError, match="nonsense"):

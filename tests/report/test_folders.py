@@ -1,7 +1,5 @@
 """Where results belong: to a run's scale, data and settings, wherever a notebook is executed."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import nbformat
 import papermill
@@ -20,10 +18,10 @@ def settings_of(scale="embedded", dataset="world", data_dir=None, **overrides):
     return preset(scale, dataset, data_dir).override(overrides).model_dump(mode="json")
 
 
-def test_the_published_settings_alone_belong_into_the_published_figures(tmp_path):
-    assert figures_folder(settings_of(), ROOT) == figures_folder({}, ROOT) == ROOT / "figures"
-    assert figures_folder(settings_of(dataset="rte"), ROOT) == ROOT / "figures"
-    for scale in ("smoke", "paper"):
+def test_no_settings_belong_into_the_published_figures(tmp_path):
+    assert figures_folder({}, ROOT) == ROOT / "runs" / "embedded-world" / "figures"
+    assert figures_folder(settings_of(dataset="rte"), ROOT) == ROOT / "runs" / "embedded-rte" / "figures"
+    for scale in ("smoke", "embedded", "paper"):
         assert figures_folder(settings_of(scale), ROOT) == ROOT / "runs" / f"{scale}-world" / "figures"
     partial = {key: value for key, value in settings_of("smoke").items() if key in ("scale", "memorization")}
     assert figures_folder(partial, ROOT) == ROOT / "runs" / "smoke-world" / "figures"
@@ -62,11 +60,13 @@ def test_a_figure_goes_where_its_settings_belong_and_does_not_say_where_the_data
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     save = lambda **given: save_figure(plt.figure(), "x", hits_table(), None, {"settings": settings_of(**given)})  # noqa: E731
-    assert save()["csv"] == Path("../figures/x.csv")
-    paths = save(scale="smoke", dataset="own", data_dir="../mine")
-    assert paths["csv"].parts[:2] == ("..", "runs") and paths["csv"].is_file()
-    with Image.open(paths["png"]) as image:
+    save()
+    assert (tmp_path / "runs" / "embedded-world" / "figures" / "x.csv").is_file()
+    save(scale="smoke", dataset="own", data_dir="../mine")
+    (png,) = (tmp_path / "runs").glob("smoke-own-mine-*/figures/x.png")
+    with Image.open(png) as image:
         assert "mine" not in image.text["Provenance"]
+    assert {path.name for path in tmp_path.iterdir()} == {"notebooks", "mine", "runs"}
 
 
 @pytest.mark.parametrize("parameters", [{"scale": "smoke"}, {"overrides": {"memorization.draws": 3}}])

@@ -73,12 +73,15 @@ def test_a_figure_that_is_not_there_names_the_near_one(capsys):
 
 def test_a_figure_is_drawn_again_from_its_data_as_it_was(tmp_path):
     made = {"settings": {"student": {"lr": 0.5}}}
-    before = save_figure(plot_main(main_table()), "04_main", main_table(), tmp_path / "run", made)
-    again = draw_again(before["csv"], tmp_path / "again")
-    assert again["csv"].read_bytes() == before["csv"].read_bytes()
-    assert Image.open(again["png"]).info["Provenance"] == Image.open(before["png"]).info["Provenance"]
-    narrow = draw_again(before["csv"], tmp_path / "narrow", "one-column")
-    assert Image.open(narrow["png"]).width == 5.5 * 220 < Image.open(again["png"]).width == 7 * 220
+    save_figure(plot_main(main_table()), "04_main", main_table(), tmp_path / "run", made)
+    before = tmp_path / "run" / "04_main.csv"
+    again = draw_again(before, tmp_path / "again")
+    assert again == tmp_path / "again" / "04_main.pdf" and again.is_file()
+    assert again.with_suffix(".csv").read_bytes() == before.read_bytes()
+    pictures = [Image.open(path.with_suffix(".png")) for path in (before, again)]
+    assert pictures[0].info["Provenance"] == pictures[1].info["Provenance"]
+    narrow = draw_again(before, tmp_path / "narrow", "one-column").with_suffix(".png")
+    assert Image.open(narrow).width == 5.5 * 220 < pictures[1].width == 7 * 220
 
 
 def test_what_draws_a_figure_again_is_what_its_notebook_calls():
