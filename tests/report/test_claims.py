@@ -425,6 +425,11 @@ def test_each_unit_has_its_panel_and_each_case_a_line_within_its_claims_row():
     assert top + 0.5 < places[0] < places[1] < bottom - 0.5 and len(statements.containers) == 1
 
 
+# Files
+
+HEAD = ",".join(COLUMNS) + "\n04_main,world,embedded,test,m,s,,"
+
+
 def test_rows_of_all_folders_and_the_first_counts(tmp_path):
     first = write(tmp_path / "figures", "04_main", row(0.05))
     second = write(tmp_path / "more", "04_main", row(-0.05), row(0.01, dataset="obqa"))
