@@ -114,10 +114,14 @@ def _log_x(ax: Axes, ticks: list[float], unit: float = 1) -> None:
     ax.xaxis.minorticks_off()
 
 
-def _aside(i: int, methods: list[str], ticks: list[float]) -> float:
-    """What to multiply the i-th method's `x` with, so that whiskers stand side by side on a logarithmic axis."""
-    span = max(10.0, ticks[-1] / ticks[0])
-    return span ** (0.02 * (i - (len(methods) - 1) / 2))
+def _draw_by_knob(ax: Axes, table: pd.DataFrame, ticks: list[float], unit: float = 1, **options: Any) -> None:
+    """A line for each method against `x` on a logarithmic axis (`_log_x`), whiskers side by side."""
+    methods, step = _methods(table), max(10.0, ticks[-1] / ticks[0]) ** 0.02
+    for i, method in enumerate(methods):
+        rows = table[table["method"] == method].sort_values("x")
+        _draw(ax, method, rows["x"].astype(float) * step ** (i - (len(methods) - 1) / 2), rows, **options)
+    _log_x(ax, ticks, unit)
+    ax.grid(axis="y")
 
 
 def _log_ticks(axis: Axis, most: int) -> None:
@@ -384,16 +388,10 @@ def plot_hits(table: pd.DataFrame) -> Figure:
     if not panels:
         raise FigureError(f"nothing to draw: no row has the metric {' or '.join(HITS_TITLES)}")
     fig, axes = _panels(len(panels), 2.5, sharey=True)
-    methods = _methods(table)
     for ax, metric in zip(axes, panels, strict=True):
         found = table[table["metric"] == metric]
-        ks = sorted(found["k"].unique())
-        for i, method in enumerate(methods):
-            rows = found[found["method"] == method].sort_values("k")
-            _draw(ax, method, rows["k"].astype(float) * _aside(i, methods, ks), rows)
-        _log_x(ax, ks)
+        _draw_by_knob(ax, found.assign(x=found["k"]), sorted(found["k"].unique()))
         ax.set(title=f"{HITS_TITLES[metric]} (n = {_sizes(found)})", xlabel="Passages looked at, k")
-        ax.grid(axis="y")
     axes[0].set_ylabel("Hits@k (%)")
     _percent(axes[0].yaxis)
     _legend_below(fig, columns=2 * len(panels))
@@ -502,14 +500,12 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(2, len(students), figsize=(PAGE, 4.4), sharex=True, sharey=True, squeeze=False)
     for (row, stratum), (column, student) in product(enumerate(strata), enumerate(students)):
         ax, shown = axes[row, column], told[(told["at"] == stratum) & (told["student"] == student)]
-        _draw_by_x(ax, shown)
+        _draw_by_knob(ax, shown, sorted(shown["x"].unique()))
         ax.axhline(chance.loc[f"accuracy_{stratum}", "value"], label=label("chance"), **DASHED)
         crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
         for size in crossing["value"] if not row else ():
             ax.axvline(size, **THIN | {"linestyle": ":"})
             ax.annotate(f"{size:.0f}", (size, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
-        _log_x(ax, sorted(shown["x"].unique()))
-        ax.grid(axis="y")
         ax.set(title=student if not row else "")
     for ax, stratum in zip(axes[:, 0], strata, strict=True):
         ax.set(ylabel=f"Shown {stratum} (%)")
@@ -597,30 +593,21 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
         accuracy = metric.startswith("accuracy")
         if accuracy and ax is not axes[0]:
             ax.sharey(axes[0])  # accuracies are compared across panels
-        _knob_panel(ax, part, sorted(table["x"].unique()), unit)
+        _draw_by_knob(ax, part, sorted(table["x"].unique()), unit)
         for value in chance if accuracy else ():
             ax.axhline(value, label=label("chance"), **DASHED)
         title = ", ".join(filter(None, [MEASURES[metric], at]))
-        ax.set(title=f"{title} (%)" if metric in FRACTIONS else title, xlabel=knob)
+        if metric in FRACTIONS:
+            ax.set(title=f"{title} (%)", xlabel=knob)
+            _percent(ax.yaxis)
+        else:
+            ax.set(title=title, xlabel=knob)
+            ax.set_ylim(0, 1.06 * part[["value", "high"]].max(axis=None))  # from zero, with room for the highest marker
     if len(methods) + len(chance) > 1:
         _legend_below(fig, columns=2 if len(fig.axes) == 1 else 4)
     else:
         axes[0].set_ylabel(label(methods[0]))
     return fig
-
-
-def _knob_panel(ax: Axes, part: pd.DataFrame, ticks: list[float], unit: float) -> None:
-    """One measure: in per cent, or from zero with room for the highest marker."""
-    methods = _methods(part)
-    for i, method in enumerate(methods):
-        rows = part[part["method"] == method].sort_values("x")
-        _draw(ax, method, rows["x"] * _aside(i, methods, ticks), rows)
-    _log_x(ax, ticks, unit)
-    ax.grid(axis="y")
-    if part["metric"].isin(FRACTIONS).all():
-        _percent(ax.yaxis)
-    else:
-        ax.set_ylim(0, 1.06 * part[["value", "high"]].max(axis=None))
 
 
 def _paper_panel(ax: Axes, name: str, methods: list[str], unit: float = 1) -> None:
@@ -660,23 +647,18 @@ def plot_students(table: pd.DataFrame) -> Figure:
         if not (shape := find_shape(student)):
             raise FigureError(f"the weights of {student} are not known here: its folder is needed to count them")
         weights[student] = shape.parameters / 1e6
-    methods, ticks = _methods(own), sorted(weights.values())
+    ticks = sorted(weights.values())
     fig, axes = plt.subplots(1, 3, figsize=(PAGE, 2.5))
-    for ax, part, key in ((axes[0], own, "method"), (axes[1], gains, "over")):
-        for i, method in enumerate(methods):
-            rows = part[part[key] == method]
-            x = rows["student"].map(weights).astype(float) * _aside(i, methods, ticks)
-            _draw(ax, method, x, rows, linestyle="none")
-        _percent(ax.yaxis)
-        ax.grid(axis="y")
-        _log_x(ax, ticks)
+    for ax, part in ((axes[0], own), (axes[1], gains.assign(method=gains["over"]))):
+        _draw_by_knob(ax, part.assign(x=part["student"].map(weights)), ticks, linestyle="none")
         ax.set_xticks(ticks, [f"{million:.2g}" for million in ticks])
-        ax.set(xlabel="Weights (millions)")
+        _percent(ax.yaxis)
     axes[0].set(title="Accuracy (%)")
     axes[1].set(title="KARD's gain over each (points)")
     axes[1].axhline(0, **THIN)
-    _paper_panel(axes[2], PAPERS["06_model_size"], methods)
-    axes[2].set(xlabel="Weights (millions)")
+    _paper_panel(axes[2], PAPERS["06_model_size"], _methods(own))
+    for ax in axes:
+        ax.set(xlabel="Weights (millions)")
     _legend_below(fig, 3, axes[:1])
     return fig
 
@@ -721,7 +703,7 @@ def plot_rag(table: pd.DataFrame) -> Figure:
     for ax, metric in zip(right, HITS_TITLES, strict=True):
         for i, method in enumerate(methods):
             rows = found[(found["metric"] == metric) & (found["method"] == method)].set_index("k").reindex(ks)
-            ax.plot(rows["value"], [i, i], color=REGISTRY[method].color, linewidth=0.9)
+            ax.plot(rows["value"], [i, i], color=REGISTRY[method].color, linewidth=0.6, linestyle=":")
             _draw_across(ax, method, rows, [i, i])
             ax.plot(rows["value"].iloc[:1], [i], **_dot(method) | {"markerfacecolor": "white", "zorder": 4})
         ax.set(title=HITS_TITLES[metric], xlabel=f"Hits@{ks['min']} to Hits@{ks['max']} (%)")
