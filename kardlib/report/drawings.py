@@ -16,7 +16,6 @@ from matplotlib.ticker import Formatter, LogLocator, StrMethodFormatter
 from kardlib.data.world import STRATA
 from kardlib.kard.cases import CAUSES, PAPERS_CAUSES
 from kardlib.kard.memorization import Task
-from kardlib.kard.methods import METHODS
 from kardlib.models.catalogue import find_shape
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, REGISTRY, label
 from kardlib.report.figures import COLUMN, LOOK, PAGE
@@ -29,12 +28,21 @@ from kardlib.report.rows import FRACTIONS, FigureError, gained, measured, to_row
 THIN: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
 DASHED = THIN | {"linestyle": (0, (4, 3))}
 WHISKERS: dict[str, Any] = {"elinewidth": 1.0, "capsize": 2.2, "capthick": 1.0}
-STRATA_METRICS = [f"accuracy_{stratum}" for stratum in STRATA]
 
 
 def _need(table: pd.DataFrame, *metrics: str) -> None:
     if missing := [metric for metric in metrics if not (table["metric"] == metric).any()]:
         raise FigureError(f"nothing to draw: no row has the metric {missing[0]}")
+
+
+def _choose(table: pd.DataFrame, *metrics: str) -> tuple[pd.DataFrame, pd.Series]:
+    """What was measured over all seeds in some metrics, and what chance gives. Raises FigureError for none."""
+    table = measured(table)
+    table = table[table["metric"].isin(metrics)]
+    chance = table["method"] == "chance"
+    if chance.all():
+        raise FigureError(f"nothing to draw: no row over all seeds has the metric {' or '.join(metrics)}")
+    return table[~chance], table.loc[chance, "value"]
 
 
 def _methods(table: pd.DataFrame) -> list[str]:
@@ -383,10 +391,8 @@ def plot_hits(table: pd.DataFrame) -> Figure:
     Rows whose metric is "hits_gold" or "hits_silver"; `low` and `high` are drawn as whiskers. Raises FigureError if
     there are none.
     """
-    table = measured(table)
+    table, _ = _choose(table, *HITS_TITLES)
     panels = [metric for metric in HITS_TITLES if (table["metric"] == metric).any()]
-    if not panels:
-        raise FigureError(f"nothing to draw: no row has the metric {' or '.join(HITS_TITLES)}")
     fig, axes = _panels(len(panels), 2.5, sharey=True)
     for ax, metric in zip(axes, panels, strict=True):
         found = table[table["metric"] == metric]
@@ -398,7 +404,7 @@ def plot_hits(table: pd.DataFrame) -> Figure:
     return fig
 
 
-# Notebook 04: methods beside each other (also 13 and 15)
+# Notebook 04: methods beside each other (also 10, 13 and 15)
 
 CHANCE_ROW = 0.5  # rows below the last one, for the word beside the dashed line
 
@@ -408,15 +414,10 @@ def plot_main(table: pd.DataFrame) -> Figure:
     """Accuracy of methods, one row each in the registry's order, one panel per student: the main table as a figure.
 
     Rows whose metric is "accuracy" and whose seed is empty: summaries over seeds, each a dot with its interval and the
-    mean in print; the method "chance" is a dashed line, and others without a student are rows of every panel. Students
-    come in the order of the table. Raises FigureError if there are none.
+    mean in print, by condition (`at`) where there are several; the method "chance" is a dashed line, and others without
+    a student are rows of every panel. Students come in the order of the table. Raises FigureError if there are none.
     """
-    table = measured(table)
-    table = table[table["metric"] == "accuracy"]
-    chance = table.loc[table["method"] == "chance", "value"]
-    table = table[table["method"] != "chance"]
-    if table.empty:
-        raise FigureError("nothing to draw: no row has the metric accuracy and an empty seed")
+    table, chance = _choose(table, "accuracy")
     table, places = _name_rows(table)
     students = list(dict.fromkeys(filter(None, table["student"])))
     height = 0.8 + 0.19 * (max(places.values()) + CHANCE_ROW * len(chance))
@@ -428,15 +429,20 @@ def plot_main(table: pd.DataFrame) -> Figure:
 
 
 def _name_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
-    """The table with its rows' names in the column "row", and the height of each; blocks stand half a row apart."""
-    places, height = {}, 0.0
-    methods = _methods(table)
+    """The table with its rows' names in the column "row", and the height of each; blocks stand half a row apart.
+
+    A method is a row, one that was measured at several conditions (`at`) one for each.
+    """
+    places, height, methods = {}, 0.0, _methods(table)
+    several = table.groupby("method")["at"].transform("nunique") > 1
+    table = table.assign(row=table["method"].map(label) + (", " + table["at"]).where(several, ""))
     for block in dict.fromkeys(REGISTRY[method].block for method in methods):
         for method in [method for method in methods if REGISTRY[method].block == block]:
-            places[label(method)] = height
-            height += 1
+            for row in table.loc[table["method"] == method, "row"].unique():
+                places[row] = height
+                height += 1
         height += 0.5
-    return table.assign(row=table["method"].map(label)), places
+    return table, places
 
 
 def _accuracy_panel(ax: Axes, table: pd.DataFrame, places: Mapping[str, float], chance: pd.Series) -> None:
@@ -452,37 +458,49 @@ def _accuracy_panel(ax: Axes, table: pd.DataFrame, places: Mapping[str, float], 
         _print_values(ax, rows["value"], rows["row"].map(places))
     ax.set(xlabel="Accuracy (%)", ylim=(max(places.values()) + 0.6 + CHANCE_ROW * len(chance), -0.6))
     _percent(ax.xaxis)
-    ax.set_yticks(list(places.values()), list(places))
+    ax.set_yticks(list(places.values()), list(places), fontsize=7)
     ax.tick_params(axis="y", length=0)
+
+
+PARTS = {  # of the test questions: their axis -> the metrics on it
+    "How often training asked about the ailment": [f"accuracy_{stratum}" for stratum in STRATA],
+    "Kind of question": ["accuracy_one_hop", "accuracy_two_hops", "accuracy_yes_no", "accuracy_options"],
+}
 
 
 @mpl.rc_context(LOOK)
 def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Accuracy of methods on questions that training showed often, seldom and never, a panel for each student.
+    """Accuracy of methods by how often training showed a question's ailment, and by its kind, a column a student.
 
-    Rows over all seeds whose metric is that of a stratum; the method "chance" is dashed, those without a student stand
+    Rows over all seeds whose metric is one of `PARTS`; the method "chance" is dashed, those without a student stand
     in every panel. Raises FigureError if there are none.
     """
     table = measured(table)
-    table = table[table["metric"].isin(STRATA_METRICS) & table["method"].isin([*methods, "chance"])]
-    if table.empty:
-        raise FigureError("nothing to draw: no row has the metric of a stratum")
+    table = table[table["method"].isin([*methods, "chance"])]
+    parts = {axis: metrics for axis, metrics in PARTS.items() if table["metric"].isin(metrics).any()}
     students = list(dict.fromkeys(filter(None, table["student"])))
-    fig, axes = _panels(len(students), 3.2, sharey=True)
-    for ax, student in zip(axes, students, strict=True):
-        for i, method in enumerate(_methods(shown := table[table["student"].isin([student, ""])])):
-            rows = shown[shown["method"] == method].set_index("metric").reindex(STRATA_METRICS)
+    if not (parts and students):
+        raise FigureError("nothing to draw: no row has the metric of a stratum or a kind of question")
+    size = (PAGE if len(students) > 1 else COLUMN, 0.8 + 2.3 * len(parts))
+    fig, axes = plt.subplots(len(parts), len(students), figsize=size, sharey=True, squeeze=False)
+    for (row, metrics), (column, student) in product(enumerate(parts.values()), enumerate(students)):
+        ax, shown = axes[row, column], table[table["student"].isin([student, ""])]
+        for i, method in enumerate(_methods(shown)):
+            rows = shown[shown["method"] == method].set_index("metric").reindex(metrics)
             if method == "chance":
-                ax.plot(range(len(rows)), rows["value"], label=label("chance"), **DASHED)
+                ax.plot(range(len(rows)), rows["value"], label=label("chance"), drawstyle="steps-mid", **DASHED)
             else:
-                _draw(ax, method, np.arange(len(rows)) + 0.06 * (i - len(methods) / 2), rows)
-        ax.set_xticks(range(len(STRATA_METRICS)), [metric.removeprefix("accuracy_") for metric in STRATA_METRICS])
-        ax.set(title=student, xlim=(-0.3, len(STRATA_METRICS) - 0.7))
+                line = {} if metrics == PARTS["How often training asked about the ailment"] else {"linestyle": "none"}
+                _draw(ax, method, np.arange(len(rows)) + 0.06 * (i - len(methods) / 2), rows, **line)
+        names = [metric.removeprefix("accuracy_").replace("_", "\n") for metric in metrics]
+        ax.set_xticks(range(len(metrics)), names)
+        ax.set(title="" if row else student, xlim=(-0.3, len(metrics) - 0.7))
         ax.grid(axis="y")
-    axes[0].set(ylabel="Accuracy (%)")
-    _percent(axes[0].yaxis)
-    axes[len(axes) // 2].set(xlabel="How often training asked about the ailment")
-    _legend_below(fig, 3, axes)
+    for row, axis in enumerate(parts):
+        axes[row, 0].set(ylabel="Accuracy (%)")
+        axes[row, len(students) // 2].set(xlabel=axis)
+    _percent(axes[0, 0].yaxis)
+    _legend_below(fig, 3, axes[0])
     return fig
 
 
@@ -573,13 +591,7 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
     "chance" is a dashed line. The paper's own curve of the same figure (`PAPERS`) has a panel beside the accuracies.
     Raises FigureError if there is nothing to draw.
     """
-    table = measured(table)
-    chance = table.loc[table["method"] == "chance", "value"]
-    table = table[table["metric"].isin(MEASURES) & table["x"].notna()]
-    if table.empty:
-        raise FigureError(
-            f"nothing to draw: no row over all seeds has an x and one of the metrics {', '.join(MEASURES)}"
-        )
+    table, chance = _choose(table[table["x"].notna() | (table["method"] == "chance")], *MEASURES)
     conditions, methods, unit = list(dict.fromkeys(table["at"])), _methods(table), 100 if knob.endswith("(%)") else 1
     parts = [(m, at, table[(table["metric"] == m) & (table["at"] == at)]) for m in MEASURES for at in conditions]
     parts = [(metric, at, part) for metric, at, part in parts if len(part)]
@@ -664,36 +676,12 @@ def plot_students(table: pd.DataFrame) -> Figure:
 
 
 @mpl.rc_context(LOOK)
-def plot_corpora(table: pd.DataFrame) -> Figure:
-    """Accuracy after training on a corpus (DAPT), a row each: first what reads nothing, then what reads.
-
-    Rows whose metric is "accuracy", with the knob "corpus", and whose seed is empty; the method "chance" is dashed.
-    """
-    table = measured(table)
-    chance = table.loc[table["method"] == "chance", "value"]
-    table = table[(table["metric"] == "accuracy") & (table["knob"] == "corpus")]
-    reads = table["method"].map(lambda method: bool(METHODS[method].reads_at_test))
-    names = table["method"].map(label) + table["at"].map(lambda corpus: "" if corpus == "none" else f", {corpus}")
-    table = table.assign(row=names, reads=reads).sort_values("reads", kind="stable")
-    places = {row: i + 0.5 * reads for i, (row, reads) in enumerate(zip(table["row"], table["reads"], strict=True))}
-    fig, ax = plt.subplots(figsize=(COLUMN, 0.8 + 0.19 * (len(places) + 1)))
-    _accuracy_panel(ax, table, places, chance)
-    ax.tick_params(axis="y", labelsize=7)
-    return fig
-
-
-@mpl.rc_context(LOOK)
 def plot_rag(table: pd.DataFrame) -> Figure:
     """Accuracy of methods beside the Hits@k of the retrievers they read from: what the student makes of what is found.
 
     Rows as for `plot_main` (one student) and `plot_hits`. Raises FigureError if either is missing.
     """
-    table = measured(table)
-    accuracy, chance = table[table["metric"] == "accuracy"], table.loc[table["method"] == "chance", "value"]
-    accuracy = accuracy[accuracy["method"] != "chance"]
-    found = table[table["metric"].isin(HITS_TITLES)]
-    if accuracy.empty or found.empty:
-        raise FigureError("nothing to draw: rows with the metric accuracy and with hits_gold or hits_silver are needed")
+    (accuracy, chance), (found, _) = _choose(table, "accuracy"), _choose(table, *HITS_TITLES)
     accuracy, places = _name_rows(accuracy)
     methods, ks = _methods(found), found["k"].agg(["min", "max"])
     height = 0.8 + 0.22 * max(len(methods), max(places.values()) + CHANCE_ROW)
@@ -807,8 +795,8 @@ def plot_compression(table: pd.DataFrame) -> Figure:
         means = rows.groupby("kib")["change"].mean()
         ax.plot(rows["kib"], rows["change"], **dot | {"markersize": 2.5, "alpha": 0.5, "label": ""})
         ax.plot(means.index, means, **dot | {"linestyle": REGISTRY[method].line or "none"})
-    without = accuracy.loc[accuracy["method"] == "reaugkd_no_retrieval", "change"].mean()
-    ax.axhline(without, label="without retrieval", **DASHED)
+    for without in accuracy[accuracy["method"] == "reaugkd_no_retrieval"].groupby("method")["change"].mean():
+        ax.axhline(without, label="without retrieval", **DASHED)
     prototypes = points[points["method"] == "prototypes"]
     for _, same in prototypes.groupby((10 * np.log(prototypes["kib"])).round()):  # of about one size: one label
         text = ", ".join(f"{100 * kept:g} %" for kept in sorted(same["x"].unique()))

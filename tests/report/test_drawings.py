@@ -17,7 +17,6 @@ from kardlib.models.catalogue import find_shape
 from kardlib.registry import REGISTRY, label
 from kardlib.report.drawings import (
     plot_compression,
-    plot_corpora,
     plot_differences,
     plot_distributions,
     plot_editions,
@@ -205,17 +204,21 @@ def test_whiskers_of_methods_in_a_stratum_stand_side_by_side():
     (ax,) = plot_strata(long_form(rows), methods).axes
     one, other = (container.lines[0].get_xdata() for container in ax.containers)
     assert (other - one == pytest.approx(0.06)) and abs(one - [0, 1, 2]).max() < 0.1
+    rows += [accuracy_row(method=m, metric=f"accuracy_{kind}") for m in methods for kind in ("one_hop", "two_hops")]
+    strata, kinds = plot_strata(long_form(rows), methods).axes
+    assert [t.get_text() for t in kinds.get_xticklabels()][:2] == ["one\nhop", "two\nhops"]
+    assert [ax.containers[0].lines[0].get_linestyle() for ax in (strata, kinds)] == [":", "None"]  # kinds have no order
 
 
-def test_plot_corpora():
-    rows = [accuracy_row(knob="corpus", at="own", method=m, k=1) for m in ("dapt", "dapt_kard")]
+def test_a_method_under_several_conditions_has_a_row_for_each():
+    rows = [accuracy_row(knob="corpus", at=at, method="dapt", k=1) for at in ("own", "neighbour")]
     rows += [accuracy_row(knob="corpus", at="none", method="kard_reranker"), accuracy_row(method="chance")]
-    fig = plot_corpora(long_form(rows))
+    fig = plot_main(long_form(rows))
     (ax,) = fig.axes
-    names = [label("dapt") + ", own", label("kard_reranker"), label("dapt_kard") + ", own"]
-    assert sorted(t.get_text() for t in ax.get_yticklabels()) == sorted(names)
-    places = {c.get_label(): c.lines[0].get_ydata().item() for c in ax.containers}
-    assert places[label("dapt")] == 0 and min(places[label("kard_reranker")], places[label("dapt_kard")]) == 1.5
+    names = [f"{label('dapt')}, own", f"{label('dapt')}, neighbour", label("kard_reranker")]
+    assert [t.get_text() for t in ax.get_yticklabels()] == names
+    places = {c.get_label(): c.lines[0].get_ydata().tolist() for c in ax.containers}
+    assert places == {label("dapt"): [0, 1], label("kard_reranker"): [2]}
     assert not fig.legends and " chance" in {t.get_text() for t in ax.texts}
 
 
