@@ -5,6 +5,7 @@ colour and signs, so that nothing is lost in print: ✓ true or ✗ false, ▣ s
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
@@ -39,6 +40,26 @@ def has_read_all(experiment: Experiment, question: Question, read: Iterable[str]
     if world := experiment.world:
         return world.chains[question.id].facts <= frozenset[Fact]().union(*(world.stated[i] for i in read))
     return experiment.data.gold[question.id] <= set(read)
+
+
+def judge_reading(experiment: Experiment, reads: Iterable[Mapping[str, Sequence[str]]]) -> dict[str, list[list[bool]]]:
+    """What passages read (for every seed: question -> ids) hold of the answers' chains, (seeds, questions) by metric.
+
+    "whole_chain": all that the answer takes (`has_read_all`). In the closed world "doubled_hop" too: one hop is stated
+    by several passages and another by none. Of questions whose gold passages are known.
+    """
+    asked = [q for q in experiment.data.splits["test"] if experiment.data.gold.get(q.id)]
+    reads = list(reads)
+    judged = {"whole_chain": [[has_read_all(experiment, q, read[q.id]) for q in asked] for read in reads]}
+    if world := experiment.world:
+        judged["doubled_hop"] = [[_is_doubled(world, q, read[q.id]) for q in asked] for read in reads]
+    return judged
+
+
+def _is_doubled(world: World, question: Question, read: Iterable[str]) -> bool:
+    chain = world.chains[question.id].facts
+    told = Counter(relation for i in read for relation in {fact.relation for fact in world.stated[i] & chain})
+    return max(told.values(), default=0) > 1 and len(told) < len({fact.relation for fact in chain})
 
 
 def find_causes(experiment: Experiment, predictions: Predictions) -> list[str]:

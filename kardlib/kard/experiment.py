@@ -105,8 +105,9 @@ class Experiment:
         return main_rows(oracles=self.world is not None, rationales=self.teacher is not None)
 
     def chance_row(self, figure: str, metric: str = "accuracy") -> dict[str, Any]:
-        """The row of a figure's data that says how often guessing is right on the test questions of one of `strata`."""
-        right = np.array([1 / len(q.options) for q in self.data.splits["test"]])[self.strata[metric]]
+        """The row of a figure's data that says how often guessing is right on one of `strata` or `kinds`."""
+        asked = (self.strata | self.kinds)[metric]
+        right = np.array([1 / len(q.options) for q in self.data.splits["test"]])[asked]
         where = {"figure": figure, "dataset": self.settings.dataset, "scale": self.settings.scale, "split": "test"}
         return where | {"method": "chance", "metric": metric, "value": right.mean(), "n": len(right)}
 
@@ -116,6 +117,17 @@ class Experiment:
         asked = np.array([q.stratum for q in self.data.splits["test"]])
         parts = {f"accuracy_{stratum}": asked == stratum for stratum in STRATA if self.world}
         return {"accuracy": np.ones(len(asked), bool)} | {metric: part for metric, part in parts.items() if part.any()}
+
+    @property
+    def kinds(self) -> dict[str, NDArray[np.bool_]]:
+        """By metric the closed world's test questions of a kind, (questions,): by hops, and by what they offer."""
+        if not self.world:
+            return {}
+        chains = [(q, self.world.chains[q.id]) for q in self.data.splits["test"]]
+        two = np.array([bool(chain.signs and chain.relation) for _, chain in chains])
+        either = np.array([len(q.options) == 2 for q, _ in chains])
+        parts = {"one_hop": ~two, "two_hops": two, "yes_no": either, "options": ~either}
+        return {f"accuracy_{kind}": part for kind, part in parts.items() if part.any()}
 
     def at(self, knobs: Knobs) -> "Experiment":
         """The same experiment with single settings changed. Raises SettingsError."""

@@ -14,24 +14,35 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, LogLocator, StrMethodFormatter
 
 from kardlib.data.world import STRATA
+from kardlib.kard.cases import CAUSES, PAPERS_CAUSES
 from kardlib.kard.memorization import Task
-from kardlib.kard.methods import METHODS
+from kardlib.models.catalogue import find_shape
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, REGISTRY, label
 from kardlib.report.figures import COLUMN, LOOK, PAGE
 from kardlib.report.reported import find_table
-from kardlib.report.rows import FRACTIONS, FigureError, gained, measured
+from kardlib.report.rows import FRACTIONS, FigureError, gained, measured, to_rows
 
 # What drawings share
 
 # a line to compare with, behind what was measured
 THIN: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
 DASHED = THIN | {"linestyle": (0, (4, 3))}
-STRATA_METRICS = [f"accuracy_{stratum}" for stratum in STRATA]
+WHISKERS: dict[str, Any] = {"elinewidth": 1.0, "capsize": 2.2, "capthick": 1.0}
 
 
 def _need(table: pd.DataFrame, *metrics: str) -> None:
     if missing := [metric for metric in metrics if not (table["metric"] == metric).any()]:
         raise FigureError(f"nothing to draw: no row has the metric {missing[0]}")
+
+
+def _choose(table: pd.DataFrame, *metrics: str) -> tuple[pd.DataFrame, pd.Series]:
+    """What was measured over all seeds in some metrics, and what chance gives. Raises FigureError for none."""
+    table = measured(table)
+    table = table[table["metric"].isin(metrics)]
+    chance = table["method"] == "chance"
+    if chance.all():
+        raise FigureError(f"nothing to draw: no row over all seeds has the metric {' or '.join(metrics)}")
+    return table[~chance], table.loc[chance, "value"]
 
 
 def _methods(table: pd.DataFrame) -> list[str]:
@@ -46,10 +57,12 @@ def _sizes(table: pd.DataFrame) -> str:
 
 
 def _panels(count: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """Panels side by side: one is as wide as a column, more are as wide as a page."""
-    width = COLUMN if count == 1 else PAGE
-    fig, axes = plt.subplots(1, count, figsize=(width, height), squeeze=False, **options)
-    return fig, list(axes[0])
+    """Panels side by side, in two lines if more than three: one is as wide as a column, more are as wide as a page."""
+    lines, width = 1 + (count > 3), COLUMN if count == 1 else PAGE
+    fig, axes = plt.subplots(lines, -(-count // lines), figsize=(width, lines * height), squeeze=False, **options)
+    for spare in axes.flat[count:]:
+        spare.remove()
+    return fig, list(axes.flat[:count])
 
 
 def _whiskers(rows: pd.DataFrame) -> np.ndarray:
@@ -58,24 +71,24 @@ def _whiskers(rows: pd.DataFrame) -> np.ndarray:
     return np.nan_to_num(np.stack([value - rows["low"].to_numpy(), rows["high"].to_numpy() - value]))
 
 
-def _look(method: str) -> dict[str, Any]:
+def _dot(method: str) -> dict[str, Any]:
     entry = REGISTRY[method]
     return {
         "color": entry.color, "marker": entry.marker, "markersize": 6.5 if entry.marker == "*" else 4.2,
-        "markerfacecolor": "white" if entry.hollow else entry.color, "label": entry.label,
-        "elinewidth": 1.0, "capsize": 2.2, "capthick": 1.0, "zorder": 3,
+        "markerfacecolor": "white" if entry.hollow else entry.color, "label": entry.label, "linestyle": "none",
+        "zorder": 3,
     }  # fmt: skip
 
 
 def _draw(ax: Axes, method: str, x: Any, rows: pd.DataFrame, **options: Any) -> None:
     """A method's values at `x`, with their intervals as whiskers, joined by its line; `options` are errorbar's."""
-    style = {"linestyle": REGISTRY[method].line} | _look(method)
-    ax.errorbar(x, rows["value"], yerr=_whiskers(rows) if rows["low"].notna().any() else None, **style | options)
+    style = WHISKERS | _dot(method) | {"linestyle": REGISTRY[method].line} | options
+    ax.errorbar(x, rows["value"], yerr=_whiskers(rows) if rows["low"].notna().any() else None, **style)
 
 
 def _draw_across(ax: Axes, method: str, rows: pd.DataFrame, y: Any) -> None:
     """A method's values as dots in the rows `y`."""
-    ax.errorbar(rows["value"], y, xerr=_whiskers(rows), linestyle="none", **_look(method))
+    ax.errorbar(rows["value"], y, xerr=_whiskers(rows), **WHISKERS | _dot(method))
 
 
 def _draw_by_x(ax: Axes, table: pd.DataFrame, unit: float = 1) -> None:
@@ -109,10 +122,14 @@ def _log_x(ax: Axes, ticks: list[float], unit: float = 1) -> None:
     ax.xaxis.minorticks_off()
 
 
-def _aside(i: int, methods: list[str], ticks: list[float]) -> float:
-    """What to multiply the i-th method's `x` with, so that whiskers stand side by side on a logarithmic axis."""
-    span = max(10.0, ticks[-1] / ticks[0])
-    return span ** (0.02 * (i - (len(methods) - 1) / 2))
+def _draw_by_knob(ax: Axes, table: pd.DataFrame, ticks: list[float], unit: float = 1, **options: Any) -> None:
+    """A line for each method against `x` on a logarithmic axis (`_log_x`), whiskers side by side."""
+    methods, step = _methods(table), max(10.0, ticks[-1] / ticks[0]) ** 0.02
+    for i, method in enumerate(methods):
+        rows = table[table["method"] == method].sort_values("x")
+        _draw(ax, method, rows["x"].astype(float) * step ** (i - (len(methods) - 1) / 2), rows, **options)
+    _log_x(ax, ticks, unit)
+    ax.grid(axis="y")
 
 
 def _log_ticks(axis: Axis, most: int) -> None:
@@ -374,32 +391,20 @@ def plot_hits(table: pd.DataFrame) -> Figure:
     Rows whose metric is "hits_gold" or "hits_silver"; `low` and `high` are drawn as whiskers. Raises FigureError if
     there are none.
     """
-    table = measured(table)
+    table, _ = _choose(table, *HITS_TITLES)
     panels = [metric for metric in HITS_TITLES if (table["metric"] == metric).any()]
-    if not panels:
-        raise FigureError(f"nothing to draw: no row has the metric {' or '.join(HITS_TITLES)}")
     fig, axes = _panels(len(panels), 2.5, sharey=True)
-    methods = _methods(table)
     for ax, metric in zip(axes, panels, strict=True):
-        _hits_panel(ax, table[table["metric"] == metric], methods)
+        found = table[table["metric"] == metric]
+        _draw_by_knob(ax, found.assign(x=found["k"]), sorted(found["k"].unique()))
+        ax.set(title=f"{HITS_TITLES[metric]} (n = {_sizes(found)})", xlabel="Passages looked at, k")
     axes[0].set_ylabel("Hits@k (%)")
     _percent(axes[0].yaxis)
     _legend_below(fig, columns=2 * len(panels))
     return fig
 
 
-def _hits_panel(ax: Axes, table: pd.DataFrame, methods: list[str]) -> None:
-    ks = sorted(table["k"].unique())
-    for i, method in enumerate(methods):
-        rows = table[table["method"] == method].sort_values("k")
-        _draw(ax, method, rows["k"].astype(float) * _aside(i, methods, ks), rows)
-    _log_x(ax, ks)
-    title = HITS_TITLES[table["metric"].iloc[0]]
-    ax.set(title=f"{title} (n = {_sizes(table)})", xlabel="Passages looked at, k")
-    ax.grid(axis="y")
-
-
-# Notebook 04: methods beside each other (also 13 and 15)
+# Notebook 04: methods beside each other (also 10, 13 and 15)
 
 CHANCE_ROW = 0.5  # rows below the last one, for the word beside the dashed line
 
@@ -409,16 +414,12 @@ def plot_main(table: pd.DataFrame) -> Figure:
     """Accuracy of methods, one row each in the registry's order, one panel per student: the main table as a figure.
 
     Rows whose metric is "accuracy" and whose seed is empty: summaries over seeds, each a dot with its interval and the
-    mean in print; the method "chance" is a dashed line, and others without a student are rows of every panel. Students
-    come in the order of the table. Raises FigureError if there are none.
+    mean in print, by condition (`at`) where there are several; the method "chance" is a dashed line, and others without
+    a student are rows of every panel. Students come in the order of the table. Raises FigureError if there are none.
     """
-    table = measured(table)
-    table = table[table["metric"] == "accuracy"]
-    chance = table.loc[table["method"] == "chance", "value"]
-    table = table[table["method"] != "chance"]
-    if table.empty:
-        raise FigureError("nothing to draw: no row has the metric accuracy and an empty seed")
-    students, places = list(dict.fromkeys(filter(None, table["student"]))), _places(_methods(table))
+    table, chance = _choose(table, "accuracy")
+    table, places = _name_rows(table)
+    students = list(dict.fromkeys(filter(None, table["student"])))
     height = 0.8 + 0.19 * (max(places.values()) + CHANCE_ROW * len(chance))
     fig, axes = _panels(len(students), height, sharex=True, sharey=True)
     for ax, student in zip(axes, students, strict=True):
@@ -427,60 +428,79 @@ def plot_main(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def _places(methods: list[str]) -> dict[str, float]:
-    """The height of each method's row; blocks stand half a row apart."""
-    places, height = {}, 0.0
+def _name_rows(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+    """The table with its rows' names in the column "row", and the height of each; blocks stand half a row apart.
+
+    A method is a row, one that was measured at several conditions (`at`) one for each.
+    """
+    places, height, methods = {}, 0.0, _methods(table)
+    several = table.groupby("method")["at"].transform("nunique") > 1
+    table = table.assign(row=table["method"].map(label) + (", " + table["at"]).where(several, ""))
     for block in dict.fromkeys(REGISTRY[method].block for method in methods):
         for method in [method for method in methods if REGISTRY[method].block == block]:
-            places[method] = height
-            height += 1
+            for row in table.loc[table["method"] == method, "row"].unique():
+                places[row] = height
+                height += 1
         height += 0.5
-    return places
+    return table, places
 
 
 def _accuracy_panel(ax: Axes, table: pd.DataFrame, places: Mapping[str, float], chance: pd.Series) -> None:
+    """Dots with their numbers in print, each in the place that `places` gives for its "row"."""
     ax.grid(axis="x")
     for value in chance:
         ax.axvline(value, **DASHED)
         below = ("data", "axes fraction")
         ax.annotate(" chance", (value, 0.01), xycoords=below, va="bottom", fontsize=7, color="0.35")
-    for method, place in places.items():
+    for method in _methods(table):
         rows = table[table["method"] == method]
-        _draw_across(ax, method, rows, [place] * len(rows))
-        _print_values(ax, rows["value"], [place] * len(rows))
+        _draw_across(ax, method, rows, rows["row"].map(places))
+        _print_values(ax, rows["value"], rows["row"].map(places))
     ax.set(xlabel="Accuracy (%)", ylim=(max(places.values()) + 0.6 + CHANCE_ROW * len(chance), -0.6))
     _percent(ax.xaxis)
-    ax.set_yticks(list(places.values()), [label(method) for method in places])
+    ax.set_yticks(list(places.values()), list(places), fontsize=7)
     ax.tick_params(axis="y", length=0)
+
+
+PARTS = {  # of the test questions: their axis -> the metrics on it
+    "How often training asked about the ailment": [f"accuracy_{stratum}" for stratum in STRATA],
+    "Kind of question": ["accuracy_one_hop", "accuracy_two_hops", "accuracy_yes_no", "accuracy_options"],
+}
 
 
 @mpl.rc_context(LOOK)
 def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Accuracy of methods on questions that training showed often, seldom and never, a panel for each student.
+    """Accuracy of methods by how often training showed a question's ailment, and by its kind, a column a student.
 
-    Rows over all seeds whose metric is that of a stratum; the method "chance" is dashed, those without a student stand
+    Rows over all seeds whose metric is one of `PARTS`; the method "chance" is dashed, those without a student stand
     in every panel. Raises FigureError if there are none.
     """
     table = measured(table)
-    table = table[table["metric"].isin(STRATA_METRICS) & table["method"].isin([*methods, "chance"])]
-    if table.empty:
-        raise FigureError("nothing to draw: no row has the metric of a stratum")
+    table = table[table["method"].isin([*methods, "chance"])]
+    parts = {axis: metrics for axis, metrics in PARTS.items() if table["metric"].isin(metrics).any()}
     students = list(dict.fromkeys(filter(None, table["student"])))
-    fig, axes = _panels(len(students), 3.2, sharey=True)
-    for ax, student in zip(axes, students, strict=True):
-        for method in _methods(shown := table[table["student"].isin([student, ""])]):
-            rows = shown[shown["method"] == method].set_index("metric").reindex(STRATA_METRICS)
+    if not (parts and students):
+        raise FigureError("nothing to draw: no row has the metric of a stratum or a kind of question")
+    size = (PAGE if len(students) > 1 else COLUMN, 0.8 + 2.3 * len(parts))
+    fig, axes = plt.subplots(len(parts), len(students), figsize=size, sharey=True, squeeze=False)
+    for (row, metrics), (column, student) in product(enumerate(parts.values()), enumerate(students)):
+        ax, shown = axes[row, column], table[table["student"].isin([student, ""])]
+        for i, method in enumerate(_methods(shown)):
+            rows = shown[shown["method"] == method].set_index("metric").reindex(metrics)
             if method == "chance":
-                ax.plot(range(len(rows)), rows["value"], label=label("chance"), **DASHED)
+                ax.plot(range(len(rows)), rows["value"], label=label("chance"), drawstyle="steps-mid", **DASHED)
             else:
-                _draw(ax, method, range(len(rows)), rows)
-        ax.set_xticks(range(len(STRATA_METRICS)), [metric.removeprefix("accuracy_") for metric in STRATA_METRICS])
-        ax.set(title=student, xlim=(-0.3, len(STRATA_METRICS) - 0.7))
+                line = {} if metrics == PARTS["How often training asked about the ailment"] else {"linestyle": "none"}
+                _draw(ax, method, np.arange(len(rows)) + 0.06 * (i - len(methods) / 2), rows, **line)
+        names = [metric.removeprefix("accuracy_").replace("_", "\n") for metric in metrics]
+        ax.set_xticks(range(len(metrics)), names)
+        ax.set(title="" if row else student, xlim=(-0.3, len(metrics) - 0.7))
         ax.grid(axis="y")
-    axes[0].set(ylabel="Accuracy (%)")
-    _percent(axes[0].yaxis)
-    axes[len(axes) // 2].set(xlabel="How often training asked about the ailment")
-    _legend_below(fig, 3, axes)
+    for row, axis in enumerate(parts):
+        axes[row, 0].set(ylabel="Accuracy (%)")
+        axes[row, len(students) // 2].set(xlabel=axis)
+    _percent(axes[0, 0].yaxis)
+    _legend_below(fig, 3, axes[0])
     return fig
 
 
@@ -498,14 +518,12 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(2, len(students), figsize=(PAGE, 4.4), sharex=True, sharey=True, squeeze=False)
     for (row, stratum), (column, student) in product(enumerate(strata), enumerate(students)):
         ax, shown = axes[row, column], told[(told["at"] == stratum) & (told["student"] == student)]
-        _draw_by_x(ax, shown)
+        _draw_by_knob(ax, shown, sorted(shown["x"].unique()))
         ax.axhline(chance.loc[f"accuracy_{stratum}", "value"], label=label("chance"), **DASHED)
         crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
         for size in crossing["value"] if not row else ():
             ax.axvline(size, **THIN | {"linestyle": ":"})
             ax.annotate(f"{size:.0f}", (size, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
-        _log_x(ax, sorted(shown["x"].unique()))
-        ax.grid(axis="y")
         ax.set(title=student if not row else "")
     for ax, stratum in zip(axes[:, 0], strata, strict=True):
         ax.set(ylabel=f"Shown {stratum} (%)")
@@ -551,8 +569,17 @@ MEASURES = {  # titles of panels, in their order
     "accuracy_of_rationale": "Concluded rightly",
     "hits_gold": "Hits, gold",
     "hits_silver": "Hits, silver",
-    "gold_among_read": "Gold among passages read",
+    "gold_among_read": "Gold among what is read",
+    "whole_chain": "Whole chain read",
+    "doubled_hop": "One hop twice, one not",
     "milliseconds": "Milliseconds a question",
+}
+PAPERS = {  # figure -> the paper's table of the same ablation
+    "05_dataset_size": "figure4a_dataset_size",
+    "06_model_size": "table1_medqa",
+    "07_rationales": "table3_rationales",
+    "08_candidates": "table4_candidates",
+    "09_passages": "table5_passages",
 }
 
 
@@ -561,88 +588,90 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
     """Measures against a knob's `x`: one panel for each of `MEASURES` and condition `at`, one line per method.
 
     `knob` is what the axis is called; if that ends in "(%)", `x` is a share, which is shown in per cent. The method
-    "chance" is a dashed line. Raises FigureError if there is nothing to draw.
+    "chance" is a dashed line. The paper's own curve of the same figure (`PAPERS`) has a panel beside the accuracies.
+    Raises FigureError if there is nothing to draw.
     """
-    table = measured(table)
-    chance = table.loc[table["method"] == "chance", "value"]
-    table = table[table["metric"].isin(MEASURES) & table["x"].notna()]
-    if table.empty:
-        raise FigureError(
-            f"nothing to draw: no row over all seeds has an x and one of the metrics {', '.join(MEASURES)}"
-        )
-    conditions, ticks = list(dict.fromkeys(table["at"])), sorted(table["x"].unique())
+    table, chance = _choose(table[table["x"].notna() | (table["method"] == "chance")], *MEASURES)
+    conditions, methods, unit = list(dict.fromkeys(table["at"])), _methods(table), 100 if knob.endswith("(%)") else 1
     parts = [(m, at, table[(table["metric"] == m) & (table["at"] == at)]) for m in MEASURES for at in conditions]
     parts = [(metric, at, part) for metric, at, part in parts if len(part)]
-    fig, axes = _panels(len(parts), 2.4)
+    paper, accuracies = PAPERS.get(table["figure"].iloc[0]), sum(metric == "accuracy" for metric, *_ in parts)
+    fig, axes = _panels(len(parts) + bool(paper and accuracies), 2.3)
+    if paper and accuracies:
+        beside = axes.pop(accuracies)
+        _paper_panel(beside, paper, methods, unit)
+        beside.set_xlabel(knob)
     for ax, (metric, at, part) in zip(axes, parts, strict=True):
-        if metric.startswith("accuracy") and ax is not axes[0]:
+        accuracy = metric.startswith("accuracy")
+        if accuracy and ax is not axes[0]:
             ax.sharey(axes[0])  # accuracies are compared across panels
-        methods = _methods(part)
-        for i, method in enumerate(methods):
-            rows = part[part["method"] == method].sort_values("x")
-            _draw(ax, method, rows["x"] * _aside(i, methods, ticks), rows)
-        for value in chance if metric.startswith("accuracy") else ():
+        _draw_by_knob(ax, part, sorted(table["x"].unique()), unit)
+        for value in chance if accuracy else ():
             ax.axhline(value, label=label("chance"), **DASHED)
-        _log_x(ax, ticks, unit=100 if knob.endswith("(%)") else 1)
         title = ", ".join(filter(None, [MEASURES[metric], at]))
-        ax.grid(axis="y")
         if metric in FRACTIONS:
             ax.set(title=f"{title} (%)", xlabel=knob)
             _percent(ax.yaxis)
         else:
             ax.set(title=title, xlabel=knob)
             ax.set_ylim(0, 1.06 * part[["value", "high"]].max(axis=None))  # from zero, with room for the highest marker
-    _legend_below(fig, columns=2 if len(parts) == 1 else 4)
+    if len(methods) + len(chance) > 1:
+        _legend_below(fig, columns=2 if len(fig.axes) == 1 else 4)
+    else:
+        axes[0].set_ylabel(label(methods[0]))
     return fig
+
+
+def _paper_panel(ax: Axes, name: str, methods: list[str], unit: float = 1) -> None:
+    """The paper's accuracy (%) in the same ablation, thin and hollow: it is of another task.
+
+    A line for each of `methods` that the table has; where it has none but students, one for each student of the method.
+    """
+    paper = find_table(name)
+    for line, points in paper.curves().items():
+        if line in REGISTRY and line not in methods:
+            continue
+        entry = REGISTRY.get(line, REGISTRY[methods[0]])
+        x, y = list(points), list(points.values())
+        ax.plot(x, y, color=entry.color, linestyle=entry.line, linewidth=0.8, marker=entry.marker, markersize=3.2,
+                markerfacecolor="white", markeredgewidth=0.8)  # fmt: skip
+        if line not in REGISTRY:
+            ax.annotate(line, (x[-1], y[-1]), (5, 0), textcoords="offset points", va="center", fontsize=7)
+    _log_x(ax, sorted(points), unit)
+    ax.margins(x=0.15, y=0.25)
+    ax.set_facecolor("0.96")
+    ax.grid(axis="y", color="white")
+    ax.set_title("The paper's accuracy (%)")
+    where = f"{paper.at}, {paper.dataset}" + ", read off" * paper.read_off
+    ax.annotate(where, (0.97, 0.03), xycoords="axes fraction", ha="right", fontsize=7, color="0.35")
 
 
 @mpl.rc_context(LOOK)
 def plot_students(table: pd.DataFrame) -> Figure:
-    """Accuracy of methods against the student's size, and what KARD gains over its rivals, a panel each.
+    """Accuracy of methods and what KARD gains over each, against the student's weights; then the paper's (`PAPERS`).
 
-    Rows whose metric is "accuracy" and whose seed is empty, gains too; students as they come.
+    Rows whose metric is "accuracy" and whose seed is empty, gains too; students as they come. No line joins them: more
+    weights need not read better. Raises FigureError for a student whose weights nobody has counted.
     """
     table = table[(table["metric"] == "accuracy") & table["seed"].isna()]
-    students, own, gains = list(dict.fromkeys(table["student"])), measured(table), gained(table)
-    fig, axes = plt.subplots(1, 2, figsize=(PAGE, 2.5))
-    panels = [(axes[0], method, label(method), own[own["method"] == method]) for method in _methods(own)]
-    for rival in dict.fromkeys(gains["over"]):
-        panels.append((axes[1], rival, f"over {label(rival)}", gains[gains["over"] == rival]))
-    for i, (ax, method, name, rows) in enumerate(panels):
-        _draw(ax, method, [students.index(s) + 0.04 * (i % 4 - 1.5) for s in rows["student"]], rows, label=name)
-    axes[0].set(title="Accuracy (%)")
-    axes[1].set(title=f"Gain of {label('kard_reranker')}, points")
-    axes[1].axhline(0, color="0.45", linewidth=0.9)
-    for ax in axes:
-        ax.set_xticks(range(len(students)), students)
-        ax.set_xlim(-0.35, len(students) - 0.65)
+    own, gains, weights = measured(table), gained(table), {}
+    for student in dict.fromkeys(table["student"]):
+        if not (shape := find_shape(student)):
+            raise FigureError(f"the weights of {student} are not known here: its folder is needed to count them")
+        weights[student] = shape.parameters / 1e6
+    ticks = sorted(weights.values())
+    fig, axes = plt.subplots(1, 3, figsize=(PAGE, 2.5))
+    for ax, part in ((axes[0], own), (axes[1], gains.assign(method=gains["over"]))):
+        _draw_by_knob(ax, part.assign(x=part["student"].map(weights)), ticks, linestyle="none")
+        ax.set_xticks(ticks, [f"{million:.2g}" for million in ticks])
         _percent(ax.yaxis)
-        ax.grid(axis="y")
-        ax.legend(fontsize=7)
-    return fig
-
-
-@mpl.rc_context(LOOK)
-def plot_corpora(table: pd.DataFrame) -> Figure:
-    """Accuracy after training on a corpus (DAPT), a group for each corpus; the method "chance" is a dashed line.
-
-    Rows whose metric is "accuracy", with the knob "corpus", and whose seed is empty; what reads stands on the right.
-    """
-    table = measured(table)
-    chance = table.loc[table["method"] == "chance", "value"]
-    table = table[(table["metric"] == "accuracy") & (table["knob"] == "corpus")]
-    corpora = list(dict.fromkeys(table["at"]))
-    fig, ax = plt.subplots(figsize=(COLUMN, 3.0))
-    for method in _methods(table):
-        rows, aside = table[table["method"] == method], 0.08 if METHODS[method].reads_at_test else -0.08
-        _draw(ax, method, [corpora.index(corpus) + aside for corpus in rows["at"]], rows, linestyle="none")
-    for value in chance:
-        ax.axhline(value, label=label("chance"), **DASHED)
-    ax.set_xticks(range(len(corpora)), corpora)
-    ax.set(xlabel="Corpus of the first stage", ylabel="Accuracy (%)", xlim=(-0.5, len(corpora) - 0.5))
-    _percent(ax.yaxis)
-    ax.grid(axis="y")
-    _legend_below(fig, columns=1)
+    axes[0].set(title="Accuracy (%)")
+    axes[1].set(title="KARD's gain over each (points)")
+    axes[1].axhline(0, **THIN)
+    _paper_panel(axes[2], PAPERS["06_model_size"], _methods(own))
+    for ax in axes:
+        ax.set(xlabel="Weights (millions)")
+    _legend_below(fig, 3, axes[:1])
     return fig
 
 
@@ -652,51 +681,64 @@ def plot_rag(table: pd.DataFrame) -> Figure:
 
     Rows as for `plot_main` (one student) and `plot_hits`. Raises FigureError if either is missing.
     """
-    table = measured(table)
-    accuracy, chance = table[table["metric"] == "accuracy"], table.loc[table["method"] == "chance", "value"]
-    accuracy = accuracy[accuracy["method"] != "chance"]
-    found = table[table["metric"].isin(HITS_TITLES)]
-    if accuracy.empty or found.empty:
-        raise FigureError("nothing to draw: rows with the metric accuracy and with hits_gold or hits_silver are needed")
-    places, methods = _places(_methods(accuracy)), _methods(found)
-    fig, (left, *right) = plt.subplots(1, 3, figsize=(PAGE, 2.9), width_ratios=(1.0, 1.1, 1.1))
+    (accuracy, chance), (found, _) = _choose(table, "accuracy"), _choose(table, *HITS_TITLES)
+    accuracy, places = _name_rows(accuracy)
+    methods, ks = _methods(found), found["k"].agg(["min", "max"])
+    height = 0.8 + 0.22 * max(len(methods), max(places.values()) + CHANCE_ROW)
+    fig, (left, *right) = plt.subplots(1, 3, figsize=(PAGE, height))
     _accuracy_panel(left, accuracy, places, chance)
     left.set(title=f"Answers (n = {_sizes(accuracy)})")
-    right[1].sharey(right[0])
-    right[1].tick_params(labelleft=False)
     for ax, metric in zip(right, HITS_TITLES, strict=True):
-        _hits_panel(ax, found[found["metric"] == metric], methods)
-        ax.set(title=HITS_TITLES[metric])
-    right[0].set_ylabel("Hits@k (%)")
-    _percent(right[0].yaxis)
-    _legend_below(fig, 3, right)
+        for i, method in enumerate(methods):
+            rows = found[(found["metric"] == metric) & (found["method"] == method)].set_index("k").reindex(ks)
+            ax.plot(rows["value"], [i, i], color=REGISTRY[method].color, linewidth=0.6, linestyle=":")
+            _draw_across(ax, method, rows, [i, i])
+            ax.plot(rows["value"].iloc[:1], [i], **_dot(method) | {"markerfacecolor": "white", "zorder": 4})
+        ax.set(title=HITS_TITLES[metric], xlabel=f"Hits@{ks['min']} to Hits@{ks['max']} (%)")
+        ax.set(ylim=(len(methods) - 0.4, -0.6), yticks=range(len(methods)), yticklabels=map(label, methods))
+        ax.tick_params(axis="y", length=0)
+        _percent(ax.xaxis)
+        ax.grid(axis="x")
+    right[1].sharex(right[0])
+    right[1].tick_params(labelleft=False)
     return fig
 
 
 @mpl.rc_context(LOOK)
 def plot_shares(table: pd.DataFrame) -> Figure:
-    """What failures are due to: "share_of_failures" at each cause, a dot with its interval each, one panel a student.
+    """What failures are due to: "share_of_failures" at each cause, one bar a student, ours and by the paper's causes.
 
-    Causes and students come in the order of the table; `n` is how many failures there were. Raises FigureError if
-    there are none.
+    A whisker is the interval of the first cause's share, the dashed line the paper's of its own failures, which have
+    a bar too. Students come in the order of the table; `n` is how many failures there were. Raises FigureError if there
+    are none.
     """
+    _need(table, "share_of_failures")
     table = table[table["metric"] == "share_of_failures"]
-    if table.empty:
-        raise FigureError("nothing to draw: no row has the metric share_of_failures")
-    causes, students = list(dict.fromkeys(table["at"])), list(dict.fromkeys(table["student"]))
-    fig, axes = _panels(len(students), 1.5, sharex=True, sharey=True)
-    for ax, student in zip(axes, students, strict=True):
-        ax.grid(axis="x")
-        rows = table[table["student"] == student]
-        places = [causes.index(cause) for cause in rows["at"]]
-        for method in _methods(rows):
-            _draw_across(ax, method, rows, places)
-        _print_values(ax, rows["value"], places)
-        ax.set(title=student, xlabel=f"Share of {_sizes(rows)} failures (%)", xlim=(-0.03, 1.03))
+    paper = find_table("failure_analysis")
+    (inspected,), *papers = (paper.numbers(row) for row in ("inspected", "reranker_missed", "student_failed"))
+    splits = {"All it takes must be read": CAUSES, "One relevant passage is enough": PAPERS_CAUSES}
+    splits = {title: causes for title, causes in splits.items() if table["at"].isin(causes).any()}
+    fig, axes = _panels(len(splits), 2.2)
+    for ax, (title, causes) in zip(axes, splits.items(), strict=True):
+        shares = table[table["at"].isin(causes)].pivot(index="student", columns="at", values="value")
+        first = table[table["at"] == causes[0]].set_index("student")
+        shares, whole = shares.loc[first.index, list(causes)], f"The paper ({inspected:.0f})"
+        if causes == PAPERS_CAUSES:
+            shares.loc[whole] = [number / inspected for (number,) in papers]
+        starts = shares.cumsum(axis=1) - shares
+        for cause, color in zip(causes, (ORANGE, BLUE, GREY), strict=False):
+            bars = ax.barh(range(len(shares)), shares[cause], 0.7, starts[cause], color=color, label=cause)
+            shown = [f"{100 * share:.0f}" if share > 0.1 else "" for share in shares[cause]]
+            behind = {"facecolor": color, "edgecolor": "none", "pad": 1}
+            ax.bar_label(bars, shown, label_type="center", color="white", fontsize=7, bbox=behind, zorder=4)
+        ax.errorbar(first["value"], range(len(first)), xerr=_whiskers(first), color=BLACK, linestyle="none", **WHISKERS)
+        ax.axvline(papers[0][0] / inspected, **THIN | {"linestyle": (0, (4, 3)), "zorder": 3})
+        names = [f"{student} ({n:,})" for student, n in first["n"].items()]
+        ax.set_yticks(range(len(shares)), [*names, *shares.index[len(first) :]])
+        ax.set(title=title, xlabel="Share of failures (%)", xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
         _percent(ax.xaxis)
         ax.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(causes)), [cause.capitalize().replace(" with", "\nwith") for cause in causes])
-    axes[0].set_ylim(len(causes) - 0.4, -0.6)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), handlelength=1.2)
     return fig
 
 
@@ -734,37 +776,36 @@ def plot_where(table: pd.DataFrame) -> Figure:
 
 @mpl.rc_context(LOOK)
 def plot_compression(table: pd.DataFrame) -> Figure:
-    """Accuracy of ReAugKD against the size of its knowledge base, a point for each kind of compression and share kept.
+    """What compressing ReAugKD's knowledge base costs in accuracy, against its size: a dot for each seed, and the mean.
 
-    `method` is a kind of compression, its knob "kept", its metrics "accuracy" and "bytes"; a row "accuracy" of
-    "reaugkd_no_retrieval" is a dashed line. Single seeds are left out. Raises FigureError if no kind has both rows.
+    `method` is a kind of compression, its knob "kept", its metrics "accuracy" of single seeds and "bytes". Drawn is the
+    difference from the whole base ("full") of the same seed; dashed that of "reaugkd_no_retrieval". Raises FigureError
+    if no kind has both rows.
     """
-    table = measured(table)
-    accuracy, size = (table[table["metric"] == metric] for metric in ("accuracy", "bytes"))
+    size, accuracy = table[table["metric"] == "bytes"], table[(table["metric"] == "accuracy") & table["seed"].notna()]
+    whole = accuracy[accuracy["method"] == "full"].set_index("seed")["value"]
+    accuracy = accuracy.assign(change=100 * (accuracy["value"] - accuracy["seed"].map(whole)))
     points = accuracy.merge(size[["method", "x", "value"]], on=["method", "x"], suffixes=("", "_of_base"))
     if points.empty:
-        raise FigureError("nothing to draw: no kind of knowledge base has rows accuracy and bytes")
+        raise FigureError("nothing to draw: no kind of knowledge base has rows accuracy, of single seeds, and bytes")
     points = points.assign(kib=points["value_of_base"] / 1024)
     fig, ax = plt.subplots(figsize=(COLUMN, 2.7))
     for method in _methods(points):
-        rows = points[points["method"] == method].sort_values("x")
-        larger = 0 if method == "prototypes" else 1.8  # all prototypes and everything in fp16 are one point
-        _draw(ax, method, rows["kib"], rows, markersize=4.2 + larger)
-    prototypes = points[points["method"] == "prototypes"].sort_values("x", ascending=False)
-    while len(prototypes):  # where classes are many, 1 % and 5 % are both one prototype a class: one label
-        first = prototypes.iloc[0]
-        same = abs(prototypes["kib"] / first["kib"] - 1) < 0.1
-        text = ", ".join(f"{100 * kept:g} %" for kept in sorted(prototypes[same]["x"]))
-        at = (first["kib"], prototypes[same]["low"].min())
-        ax.annotate(text, at, (0, -4), textcoords="offset points", ha="center", va="top", fontsize=7)
-        prototypes = prototypes[~same]
-    for without in accuracy.loc[accuracy["method"] == "reaugkd_no_retrieval", "value"]:
+        rows, dot = points[points["method"] == method], _dot(method)
+        means = rows.groupby("kib")["change"].mean()
+        ax.plot(rows["kib"], rows["change"], **dot | {"markersize": 2.5, "alpha": 0.5, "label": ""})
+        ax.plot(means.index, means, **dot | {"linestyle": REGISTRY[method].line or "none"})
+    for without in accuracy[accuracy["method"] == "reaugkd_no_retrieval"].groupby("method")["change"].mean():
         ax.axhline(without, label="without retrieval", **DASHED)
+    prototypes = points[points["method"] == "prototypes"]
+    for _, same in prototypes.groupby((10 * np.log(prototypes["kib"])).round()):  # of about one size: one label
+        text = ", ".join(f"{100 * kept:g} %" for kept in sorted(same["x"].unique()))
+        at = (same["kib"].max(), same["change"].min())
+        ax.annotate(text, at, (0, -4), textcoords="offset points", ha="center", va="top", fontsize=7)
     ax.set_xscale("log")
-    ax.margins(x=0.1, y=0.15)
+    ax.margins(x=0.1, y=0.2)
     _log_ticks(ax.xaxis, most=6)
-    ax.set(xlabel="Size of the knowledge base (KiB)", ylabel="Accuracy (%)")
-    _percent(ax.yaxis)
+    ax.set(xlabel="Size of the knowledge base (KiB)", ylabel="Change of accuracy (points)")
     ax.grid(axis="y")
     _legend_below(fig, columns=2)
     return fig
@@ -813,51 +854,71 @@ VERDICTS = {  # marker and colour; the same markers in greyscale
     "not reproduced": ("X", RED),
     "not told": ("|", GREY),
 }
-
-LIGHT = 0.3  # opacity of a test that could not fail
+UNITS = {"hits": "Gain in Hits@k (points)", "accuracy": "Gain in accuracy (points)",
+         "accuracy_of_rationale": "Gain in what rationales conclude rightly (points)",
+         "true_statements": "Gain in true statements (points)"}  # fmt: skip
 
 
 @mpl.rc_context(LOOK)
 def plot_claims(table: pd.DataFrame) -> Figure:
-    """Gains that claims are tested on, in points: one line a claim (`method`), its cases below each other.
+    """Gains that claims are tested on: a panel for each of `UNITS`, a row a claim (`method`), a line for each case.
 
     Beside the house's columns there is "where", the place in the paper, "verdict", empty for a paper's own gain, and
-    "could_fail": tests that could not are lighter. Raises FigureError if there are no rows.
+    "could_fail": claims none of whose tests could are left out, if there are others. The paper's own gains are a band
+    behind ours, for they are of other tasks. Raises FigureError if there are no rows.
     """
     if table.empty:
         raise FigureError("nothing to draw: no claim has a gain, neither ours nor the paper's")
-    claims = table.drop_duplicates("method")
-    cases = [(table["method"] == claim) & (table["verdict"] != "") for claim in claims["method"]]
-    ends = np.cumsum([max(1.0, 0.45 * (1 + case.sum())) for case in cases])
-    starts = np.concatenate([[0.0], ends[:-1]])
-    fig, ax = plt.subplots(figsize=(PAGE, 0.8 + 0.18 * ends[-1]), dpi=80)  # it is long: lighter in a notebook
-    ax.axvline(0, **THIN)
-    for i, (claim, start, end) in enumerate(zip(claims["method"], starts, ends, strict=True)):
-        if i % 2 == 0:
-            ax.axhspan(start, end, color="0.96", zorder=0)
-        paper, ours = table[(table["method"] == claim) & (table["verdict"] == "")], table[cases[i]]
-        lines = np.linspace(start, end, 2 * (1 + len(ours)) + 1)[1::2]  # the paper's, then one for each case
-        ax.plot(
-            100 * paper["value"], lines[:1].repeat(len(paper)), linestyle="none", marker="D", markersize=3.8,
-            markerfacecolor="none", markeredgecolor=BLACK, markeredgewidth=0.8, label="The paper's", zorder=2,
-        )  # fmt: skip
-        for number, (verdict, could_fail) in enumerate(zip(ours["verdict"], ours["could_fail"], strict=True)):
-            row, (marker, color) = ours.iloc[[number]], VERDICTS[verdict]
-            ax.errorbar(
-                100 * row["value"], lines[[1 + number]], xerr=100 * _whiskers(row), linestyle="none", marker=marker,
-                color=color, markersize=3.6, elinewidth=1.0, capsize=1.6, zorder=3, alpha=1 if could_fail else LIGHT,
-                label=f"Ours: {verdict}" if could_fail else f"{verdict.capitalize()}, could not fail",
-            )  # fmt: skip
-    labels = [f"{claim} ({where})" for claim, where in zip(claims["method"], claims["where"], strict=True)]
-    ax.set_yticks((starts + ends) / 2, labels)
-    ax.tick_params(axis="y", length=0, labelsize=7)
-    ax.set(ylim=(ends[-1], 0), xlabel="Gain (points)")
-    ax.grid(axis="x")
-    shown = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    named = [*(f"Ours: {verdict}" for verdict in VERDICTS), *(f"{v.capitalize()}, could not fail" for v in VERDICTS)]
-    order = [label for label in ("The paper's", *named) if label in shown]
-    fig.legend([shown[label] for label in order], order, loc="outside lower center", ncols=4, handletextpad=0.5)
+    tested = table[(table["verdict"] != "") & table["could_fail"]]
+    table = table[table["method"].isin(tested["method"])] if len(tested) else table[table["verdict"] == ""]
+    table = table[table["could_fail"]]
+    first = table["metric"].where(table["metric"].isin(UNITS), table["metric"].str.split("_").str[0])
+    parts = [(title, table[first == unit]) for unit, title in UNITS.items() if (first == unit).any()]
+    rows = [_stack_claims(part) for _, part in parts]
+    heights = [max(bottom for _, bottom in stack.values()) for stack in rows]
+    height = 0.5 + 0.5 * len(parts) + 0.096 * sum(heights)
+    fig, axes = plt.subplots(len(parts), 1, figsize=(PAGE, height), height_ratios=heights, squeeze=False)
+    for ax, (unit, part), stack in zip(axes.flat, parts, rows, strict=True):
+        _claims_panel(ax, part, stack)
+        ax.set_xlabel(unit)
+    handles = {name: handle for ax in axes.flat for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    order = [name for name in ("The paper's", *(f"Ours: {verdict}" for verdict in VERDICTS)) if name in handles]
+    fig.legend([handles[name] for name in order], order, loc="outside lower center", ncols=4, handletextpad=0.5)
     return fig
+
+
+def _stack_claims(part: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Claim -> top and bottom of its row, which has a line for each of its cases, at least one."""
+    heights = part["verdict"].ne("").groupby(part["method"], sort=False).sum().clip(lower=1) + 0.6
+    return dict(zip(heights.index, zip(heights.cumsum() - heights, heights.cumsum(), strict=True), strict=True))
+
+
+def _claims_panel(ax: Axes, part: pd.DataFrame, stack: Mapping[str, tuple[float, float]]) -> None:
+    """Claims below each other; the student of a case, and what else tells it from others, stands on the right."""
+    ax.axvline(0, **THIN)
+    for i, (claim, (top, bottom)) in enumerate(stack.items()):
+        if i % 2 == 0:
+            ax.axhspan(top, bottom, color="0.96", zorder=0)
+        of_claim = part[part["method"] == claim]
+        paper, ours = 100 * of_claim.loc[of_claim["verdict"] == "", "value"], of_claim[of_claim["verdict"] != ""]
+        ax.fill_betweenx([top + 0.1, bottom - 0.1], paper.min(), paper.max(), color=GREEN, alpha=0.15, linewidth=0)
+        ax.vlines(paper, top + 0.1, bottom - 0.1, color=GREEN, linewidth=0.8, alpha=0.6, zorder=1, label="The paper's")
+        for n, case in enumerate(to_rows(ours)):
+            (marker, color), y = VERDICTS[case["verdict"]], top + 0.8 + n
+            gain = _in_points(ours.iloc[[n]])
+            ax.errorbar(
+                gain["value"], [y], xerr=_whiskers(gain), linestyle="none", marker=marker, color=color, markersize=3.4,
+                zorder=3, label=f"Ours: {case['verdict']}", **WHISKERS | {"capsize": 1.4},
+            )  # fmt: skip
+            told = [case["student"], case["at"] if ours["at"].nunique() > 1 else ""]
+            told += [f"{case['knob']} = {case['x']:g}"] if ours["x"].nunique() > 1 else []
+            at = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 6, "color": color}
+            ax.annotate(", ".join(filter(None, told)), (1.01, y), **at)
+    labels = part.drop_duplicates("method").set_index("method")["where"]
+    ax.set_yticks([sum(ends) / 2 for ends in stack.values()], [f"{claim} ({labels[claim]})" for claim in stack])
+    ax.tick_params(axis="y", length=0, labelsize=7)
+    ax.set_ylim(max(bottom for _, bottom in stack.values()), 0)
+    ax.grid(axis="x")
 
 
 @mpl.rc_context(LOOK)

@@ -154,7 +154,7 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "07_rationales": lambda table, _: drawings.plot_knob(table, "Rationales per question, l"),
     "08_candidates": _draw_candidates,
     "09_passages": lambda table, _: drawings.plot_knob(table, "Passages read at test, k"),
-    "10_dapt": lambda table, _: drawings.plot_corpora(table),
+    "10_dapt": lambda table, _: drawings.plot_main(table),
     "11_rag": lambda table, _: drawings.plot_rag(table),
     "12_failures": lambda table, _: drawings.plot_shares(table),
     "13_reaugkd": lambda table, _: drawings.plot_main(table),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -22,12 +22,16 @@ class Table(Group):
     rows: dict[str, tuple[float | None, ...]]
     sd: dict[str, tuple[float, ...]] = Field({})
     read_off: bool = False
+    x: dict[Literal["rows", "columns"], tuple[float, ...]] = Field({}, max_length=1)
 
     @model_validator(mode="after")
     def _fill(self) -> Self:
         for name, numbers in [*self.rows.items(), *self.sd.items()]:
             if len(numbers) != len(self.columns):
                 raise ValueError(f"{name} must have a number for each of {', '.join(self.columns)}")
+        for along, numbers in self.x.items():
+            if len(numbers) != len(self.rows if along == "rows" else self.columns):
+                raise ValueError(f"x must have a number for each of the {along}")
         return self
 
     def numbers(self, row: str, columns: Sequence[str] = ()) -> list[float]:
@@ -42,6 +46,18 @@ class Table(Group):
                 raise ValueError(f"{self.at} has no number for {row} in the column {column}")
             numbers.append(number)
         return numbers
+
+    def curves(self) -> dict[str, dict[float, float]]:
+        """The lines along `x` by their names, as x -> number; none where the table has no `x`."""
+        lines = {
+            "columns": self.rows,
+            "rows": dict(zip(self.columns, zip(*self.rows.values(), strict=True), strict=True)),
+        }
+        return {
+            name: {at: number for at, number in zip(x, line, strict=True) if number is not None}
+            for along, x in self.x.items()
+            for name, line in lines[along].items()
+        }
 
 
 @cache

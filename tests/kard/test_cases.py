@@ -25,6 +25,7 @@ from kardlib.kard.cases import (
     find_causes,
     find_papers_causes,
     has_read_all,
+    judge_reading,
     mark_statements,
     read_conclusions,
     show_passage,
@@ -240,17 +241,39 @@ def test_the_gold_option_is_bold_and_verdicts_are_in_words(prepared, world):
     assert as_table(("a",), [("1",), ("2",)]).count("<tr>") == 3
 
 
+def test_one_hop_may_be_told_twice_and_another_not_at_all(experiment, world):
+    question = two_hop(world)
+    signs, relation = hops(world, question)
+    asked = [q.id for q in world.splits["test"] if experiment.data.gold.get(q.id)]
+    for read, whole, doubled in ((signs[:2], 0, 1), (signs[:1], 0, 0), ([*signs[:2], relation[0]], 1, 0)):
+        judged = judge_reading(experiment, [{id: read if id == question.id else [] for id in asked}])
+        assert {metric: [sum(seed) for seed in seeds] for metric, seeds in judged.items()} == {
+            "whole_chain": [whole], "doubled_hop": [doubled],
+        }  # fmt: skip
+        assert judged["doubled_hop"][0][asked.index(question.id)] == doubled
+
+
 # The figure
 
 
-def test_the_figure_has_a_panel_for_each_student():
+def test_failures_are_one_bar_a_student_and_the_papers_beside_them():
     columns = {"figure": "f", "dataset": "d", "scale": "s", "method": "kard_reranker"}
-    causes = np.array([[MISSED, FAILED, FAILED, UNPARSABLE]])
-    rows = [row for student in ("small", "large") for row in share_rows(causes, CAUSES, student=student, **columns)]
+    rows = []
+    for student in ("small", "large"):
+        for causes in ([MISSED, FAILED, FAILED, UNPARSABLE], ["no relevant passage", *["student failed with one"] * 3]):
+            names = CAUSES if MISSED in causes else PAPERS_CAUSES
+            rows += share_rows(np.array([causes]), names, student=student, **columns)
     figure = plot_shares(long_form(rows))
-    assert [ax.get_title() for ax in figure.axes] == ["small", "large"]
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == ["Reranker missed", "Student failed\nwith the passages", "Unparsable"]
+    ours, papers = figure.axes
+    assert [label.get_text() for label in ours.get_yticklabels()] == ["small (4)", "large (4)"]
+    assert [label.get_text() for label in papers.get_yticklabels()] == ["small (4)", "large (4)", "The paper (30)"]
+    bars = [
+        [bar.get_width() for bar in bars]
+        for bars in papers.containers
+        if len(bars) == 3 and hasattr(bars[0], "get_width")
+    ]
+    assert bars == [[0.25, 0.25, 0.5], [0.75, 0.75, 0.5]]
+    assert [text.get_text() for text in ours.get_legend().get_texts()] == list(CAUSES)
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_shares(long_form(rows).iloc[:0])
 

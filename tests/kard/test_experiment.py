@@ -29,6 +29,14 @@ def test_a_variant_shares_the_dataset_and_has_its_own_settings(experiment):
         experiment.at((("retrieval.kk", 1),))
 
 
+def test_every_question_is_of_one_kind_by_its_hops_and_of_one_by_its_options(experiment, example):
+    kinds = experiment.kinds
+    for one, other in (("one_hop", "two_hops"), ("yes_no", "options")):
+        assert (kinds[f"accuracy_{one}"] ^ kinds[f"accuracy_{other}"]).all()
+    assert experiment.chance_row("f", "accuracy_yes_no")["value"] == 0.5
+    assert open_experiment("embedded", "mine", example).kinds == {}
+
+
 def test_a_dataset_of_the_hub_comes_without_rationales(monkeypatch, experiment):
     monkeypatch.setattr("kardlib.kard.experiment.read_hub", lambda name: experiment.data)
     hub = open_settings(preset("smoke", "obqa"))  # without data_dir

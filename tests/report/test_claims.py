@@ -415,17 +415,31 @@ def test_gains_are_drawn_beside_the_papers():
     assert drawn["value"].round(6).tolist() == [0.0712, 0.05] and drawn["could_fail"].all()
     figure = plot_claims(drawn)
     figure.canvas.draw()
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["KARD over RD (Table 1)"]
+    (ax,) = figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["KARD over RD (Table 1)"]
+    assert [text.get_text() for text in ax.texts] == ["t5-nano-base"] and ax.texts[0].get_fontsize() >= 6
     left, bottom, right, _ = figure.get_tightbbox().extents
     assert min(left, bottom) > -0.01 and right < figure.get_size_inches()[0] + 0.01
-    legends = []
+    named = []
     for could_fail in (True, False):
-        figure = plot_claims(drawn.assign(could_fail=could_fail))
-        legends.append({text.get_text(): text for text in figure.legends[0].get_texts()})
-        assert {line.get_alpha() for line in figure.axes[0].lines if line.get_marker() == "o"} == {
-            1 if could_fail else 0.3
-        }
-    assert [*legends[0]] == ["The paper's", "Ours: reproduced"] and [*legends[1]][1] == "Reproduced, could not fail"
+        figure = plot_claims(drawn.assign(could_fail=drawn["verdict"].eq("") | could_fail))
+        named.append([text.get_text() for text in figure.legends[0].get_texts()])
+    assert named == [["The paper's", "Ours: reproduced"], ["The paper's"]]
+
+
+def test_each_unit_has_its_panel_and_each_case_a_line_within_its_claims_row():
+    claims = [
+        claim(),
+        claim(id="true", row={"method": "kard_reranker", "metric": "true_statements", "over": RD}, reported=[]),
+    ]
+    rows = [row(student=student) for student in ("t5-nano-small", "t5-nano-base")] + [row(metric="true_statements")]
+    figure = plot_claims(gains(claims, judge(claims, long_form(rows).assign(file="")), "world", "embedded"))
+    accuracy, statements = figure.axes
+    assert [ax.get_xlabel() for ax in figure.axes] == ["Gain in accuracy (points)", "Gain in true statements (points)"]
+    assert [text.get_text() for text in accuracy.texts] == ["t5-nano-small", "t5-nano-base"]
+    places = [container.lines[0].get_ydata().item() for container in accuracy.containers]
+    bottom, top = accuracy.get_ylim()
+    assert top + 0.5 < places[0] < places[1] < bottom - 0.5 and len(statements.containers) == 1
 
 
 # Files

@@ -13,10 +13,10 @@ import pytest
 
 from kardlib.kard.bound import key_rows
 from kardlib.kard.memorization import Task
+from kardlib.models.catalogue import find_shape
 from kardlib.registry import REGISTRY, label
 from kardlib.report.drawings import (
     plot_compression,
-    plot_corpora,
     plot_differences,
     plot_distributions,
     plot_editions,
@@ -29,9 +29,12 @@ from kardlib.report.drawings import (
     plot_main,
     plot_rag,
     plot_similarities,
+    plot_strata,
+    plot_students,
     plot_where,
 )
-from kardlib.report.rows import FigureError, long_form
+from kardlib.report.reported import find_table
+from kardlib.report.rows import FRACTIONS, FigureError, long_form
 from tests.tables import MAIN_ROWS, RETRIEVERS, WHERE, accuracy_row, hits_table, main_table
 
 
@@ -143,15 +146,80 @@ def test_plot_knob(knobs):
     assert low == 0 and high > 154  # the highest whisker is whole
 
 
-def test_plot_corpora():
-    rows = [accuracy_row(knob="corpus", at="own", method=m, k=1) for m in ("dapt", "dapt_kard")]
+def test_one_series_has_no_legend_and_the_papers_curve_beside_it():
+    rows = [accuracy_row(figure="07_rationales", knob="l", x=x) for x in (1, 3, 10)]
+    fig = plot_knob(long_form(rows), "Rationales, l")
+    ours, paper = fig.axes
+    assert not fig.legends and ours.get_ylabel() == "KARD (BM25)"
+    reported = find_table("table3_rationales").curves()
+    assert [dict(zip(*line.get_data(), strict=True)) for line in paper.lines] == list(reported.values())
+    assert {text.get_text() for text in paper.texts} == {"base", "large", "Table 3, MedQA"}
+    assert paper.lines[0].get_linewidth() < ours.containers[0].lines[0].get_linewidth()
+    hits = [row | {"metric": "hits_gold", "k": 3} for row in rows]
+    assert len(plot_knob(long_form(hits), "l").axes) == 1  # beside other measures there is nothing of the paper's
+
+
+def test_the_papers_curves_are_those_of_the_methods_that_are_drawn():
+    rows = [accuracy_row(figure="05_dataset_size", knob="share", x=x, method="fine_tuning") for x in (0.01, 1)]
+    _, paper = plot_knob(long_form([*rows, accuracy_row(method="chance")]), "Questions (%)").axes
+    assert [line.get_color() for line in paper.lines] == [REGISTRY["fine_tuning"].color]
+    assert [tick.get_text() for tick in paper.get_xticklabels()] == ["1", "25", "100"]
+
+
+@pytest.mark.parametrize("count", [4, 5, 6])
+def test_titles_of_many_panels_do_not_touch(count):
+    metrics = ["accuracy", "hits_gold", "gold_among_read", "whole_chain", "doubled_hop", "milliseconds"][-count:]
+    rows = [accuracy_row(knob="kappa*", x=x, k=3, metric=m) for x in (10, 100) for m in metrics]
+    fig = plot_knob(long_form(rows), "Candidates, kappa*")
+    fig.canvas.draw()
+    boxes = [ax.title.get_window_extent() for ax in fig.axes]
+    assert len(boxes) == count and not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    left, _, right, _ = fig.get_tightbbox().extents
+    assert left > -0.01 and right < fig.get_size_inches()[0] + 0.01
+    assert set(metrics) - FRACTIONS == {"milliseconds"}
+
+
+def test_students_stand_at_their_weights_and_no_line_joins_them():
+    students = ["t5-nano-small", "t5-nano-large"]
+    rows = [
+        accuracy_row(figure="06_model_size", student=s, method=m)
+        for s in students
+        for m in ("fine_tuning", "kard_reranker")
+    ]
+    rows += [accuracy_row(student=s, method="kard_reranker", over="fine_tuning", value=0.1) for s in students]
+    own, gain, paper = plot_students(long_form(rows)).axes
+    weights = [find_shape(student).parameters / 1e6 for student in students]
+    assert len(own.containers) == 2 and len(gain.containers) == 1 and len(paper.lines) == 2
+    for container in (*own.containers, *gain.containers):
+        dots = container.lines[0]
+        assert dots.get_xdata() == pytest.approx(weights, rel=0.1) and dots.get_linestyle() == "None"
+    assert own.get_xscale() == "log" and paper.lines[0].get_xdata().tolist() == [250, 780, 3000]
+    with pytest.raises(FigureError, match="the weights of nobody are not known here"):
+        plot_students(long_form([accuracy_row(student="nobody")]))
+
+
+def test_whiskers_of_methods_in_a_stratum_stand_side_by_side():
+    methods = ["fine_tuning", "kard_reranker"]
+    rows = [accuracy_row(method=m, metric=f"accuracy_{s}") for m in methods for s in ("often", "seldom", "never")]
+    (ax,) = plot_strata(long_form(rows), methods).axes
+    one, other = (container.lines[0].get_xdata() for container in ax.containers)
+    assert (other - one == pytest.approx(0.06)) and abs(one - [0, 1, 2]).max() < 0.1
+    rows += [accuracy_row(method=m, metric=f"accuracy_{kind}") for m in methods for kind in ("one_hop", "two_hops")]
+    strata, kinds = plot_strata(long_form(rows), methods).axes
+    assert [t.get_text() for t in kinds.get_xticklabels()][:2] == ["one\nhop", "two\nhops"]
+    assert [ax.containers[0].lines[0].get_linestyle() for ax in (strata, kinds)] == [":", "None"]  # kinds have no order
+
+
+def test_a_method_under_several_conditions_has_a_row_for_each():
+    rows = [accuracy_row(knob="corpus", at=at, method="dapt", k=1) for at in ("own", "neighbour")]
     rows += [accuracy_row(knob="corpus", at="none", method="kard_reranker"), accuracy_row(method="chance")]
-    fig = plot_corpora(long_form(rows))
-    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["own", "none"]
-    labels = [label(m) for m in ("dapt", "dapt_kard", "kard_reranker", "chance")]
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == labels
-    places = {c.get_label(): c.lines[0].get_xdata().item() for c in fig.axes[0].containers}
-    assert places[label("dapt")] < 0 < places[label("dapt_kard")] < 1 < places[label("kard_reranker")]
+    fig = plot_main(long_form(rows))
+    (ax,) = fig.axes
+    names = [f"{label('dapt')}, own", f"{label('dapt')}, neighbour", label("kard_reranker")]
+    assert [t.get_text() for t in ax.get_yticklabels()] == names
+    places = {c.get_label(): c.lines[0].get_ydata().tolist() for c in ax.containers}
+    assert places == {label("dapt"): [0, 1], label("kard_reranker"): [2]}
+    assert not fig.legends and " chance" in {t.get_text() for t in ax.texts}
 
 
 @pytest.fixture
@@ -167,8 +235,10 @@ def test_plot_rag(rag_table):
     answers, gold, silver = fig.axes
     assert label("rag_warm") in [t.get_text() for t in answers.get_yticklabels()]
     assert [gold.get_title(), silver.get_title()] == ["Gold passages", "Silver passages"]
-    assert gold.get_ylim() == silver.get_ylim()
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == [label(m) for m in RETRIEVERS]
+    assert gold.get_xlim() == silver.get_xlim() and gold.get_xlabel() == "Hits@1 to Hits@10 (%)"
+    assert [t.get_text() for t in gold.get_yticklabels()] == [label(m) for m in RETRIEVERS]  # a row each: none overlap
+    ends = [container.lines[0].get_data() for container in gold.containers]
+    assert [y.tolist() for _, y in ends] == [[0, 0], [1, 1], [2, 2]] and ends[0][0] == pytest.approx([0.23, 0.5])
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_rag(rag_table[rag_table["metric"] == "accuracy"])
     fig.canvas.draw()
@@ -180,11 +250,6 @@ def test_a_share_is_drawn_in_per_cent():
     rows = [accuracy_row(knob="share", x=share, k=3) for share in (0.01, 1)]
     for axis, ticks in (("Share (%)", ["1", "100"]), ("Share", ["0.01", "1"])):
         assert [tick.get_text() for tick in plot_knob(long_form(rows), axis).axes[0].get_xticklabels()] == ticks
-
-
-def test_chance_is_named_beside_the_corpora():
-    rows = [accuracy_row(knob="corpus", at="own", method="dapt"), accuracy_row(method="chance", student=None)]
-    assert "Chance" in [text.get_text() for text in plot_corpora(long_form(rows)).legends[0].get_texts()]
 
 
 def test_a_sweep_has_no_style_of_a_reader_or_of_the_other_sweep():
@@ -222,16 +287,32 @@ def test_plot_where():
 KEPT = WHERE | {"knob": "kept", "x": 1}
 
 
-def test_plot_compression():
-    row = {"metric": "accuracy", "value": 0.8, "low": 0.7, "high": 0.9}
-    bases = [("full", 1, 4096), ("prototypes", 1, 4096), ("prototypes", 0.05, 2048), ("prototypes", 0.01, 2000)]
-    rows = [KEPT | {"method": m, "x": kept} | row for m, kept, _ in bases]
-    rows += [KEPT | {"method": m, "x": kept, "metric": "bytes", "value": size} for m, kept, size in bases]
-    rows += [WHERE | {"method": "reaugkd_no_retrieval"} | row]
+def compressed(*bases):
+    """Rows of kinds of knowledge bases (method, share kept, bytes), of two seeds each."""
+    rows = [KEPT | {"method": m, "x": kept, "metric": "bytes", "value": size} for m, kept, size in bases]
+    gains = {"full": (0, 0), "prototypes": (0.02, 0.04)}
+    return rows + [
+        KEPT | {"method": m, "x": kept, "metric": "accuracy", "seed": seed, "value": own + gains.get(m, (0, 0))[seed]}
+        for m, kept, _ in bases
+        for seed, own in enumerate((0.8, 0.6))
+    ]
+
+
+def test_a_compression_is_drawn_by_what_it_changes_seed_by_seed():
+    rows = compressed(
+        ("full", 1, 4096), ("prototypes", 1, 4096), ("prototypes", 0.05, 2048), ("prototypes", 0.01, 2000)
+    )
+    alone = WHERE | {"method": "reaugkd_no_retrieval", "metric": "accuracy"}
+    rows += [alone | {"seed": seed, "value": value} for seed, value in enumerate((0.7, 0.6))]
     fig = plot_compression(long_form(rows))
     (ax,) = fig.axes
-    assert [c.lines[0].get_xdata().tolist() for c in ax.containers] == [[4.0], [2000 / 1024, 2.0, 4.0]]
-    assert [t.get_text() for t in ax.texts] == ["100 %", "1 %, 5 %"]  # two of about one size have one label
+    drawn = {line.get_label(): line.get_data() for line in ax.lines}
+    assert drawn[label("full")][1].tolist() == [0] and drawn["without retrieval"][1] == pytest.approx([-5, -5])
+    sizes, means = drawn[label("prototypes")]
+    assert sizes.tolist() == [2000 / 1024, 2.0, 4.0] and means == pytest.approx([3, 3, 3])
+    seeds = ax.lines[2].get_ydata()
+    assert sorted(seeds) == pytest.approx([2, 2, 2, 4, 4, 4])
+    assert [t.get_text() for t in ax.texts] == ["1 %, 5 %", "100 %"]  # two of about one size have one label
     labels = [label("full"), label("prototypes"), "without retrieval"]
     assert [text.get_text() for text in fig.legends[0].get_texts()] == labels
 
@@ -239,12 +320,8 @@ def test_plot_compression():
 @pytest.mark.parametrize("smallest", [15, 80])
 def test_sizes_can_be_read(smallest):
     sizes = {("full", 1): 200, ("half", 1): 100, ("pq", 1): 30, ("prototypes", 0.2): 20, ("prototypes", 0.01): 1}
-    rows = [accuracy_row(method=m, knob="kept", x=kept, low=0.4, high=0.6) for m, kept in sizes]
-    rows += [
-        KEPT | {"method": m, "x": kept, "metric": "bytes", "value": 1024 * smallest * size}
-        for (m, kept), size in sizes.items()
-    ]
-    fig = plot_compression(long_form(rows))
+    bases = [(*base, 1024 * smallest * size) for base, size in sizes.items()]
+    fig = plot_compression(long_form(compressed(*bases)))
     fig.canvas.draw()
     boxes = labels_in_view(fig.axes[0].xaxis)
     assert len(boxes) >= 3 and not any(a.overlaps(b) for a, b in combinations(boxes.values(), 2))
@@ -252,9 +329,8 @@ def test_sizes_can_be_read(smallest):
 
 @pytest.mark.parametrize(("low", "high"), [(0.48, 0.62), (0.49, 0.604), (0.77, 0.8), (0.03, 0.98)])
 def test_a_tick_says_where_it_stands(low, high):
-    rows = [accuracy_row(method="full", knob="kept", x=1, value=high, low=low, high=high)]
-    rows += [KEPT | {"method": "full", "metric": "bytes", "value": 4096}]
-    fig = plot_compression(long_form(rows))
+    rows = [accuracy_row(knob="l", x=x, value=high, low=low, high=high) for x in (1, 3)]
+    fig = plot_knob(long_form(rows), "l")
     fig.canvas.draw()
     for tick in fig.axes[0].yaxis.get_major_ticks():
         assert float(tick.label1.get_text().replace("−", "-")) == pytest.approx(100 * tick.get_loc(), abs=1e-6)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from kardlib.report.claims import CLAIMS, Reported, Selection, read_claims
-from kardlib.report.reported import FILE, Table, read_reported
+from kardlib.report.reported import FILE, Table, find_table, read_reported
 from kardlib.settings import SettingsError, validate
 from tests.folders import ROOT
 
@@ -90,6 +90,14 @@ def test_a_table_says_what_it_lacks():
         table.numbers("teacher_cot")
     with pytest.raises(SettingsError, match="few_shot must have a number for each of base, large"):
         validate(Table, {"at": "T", "dataset": "d", "columns": ["base", "large"], "rows": {"few_shot": [1]}})
+
+
+def test_a_curve_runs_along_rows_or_columns():
+    assert find_table("table3_rationales").curves()["base"] == {3: 30.09, 5: 32.13, 10: 32.91}
+    assert find_table("table5_passages").curves()["kard_bm25"] == {1: 32.91, 2: 32.84, 3: 32.36}
+    assert find_table("table7_medqa").curves() == {}
+    with pytest.raises(SettingsError, match="x must have a number for each of the rows"):
+        validate(Table, {"at": "T", "dataset": "d", "columns": ["a"], "rows": {"m": [1]}, "x": {"rows": [1, 2]}})
 
 
 def reported(claimed: dict | None = None, **fields) -> tuple[str, dict[str, float]]:
