@@ -8,7 +8,7 @@ turn, so that a busy moment hits all alike; times are CPU seconds. The overhead 
 alone, sums over all passes, its interval a t interval over passes. Keys are embeddings of SST-2's 67,349 training
 sentences; where more are wanted, normalised blends of two of them. For BERT's size they are padded with zeros, which
 keeps neighbours and costs as much as real numbers. Embeddings and graphs are kept in the store: `--build` makes them
-and times nothing, for a machine that is busy now. The last line is JSON; its rows are the data of notebook 13's figure.
+and times nothing, for a machine that is busy now. The last line is JSON; its rows are the data of notebook 18's figure.
 """
 
 import argparse
@@ -139,7 +139,7 @@ def measure(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The figure's rows for one student and one number of entries: both searches, both batch sizes."""
     entries = bases["hnsw"].index.ntotal
-    place = {"figure": "13_latency", "dataset": "sst2", "scale": "embedded", "student": name}
+    place = {"figure": "18_latency", "dataset": "sst2", "scale": "embedded", "student": name}
     place |= {"knob": "entries", "x": entries}
     rows: list[dict[str, Any]] = []
 

@@ -175,7 +175,7 @@ def add_formats(parser: argparse.ArgumentParser, usual: str = "markdown") -> Non
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a run's settings."""
     parser.add_argument("--scale", choices=["smoke", "embedded", "real", "paper"], default="embedded")
-    known = f"world (default), own, obqa, strategyqa, medqa_usmle_hf; of GLUE, for notebook 13: {', '.join(GLUE_TASKS)}"
+    known = f"world (default), own, obqa, strategyqa, medqa_usmle_hf; of GLUE, for 13 and 18: {', '.join(GLUE_TASKS)}"
     parser.add_argument("--dataset", default="world", help=known)
     parser.add_argument("--data-dir", help="the folder with KARD's release, GLUE's TSV files or your own files")
     parser.add_argument(

@@ -40,6 +40,7 @@ from kardlib.report.progress import Progress, follow, read_durations
 from kardlib.settings import GLUE_TASKS, preset
 
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
+CLASSIFYING = {"13", "14", "18"}  # run on texts that are sorted into classes
 UNTAUGHT = ("01", "04", "14", "15")  # do without rationales
 MAX_BYTES = 400_000  # of a published notebook
 GRACE = 120  # seconds that an interrupted kernel has for what it has asked of a server
@@ -71,8 +72,8 @@ def reproduce(
     """
     overrides = dict(overrides or {})
     check_request(scale, dataset, data_dir, overrides, publish)
-    if dataset in GLUE_TASKS and not {number.strip().zfill(2) for number in only} <= {"13", "14"}:
-        raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13 and 14 do: drop --only")
+    if dataset in GLUE_TASKS and not {number.strip().zfill(2) for number in only} <= CLASSIFYING:
+        raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13, 14 and 18 do: drop --only")
     settings = preset(scale, dataset, data_dir).override(overrides).model_dump(mode="json")
     figures = figures_folder(settings, root)
     run = figures.parent
@@ -172,12 +173,12 @@ def has_teacher(scale: str, dataset: str, data_dir: str | None, overrides: Mappi
 def applies(number: str, dataset: str) -> bool:
     """Whether a notebook runs on a dataset unless the user names it.
 
-    Only the closed world is looked into by 00, trained on by 16 and changed by 17; 13 sorts texts into classes, and 15
-    is about your own data.
+    Only the closed world is looked into by 00, trained on by 16 and changed by 17; 13 and 18 sort texts into
+    classes, and 15 is about your own data.
     """
     if dataset in GLUE_TASKS:
-        return number in ("13", "14")
-    alone = ("00", "13", "15", "16", "17")
+        return number in CLASSIFYING
+    alone = ("00", "13", "15", "16", "17", "18")
     return dataset == "world" or number not in alone or (number, dataset) == ("15", "own")
 
 

@@ -206,7 +206,7 @@ def data_folder(settings: RunSettings) -> Path:
     if settings.dataset == "own":
         raise DataError("set data_dir to the folder that holds questions.jsonl and passages.jsonl: own data are files")
     if settings.dataset in GLUE_TASKS:
-        raise DataError(f"{settings.dataset} sorts texts into classes, which only notebook 13 does: take another one")
+        raise DataError(f"{settings.dataset} sorts texts into classes, which only notebooks 13 and 18 do: take another")
     known = ["world", "own", *HUB, *GLUE_TASKS]
     raise DataError(
         f"there is no dataset {settings.dataset!r}{suggest(settings.dataset, known)} (without data_dir there are "

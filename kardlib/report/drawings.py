@@ -745,6 +745,30 @@ def plot_shares(table: pd.DataFrame) -> Figure:
 # Notebook 13: ReAugKD
 
 QUARTERS = 4  # groups of questions in `plot_where`
+SPACE_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (RED, "X"), (PINK, "P"))  # of a label in `plot_spaces`
+
+
+@mpl.rc_context(LOOK)
+def plot_spaces(table: pd.DataFrame) -> Figure:
+    """Embeddings on the memory's first two principal components, a panel for each method, a marker for each label.
+
+    Metrics "first_component" and "second_component" with the knob "example", whose `x` is the example's number and `at`
+    its label; "nearest_shares_label" stands in the title. Raises FigureError if one is missing.
+    """
+    _need(table, "first_component", "second_component", "nearest_shares_label")
+    shares = measured(table).query("metric == 'nearest_shares_label'").set_index("method")["value"]
+    looks = dict(zip(dict.fromkeys(table.loc[table["at"] != "", "at"]), SPACE_LOOKS, strict=False))
+    methods = _methods(table)
+    fig, axes = _panels(len(methods), 2.9, sharex=True, sharey=True)
+    for ax, method in zip(axes, methods, strict=True):
+        for name, (color, marker) in looks.items():
+            rows = table[(table["method"] == method) & (table["at"] == name)].sort_values("x")
+            x, y = (rows.loc[rows["metric"] == f"{nth}_component", "value"] for nth in ("first", "second"))
+            ax.scatter(x, y, s=14, color=color, marker=marker, alpha=0.8, linewidths=0, label=name)
+        ax.set(title=f"{label(method)}\nnearest of its label: {100 * shares[method]:.0f} %", xlabel="First component")
+    axes[0].set_ylabel("Second component")
+    _legend_below(fig, len(looks), axes[:1])
+    return fig
 
 
 @mpl.rc_context(LOOK)
@@ -772,6 +796,9 @@ def plot_where(table: pd.DataFrame) -> Figure:
         ax.grid(axis="y")
     axes[0].set_ylabel("Gain from retrieval (points)")
     return fig
+
+
+# Notebook 18: what ReAugKD's memory costs
 
 
 @mpl.rc_context(LOOK)

@@ -47,6 +47,7 @@ COVERS = {  # notebook -> what the figures that it draws stand beside in the pap
     "15": "Your own data: an example",
     "16": "KARD: the paper and its released code",
     "17": "Remember or read",
+    "18": "ReAugKD: what its memory costs",
 }
 
 

@@ -159,8 +159,7 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "12_failures": lambda table, _: drawings.plot_shares(table),
     "13_reaugkd": lambda table, _: drawings.plot_main(table),
     "13_where": lambda table, _: drawings.plot_where(table),
-    "13_compression": lambda table, _: drawings.plot_compression(table),
-    "13_latency": lambda table, _: drawings.plot_latency(table),
+    "13_spaces": lambda table, _: drawings.plot_spaces(table),
     "14_scorecard": lambda table, _: drawings.plot_claims(table),
     "15_example": lambda table, _: drawings.plot_main(table),
     "15_own": lambda table, _: drawings.plot_main(table),
@@ -168,6 +167,8 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "17_frontier": lambda table, _: drawings.plot_frontier(table),
     "17_exposures": lambda table, _: drawings.plot_knob(table, "Epochs"),
     "17_editions": lambda table, _: drawings.plot_editions(table),
+    "18_compression": lambda table, _: drawings.plot_compression(table),
+    "18_latency": lambda table, _: drawings.plot_latency(table),
 }
 
 

@@ -30,7 +30,8 @@ FRACTIONS = {  # metrics between 0 and 1, whose gains lie between -1 and 1
     "accuracy", "accuracy_by_likelihood", "accuracy_never", "accuracy_of_rationale", "accuracy_often",
     "accuracy_one_hop", "accuracy_options", "accuracy_seldom", "accuracy_two_hops", "accuracy_yes_no", "doubled_hop",
     "error", "error_shown", "error_all", "f1", "former_answers", "gold_among_read", "hits_answer", "hits_gold",
-    "hits_silver", "recall", "share_of_failures", "supported_statements", "true_statements", "whole_chain",
+    "hits_silver", "nearest_shares_label", "recall", "share_of_failures", "supported_statements", "true_statements",
+    "whole_chain",
 }  # fmt: skip
 AT_K = ("hits_gold", "hits_silver")  # metrics that say nothing without their k
 ROUNDED = 1e-9  # by so much a mean may be past the end of its interval

@@ -97,7 +97,7 @@ def test_an_unknown_dataset_names_those_there_are():
         match=r"there is no dataset 'obqua'; did you mean 'obqa'\? \(without data_dir there are .*obqa, strategyqa",
     ):
         open_settings(preset("smoke", "obqua"))
-    with pytest.raises(DataError, match="rte sorts texts into classes, which only notebook 13 does: take another one"):
+    with pytest.raises(DataError, match="rte sorts texts into classes, which only notebooks 13 and 18 do: take"):
         open_settings(preset("smoke", "rte"))
 
 

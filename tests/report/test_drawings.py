@@ -29,6 +29,7 @@ from kardlib.report.drawings import (
     plot_main,
     plot_rag,
     plot_similarities,
+    plot_spaces,
     plot_strata,
     plot_students,
     plot_where,
@@ -285,6 +286,29 @@ def test_plot_where():
 
 
 KEPT = WHERE | {"knob": "kept", "x": 1}
+
+
+def test_plot_spaces():
+    point = accuracy_row(student=None, k=None, seed=0, knob="example")
+    rows = [
+        point | {"method": method, "at": at, "x": x, "metric": f"{nth}_component", "value": value}
+        for method, scale in (("reaugkd", 0.5), ("reaugkd_teacher", 1.0))
+        for x, at in enumerate(("Benril", "Kekrax", "Benril"))
+        for nth, value in (("first", scale * x), ("second", -scale))
+        if (method, x) != ("reaugkd", 1)  # nobody asks for it
+    ]
+    share = accuracy_row(student=None, k=None, metric="nearest_shares_label")
+    found = {"reaugkd": 0.6, "reaugkd_teacher": 1.0}
+    shares = [share | {"method": m, "value": v, "low": v, "high": v} for m, v in found.items()]
+    fig = plot_spaces(long_form([*rows, *shares]))
+    student, teacher = fig.axes
+    assert student.get_title() == "ReAugKD\nnearest of its label: 60 %" and teacher.get_title().endswith("100 %")
+    assert [dots.get_offsets().tolist() for dots in student.collections] == [[[0, -0.5], [1, -0.5]], []]
+    assert [dots.get_offsets().tolist() for dots in teacher.collections] == [[[0, -1], [2, -1]], [[1, -1]]]
+    assert student.get_xlim() == teacher.get_xlim() and student.get_ylim() == teacher.get_ylim()  # one space
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["Benril", "Kekrax"]
+    with pytest.raises(FigureError, match="nearest_shares_label"):
+        plot_spaces(long_form(rows))
 
 
 def compressed(*bases):
