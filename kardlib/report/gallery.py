@@ -44,6 +44,7 @@ COVERS = {  # notebook -> what the figures that it draws stand beside in the pap
     "15": "Your own data: an example",
     "16": "KARD: the paper and its released code",
     "17": "Remember or read",
+    "19": "Methods, retrievers, rerankers and students of one's own",
 }
 
 
