@@ -296,11 +296,16 @@ def from_texts(find: Callable[[Mapping[str, str], Mapping[str, str], int], Run])
 
 
 def from_candidates(order: Callable[[Mapping[str, str], Run, Mapping[str, str]], Run]) -> Callable[..., dict[Any, Run]]:
-    """A reranker of `order(questions, candidates, passages)`: BM25's run in another order, with other scores."""
+    """A reranker of `order(questions, candidates, passages)`: BM25's run in another order, with other scores.
+
+    It is asked once, whatever student and seed.
+    """
 
     def rank_all(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
-        made = {p: order(*_texts_to_rank(p, split)[1]) for p in {p for p, _ in variants.values()}}
-        return {key: made[p] for key, (p, _) in variants.items()}
+        asked = {key: _texts_to_rank(p, split) for key, (p, _) in variants.items()}
+        names = {key: fingerprint(spec) for key, (spec, _) in asked.items()}
+        runs = {name: order(*asked[key][1]) for name, key in {name: key for key, name in names.items()}.items()}
+        return {key: runs[name] for key, name in names.items()}
 
     return rank_all
 
