@@ -39,13 +39,18 @@ REGISTRY: dict[str, Entry] = {}
 
 
 def enter(entries: Mapping[str, Entry]) -> None:
-    """Add entries, id -> entry, after all that are there. Raises RegistryError for an id that is taken."""
-    if taken := REGISTRY.keys() & entries.keys():
-        id = min(taken)
-        raise RegistryError(f"there is a method {id!r} already ({REGISTRY[id].label}): give yours another id")
+    """Add entries, id -> entry, after all that are there; one of the block "added" again under its label stays.
+
+    Raises RegistryError for an id that is taken otherwise.
+    """
+    for id in sorted(REGISTRY.keys() & entries.keys()):
+        known = REGISTRY[id]
+        if known.block != "added" or (known.label, known.block) != (entries[id].label, entries[id].block):
+            raise RegistryError(f"there is a method {id!r} already ({known.label}): give yours another id")
     for id, entry in entries.items():
         if not entry.color:
-            color, marker, line = next(PALETTE)
+            before = REGISTRY.get(id)
+            color, marker, line = (before.color, before.marker, before.line) if before else next(PALETTE)
             entry = replace(entry, color=color, marker=marker, line=line)
         REGISTRY[id] = entry
 

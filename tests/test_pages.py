@@ -1,10 +1,10 @@
 """README and docs, read by a CommonMark parser as viewers read them: commands stand in blocks, links lead somewhere."""
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -124,16 +124,15 @@ def added():
         table.update(entries)
 
 
-def test_what_the_page_on_extending_says_can_be_run(added):
+def test_what_the_page_on_extending_says_can_be_run(added, tmp_path):
     """All but its last block, which trains; the same calls answer questions in tests/kard/test_pipeline.py."""
     *parts, last = blocks(ROOT / "docs" / "extend.md", "python")
-    names: dict[str, Any] = {}
-    for part in parts:
-        exec(part, names)
+    (tmp_path / "page.py").write_text("\n".join(parts))
+    names = runpy.run_path(str(tmp_path / "page.py"))
     texts = {"p1": "a cold hand", "p2": "a warm and cold foot of a goat"}
     assert names["by_shared_words"]({"q": "cold foot"}, texts, 1) == {"q": [("p2", 2.0)]}
     run = [("p2", 9.0), ("p1", 8.0)]
     assert [p for p, _ in names["shortest_first"]({"q": ""}, {"q": run}, texts)["q"]] == ["p1", "p2"]
-    assert {"rd_reading", "kard_words", "kard_shortest"} <= kard.METHODS.keys()
+    assert {"rd_reading", "kard_vote", "kard_words", "kard_shortest"} <= kard.METHODS.keys()
     assert "rkd_mixed" in reaugkd.METHODS and "mine" in LOADERS
     compile(last, "extend.md", "exec")

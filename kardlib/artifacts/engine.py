@@ -67,8 +67,8 @@ def make_all(
     """The artifacts of jobs; `kind`'s builder makes the missing ones, `SLOTS` side by side or on Ray.
 
     Jobs of the same spec are one. `compute` may divide one model among processes: jobs then come one after another,
-    each with the machine to itself. `here`: in this process, one after another, since workers would lack something that
-    was defined in a notebook. Raises EngineError, LaunchError, and what the builder raises.
+    each with the machine to itself. `here`: in this process alone, one after another, since others would lack something
+    that was defined in a notebook. Raises EngineError, LaunchError, and what the builder raises.
     """
     names = {key: artifact_name(kind, spec) for key, (spec, _) in jobs.items()}
     different = dict(zip(names.values(), jobs.values(), strict=True))
@@ -82,7 +82,7 @@ def make_all(
         sent = [(kind, *job, compute, slots) for job in missing]
         for i, folder in enumerate(run_jobs(_make, store, sent, workers), 1):
             print(f"{kind.name} {i}/{len(sent)} {folder.name}", flush=True)
-    made = {name: _make(store, kind, *job, compute, slots=0) for name, job in different.items()}
+    made = {name: _make(store, kind, *job, None if here else compute, slots=0) for name, job in different.items()}
     return {key: made[name] for key, name in names.items()}
 
 

@@ -29,6 +29,7 @@ IN_STRATA = ("bag_of_words", FT, RD, "undistilled_reranker", "ka_fine_tuning_rer
 IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
 EPOCHS: dict[int, Knobs] = {n: (("student.epochs", n),) for n in (5, 20, 80)}  # how often the same is shown
 ON_OWN_DATA = (FT, KA_FT, RD, BM25, RERANKER)
+BESIDE_YOURS = ("undistilled_reranker", RD, BM25, RERANKER, "kard_silver")
 
 # What the released code does instead of the paper: notebook 16
 _LOSS, _LINEAR, _DROPOUT, _COMMON, _ANSWER = (
@@ -156,9 +157,14 @@ def exposures(settings: RunSettings) -> list[Row]:
     return [Row(RD, middle(settings), knobs) for knobs in EPOCHS.values()]
 
 
+def extended(settings: RunSettings, methods: Collection[str]) -> list[Row]:
+    """What stands beside methods of one's own, of these rows those that can be run: the smallest student."""
+    return [Row(m, settings.students[0]) for m in BESIDE_YOURS if m in methods]
+
+
 def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> dict[str, list[Row]]:
     """Notebook -> its grid, of those that run on the settings' dataset."""
-    one = ("seeds", settings.seeds[:1])  # notebook 17 takes the first seed alone
+    one = ("seeds", settings.seeds[:1])  # notebooks 17 and 19 take the first seed alone
     found = {
         "04": main_table(settings, methods),
         "05": dataset_size(settings),
@@ -172,6 +178,7 @@ def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> di
         "15": own_data(settings, methods),
         "16": differences(settings),
         "17": [row._replace(knobs=(*row.knobs, one)) for row in (*frontier(settings), *exposures(settings))],
+        "19": [row._replace(knobs=(one,)) for row in extended(settings, methods)],
     }
-    alone = {"15": "own", "16": "world", "17": "world"}
+    alone = {"15": "own", "16": "world", "17": "world", "19": "world"}
     return {number: rows for number, rows in found.items() if alone.get(number, settings.dataset) == settings.dataset}

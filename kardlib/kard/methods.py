@@ -13,7 +13,7 @@ ORACLES = ("bm25_rationale", "rationale")  # read at test, these take somebody's
 
 # what the student is fine-tuned to write; "rationale": rationale, then answer
 Learns = Literal["", "answer", "rationale"]
-READS = {  # what a student can read; `rankings.register_retriever` adds to it
+BUILT_IN = frozenset({  # what a student can read
     "",
     "bm25_question",  # topk(rho(d | x))
     "bm25_rationale",  # topk(rho(d | r)): training always, at test the oracle that the paper calls silver knowledge
@@ -22,7 +22,8 @@ READS = {  # what a student can read; `rankings.register_retriever` adds to it
     "rag",  # topk(q(x) . d) of a dual encoder that is trained together with the student, for training and at test
     "rag_warm",  # the same, trained before that on what rationales retrieve
     "dense",  # topk(q(x) . d) of that start, at test only
-}
+})  # fmt: skip
+READS = {*BUILT_IN}  # `rankings.register_retriever` adds to it
 Shots = Literal["", "answer", "rationale"]  # what the examples of a few-shot prompt show
 
 
@@ -37,6 +38,7 @@ class Method:
     reads_at_test: str = ""
     shots: Shots = ""
     adapted: bool = False  # first trained as a language model on a domain's passages (DAPT)
+    samples: int | None = None  # texts of a question, whose answers vote; None: as `student.samples` says
 
     @property
     def rag(self) -> bool:
@@ -56,14 +58,17 @@ def register_method(method: Method, **look: Any) -> None:
     """Add a row to the tables and to all figures, the built-in ones below and a user's own alike.
 
     `look` are fields of `registry.Entry` except the label, e.g. `color="#0072B2"`; without them the row is drawn in the
-    next colour of the palette, in the block "added". Raises RegistryError for an id that is taken and for a field whose
-    value nobody knows how to run.
+    next colour of the palette, in the block "added". Such a row is replaced by one of the same id and label, so that a
+    cell can be run again. Raises RegistryError for an id that is taken otherwise and for a field whose value nobody
+    knows how to run.
     """
     known = {"learns": get_args(Learns), "shots": get_args(Shots), "reads_in_training": READS, "reads_at_test": READS}
     for field, values in known.items():
         if (value := getattr(method, field)) not in values:
             listed = ", ".join(map(repr, sorted(values)))
             raise RegistryError(f"the method {method.id!r} cannot be run: {field} is {value!r}, not one of {listed}")
+    if method.samples not in (None, *range(1, 1000)):
+        raise RegistryError(f"the method {method.id!r} cannot be run: samples is {method.samples!r}, not 1 to 999")
     enter({method.id: Entry(method.label, **look)})
     METHODS[method.id] = method
 

@@ -39,7 +39,7 @@ from kardlib.kard.rankings import (
     train_retrievers,
 )
 from kardlib.kard.teacher import Rationale
-from kardlib.models.catalogue import identify, needs_this_process
+from kardlib.models.catalogue import LOADERS, identify, needs_this_process
 from kardlib.retrieval.runs import Run
 from kardlib.settings import RunSettings, StudentSettings
 
@@ -135,7 +135,7 @@ def student_settings(settings: RunSettings, cell: Cell) -> StudentSettings:
     if method.shots:
         room = (SHOTS + 1) * student.max_source_tokens
         student = student.model_copy(update={"max_source_tokens": room, "truncation_side": "left"})
-    return student
+    return student.model_copy(update={"samples": method.samples or student.samples})
 
 
 def student_spec(settings: StudentSettings, seed: int) -> dict[str, Any]:
@@ -231,7 +231,11 @@ def train_students(experiment: Experiment, asked: Asked, make: MakeAll = make_al
     learners = {cell: p for cell, p in asked.items() if METHODS[cell.method].learns}
     together = {cell: p for cell, p in learners.items() if METHODS[cell.method].rag}
     alone = {cell: p for cell, p in learners.items() if cell not in together}
-    adapted = adapt_students(experiment, {cell: p for cell, p in alone.items() if METHODS[cell.method].adapted}, make)
+    begun = {cell: p for cell, p in alone.items() if METHODS[cell.method].adapted}
+    for cell in [*together, *begun]:
+        if (own := LOADERS.get(cell.student)) and own.loss:
+            raise DataError(f"{cell.method} trains {cell.student} by other losses than its own: leave it out")
+    adapted = adapt_students(experiment, begun, make)
     keys = {cell: student_key(p.experiment.settings, cell) for cell, p in alone.items()}
     first = {key: cell for cell, key in reversed(keys.items())}
     jobs = {key: student_job(alone[cell], cell, adapted.get(cell)) for key, cell in first.items()}

@@ -18,7 +18,7 @@ from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, fingerprint, write_json
 from kardlib.errors import KardError, suggest
 from kardlib.kard.experiment import Cell, Experiment
-from kardlib.kard.methods import METHODS, READS
+from kardlib.kard.methods import BUILT_IN, METHODS, READS
 from kardlib.kard.prepare import (
     DEPTH,
     Prepared,
@@ -255,9 +255,10 @@ RETRIEVERS: dict[str, Retriever] = {}
 def register_retriever(name: str, retrieve: Retrieve, seeded: bool = True) -> None:
     """Let methods read by `name` what `retrieve(reading)` finds, which gives a run by cell.
 
-    `from_texts` makes one of a plain function. Raises KardError for a name that is taken.
+    `from_texts` makes one of a plain function. One of yours is replaced by the same name, so that a cell can be run
+    again. Raises KardError for the name of a built-in one.
     """
-    if name in RETRIEVERS or name in ("", "rationale"):
+    if name in ("", "rationale") or name in BUILT_IN & RETRIEVERS.keys():
         raise KardError(f"there is a retriever {name!r} already: choose another name")
     RETRIEVERS[name] = Retriever(retrieve, seeded)
     READS.add(name)
@@ -295,11 +296,16 @@ def from_texts(find: Callable[[Mapping[str, str], Mapping[str, str], int], Run])
 
 
 def from_candidates(order: Callable[[Mapping[str, str], Run, Mapping[str, str]], Run]) -> Callable[..., dict[Any, Run]]:
-    """A reranker of `order(questions, candidates, passages)`: BM25's run in another order, with other scores."""
+    """A reranker of `order(questions, candidates, passages)`: BM25's run in another order, with other scores.
+
+    It is asked once, whatever student and seed.
+    """
 
     def rank_all(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
-        made = {p: order(*_texts_to_rank(p, split)[1]) for p in {p for p, _ in variants.values()}}
-        return {key: made[p] for key, (p, _) in variants.items()}
+        asked = {key: _texts_to_rank(p, split) for key, (p, _) in variants.items()}
+        names = {key: fingerprint(spec) for key, (spec, _) in asked.items()}
+        runs = {name: order(*asked[key][1]) for name, key in {name: key for key, name in names.items()}.items()}
+        return {key: runs[name] for key, name in names.items()}
 
     return rank_all
 

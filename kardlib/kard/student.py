@@ -173,8 +173,9 @@ def train_student(
     )  # fmt: skip
     if sharded:
         merge_embeddings(trained)
+    own = LOADERS.get(settings.model)
     trainer = PartTrainer(
-        trained, arguments, train_dataset=data,
+        trained, arguments, own and own.loss, train_dataset=data,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded))

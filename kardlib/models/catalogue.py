@@ -4,6 +4,7 @@ Nothing here imports torch.
 """
 
 import functools
+import inspect
 import json
 import os
 import pkgutil
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kardlib import NANO
-from kardlib.artifacts.store import hash_file
+from kardlib.artifacts.store import fingerprint, hash_file
 from kardlib.data.files import DataError
 from kardlib.errors import KardError, first_line
 
@@ -164,23 +165,36 @@ def find_model(name: str) -> Model | None:
 class Loader(NamedTuple):
     """Who makes a model that is no checkpoint: `load(revision, seed)` gives a model and its tokenizer."""
 
-    load: Callable[[str | None, int], tuple[Any, Any]] | str  # or "module:function", which workers can import as well
-    recipe: int
+    load: Callable[[str | None, int], tuple[Any, Any]] | str  # "module:function": a built-in one, known in any process
+    loss: Callable[[Any, Any], Any] | None = None  # by which it is trained; None: cross-entropy
+    code: str = ""  # what trained copies are named by
 
 
-LOADERS: dict[str, Loader] = {}
+LOADERS: dict[str, Loader] = {"random-t5": Loader("kardlib.kard.student:draw_student")}
 
 
-def register_student(name: str, load: Callable[[str | None, int], tuple[Any, Any]] | str, recipe: int = 1) -> None:
+def register_student(
+    name: str, load: Callable[[str | None, int], tuple[Any, Any]], recipe: int = 1,
+    loss: Callable[[Any, Any], Any] | None = None,
+) -> None:  # fmt: skip
     """Let `students` hold `name`: `load(revision, seed)` gives a model of transformers and its tokenizer.
 
-    Raise `recipe` when the loader changes: trained copies are named by it. A function of a notebook is called in that
-    notebook's process, one training after the other; "module:function" is called in workers. Raises KardError for a
-    name that is taken.
+    `loss(logits, labels)`, if given, is what its training minimises: (B, T, V) in fp32 and (B, T), -100 where no token
+    counts, -> (), summed over tokens; it is divided by their number, of all processes. Trained copies are named by the
+    functions' source and by `recipe`: raise it when something else changes that they use. Such a student is loaded and
+    trained in this process, one after the other. The same name again replaces it, so that a cell can be run again.
+    Raises KardError for the name of another model, and for a function without source.
     """
-    if name in LOADERS or find_model(name) or (NANO / name).is_dir():
+    if find_model(name) or (NANO / name).is_dir() or (name in LOADERS and not needs_this_process(name)):
         raise KardError(f"there is a model {name!r} already: choose another name")
-    LOADERS[name] = Loader(load, recipe)
+    try:
+        source = [inspect.getsource(function) for function in (load, loss) if function]
+    except (OSError, TypeError):
+        raise KardError(
+            f"the student {name!r} is named by its functions' source, which cannot be read: write them with def, in a "
+            "notebook or a file"
+        ) from None
+    LOADERS[name] = Loader(load, loss, f"{recipe}#{fingerprint(source)}")
 
 
 def needs_this_process(name: str) -> bool:
@@ -318,8 +332,8 @@ def identify(model: str, revision: str | None = None) -> str:
         return _hash_weights(folder / "model.safetensors")
     if folder and (folder / ELSEWHERE).is_file():
         return str(json.loads((folder / ELSEWHERE).read_text("utf-8"))["sha256"])[:16]
-    if model in LOADERS and LOADERS[model].recipe > 1:
-        return f"{model}#{LOADERS[model].recipe}"
+    if needs_this_process(model):
+        return f"{model}#{LOADERS[model].code}"
     revision = revision or find_revision(model)
     return f"{model}@{revision}" if revision else model
 
@@ -327,6 +341,3 @@ def identify(model: str, revision: str | None = None) -> str:
 @functools.cache
 def _hash_weights(file: Path) -> str:
     return hash_file(file)[:16]
-
-
-register_student("random-t5", "kardlib.kard.student:draw_student")

@@ -196,16 +196,21 @@ class PartTrainer(Trainer):
 
     Of a causal LM, whose labels stand at the end of what it reads, only the last logits are computed: those of the
     sources, mostly more, would be thrown away.
+
+    `loss` is a student's own, as `catalogue.register_student` takes it.
     """
 
-    def __init__(self, model: Any, args: TrainingArguments, **others: Any):
+    def __init__(
+        self, model: Any, args: TrainingArguments, loss: Callable[[Tensor, Tensor], Tensor] | None = None, **others: Any
+    ):
         if args.n_gpu > 1:
             args._n_gpu = 1  # else one process takes all GPUs (DataParallel), and a batch for each of them
         super().__init__(model, args, callbacks=[PlainProgress(), StopAtCheckpoint()], **others)
         self.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
         causal = hasattr(model, "config") and not model.config.is_encoder_decoder  # a classifier of ours has none
         self.few_logits = causal and model._supports_logits_to_keep()
-        if args.world_size > 1 or self.few_logits:
+        self.total_loss = loss or total_cross_entropy
+        if args.world_size > 1 or self.few_logits or loss:
             self.compute_loss_func = self.part_of_loss
 
     def get_train_dataloader(self) -> DataLoader:
@@ -238,8 +243,12 @@ class PartTrainer(Trainer):
         logits = outputs.logits
         if not self.model.config.is_encoder_decoder:  # type: ignore[union-attr]
             logits, labels = logits[:, :-1], labels[:, -logits.shape[1] :][:, 1:]
-        total = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
-        return total / num_items_in_batch
+        return self.total_loss(logits.float(), labels) / num_items_in_batch
+
+
+def total_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """`-sum log p(label)` over the tokens that count: (B, T, V) logits and (B, T) labels, -100 elsewhere -> ()."""
+    return cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
 
 
 def add_lora(model: PreTrainedModel) -> nn.Module:

@@ -48,6 +48,7 @@ COVERS = {  # notebook -> what the figures that it draws stand beside in the pap
     "16": "KARD: the paper and its released code",
     "17": "Remember or read",
     "18": "ReAugKD: what its memory costs",
+    "19": "Methods, retrievers, rerankers and students of one's own",
 }
 
 

@@ -20,7 +20,7 @@ from kardlib.kard.bound import sweeps
 from kardlib.kard.cases import CAUSES, PAPERS_CAUSES
 from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, RERANKER_DIFFERENCES
 from kardlib.kard.memorization import Task
-from kardlib.registry import label
+from kardlib.registry import REGISTRY, Entry, enter, label
 from kardlib.report import drawings
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
 from kardlib.report.figures import save_figure
@@ -169,6 +169,7 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "17_editions": lambda table, _: drawings.plot_editions(table),
     "18_compression": lambda table, _: drawings.plot_compression(table),
     "18_latency": lambda table, _: drawings.plot_latency(table),
+    "19_extend": lambda table, _: drawings.plot_main(table),
 }
 
 
@@ -186,6 +187,7 @@ def draw_again(path: Path, folder: Path, style: str = "two-column") -> Path:
     known = next((name for name in DRAWN if path.stem == name or path.stem.startswith(f"{name}_")), None)
     if not known or table.empty:
         raise FigureError(f"{path} is empty, or not the data of a notebook's figure (they are {', '.join(DRAWN)})")
+    enter({m: Entry(m) for m in table["method"].unique() if m not in REGISTRY})  # a notebook's own: only its id is here
     dataset, scale = table.loc[table["scale"] != "reported", ["dataset", "scale"]].iloc[0]
     settings = preset(scale, dataset, "").model_dump(mode="json") | made.get("settings", {})
     data = table

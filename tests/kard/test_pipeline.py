@@ -2,15 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
 from kardlib import NANO
 from kardlib.artifacts.launch import LaunchError
-from kardlib.data.files import Question
+from kardlib.data.files import DataError, Question
 from kardlib.data.records import say
 from kardlib.errors import KardError
 from kardlib.kard.cases import statement_shares
@@ -275,7 +278,7 @@ def test_rag_reads_what_its_own_retriever_finds(experiment, prepared, student):
 # What a user adds
 
 
-TABLES = {"methods": METHODS, "registry": REGISTRY, "retrievers": RETRIEVERS, "reads": READS}
+TABLES = {"methods": METHODS, "registry": REGISTRY, "retrievers": RETRIEVERS, "reads": READS, "loaders": LOADERS}
 
 
 @pytest.fixture
@@ -310,22 +313,84 @@ def test_a_retriever_and_a_reranker_of_ones_own_are_read_like_the_built_in_ones(
     assert prepared.runs.passages[sorted(prepared.runs.passages)[-100:][0]] in shown
 
 
-def test_a_student_of_ones_own_is_trained_in_this_process_and_named_by_its_recipe(experiment, added, monkeypatch):
-    monkeypatch.setattr("kardlib.models.catalogue.LOADERS", LOADERS.copy())
+def test_a_student_of_ones_own_is_trained_in_this_process_and_named_by_its_source(experiment, added):
     calls = []
 
     def load(revision, seed):
         calls.append(seed)
         return load_student("t5-nano-small")
 
-    monkeypatch.setattr("kardlib.kard.student.LOADERS", catalogue.LOADERS)
     register_student("mine", load, recipe=2)
     cells = [Cell("fine_tuning", "mine", 0), Cell("few_shot", "mine", 0)]
-    answered = answer(experiment, cells)
+    many = replace(experiment, settings=experiment.settings.override({"compute.processes": 2}))
+    answered = answer(many, cells)  # by one process: others know of no such student
     assert calls == [0, 0] and all(len(predictions.correct) == 24 for predictions in answered.values())
-    assert catalogue.identify("mine") == "mine#2"
+    names = [catalogue.identify("mine")]
+    assert names[0].startswith("mine#2#")
+
+    def load(revision, seed):
+        return load_student("t5-nano-base")
+
+    for changed in ({"recipe": 2}, {"recipe": 3}, {"recipe": 3, "loss": halved}):
+        register_student("mine", load, **changed)
+        names.append(catalogue.identify("mine"))
+    assert len({*names}) == 4
     with pytest.raises(KardError, match="there is a model 'minilm' already: choose another name"):
         register_student("minilm", load)
+    with pytest.raises(KardError, match="there is a model 'random-t5' already: choose another name"):
+        register_student("random-t5", load)
+    with pytest.raises(KardError, match="the student 'other' is named by its functions' source, which cannot be"):
+        register_student("other", eval("lambda revision, seed: None"))
+
+
+def halved(logits, labels):
+    """A loss that forgets every answer."""
+    assert logits.shape[:2] == labels.shape and logits.dtype == torch.float32
+    return 0.5 * cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+
+
+def test_a_student_is_trained_by_the_loss_that_it_brings(experiment, added):
+    def load(revision, seed):
+        return load_student("t5-nano-small")
+
+    register_student("usual", load)
+    register_student("halved", load, loss=halved)
+    cells = [Cell("kard_bm25", name, 0) for name in ("usual", "halved")]
+    folders = train_students(experiment, prepare_all(experiment, cells))
+    usual, half = ([one["loss"] for one in json.loads((folders[c] / "losses.json").read_text())] for c in cells)
+    assert usual and half == pytest.approx([loss / 2 for loss in usual], rel=0.05)  # the gradient's norm is cut alike
+    for method in ("dapt", "rag"):
+        with pytest.raises(DataError, match=f"^{method} trains halved by other losses than its own: leave it out$"):
+            answer(experiment, [Cell(method, "halved", 0)])
+
+
+def test_a_method_of_ones_own_may_have_many_texts_vote_and_shares_its_student(experiment, student, added):
+    register_method(Method("kard_vote", "KARD, 3 vote", "rationale", "bm25_rationale", "bm25_question", samples=3))
+    cells = [Cell("kard_bm25", student, 0), Cell("kard_vote", student, 0)]
+    assert len({*train_students(experiment, prepare_all(experiment, cells)).values()}) == 1
+    one, three = answer(experiment, cells).values()
+    assert {len(texts) for texts in one.texts} == {1} and {len(texts) for texts in three.texts} == {3}
+    assert three.passages == one.passages
+    with pytest.raises(KardError, match="the method 'none' cannot be run: samples is 0, not 1 to 999"):
+        register_method(Method("none", "None", samples=0))
+
+
+def test_a_cell_that_registers_can_be_run_again(experiment, student, added):
+    """With an edited function, and another row under the same label."""
+    for n in (0, 1):
+        register_retriever(
+            "one", from_texts(lambda asked, texts, _, n=n: {i: [(sorted(texts)[n], 1.0)] for i in asked})
+        )
+        register_method(Method("kard_one", "KARD (one)", "rationale", "one" if n else "bm25_rationale", "one"))
+        read = answer(experiment, [Cell("kard_one", student, 0)])[Cell("kard_one", student, 0)].passages
+        assert {*map(tuple, read)} == {(sorted(prepare(experiment).runs.passages)[n],)}
+    assert METHODS["kard_one"].reads_in_training == "one"
+    with pytest.raises(
+        KardError, match=r"there is a method 'kard_one' already \(KARD \(one\)\): give yours another id"
+    ):
+        register_method(Method("kard_one", "Another"))
+    with pytest.raises(KardError, match="there is a method 'kard_bm25' already"):
+        register_method(Method("kard_bm25", "KARD (BM25)"))
 
 
 def test_a_name_that_is_taken_or_unknown_is_one_sentence(experiment, student, added):

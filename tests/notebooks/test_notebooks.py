@@ -133,6 +133,8 @@ def test_every_notebook_runs_at_the_smoke_scale_and_a_second_run_makes_nothing(t
     assert all(path.stem in index.read_text() for path in NOTEBOOKS)
     drawn = {p.stem[:2] for p in (root / "runs").rglob("*.csv")}
     assert drawn >= {path.stem[:2] for path in NOTEBOOKS} - {"15"}
+    yours = set(pd.read_csv(next((root / "runs").rglob("19_extend.csv"))).method)
+    assert yours >= {"kard_reranker", "kard_vote", "kard_bi_encoder", "kard_cross_encoder"}
     needs = {p.stem[:2]: {*read_result(p).artifacts} for p in (root / "runs").rglob("*.ipynb")}
     only_the_tours = needs["00"] - needs["02"] - needs["03"] - needs["04"]
     assert {name.partition("-")[0] for name in only_the_tours} == {"scores"}  # BM25's, of the test's rationales

@@ -37,6 +37,7 @@ NO_CLAIM = {
     "00": "one question proves nothing",
     "14": "it is the scorecard",
     "15": "your own data: no claim of a paper",
+    "19": "methods of one's own: no claim of a paper",
 }
 
 RD = "reasoning_distillation"

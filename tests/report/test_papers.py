@@ -10,8 +10,10 @@ import yaml
 from PIL import Image
 
 import kardlib
+from kardlib import registry
 from kardlib.__main__ import BIBTEX, main
 from kardlib.artifacts.store import REPOSITORY
+from kardlib.report import drawings, papers
 from kardlib.report.drawings import plot_main
 from kardlib.report.figures import save_figure
 from kardlib.report.papers import DRAWN, FigureError, compare, draw_again, find_data, paper_tables, read_drawn
@@ -84,11 +86,17 @@ def test_a_figure_is_drawn_again_from_its_data_as_it_was(tmp_path):
     assert Image.open(narrow).width == 5.5 * 220 < pictures[1].width == 7 * 220
 
 
+def test_a_figure_with_a_notebooks_own_method_is_drawn_again_by_its_id(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "REGISTRY", known := dict(registry.REGISTRY))
+    for module in (drawings, papers):
+        monkeypatch.setattr(module, "REGISTRY", known)
+    path = write_rows(tmp_path / "04_main.csv", *(accuracy_row(method=m) for m in ("kard_bm25", "mine")))
+    assert draw_again(path, tmp_path / "again")["png"].is_file() and known["mine"].label == "mine"
+
+
 def test_what_draws_a_figure_again_is_what_its_notebook_calls():
     """By the drawing's name and the words on its axis: both stand in the notebook that saves the figure."""
     import inspect
-
-    from kardlib.report import papers
 
     for name, draw in DRAWN.items():
         (path,) = (REPOSITORY / "notebooks").glob(f"{name[:2]}_*.ipynb")
