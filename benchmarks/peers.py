@@ -271,7 +271,7 @@ if __name__ == "__main__":
     add_inputs(parser)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="these alone")
     parser.add_argument("--written", type=int, default=200, help="questions that are answered")
-    parser.set_defaults(batch=1, batches=1, steps=1)  # nothing is trained
+    parser.set_defaults(batch=50, batches=1, steps=1)  # nothing is trained; the targets say how much is written
     options = parser.parse_args()
     fill_models(parser, options)
     line = json.dumps(main(options))
