@@ -370,7 +370,7 @@ class Training(OfStudent):
         return self.train_alone(self.options.batches, 1e-4)[0] / (self.options.batch * self.options.batches)
 
     def piece(self) -> Any:
-        return self.train(self.examples, steps=10)
+        return self.train(self.examples, steps=2 + self.options.steps)
 
     def library(self) -> tuple[float, float, dict[str, Any]]:
         batch, steps = self.options.batch, self.options.steps
