@@ -1,5 +1,6 @@
 """The benchmarks run and end in one line of JSON; what they measure is not looked at."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -68,3 +69,50 @@ def test_every_kind_of_student_is_trained_at_every_point_of_the_grid(tmp_path, m
     line = run("benchmarks/fair_students.py", *student, *grid, "--out", str(tmp_path / "line.json"))
     assert [row["student.epochs"] for row in line["rows"]] == [1, 2, 1, 2]
     assert [row["method"] for row in line["chosen"]] == ["fine_tuning", "reasoning_distillation"]
+
+
+def load(name: str) -> Any:
+    """A benchmark as a module, whose functions are tested."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_released_codes_way_ranks_writes_and_learns_the_same(tmp_path):
+    sizes = ["--questions", "12", "--written", "4", "--asked", "1", "--batch", "2", "--batches", "1", "--steps", "8"]
+    line = run("benchmarks/official.py", *sizes, "--out", str(tmp_path / "line.json"))
+    assert [*line["parts"]] == ["bm25", "reranking", "generation", "training"] and line["dataset"] == "world"
+    for name, part in line["parts"].items():
+        assert part["official_seconds"] > 0 and part["library_seconds"] > 0 and part["aim"] > 1
+        assert name == "bm25" or (0 < part["limit_share"] < 2 and "Python" in part["slowest"][-1])
+
+
+def test_ways_with_other_results_end_the_run():
+    official = load("official")
+    ranked = [("a", 3.0), ("b", 2.0), ("c", 1.99995)]
+    assert official.same_ranking(ranked, [("a", 3.0), ("c", 2.0), ("b", 1.9999)])  # as good as equal
+    assert not official.same_ranking(ranked, [("b", 3.0), ("a", 2.0), ("c", 1.99995)])
+    assert not official.same_ranking(ranked, ranked[:2])
+    with pytest.raises(SystemExit, match="do not give the same greedy texts"):
+        official.check(False, "greedy texts")
+
+
+def test_peers_that_are_not_installed_are_left_out_with_the_reason(tmp_path):
+    sizes = ["--questions", "12", "--written", "3", "--peers", "bm25s", "generate in batches"]
+    line = run("benchmarks/peers.py", *sizes, "--out", str(tmp_path / "line.json"))
+    assert line["peers"]["generate in batches"]["agreement"] == {"same_texts": 1.0}
+    assert line["peers"]["generate in batches"]["library_mib"] > 100
+    bm25s = line["peers"]["bm25s"]
+    installed = importlib.util.find_spec("bm25s") is not None
+    assert bm25s["agreement"]["shared_in_first_10"] > 0.3 if installed else "pip install bm25s" in bm25s["skipped"]
+
+
+def test_the_page_on_speed_shows_the_results_that_are_there(tmp_path):
+    page, speed = (REPOSITORY / "docs" / "speed.md").read_text("utf-8"), load("speed_page")
+    shown = page.split(speed.BEGIN)[1].split(speed.END)[0]
+    assert shown.strip("\n") == "\n".join(speed.show(REPOSITORY / "benchmarks" / "results")).strip("\n")
+    copy = tmp_path / "speed.md"
+    copy.write_text(f"before\n{speed.BEGIN}\nolder\n{speed.END}\nafter\n")
+    speed.refresh(copy, REPOSITORY / "benchmarks" / "results")
+    assert "older" not in copy.read_text() and copy.read_text().endswith(f"{speed.END}\nafter\n")
