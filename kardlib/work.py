@@ -85,7 +85,9 @@ def work(bundle: Bundle, end: float, keep_weights: bool) -> None:
             pace[record["kind"]] = (seconds + took, cost + record["cost"])
             print(f"{job} ({record['label']}) took {took:.0f} s: {describe_left(bundle, pace)}", flush=True)
         if need and not keep_weights and all(map(bundle.is_done, bundle.takers[need])):
-            drop_weights(bundle.result(need))
+            for path in bundle.result(need).iterdir():  # what is not brought back
+                if path.name not in (RESULT, *BROUGHT):
+                    path.unlink(missing_ok=True)
 
 
 def do_job(bundle: Bundle, job: str) -> None:
@@ -107,13 +109,6 @@ def do_job(bundle: Bundle, job: str) -> None:
     shutil.rmtree(bundle.result(job), ignore_errors=True)
     bundle.result(job).parent.mkdir(exist_ok=True)
     os.replace(partial, bundle.result(job))
-
-
-def drop_weights(folder: Path) -> None:
-    """Delete what a student's result holds besides what is brought back."""
-    for path in folder.iterdir():
-        if path.name not in (RESULT, *BROUGHT):
-            path.unlink(missing_ok=True)
 
 
 def write_failure(folder: Path, job: str, error: Exception) -> None:
