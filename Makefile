@@ -1,4 +1,4 @@
-# make reproduce   set everything up, then run every notebook in order; figures/ and runs/ appear
+# make reproduce   set everything up, then run every notebook in order; its figures and a report appear under runs/
 # make test        set everything up, then run the tests
 # make lab         JupyterLab on the repository, opened on the README
 # make docs        a website of README, docs and notebooks, in build/site

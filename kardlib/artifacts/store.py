@@ -464,7 +464,7 @@ def read_versions() -> dict[str, str]:
 
 @functools.cache
 def read_commit() -> dict[str, Any]:
-    """Commit and dirtiness when the code was read. `kardlib/` alone counts: a run itself writes figures."""
+    """Commit and dirtiness when the code was read. `kardlib/` alone counts: publishing writes figures."""
     if not (REPOSITORY / ".git").exists():
         return {}
     git = functools.partial(subprocess.run, cwd=REPOSITORY, capture_output=True, text=True, check=True)

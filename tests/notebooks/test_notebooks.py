@@ -43,6 +43,7 @@ class TestCommitted:
         text = path.read_text("utf-8")
         assert len(text.encode()) <= 400_000
         assert "widgets" not in json.loads(text)["metadata"]
+        assert "Path('" not in text, "what a figure's cell returns is shown above the figure"
         assert not re.findall(r"(?<![\w/.~])/(?:home|root|Users|tmp|work|opt|usr|var)/[\w.-]+", text)
 
     def test_cells_are_short_and_introduced(self, path):
