@@ -912,7 +912,7 @@ def _claims_panel(ax: Axes, part: pd.DataFrame, stack: Mapping[str, tuple[float,
             )  # fmt: skip
             told = [case["student"], case["at"] if ours["at"].nunique() > 1 else ""]
             told += [f"{case['knob']} = {case['x']:g}"] if ours["x"].nunique() > 1 else []
-            at = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 6, "color": color}
+            at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 6, "color": color}
             ax.annotate(", ".join(filter(None, told)), (1.01, y), **at)
     labels = part.drop_duplicates("method").set_index("method")["where"]
     ax.set_yticks([sum(ends) / 2 for ends in stack.values()], [f"{claim} ({labels[claim]})" for claim in stack])
