@@ -500,7 +500,7 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
         axes[row, 0].set(ylabel="Accuracy (%)")
         axes[row, len(students) // 2].set(xlabel=axis)
     _percent(axes[0, 0].yaxis)
-    _legend_below(fig, 3, axes[0])
+    _legend_below(fig, 3, list(axes[0]))
     return fig
 
 
