@@ -500,7 +500,7 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
         axes[row, 0].set(ylabel="Accuracy (%)")
         axes[row, len(students) // 2].set(xlabel=axis)
     _percent(axes[0, 0].yaxis)
-    _legend_below(fig, 3, axes[0])
+    _legend_below(fig, 3, list(axes[0]))
     return fig
 
 
@@ -939,7 +939,7 @@ def _claims_panel(ax: Axes, part: pd.DataFrame, stack: Mapping[str, tuple[float,
             )  # fmt: skip
             told = [case["student"], case["at"] if ours["at"].nunique() > 1 else ""]
             told += [f"{case['knob']} = {case['x']:g}"] if ours["x"].nunique() > 1 else []
-            at = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 6, "color": color}
+            at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 6, "color": color}
             ax.annotate(", ".join(filter(None, told)), (1.01, y), **at)
     labels = part.drop_duplicates("method").set_index("method")["where"]
     ax.set_yticks([sum(ends) / 2 for ends in stack.values()], [f"{claim} ({labels[claim]})" for claim in stack])

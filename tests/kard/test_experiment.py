@@ -34,7 +34,7 @@ def test_every_question_is_of_one_kind_by_its_hops_and_of_one_by_its_options(exp
     for one, other in (("one_hop", "two_hops"), ("yes_no", "options")):
         assert (kinds[f"accuracy_{one}"] ^ kinds[f"accuracy_{other}"]).all()
     assert experiment.chance_row("f", "accuracy_yes_no")["value"] == 0.5
-    assert open_experiment("embedded", "mine", example).kinds == {}
+    assert open_experiment("embedded", "own", str(example)).kinds == {}
 
 
 def test_a_dataset_of_the_hub_comes_without_rationales(monkeypatch, experiment):

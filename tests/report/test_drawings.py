@@ -206,7 +206,8 @@ def test_whiskers_of_methods_in_a_stratum_stand_side_by_side():
     one, other = (container.lines[0].get_xdata() for container in ax.containers)
     assert (other - one == pytest.approx(0.06)) and abs(one - [0, 1, 2]).max() < 0.1
     rows += [accuracy_row(method=m, metric=f"accuracy_{kind}") for m in methods for kind in ("one_hop", "two_hops")]
-    strata, kinds = plot_strata(long_form(rows), methods).axes
+    rows += [row | {"student": "t5-nano-large"} for row in rows]
+    strata, _, kinds, _ = plot_strata(long_form(rows), methods).axes
     assert [t.get_text() for t in kinds.get_xticklabels()][:2] == ["one\nhop", "two\nhops"]
     assert [ax.containers[0].lines[0].get_linestyle() for ax in (strata, kinds)] == [":", "None"]  # kinds have no order
 
