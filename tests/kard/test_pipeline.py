@@ -355,10 +355,10 @@ def test_a_student_is_trained_by_the_loss_that_it_brings(experiment, added):
 
     register_student("usual", load)
     register_student("halved", load, loss=halved)
-    cells = [Cell("kard_bm25", name, 0) for name in ("usual", "halved")]
+    cells = [Cell("kard_bm25", name, 0, (("student.epochs", 5),)) for name in ("usual", "halved")]
     folders = train_students(experiment, prepare_all(experiment, cells))
     usual, half = ([one["loss"] for one in json.loads((folders[c] / "losses.json").read_text())] for c in cells)
-    assert usual and half == pytest.approx([loss / 2 for loss in usual], rel=0.05)  # the gradient's norm is cut alike
+    assert usual and half == pytest.approx([loss / 2 for loss in usual], rel=0.2)  # Adam takes about the same steps
     for method in ("dapt", "rag"):
         with pytest.raises(DataError, match=f"^{method} trains halved by other losses than its own: leave it out$"):
             answer(experiment, [Cell(method, "halved", 0)])
