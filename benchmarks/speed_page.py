@@ -11,8 +11,8 @@ from typing import Any
 from kardlib.artifacts.store import REPOSITORY, atomic_write
 
 BEGIN, END = "<!-- results: made by benchmarks/speed_page.py -->", "<!-- end of results -->"
-WORK = {"reranking": "reranking, a question", "generation": "five samples, a question",
-        "training": "training, an example", "bm25": "BM25, a question"}  # fmt: skip
+WORK = {"reranking": "reranking", "generation": "five samples", "training": "training", "bm25": "BM25"}
+UNIT = {"training": "an example"}  # of which the times are; else a question
 DATA = {"world": "closed world", "obqa": "OpenbookQA", "strategyqa": "StrategyQA"}
 PARTS = (*WORK,)  # in the tables' order
 
@@ -36,7 +36,12 @@ def official_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
         if part := result["parts"].get(name):
             verdict = "reached" if part["ratio"] >= part["aim"] else "missed"
             times = [milliseconds(part[f"{way}_seconds"]) for way in ("official", "library")]
-            row = [WORK[name], DATA[result["dataset"]], *times, f"{part['ratio']:g}"]
+            row = [
+                f"{WORK[name]}, {UNIT.get(name, 'a question')}",
+                DATA[result["dataset"]],
+                *times,
+                f"{part['ratio']:g}",
+            ]
             if name == "bm25":
                 elapsed = f"{part['ratio_elapsed']:g} times in elapsed time on {part['threads']} threads"
                 yield [*row, "", f"{part['aim']:g}, {verdict}", "no products", elapsed]
@@ -58,11 +63,17 @@ def peer_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
         ]  # fmt: skip
 
 
+def count_work(part: Mapping[str, Any]) -> str:
+    return f"{part['steps']} steps of {part['batch']}" if "steps" in part else f"{part['questions']:,} questions"
+
+
 def describe(result: Mapping[str, Any]) -> str:
     origin = result["provenance"]
     limits = result.get("limit_gigaflops")
     rates = f"; products {limits['torch']:g} and {limits['library']:g} GFLOP a second and core" if limits else ""
     commit = f"{origin['commit'][:7]}{' with changes' if origin['dirty'] else ''}"
+    done = [f"{WORK[name]}: {count_work(part)}" for name, part in result.get("parts", {}).items()]
+    rates += f"; {', '.join(done)}" if done else ""
     return (
         f"{DATA[result['dataset']]}: {origin['device']}, {result['cores']} cores, load {result['load'][0]:g} to "
         f"{result['load'][1]:g}, {origin['date'][:10]}, commit {commit}{rates}."
@@ -71,19 +82,18 @@ def describe(result: Mapping[str, Any]) -> str:
 
 def show(folder: Path) -> list[str]:
     """The page's lines between its markers, from the results in a folder."""
-    lines = ["", "### The released code's way", ""]
+    lines: list[str] = []
     results = {name: read_results(folder, name) for name in ("official", "peers")}
     if results["official"]:
         columns = ("work", "questions", "released code's way, CPU ms", "library, CPU ms", "ratio", "same kernels",
                    "aim", "share of the limit", "what the library's time goes into")  # fmt: skip
-        lines += table(*columns)
+        lines += ["", "### The released code's way", "", *table(*columns)]
         lines += [f"| {' | '.join(row)} |" for result in results["official"] for row in official_rows(result)]
         lines += ["", *(f"- {describe(result)}" for result in results["official"])]
-    lines += ["", "### Other libraries", ""]
     if results["peers"]:
         columns = ("peer", "questions", "work", "peer, CPU ms", "library, CPU ms", "ratio", "same kernels",
                    "peak MiB, library / peer", "agreement")  # fmt: skip
-        lines += table(*columns)
+        lines += ["", "### Other libraries", "", *table(*columns)]
         lines += [f"| {' | '.join(row)} |" for result in results["peers"] for row in peer_rows(result)]
         lines += ["", *(f"- {describe(result)}" for result in results["peers"])]
     return [*lines, ""]
