@@ -147,8 +147,11 @@ def to_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """Methods in the registry's order, everything else as it sorts; summaries over seeds come before single seeds."""
-    ranks = {method: i for i, method in enumerate(REGISTRY)}
+    """Methods in the registry's order, everything else as it sorts; summaries over seeds come before single seeds.
+
+    Methods that a notebook added come last, by their ids: who reads the file may not have added them.
+    """
+    ranks = {method: i for i, (method, entry) in enumerate(REGISTRY.items()) if entry.block != "added"}
     return table.sort_values(
         KEYS,
         key=lambda column: column.map(lambda m: (ranks.get(m, len(ranks)), m)) if column.name == "method" else column,

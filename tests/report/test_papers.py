@@ -91,7 +91,7 @@ def test_a_figure_with_a_notebooks_own_method_is_drawn_again_by_its_id(tmp_path,
     for module in (drawings, papers):
         monkeypatch.setattr(module, "REGISTRY", known)
     path = write_rows(tmp_path / "04_main.csv", *(accuracy_row(method=m) for m in ("kard_bm25", "mine")))
-    assert draw_again(path, tmp_path / "again")["png"].is_file() and known["mine"].label == "mine"
+    assert draw_again(path, tmp_path / "again").is_file() and known["mine"].label == "mine"
 
 
 def test_what_draws_a_figure_again_is_what_its_notebook_calls():
