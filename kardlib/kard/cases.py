@@ -46,9 +46,10 @@ def judge_reading(experiment: Experiment, reads: Iterable[Mapping[str, Sequence[
     """What passages read (for every seed: question -> ids) hold of the answers' chains, (seeds, questions) by metric.
 
     "whole_chain": all that the answer takes (`has_read_all`). In the closed world "doubled_hop" too: one hop is stated
-    by several passages and another by none. Of questions whose gold passages are known.
+    by several passages and another by none. Of questions whose gold passages are known; nothing if none are.
     """
-    asked = [q for q in experiment.data.splits["test"] if experiment.data.gold.get(q.id)]
+    if not (asked := [q for q in experiment.data.splits["test"] if experiment.data.gold.get(q.id)]):
+        return {}
     reads = list(reads)
     judged = {"whole_chain": [[has_read_all(experiment, q, read[q.id]) for q in asked] for read in reads]}
     if world := experiment.world:
