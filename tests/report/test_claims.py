@@ -459,7 +459,7 @@ def test_rows_of_all_folders_and_the_first_counts(tmp_path):
 
 
 def test_a_missing_folder_is_one_sentence(tmp_path):
-    with pytest.raises(ClaimError, match=r"^there is no folder .*nowhere: name one with --figures, as runs/NAME/figures"):
+    with pytest.raises(ClaimError, match=r"^there is no folder .*nowhere: name one with --figures, as runs/NAME/fig"):
         read_rows([tmp_path / "nowhere"])
 
 
