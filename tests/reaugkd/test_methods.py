@@ -25,7 +25,9 @@ def test_a_users_row_is_drawn_too():
     register_method(Method("mine", "My losses", ("label",), "student"))
     entry = REGISTRY["mine"]
     with pytest.raises(RegistryError, match="there is a method 'mine' already"):
-        register_method(Method("mine", "My losses", ("label",), "student"))
+        register_method(Method("mine", "Other losses", ("label",), "student"))
+    register_method(Method("mine", "My losses", ("soft",), "student"))  # its cell was run again
+    assert METHODS["mine"].losses == ("soft",) and REGISTRY["mine"] == entry
     del METHODS["mine"], REGISTRY["mine"]
     assert (entry.label, entry.block) == ("My losses", "added") and entry.color
 
