@@ -82,9 +82,8 @@ def test_runs_in_order_and_writes_copies_pages_and_index(tmp_path: Path, capsys:
     assert "01_&lt;i&gt;first &amp; co</a>" in page and "<i>first" not in page
     assert 'href="01_%3Ci%3Efirst%20%26%20co.html"' in page and (run / "01_<i>first & co.html").exists()
     assert 'src="figures/02_curve%20%26%20%3Cb%3E.png"' in page and page.count("<img") == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"notebooks", "runs", "store"}, (
-        "only --publish writes figures/"
-    )
+    made = {path.name for path in tmp_path.iterdir()} - {"store"}  # which is there once something is made
+    assert made == {"notebooks", "runs"}, "only --publish writes figures/"
     assert page.count(">done<") == 2
     result = nbformat.read(run / "01_<i>first & co.ipynb", as_version=4).metadata["kard"]
     assert result["seconds"] > 0 and result["peak_bytes"] > 100_000_000
