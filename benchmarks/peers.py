@@ -20,7 +20,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -257,13 +257,10 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         print(f"{name}: {parts[name]}", flush=True)
     return {
         "benchmark": "peers", "dataset": options.dataset, "provenance": provenance(), "cores": psutil.cpu_count(),
-        "threads": 1, "load": [round(l, 1) for l in (load, os.getloadavg()[0])], "models": models(options),
+        "threads": 1, "load": [round(l, 1) for l in (load, os.getloadavg()[0])],
+        "models": {"reranker": options.model, "student": options.student},
         "peers": parts,
     }  # fmt: skip
-
-
-def models(options: argparse.Namespace) -> Mapping[str, str | None]:
-    return {"reranker": options.model, "student": options.student}
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kardlib.artifacts.store import REPOSITORY, atomic_write
+from kardlib.artifacts.store import REPOSITORY
+from kardlib.report.gallery import as_markdown, write_between
 
 BEGIN, END = "<!-- results: made by benchmarks/speed_page.py -->", "<!-- end of results -->"
 WORK = {"reranking": "reranking", "generation": "five samples", "training": "training", "bm25": "BM25"}
 UNIT = {"training": "an example"}  # of which the times are; else a question
 DATA = {"world": "closed world", "obqa": "OpenbookQA", "strategyqa": "StrategyQA"}
-PARTS = (*WORK,)  # in the tables' order
 
 
 def read_results(folder: Path, benchmark: str) -> list[dict[str, Any]]:
@@ -27,17 +27,13 @@ def milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:,.{0 if seconds >= 0.1 else 1 if seconds >= 0.01 else 2}f}"
 
 
-def table(*columns: str) -> list[str]:
-    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-
-
 def official_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
-    for name in PARTS:
+    for name, work in WORK.items():
         if part := result["parts"].get(name):
             verdict = "reached" if part["ratio"] >= part["aim"] else "missed"
             times = [milliseconds(part[f"{way}_seconds"]) for way in ("official", "library")]
             row = [
-                f"{WORK[name]}, {UNIT.get(name, 'a question')}",
+                f"{work}, {UNIT.get(name, 'a question')}",
                 DATA[result["dataset"]],
                 *times,
                 f"{part['ratio']:g}",
@@ -87,23 +83,21 @@ def show(folder: Path) -> list[str]:
     if results["official"]:
         columns = ("work", "questions", "released code's way, CPU ms", "library, CPU ms", "ratio", "same kernels",
                    "aim", "share of the limit", "what the library's time goes into")  # fmt: skip
-        lines += ["", "### The released code's way", "", *table(*columns)]
-        lines += [f"| {' | '.join(row)} |" for result in results["official"] for row in official_rows(result)]
+        rows = [row for result in results["official"] for row in official_rows(result)]
+        lines += ["", "### The released code's way", "", *as_markdown(columns, rows)]
         lines += ["", *(f"- {describe(result)}" for result in results["official"])]
     if results["peers"]:
         columns = ("peer", "questions", "work", "peer, CPU ms", "library, CPU ms", "ratio", "same kernels",
                    "peak MiB, library / peer", "agreement")  # fmt: skip
-        lines += ["", "### Other libraries", "", *table(*columns)]
-        lines += [f"| {' | '.join(row)} |" for result in results["peers"] for row in peer_rows(result)]
+        rows = [row for result in results["peers"] for row in peer_rows(result)]
+        lines += ["", "### Other libraries", "", *as_markdown(columns, rows)]
         lines += ["", *(f"- {describe(result)}" for result in results["peers"])]
     return [*lines, ""]
 
 
 def refresh(page: Path, folder: Path) -> None:
     """Write the page anew, in place."""
-    before, rest = page.read_text("utf-8").split(BEGIN)
-    with atomic_write(page) as temporary:
-        temporary.write_text("\n".join([before + BEGIN, *show(folder), END + rest.split(END)[1]]), "utf-8")
+    write_between(page, BEGIN, END, show(folder))
 
 
 if __name__ == "__main__":

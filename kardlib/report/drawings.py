@@ -732,7 +732,7 @@ def plot_shares(table: pd.DataFrame) -> Figure:
             behind = {"facecolor": color, "edgecolor": "none", "pad": 1}
             ax.bar_label(bars, shown, label_type="center", color="white", fontsize=7, bbox=behind, zorder=4)
         ax.errorbar(first["value"], range(len(first)), xerr=_whiskers(first), color=BLACK, linestyle="none", **WHISKERS)
-        ax.axvline(papers[0][0] / inspected, **THIN | {"linestyle": (0, (4, 3)), "zorder": 3})
+        ax.axvline(papers[0][0] / inspected, **DASHED | {"zorder": 3})
         names = [f"{student} ({n:,})" for student, n in first["n"].items()]
         ax.set_yticks(range(len(shares)), [*names, *shares.index[len(first) :]])
         ax.set(title=title, xlabel="Share of failures (%)", xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))

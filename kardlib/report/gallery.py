@@ -232,7 +232,12 @@ def refresh_pages(root: Path) -> None:
     """Write the results of every page that is there anew, in place."""
     for name, show in PAGES.items():
         if (page := root / name).is_file():
-            before, rest = page.read_text("utf-8").split(BEGIN)
-            after = rest.split(END)[1]
-            with atomic_write(page) as temporary:
-                temporary.write_text("\n".join([before + BEGIN, "", *show(root / "figures"), END + after]), "utf-8")
+            write_between(page, BEGIN, END, ["", *show(root / "figures")])
+
+
+def write_between(page: Path, begin: str, end: str, lines: Iterable[str]) -> None:
+    """Replace what stands on a page between two markers."""
+    before, rest = page.read_text("utf-8").split(begin)
+    after = rest.split(end)[1]
+    with atomic_write(page) as temporary:
+        temporary.write_text("\n".join([before + begin, *lines, end + after]), "utf-8")

@@ -124,7 +124,8 @@ def judge_run(figures: Path, published: Path = REPOSITORY / "figures") -> Any:
 
     from kardlib.report.claims import NOT_RUN, judge, read_claims, read_rows  # imported late: seaborn is slow
 
-    own, others = (judge(read_claims(), read_rows([f] if f.is_dir() else [])) for f in (figures, published))
+    claims = read_claims()
+    own, others = (judge(claims, read_rows([f] if f.is_dir() else [])) for f in (figures, published))
     known, cases = (pd.MultiIndex.from_frame(part[["id", "dataset"]]) for part in (own, others))
     others = others[~cases.isin(known) & (others["verdict"] != NOT_RUN)]
     return pd.concat([own.assign(origin="this run"), others.assign(origin="published")], ignore_index=True)
