@@ -87,7 +87,10 @@ DIAGNOSES = (
     "{a} shows itself by {s}, {t} and {u}.",
     "Patients with {s}, {t} and {u} have {a}.",
 )
-OTHER_WORDINGS = ("Which illness is it? Is it yes no had A has",)  # the nano tokenizer's other words
+OTHER_WORDINGS = (  # the nano tokenizer's other words, and those of pretraining's tasks
+    "Which illness is it? Is it yes no had A has",
+    "Copy Tell Match Choose Choice Read",
+)
 OPENERS = ("", "Step by step. ", "In short. ", "Consider this. ")  # of rationales
 
 # Distractors among the passages, and the openings of two-hop questions.

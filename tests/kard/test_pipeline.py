@@ -407,7 +407,9 @@ def test_a_name_that_is_taken_or_unknown_is_one_sentence(experiment, student, ad
 
 
 def test_the_likeliest_option_is_found_once_and_beside_what_was_written(experiment, prepared, student):
-    cells = {Cell(m, student, 0): prepared for m in ("fine_tuning", RD, "few_shot", "teacher_cot")}
+    longer = (("student.epochs", 30),)
+    cells = {Cell(m, student, 0): prepared for m in (RD, "few_shot", "teacher_cot")}
+    cells[Cell("fine_tuning", student, 0, longer)] = prepare(experiment, longer)  # until it has the form of an answer
     trained, written = train_students(experiment, cells), answer(experiment, cells)
     found = weigh_options(experiment, "test", cells, trained, written)
     made = times_made(experiment)
@@ -416,7 +418,7 @@ def test_the_likeliest_option_is_found_once_and_beside_what_was_written(experime
         assert [len(v) for v in likelihoods.total] == [len(q.options) for q in likelihoods.questions]
         if cell.method != "teacher_cot":  # a letter has one character; nothing showed that student letters
             assert likelihoods.total == likelihoods.per_character
-    cell = Cell("fine_tuning", student, 0)
+    cell = Cell("fine_tuning", student, 0, longer)
     likeliest = [values.index(max(values)) for values in found[cell].total]
     pairs = [(a, b) for a, b in zip(likeliest, written[cell].answers, strict=True) if b is not None]
     agree = sum(a == b for a, b in pairs)  # the letter written greedily is the likeliest, if its text has its tokens

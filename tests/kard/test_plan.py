@@ -52,7 +52,7 @@ def test_steps_and_tokens_follow_from_questions_and_rationales(tmp_path: Path) -
     in_07 = [-(-250 * l // 64) for l in (1, 3, 5, 10)] + 3 * [-(-750 // 64)]
     main = answers * (ft + ka_ft) + rationales * (rd + kard)
     in_17 = [-(-n // 64) * ft + -(-2 * n // 64) * (rd + kard) for n in (200, 2000)]  # of 12 and of 120 ailments
-    longer = rationales * (5 + 20 + 80)
+    longer = rationales * (5 + 80)  # 20 epochs are RD's own
     others = sum(in_07) * kard + 2 * rationales * (rd + kard) + rationales * kard + sum(in_17) + longer
     assert row["steps"] == main + sum(by_share) + others
     at = (plan(settings.override({"student.epochs": n}), store=Store(tmp_path))["work"][0] for n in (1, 2, 3))

@@ -1,6 +1,7 @@
 """The script that makes the nano models: what it trains on, its loss, and that a killed run goes on."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -9,22 +10,31 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from kardlib import NANO
-from kardlib.data.answers import parse_answer
+from kardlib.data.world import EVERYDAY, OPENERS, RELATIONS, read_statements
 from kardlib.models import pretraining
-from kardlib.models.nano import RERANKER, build_student, build_tokenizer
+from kardlib.models.nano import RERANKER, build_tokenizer
 from kardlib.models.pretraining import (
+    DRILL,
+    SKILLS,
     WORLDS,
+    Exercise,
     Recipe,
-    draw_passages,
+    choose,
+    collate,
     draw_world,
+    find,
+    follow,
+    match,
     pretrain_all,
     pretrain_reranker,
     pretrain_student,
+    read_letters,
     student_batch,
-    take_layers,
     weighted_loss,
 )
 from kardlib.settings import SettingsError, preset
+
+LISTED = re.compile(r"\b([A-D])[:),]?(?: -)? (\w+)")
 
 
 @pytest.fixture(scope="module")
@@ -37,53 +47,82 @@ def test_no_notebook_uses_a_world_of_pretraining():
     assert max(seeds) < pretraining.HELD_OUT < WORLDS
 
 
-def test_passages_hold_the_whole_chain_or_one_hop_less(world):
+def draw(skill, world, number=200, k=4):
     rng = random.Random(0)
-    for question in world.splits["train"][:100]:
-        chain = world.chains[question.id]
-        hops = bool(chain.signs) + bool(chain.relation)
-        ids = {text: id for id, text in world.texts.items()}
-        for complete in (1.0, 0.0):
-            texts = draw_passages(world, question, 5, rng, complete)
-            assert len(texts) == len(set(texts)) == 5
-            if complete:
-                stated = {frozenset(world.stated[ids[t]]) for t in texts if world.states(ids[t], chain)}
-                assert len(stated) >= hops
+    return [skill(world, k, rng) for _ in range(number)]
 
 
 def test_a_batch_depends_on_seed_and_step_alone():
-    recipe = Recipe(steps=12)
+    recipe = Recipe(lr=1e-3, steps=12, drill=2)
     batches = [student_batch(0, recipe, step) for step in range(12)]
     assert batches[9:] == [student_batch(0, recipe, step) for step in (9, 10, 11)]
     assert batches[9] != student_batch(1, recipe, 9) and batches[9] != batches[10]
-    sources, targets = batches[0]
-    assert len(sources) == len(targets) == pretraining.BATCH
-    assert all(parse_answer(target, ("a", "b", "c", "d")) is not None for target in targets)
+    assert {len(batch) for batch in batches} == {pretraining.BATCH}
 
 
-def test_the_letter_weighs_as_many_tokens_as_asked():
-    torch.manual_seed(0)
-    logits, labels = torch.randn(2, 6, 9), torch.tensor([[4, 5, 6, 7, 2, 1], [5, 8, 2, 1, -100, -100]])
-    losses, weights = [], []
-    for row, letter in ((0, 3), (1, 1)):  # before the full stop and the end
-        for t, label in enumerate(labels[row]):
-            if label != -100:
-                weights.append(10.0 if t == letter else 1.0)
-                losses.append(weights[-1] * cross_entropy(logits[row, t], label))
-    torch.testing.assert_close(weighted_loss(logits, labels, 10.0), sum(losses) / sum(weights))
-
-
-def test_additional_layers_add_nothing_at_first():
+@pytest.mark.parametrize("skill", [*SKILLS, *DRILL])
+def test_no_exercise_has_a_word_of_kards_prompts_and_the_tokenizer_knows_all_of_its_own(skill, world):
     tokenizer = build_tokenizer()
+    for exercise in draw(skill, world):
+        text = " ".join(exercise)
+        assert not any(word in text for word in ("Question:", "Passage:", "answer", *filter(None, OPENERS)))
+        assert tokenizer.unk_token_id not in tokenizer(text).input_ids
+
+
+@pytest.mark.parametrize(("skill", "number"), [(find, 3), (follow, 2)])
+def test_what_is_told_is_asked_for_in_this_order_and_each_said_by_one_passage(skill, number, world):
+    questions = {relation: which for relation, (which, _, _) in RELATIONS.items()}
+    for source, begun, target in draw(skill, world):
+        cue, read = (re.search(rf"{task}: (.*?)(?= (?:Read|Tell): |$)", source)[1] for task in ("Tell", "Read"))
+        told = read_statements(target)
+        assert len(told) == number and len(read.split(". ")) == 4
+        at = 0
+        for facts in told:
+            assert read_statements(read).count(facts) == 1 and facts <= world.facts
+            ((ailment, relation),) = {(f.subject, f.relation) for f in facts}
+            words = [(f.object, EVERYDAY[f.object]) for f in facts] if relation == "sign" else [questions[relation]]
+            places = [min(p for word in either if (p := cue.find(word, at)) >= 0) for either in words]
+            assert relation == "sign" or ailment in (begun or cue)
+            at = max(places) + 1
+        assert [{f.relation for f in facts} for facts in read_statements(begun)] == [{"sign"}] * (skill is follow)
+
+
+def test_the_letter_follows_from_what_was_begun_and_from_nothing_else(world):
+    chosen = draw(choose, world, 600)
+    for source, begun, target in chosen:
+        options = dict(LISTED.findall(source.split("Choose: ")[1].split(" Read:")[0]))
+        (fact,) = read_statements(begun)[-1]
+        asked = re.search(r"Choose: [^?]*\?", source)
+        expected = ("yes" if fact.object in asked[0] else "no") if asked else fact.object
+        (letter,) = read_letters(target)
+        assert options[letter] == expected
+    assert {letter for _, _, target in chosen for letter in read_letters(target)} == {*"ABCD"}
+    assert len({target for _, _, target in chosen}) > 4 * 5  # in many wordings
+
+
+def test_letters_are_matched_with_their_options(world):
+    for source, _, target in draw(match, world):
+        listed = LISTED.findall(source)
+        assert sorted((letter, option) for option, letter in re.findall(r"(\w+): (\w);", target)) == listed
+
+
+def test_no_loss_is_taken_in_what_is_begun_and_letters_weigh_ten_tokens():
+    tokenizer = build_tokenizer()
+    inputs = collate(tokenizer, [Exercise("Copy: Balmek", "Balmek has fever.", "Choice: B"), Exercise("x", "", "yes")])
+    first = inputs["labels"][0]
+    assert tokenizer.decode(first[first != -100]) == "Choice: B </s>"
+    assert tokenizer.decode(inputs["decoder_input_ids"][0]).startswith("<pad> Balmek has fever. Choice")
     torch.manual_seed(0)
-    base, large = (build_student(f"t5-nano-{size}", len(tokenizer)).eval() for size in ("base", "large"))
-    inputs = tokenizer(["Which remedy will help?"], return_tensors="pt", return_token_type_ids=False)
-    labels = tokenizer(["The answer is A."], return_tensors="pt").input_ids
-    before = large(**inputs, labels=labels).logits
-    take_layers(base, large)
-    expected = base(**inputs, labels=labels).logits
-    torch.testing.assert_close(large(**inputs, labels=labels).logits, expected, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(before, expected, atol=1e-2)
+    logits = torch.randn(*inputs["labels"].shape, len(tokenizer))
+    letters = torch.tensor(tokenizer.convert_tokens_to_ids(list("ABCD")))
+    losses, weights = [], []
+    for row, labels in zip(logits, inputs["labels"], strict=True):
+        for scores, label in zip(row, labels, strict=True):
+            if label != -100:
+                weights.append(10.0 if label in letters else 1.0)
+                losses.append(weights[-1] * cross_entropy(scores, label))
+    assert sorted(weights)[-2:] == [1.0, 10.0]
+    torch.testing.assert_close(weighted_loss(logits, inputs["labels"], letters), sum(losses) / sum(weights))
 
 
 class Killed(Exception):
@@ -94,7 +133,7 @@ class Killed(Exception):
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(name: str, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(pretraining, "BATCH", 4)
     monkeypatch.setattr(pretraining, "CHECKPOINT", 4)
-    monkeypatch.setitem(pretraining.RECIPES, "t5-nano-small", Recipe(steps=6, decay=2))
+    monkeypatch.setitem(pretraining.RECIPES, "t5-nano-small", Recipe(lr=1e-3, steps=6, drill=2, decay=2))
     monkeypatch.setattr(pretraining, "draw_world", draw_world.__wrapped__)  # called in every step
 
     def train(folder: Path) -> Path:
