@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
+from transformers import T5ForConditionalGeneration
 
 from kardlib import NANO
 from kardlib.data.world import EVERYDAY, OPENERS, RELATIONS, read_statements
 from kardlib.models import pretraining
-from kardlib.models.nano import RERANKER, build_tokenizer
+from kardlib.models.nano import RERANKER, build_student, build_tokenizer
 from kardlib.models.pretraining import (
     DRILL,
     SKILLS,
@@ -31,6 +32,7 @@ from kardlib.models.pretraining import (
     read_letters,
     student_batch,
     weighted_loss,
+    widen,
 )
 from kardlib.settings import SettingsError, preset
 
@@ -155,6 +157,17 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(name: str, tmp_path
     killed = train(tmp_path / "killed")
     one, other = (load_file(folder / "model.safetensors") for folder in (whole, killed))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("size", ["t5-nano-base", "t5-nano-large"])
+def test_a_student_that_is_made_wider_says_what_the_narrow_one_says(size: str):
+    narrow = T5ForConditionalGeneration.from_pretrained(NANO / "t5-nano-small")
+    wide = build_student(size, narrow.config.vocab_size)
+    ids, labels = torch.randint(2, 500, (3, 30)), torch.randint(2, 500, (3, 12))
+    before = narrow(input_ids=ids, labels=labels).logits
+    assert not torch.allclose(wide(input_ids=ids, labels=labels).logits, before, atol=1.0)
+    widen(narrow, wide)
+    torch.testing.assert_close(wide(input_ids=ids, labels=labels).logits, before, atol=1e-4, rtol=0)
 
 
 def test_cards_are_written_anew_without_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
