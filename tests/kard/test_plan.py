@@ -27,8 +27,8 @@ def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
     planned = plan(preset(), store=Store(tmp_path))
     # 04: fine-tuning and RD, each with and without passages; 05: three of them at three shares; 07: seven ways for KARD
     # at a quarter of the questions; 10: two corpora, with and without passages; 16: rationales with the answer in their
-    # query; 17: three in worlds of two other sizes with one seed, RD for two numbers of epochs beside its own; all others
-    # share them
+    # query; 17: three in worlds of two other sizes with one seed, RD for two numbers of epochs beside its own; all
+    # others share them
     made = {number: n["students"] for number, n in planned["notebooks"].items() if n["students"]}
     assert made == {"04": 4 * 3 * 3, "05": 3 * 3 * 3, "07": 7 * 3, "10": 4 * 3, "16": 3, "17": 2 * 3 * 3 + 2}
     students = [w for w in planned["work"] if w["what"] == "train" and w["model"].startswith("t5")]
