@@ -575,14 +575,16 @@ def test_rows_name_methods_that_there_are(committed):
 
 def test_a_lead_over_guessing_and_an_oracle_are_never_counted(committed):
     by_id = {claim.id: claim for claim in committed}
-    for name in ("KARD over RD", "KARD over FT, every size", "silver over KARD", "reranker over BM25, Hits@1"):
+    for name in ("KARD over FT, every size", "silver over KARD", "reranker over BM25, Hits@1"):
         assert (
             not by_id[name].weight("world", "embedded")["could_fail"]
             and by_id[name].weight("obqa", "paper")["could_fail"]
         )
     assert not by_id["Theorem 1: bits grow with d"].weight("next_symbol", "embedded")["could_fail"]
-    found = [claim for claim in committed if claim.where.startswith("notebook ")]  # in the rows that test them
-    assert found and not any(claim.could_fail for claim in found)
+    assert by_id["KARD over RD"].weight("world", "embedded")["could_fail"]  # who recalls knows what was shown often
+    found = {claim.id: claim.could_fail for claim in committed if claim.where.startswith("notebook ")}
+    assert not found.pop("training the reranker costs gold on StrategyQA")  # in the rows that test it
+    assert len(found) == 3 and all(found.values())  # with other students
     controls = [by_id["KARD over the undistilled student"], by_id["KARD over a bag of words"]]  # asked for before
     assert all(claim.could_fail and claim.paper == "ours" for claim in controls)
     assert all(case.why.endswith(".") for claim in committed for case in (claim, *claim.cases))
