@@ -2,7 +2,7 @@
 
 python benchmarks/fair_students.py [--students t5-nano-base] [--world 1]
 
-Each kind (what is learnt, with passages or without) is trained at every point of the same grid, so that all get the
+Each kind (what is learnt, with passages or without, or together with the retriever) is trained at every point of the same grid, so that all get the
 same effort and the same longest training. Of those within one standard error of the best, the fewest epochs are chosen,
 then the most right answers; the choice stands in `settings.NANO_TRAINING`. No test question is read.
 """
@@ -19,9 +19,10 @@ from kardlib.artifacts.store import REPOSITORY
 from kardlib.data.answers import unread_share
 from kardlib.data.world import STRATA
 from kardlib.kard.experiment import Cell, open_experiment
+from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import answer
 
-KINDS = ("fine_tuning", "ka_fine_tuning_reranker", "reasoning_distillation", "kard_reranker")
+KINDS = ("fine_tuning", "ka_fine_tuning_reranker", "reasoning_distillation", "kard_reranker", "rag")
 
 
 def choose(rows: list[dict[str, Any]], questions: int) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def choose(rows: list[dict[str, Any]], questions: int) -> dict[str, Any]:
     best = max(row["accuracy"] for row in rows)
     error = (best * (1 - best) / questions) ** 0.5
     close = [row for row in rows if row["accuracy"] >= best - error]
-    return min(close, key=lambda row: (row["student.epochs"], -row["accuracy"]))
+    return min(close, key=lambda row: (row["epochs"], -row["accuracy"]))
 
 
 def main() -> None:
@@ -47,18 +48,19 @@ def main() -> None:
     changes |= {"world.dev": 600} if options.scale == "embedded" else {}
     experiment = open_experiment(options.scale, overrides=changes)
     strata = np.array([q.stratum for q in experiment.data.splits["dev"]])
-    grid = [(("student.lr", lr), ("student.epochs", epochs)) for lr in options.rates for epochs in options.epochs]
     found, chosen = [], []
     for student, method in product(options.students, options.methods):
-        rows = []
+        rows, length = [], "rag.epochs" if METHODS[method].rag else "student.epochs"
+        grid = [(("student.lr", lr), (length, epochs)) for lr in options.rates for epochs in options.epochs]
         for cell, predictions in answer(experiment, [Cell(method, student, 0, knobs) for knobs in grid], "dev").items():
             right = np.array(predictions.correct)
-            row = {"student": student, "method": method, **dict(cell.knobs), "accuracy": right.mean()}
+            (_, lr), (_, epochs) = cell.knobs
+            row = {"student": student, "method": method, "lr": lr, "epochs": epochs, "accuracy": right.mean()}
             row |= {stratum: right[strata == stratum].mean() for stratum in STRATA}
             rows.append(row | {"unread": unread_share(predictions.answers)})
             print(" ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in rows[-1].values()), flush=True)
         chosen.append(choose(rows, len(strata)))
-        print("chosen:", chosen[-1]["student.lr"], chosen[-1]["student.epochs"], flush=True)
+        print("chosen:", chosen[-1]["lr"], chosen[-1]["epochs"], flush=True)
         found += rows
     line = json.dumps({"benchmark": "fair_students", "world": options.world, "rows": found, "chosen": chosen})
     options.out.write_text(line + "\n")
