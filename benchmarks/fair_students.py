@@ -2,9 +2,10 @@
 
 python benchmarks/fair_students.py [--students t5-nano-base] [--world 1]
 
-Each kind (what is learnt, with passages or without, or together with the retriever) is trained at every point of the same grid, so that all get the
-same effort and the same longest training. Of those within one standard error of the best, the fewest epochs are chosen,
-then the most right answers; the choice stands in `settings.NANO_TRAINING`. No test question is read.
+Each kind (what is learnt, with passages or without, or together with the retriever) is trained at every point of the
+same grid, so that all get the same effort and the same longest training. Of those within one standard error of the
+best, the fewest epochs are chosen, then the most right answers; the choice stands in `settings.NANO_TRAINING`, RAG's
+epochs in its preset. No test question is read.
 """
 
 import argparse

@@ -67,7 +67,7 @@ def test_every_kind_of_student_is_trained_at_every_point_of_the_grid(tmp_path, m
     grid = ["--methods", "fine_tuning", "reasoning_distillation", "--rates", "1e-3", "--epochs", "1", "2"]
     student = ["--scale", "smoke", "--students", "t5-nano-small"]
     line = run("benchmarks/fair_students.py", *student, *grid, "--out", str(tmp_path / "line.json"))
-    assert [row["student.epochs"] for row in line["rows"]] == [1, 2, 1, 2]
+    assert [row["epochs"] for row in line["rows"]] == [1, 2, 1, 2]
     assert [row["method"] for row in line["chosen"]] == ["fine_tuning", "reasoning_distillation"]
 
 

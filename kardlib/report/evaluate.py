@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom, t
 
-from kardlib.report.rows import limits
+from kardlib.report.rows import MOST_UNREAD, limits
 
 LEVEL = 0.95  # of all intervals
-MOST_UNREAD = 0.2  # share of the answers: where more could not be read there is no verdict
 NOT_TOLD = "not told"
 TINY = 1e-9  # spread of answers that are all of one class
 

@@ -17,7 +17,7 @@ from kardlib.kard.grids import middle
 from kardlib.registry import REGISTRY, label
 from kardlib.report.claims import judge, mean_rows, read_claims, read_rows, summarize, tally
 from kardlib.report.reported import find_table
-from kardlib.report.rows import gained, in_order, measured, read_table
+from kardlib.report.rows import MOST_UNREAD, gained, in_order, measured, read_table
 from kardlib.settings import preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
@@ -53,7 +53,9 @@ COVERS = {  # notebook -> what the figures that it draws stand beside in the pap
 
 
 def in_per_cent(row: Any) -> str:
-    """The value of a row of results and its interval, if it has one."""
+    """The value of a row of results and its interval, if it has one and if the answers could be read."""
+    if row.unread > MOST_UNREAD:
+        return f"{row.unread:.0%} unread"
     return f"{100 * row.value:.1f}" + ("" if isna(row.low) else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]")
 
 
@@ -99,6 +101,14 @@ def other_findings(figures: Path) -> list[str]:
                 f"- {dataset}, first passage is a silver one: reranker {cells['reranker']} % of questions, BM25 "
                 f"{cells['bm25']} %; gain {in_points(next(gain.itertuples()))}."
             )
+    if (path := figures / "04_main.csv").is_file():
+        likeliest = read_table(path).query("metric == 'accuracy_by_likelihood'")
+        cells = {row.method: in_per_cent(row) for row in measured(likeliest).itertuples()}
+        lines += [
+            f"- Closed world, answers read as the likeliest option, {row.student}: {escape(label(row.method))} "
+            f"{cells[row.method]} %, {escape(label(row.over))} {cells[row.over]} %; gain {in_points(row)}."
+            for row in gained(likeliest).itertuples()
+        ]
     rows = read_rows([figures])
     for mean in mean_rows(rows):
         if mean["over"] in ("reaugkd_no_retrieval", "best_on_average"):

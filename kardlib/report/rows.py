@@ -34,6 +34,7 @@ FRACTIONS = {  # metrics between 0 and 1, whose gains lie between -1 and 1
     "whole_chain",
 }  # fmt: skip
 AT_K = ("hits_gold", "hits_silver")  # metrics that say nothing without their k
+MOST_UNREAD = 0.2  # share of the answers: where more could not be read, nothing is told
 ROUNDED = 1e-9  # by so much a mean may be past the end of its interval
 SHOWN = {"p"}  # what a row may say beside its columns, for a notebook to show; no figure's data holds it
 
@@ -158,6 +159,15 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
         na_position="first",
         kind="stable",
     )
+
+
+def told(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without values and intervals where more than `MOST_UNREAD` of the answers could not be read.
+
+    What is right is nearly 0 there, and says nothing of what the student knows.
+    """
+    read = ~(table["unread"] > MOST_UNREAD)
+    return table.assign(**{column: table[column].where(read) for column in ("value", "low", "high")})
 
 
 def measured(table: pd.DataFrame) -> pd.DataFrame:
