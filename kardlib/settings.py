@@ -412,7 +412,7 @@ EMBEDDED_WORLD: dict[str, Any] = {
     "student": {"lr": None, "epochs": None, "batch": 64, "max_new_tokens": 64},
     "dapt": {"lr": 1e-3},
     "reaugkd": REAUGKD_WORLD,
-    "rag": {"pooling": "mean", "tau": 4.0, "passages": 4, "refresh": 16, "lr": 1e-4, "epochs": 1,
+    "rag": {"pooling": "mean", "tau": 4.0, "passages": 4, "refresh": 16, "lr": 1e-4, "epochs": 10,
             "contrastive_lr": 1e-3, "contrastive_epochs": 3, "contrastive_batch": 64},
 }  # fmt: skip
 EMBEDDED_REAL: dict[str, Any] = {
