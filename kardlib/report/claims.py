@@ -381,7 +381,7 @@ def _count(scorecard: pd.DataFrame) -> str:
 
 
 def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale: str) -> pd.DataFrame:
-    """What `drawings.plot_claims` draws: the gains of one dataset at one scale, and the papers' (scale "reported").
+    """What `plot_claims` draws: the gains of one dataset at one scale, and the papers' (scale "reported").
 
     A figure's data with three more columns: "where" in the paper, "verdict", empty for a paper's own gain, and
     "could_fail".

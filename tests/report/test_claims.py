@@ -27,7 +27,7 @@ from kardlib.report.claims import (
     summarize,
     tally,
 )
-from kardlib.report.drawings import plot_claims
+from kardlib.report.drawings.scorecard import plot_claims
 from kardlib.report.evaluate import gain_row
 from kardlib.report.rows import COLUMNS, in_words, long_form, to_rows
 from kardlib.settings import validate

@@ -15,25 +15,20 @@ from kardlib.kard.bound import key_rows
 from kardlib.kard.memorization import Task
 from kardlib.models.catalogue import find_shape
 from kardlib.registry import REGISTRY, label
-from kardlib.report.drawings import (
-    plot_compression,
+from kardlib.report.drawings.accuracy import plot_main
+from kardlib.report.drawings.kard import (
     plot_differences,
     plot_distributions,
-    plot_editions,
-    plot_frontier,
     plot_hits,
-    plot_keys,
     plot_knob,
-    plot_latency,
     plot_losses,
-    plot_main,
     plot_rag,
     plot_similarities,
-    plot_spaces,
     plot_strata,
     plot_students,
-    plot_where,
 )
+from kardlib.report.drawings.memory import plot_editions, plot_frontier, plot_keys
+from kardlib.report.drawings.reaugkd import plot_compression, plot_latency, plot_spaces, plot_where
 from kardlib.report.reported import find_table
 from kardlib.report.rows import FRACTIONS, FigureError, long_form
 from tests.tables import MAIN_ROWS, RETRIEVERS, WHERE, accuracy_row, hits_table, main_table

@@ -13,8 +13,9 @@ import kardlib
 from kardlib import registry
 from kardlib.__main__ import BIBTEX, main
 from kardlib.artifacts.store import REPOSITORY
-from kardlib.report import drawings, papers
-from kardlib.report.drawings import plot_main
+from kardlib.report import papers
+from kardlib.report.drawings import accuracy, style
+from kardlib.report.drawings.accuracy import plot_main
 from kardlib.report.figures import save_figure
 from kardlib.report.papers import DRAWN, FigureError, compare, draw_again, find_data, paper_tables, read_drawn
 from kardlib.report.rows import long_form
@@ -88,7 +89,7 @@ def test_a_figure_is_drawn_again_from_its_data_as_it_was(tmp_path):
 
 def test_a_figure_with_a_notebooks_own_method_is_drawn_again_by_its_id(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "REGISTRY", known := dict(registry.REGISTRY))
-    for module in (drawings, papers):
+    for module in (accuracy, style, papers):
         monkeypatch.setattr(module, "REGISTRY", known)
     path = write_rows(tmp_path / "04_main.csv", *(accuracy_row(method=m) for m in ("kard_bm25", "mine")))
     assert draw_again(path, tmp_path / "again").is_file() and known["mine"].label == "mine"
