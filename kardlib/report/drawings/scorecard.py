@@ -22,7 +22,8 @@ VERDICTS = {  # marker and colour; the same markers in greyscale
 }
 UNITS = {"hits": "Gain in Hits@k (points)", "accuracy": "Gain in accuracy (points)",
          "accuracy_of_rationale": "Gain in what rationales conclude rightly (points)",
-         "true_statements": "Gain in true statements (points)"}  # fmt: skip
+         "true_statements": "Gain in true statements (points)",
+         "matthews": "Gain in Matthews correlation (points)"}  # fmt: skip
 
 
 @mpl.rc_context(LOOK)
@@ -31,7 +32,7 @@ def plot_claims(table: pd.DataFrame) -> Figure:
 
     Beside the house's columns there is "where", the place in the paper, "verdict", empty for a paper's own gain, and
     "could_fail": claims none of whose tests could are left out, if there are others. The paper's own gains are a band
-    behind ours, for they are of other tasks. Raises FigureError if there are no rows.
+    behind ours, for they are of other tasks. Raises FigureError if there are no rows, or a metric has no unit.
     """
     if table.empty:
         raise FigureError("nothing to draw: no claim has a gain, neither ours nor the paper's")
@@ -39,6 +40,8 @@ def plot_claims(table: pd.DataFrame) -> Figure:
     table = table[table["method"].isin(tested["method"])] if len(tested) else table[table["verdict"] == ""]
     table = table[table["could_fail"]]
     first = table["metric"].where(table["metric"].isin(UNITS), table["metric"].str.split("_").str[0])
+    if unknown := set(table.loc[~first.isin(UNITS), "metric"]):
+        raise FigureError(f"no panel is for gains in {min(unknown)!r}: add its unit to UNITS of {__name__}")
     parts = [(title, table[first == unit]) for unit, title in UNITS.items() if (first == unit).any()]
     rows = [_stack_claims(part) for _, part in parts]
     heights = [max(bottom for _, bottom in stack.values()) for stack in rows]
