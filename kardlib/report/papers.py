@@ -157,6 +157,7 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "10_dapt": lambda table, _: accuracy.plot_main(table),
     "11_rag": lambda table, _: kard.plot_rag(table),
     "12_failures": lambda table, _: kard.plot_shares(table),
+    "13_glue": lambda table, _: reaugkd.plot_glue(table),
     "13_reaugkd": lambda table, _: accuracy.plot_main(table),
     "13_where": lambda table, _: reaugkd.plot_where(table),
     "13_spaces": lambda table, _: reaugkd.plot_spaces(table),

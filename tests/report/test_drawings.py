@@ -28,7 +28,7 @@ from kardlib.report.drawings.kard import (
     plot_students,
 )
 from kardlib.report.drawings.memory import plot_editions, plot_frontier, plot_keys
-from kardlib.report.drawings.reaugkd import plot_compression, plot_latency, plot_spaces, plot_where
+from kardlib.report.drawings.reaugkd import plot_compression, plot_glue, plot_latency, plot_spaces, plot_where
 from kardlib.report.reported import find_table
 from kardlib.report.rows import FRACTIONS, FigureError, long_form
 from tests.tables import MAIN_ROWS, RETRIEVERS, WHERE, accuracy_row, hits_table, main_table
@@ -279,6 +279,48 @@ def test_plot_where():
         assert ax.containers[0].lines[0].get_ydata() == pytest.approx([1, 2, 3, 4])
     with pytest.raises(FigureError, match="no gain has the knob distance and the x 4"):
         plot_where(long_form(rows[:-1]))
+
+
+def test_a_task_is_drawn_in_what_it_is_judged_by():
+    rows = [
+        accuracy_row(dataset="cola", method="reaugkd", metric=metric, value=v)
+        for metric, v in (("accuracy", 0.8), ("matthews", 0.4))
+    ]
+    (ax,) = plot_main(long_form(rows)).axes
+    assert ax.get_xlabel() == "Matthews correlation (%)" and [text.get_text() for text in ax.texts] == ["40.0"]
+
+
+def glue_rows(task, metric="accuracy", kept=True):
+    """A task's rows of the figures 13_reaugkd, 13_where and, if it was compressed, 18_compression."""
+    row = accuracy_row(dataset=task, student="minilm, 3 layers", method="reaugkd", low=0.4, high=0.6)
+    rows = [row | {"method": m, "metric": metric} for m in ("student_alone", "reaugkd")] + [row | {"metric": "f1"}]
+    gain = row | {"over": "reaugkd_no_retrieval", "value": 0.01, "low": -0.02, "high": 0.04, "n": 70}
+    rows += [gain | {"knob": knob, "x": x} for knob in ("confidence", "distance") for x in (1, 2, 3, 4)]
+    for kind, size in (("full", 2**20), ("half", 2**19)) if kept else ():
+        base = row | {"knob": "kept", "x": 1, "method": kind, "low": None, "high": None}
+        rows += [base | {"metric": "bytes", "value": size}, base | {"seed": 0}]
+    return rows
+
+
+def test_tasks_of_glue_stand_below_each_other_with_what_their_own_figures_show():
+    rows = [*glue_rows("mrpc"), *glue_rows("cola", "matthews", kept=False)]
+    fig = plot_glue(long_form([*rows, *glue_rows("world")]))
+    fig.canvas.draw()
+    cola, mrpc = np.array(fig.axes).reshape(2, 4)
+    assert [ax[0].get_title() for ax in (cola, mrpc)] == ["CoLA (n = ?)", "MRPC (n = ?)"]
+    assert [ax[0].get_xlabel() for ax in (cola, mrpc)] == ["Matthews correlation (%)", "Accuracy (%)"]
+    names = [label(method) for method in ("student_alone", "reaugkd")]
+    assert [[text.get_text() for text in ax[0].get_yticklabels()] for ax in (cola, mrpc)] == [names, names]
+    assert [len(ax.containers) for ax in (*cola, *mrpc[:3])] == [2, 1, 1, 0, 2, 1, 1] and len(mrpc[3].lines) == 4
+    assert not cola[3].axison and mrpc[3].axison  # nobody compressed CoLA's knowledge base
+    assert len({ax.get_ylim() for ax in (*cola[1:3], *mrpc[1:3])}) == 1 and mrpc[3].get_xscale() == "log"
+    reach = [np.ptp(ax[0].get_xlim()) for ax in (cola, mrpc)]
+    assert reach[0] == pytest.approx(reach[1])
+    left, bottom, right, top = fig.get_tightbbox().extents  # inches
+    assert min(left, bottom) > -0.01 and right < 7.01 and top < fig.get_size_inches()[1] + 0.01
+    assert len(plot_glue(long_form(glue_rows("rte", kept=False))).axes) == 3
+    with pytest.raises(FigureError, match="no row is of a task of GLUE"):
+        plot_glue(long_form(glue_rows("world")))
 
 
 KEPT = WHERE | {"knob": "kept", "x": 1}

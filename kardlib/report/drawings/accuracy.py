@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from kardlib.registry import REGISTRY, label
 from kardlib.report.drawings.style import DASHED, choose_rows, draw_across, list_methods, make_panels, show_percent
 from kardlib.report.figures import LOOK
+from kardlib.report.rows import is_judged
 
+AXES = {"accuracy": "Accuracy (%)", "matthews": "Matthews correlation (%)"}  # by what a task is judged by
 CHANCE_ROW = 0.5  # rows below the last one, for the word beside the dashed line
 
 
@@ -18,11 +20,12 @@ CHANCE_ROW = 0.5  # rows below the last one, for the word beside the dashed line
 def plot_main(table: pd.DataFrame) -> Figure:
     """Accuracy of methods, one row each in the registry's order, one panel per student: the main table as a figure.
 
-    Rows whose metric is "accuracy" and whose seed is empty: summaries over seeds, each a dot with its interval and the
-    mean in print, by condition (`at`) where there are several; the method "chance" is a dashed line, and others without
-    a student are rows of every panel. Students come in the order of the table. Raises FigureError if there are none.
+    Rows whose metric is what their dataset is judged by (`AXES`) and whose seed is empty: summaries over seeds, each a
+    dot with its interval and the mean in print, by condition (`at`) where there are several; the method "chance" is a
+    dashed line, and others without a student are rows of every panel. Students come in the order of the table. Raises
+    FigureError if there are none.
     """
-    table, chance = choose_rows(table, "accuracy")
+    table, chance = choose_rows(table[is_judged(table)], *AXES)
     table, places = name_rows(table)
     students = list(dict.fromkeys(filter(None, table["student"])))
     height = 0.8 + 0.19 * (max(places.values()) + CHANCE_ROW * len(chance))
@@ -63,7 +66,7 @@ def accuracy_panel(ax: Axes, table: pd.DataFrame, places: Mapping[str, float], c
         for value, row in zip(rows["value"], rows["row"], strict=True):
             beside = (1.02, places[row])
             ax.annotate(f"{100 * value:.1f}", beside, xycoords=("axes fraction", "data"), va="center", fontsize=7)
-    ax.set(xlabel="Accuracy (%)", ylim=(max(places.values()) + 0.6 + CHANCE_ROW * len(chance), -0.6))
+    ax.set(xlabel=AXES[table["metric"].iloc[0]], ylim=(max(places.values()) + 0.6 + CHANCE_ROW * len(chance), -0.6))
     show_percent(ax.xaxis)
     ax.set_yticks(list(places.values()), list(places), fontsize=7)
     ax.tick_params(axis="y", length=0)

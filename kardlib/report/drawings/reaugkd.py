@@ -4,13 +4,17 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
+from kardlib.reaugkd.tasks import COLUMNS
 from kardlib.registry import BLUE, GREEN, ORANGE, PINK, RED, REGISTRY, label
+from kardlib.report.drawings.accuracy import AXES, accuracy_panel, name_rows
 from kardlib.report.drawings.style import (
     DASHED,
+    choose_rows,
     dot_style,
     draw_method,
     in_points,
@@ -22,7 +26,7 @@ from kardlib.report.drawings.style import (
 )
 from kardlib.report.figures import COLUMN, LOOK, PAGE
 from kardlib.report.reported import find_table
-from kardlib.report.rows import FigureError, gained, measured
+from kardlib.report.rows import FigureError, gained, is_judged, measured
 
 QUARTERS = 4  # groups of questions in `plot_where`
 SPACE_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (RED, "X"), (PINK, "P"))  # of a label in `plot_spaces`
@@ -69,13 +73,19 @@ def plot_where(table: pd.DataFrame) -> Figure:
     fig, axes = make_panels(2, 2.2, sharey=True)
     for ax, (knob, (title, first, last)) in zip(axes, panels.items(), strict=True):
         rows = table[table["knob"] == knob]
-        draw_method(ax, "reaugkd", rows["x"], in_points(rows), linestyle="none")
-        ax.axhline(0, **DASHED)
-        ax.set(title=title, xlabel=f"Quarter of the questions (n = {say_sizes(rows)})", xlim=(0.5, QUARTERS + 0.5))
+        _quarters_panel(ax, rows)
+        ax.set(title=title, xlabel=f"Quarter of the questions (n = {say_sizes(rows)})")
         ax.set_xticks(ticks, [f"1 ({first})", *map(str, ticks[1:-1]), f"{QUARTERS} ({last})"])
-        ax.grid(axis="y")
     axes[0].set_ylabel("Gain from retrieval (points)")
     return fig
+
+
+def _quarters_panel(ax: Axes, gains: pd.DataFrame) -> None:
+    """Gains from retrieval against the quarter, `x`."""
+    draw_method(ax, "reaugkd", gains["x"], in_points(gains), linestyle="none")
+    ax.axhline(0, **DASHED)
+    ax.set_xlim(0.5, QUARTERS + 0.5)
+    ax.grid(axis="y")
 
 
 @mpl.rc_context(LOOK)
@@ -86,6 +96,20 @@ def plot_compression(table: pd.DataFrame) -> Figure:
     difference from the whole base ("full") of the same seed; dashed that of "reaugkd_no_retrieval". Raises FigureError
     if no kind has both rows.
     """
+    fig, ax = plt.subplots(figsize=(COLUMN, 2.7))
+    prototypes = _compression_panel(ax, table).query("method == 'prototypes'")
+    for _, same in prototypes.groupby((10 * np.log(prototypes["kib"])).round()):  # of about one size: one label
+        text = ", ".join(f"{100 * kept:g} %" for kept in sorted(same["x"].unique()))
+        at = (same["kib"].max(), same["change"].min())
+        ax.annotate(text, at, (0, -4), textcoords="offset points", ha="center", va="top", fontsize=7)
+    _log_ticks(ax.xaxis, most=6)
+    ax.set(xlabel="Size of the knowledge base (KiB)", ylabel="Change of accuracy (points)")
+    legend_below(fig, columns=2)
+    return fig
+
+
+def _compression_panel(ax: Axes, table: pd.DataFrame) -> pd.DataFrame:
+    """Changes of accuracy against the size of the knowledge base, logarithmic; returns the dots ("change" at "kib")."""
     size, accuracy = table[table["metric"] == "bytes"], table[(table["metric"] == "accuracy") & table["seed"].notna()]
     whole = accuracy[accuracy["method"] == "full"].set_index("seed")["value"]
     accuracy = accuracy.assign(change=100 * (accuracy["value"] - accuracy["seed"].map(whole)))
@@ -93,7 +117,6 @@ def plot_compression(table: pd.DataFrame) -> Figure:
     if points.empty:
         raise FigureError("nothing to draw: no kind of knowledge base has rows accuracy, of single seeds, and bytes")
     points = points.assign(kib=points["value_of_base"] / 1024)
-    fig, ax = plt.subplots(figsize=(COLUMN, 2.7))
     for method in list_methods(points):
         rows, dot = points[points["method"] == method], dot_style(method)
         means = rows.groupby("kib")["change"].mean()
@@ -101,18 +124,69 @@ def plot_compression(table: pd.DataFrame) -> Figure:
         ax.plot(means.index, means, **dot | {"linestyle": REGISTRY[method].line or "none"})
     for without in accuracy[accuracy["method"] == "reaugkd_no_retrieval"].groupby("method")["change"].mean():
         ax.axhline(without, label="without retrieval", **DASHED)
-    prototypes = points[points["method"] == "prototypes"]
-    for _, same in prototypes.groupby((10 * np.log(prototypes["kib"])).round()):  # of about one size: one label
-        text = ", ".join(f"{100 * kept:g} %" for kept in sorted(same["x"].unique()))
-        at = (same["kib"].max(), same["change"].min())
-        ax.annotate(text, at, (0, -4), textcoords="offset points", ha="center", va="top", fontsize=7)
     ax.set_xscale("log")
     ax.margins(x=0.1, y=0.2)
-    _log_ticks(ax.xaxis, most=6)
-    ax.set(xlabel="Size of the knowledge base (KiB)", ylabel="Change of accuracy (points)")
     ax.grid(axis="y")
-    legend_below(fig, columns=2)
+    return points
+
+
+GLUE_PANELS = {  # knob -> title and the axes of a column of `plot_glue`
+    "confidence": ("Retrieval's gain\nby confidence", "Quarter (4: surest)", "Points"),
+    "distance": ("Retrieval's gain\nby distance", "Quarter (4: farthest)", ""),
+    "kept": ("Change with a smaller\nknowledge base", "Size (KiB)", "Points"),
+}
+
+
+@mpl.rc_context(LOOK)
+def plot_glue(table: pd.DataFrame) -> Figure:
+    """GLUE's tasks below each other, each with what `plot_main`, `plot_where` and `plot_compression` show of it.
+
+    Their rows, each once; a panel stays empty where a task has none. Gains, changes and sizes have the same axes in all
+    tasks, and a point of what a task is judged by is as long in all. Raises FigureError if no row is of GLUE.
+    """
+    tasks = [task for task in COLUMNS if (table["dataset"] == task).any()]
+    knobs = [knob for knob in GLUE_PANELS if (table["knob"] == knob).any()]
+    if not tasks:
+        raise FigureError("nothing to draw: no row is of a task of GLUE")
+    size, widths = (PAGE, 1.0 + 1.5 * len(tasks)), (1.3, *(1.6 if knob == "kept" else 1 for knob in knobs))
+    fig, axes = plt.subplots(len(tasks), len(widths), figsize=size, squeeze=False, width_ratios=widths)
+    for task, line in zip(tasks, axes, strict=True):
+        part = table[table["dataset"] == task]
+        judged, chance = choose_rows(part[is_judged(part) & (part["knob"] == "")], *AXES)
+        accuracy_panel(line[0], *name_rows(judged), chance)
+        line[0].set_title(f"{COLUMNS[task].folder} (n = {say_sizes(part[part['knob'] == ''])})")
+        for ax, top, knob in zip(line[1:], axes[0, 1:], knobs, strict=True):
+            if ax is not top:
+                ax.sharex(top)
+            if ax is not (first := top if knob == "kept" else axes[0, 1]):
+                ax.sharey(first)
+            if (shown := part[part["knob"] == knob]).empty:
+                ax.set_axis_off()
+            elif knob == "kept":
+                _compression_panel(ax, part)
+            else:
+                _quarters_panel(ax, gained(shown).sort_values("x"))
+    _finish_glue(fig, axes, knobs)
     return fig
+
+
+def _finish_glue(fig: Figure, axes: np.ndarray, knobs: list[str]) -> None:
+    """Titles, labels and limits, which are known when all panels are drawn."""
+    limits = [ax.get_xlim() for ax in axes[:, 0]]
+    reach = max(high - low for low, high in limits) / 2
+    for ax, ends in zip(axes[:, 0], limits, strict=True):
+        ax.set_xlim(sum(ends) / 2 - reach, sum(ends) / 2 + reach)
+    for column, knob in zip(axes[:, 1:].T, knobs, strict=True):
+        title, below, beside = GLUE_PANELS[knob]
+        column[0].set_title(title)
+        column[-1].set_xlabel(below)
+        for ax in column:
+            ax.set_ylabel(beside)
+        if knob == "kept":
+            _log_ticks(column[0].xaxis, most=4)
+            legend_below(fig, 3, list(column))
+        else:
+            column[0].set_xticks(range(1, QUARTERS + 1))
 
 
 @mpl.rc_context(LOOK)
@@ -154,7 +228,7 @@ def _log_ticks(axis: Axis, most: int) -> None:
     """Ticks of a logarithmic axis, drawn before: 1, 2, 5 in each decade, or as few as keep to `most` labels in view."""
     low, high = axis.get_view_interval()
     for subs in ((1, 2, 5), (1, 3), (1,)):
-        locator = LogLocator(subs=subs)
+        locator = LogLocator(subs=subs, numticks=99)
         ticks = np.asarray(locator.tick_values(low, high))
         if ((low <= ticks) & (ticks <= high)).sum() <= most:
             break
