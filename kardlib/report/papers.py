@@ -147,6 +147,8 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "01_network": lambda table, _: memory.plot_networks(table),
     "02_queries": lambda table, _: kard.plot_hits(table),
     "03_hits": lambda table, _: kard.plot_hits(table),
+    "03_losses": lambda table, _: kard.plot_training(table),
+    "04_losses": lambda table, _: kard.plot_training(table),
     "04_main": lambda table, _: accuracy.plot_main(table),
     "04_strata": lambda table, _: kard.plot_strata(table, IN_STRATA),
     "05_dataset_size": lambda table, _: kard.plot_knob(table, "Training questions (%)"),

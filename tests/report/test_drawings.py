@@ -26,9 +26,11 @@ from kardlib.report.drawings.kard import (
     plot_similarities,
     plot_strata,
     plot_students,
+    plot_training,
 )
 from kardlib.report.drawings.memory import plot_editions, plot_frontier, plot_keys
 from kardlib.report.drawings.reaugkd import plot_compression, plot_glue, plot_latency, plot_spaces, plot_where
+from kardlib.report.evaluate import loss_rows
 from kardlib.report.reported import find_table
 from kardlib.report.rows import FRACTIONS, FigureError, long_form
 from tests.tables import MAIN_ROWS, RETRIEVERS, WHERE, accuracy_row, hits_table, main_table
@@ -80,6 +82,21 @@ def test_plot_losses():
     ]
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_losses(long_form(rows[:0]))
+
+
+def test_training_is_a_line_a_method_within_the_band_of_its_seeds():
+    curves = {0: {10: 4.0, 20: 2.0, 30: 1.0}, 1: {10: 2.0, 20: 1.0}}  # one was trained for longer
+    where = accuracy_row(student="small", metric="loss")
+    rows = [row for m in ("fine_tuning", "kard_bm25") for row in loss_rows(curves, **where | {"method": m})]
+    rows += loss_rows(curves, **where | {"student": "base"})
+    fig = plot_training(long_form(rows))
+    small, base = fig.axes
+    assert [line.get_xydata().tolist() for line in small.lines] == [[[10, 3], [20, 1.5]]] * 2 and len(base.lines) == 1
+    band = base.collections[0].get_paths()[0].get_extents()
+    assert (band.y0, band.y1) == (1.0, 4.0) and small.get_yscale() == "log" and small.get_title() == "small"
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [label("fine_tuning"), label("kard_bm25")]
+    with pytest.raises(FigureError, match="no row has the metric loss"):
+        plot_training(long_form([accuracy_row()]))
 
 
 def test_plot_hits():

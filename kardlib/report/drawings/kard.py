@@ -27,6 +27,7 @@ from kardlib.report.drawings.style import (
     in_points,
     legend_below,
     list_methods,
+    log_ticks,
     make_panels,
     need_metrics,
     say_sizes,
@@ -110,6 +111,30 @@ def plot_hits(table: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("Hits@k (%)")
     show_percent(axes[0].yaxis)
     legend_below(fig, columns=2 * len(panels))
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_training(table: pd.DataFrame) -> Figure:
+    """Loss ("loss", logarithmic) against the training step (the knob "step"): a panel a student, a line a method.
+
+    The band reaches from the least of the seeds to the greatest. Raises FigureError for no rows.
+    """
+    need_metrics(table, "loss")
+    table = measured(table)
+    students = list(dict.fromkeys(table["student"]))
+    fig, axes = make_panels(len(students), 2.5, sharey=True)
+    for ax, student in zip(axes, students, strict=True):
+        for method in list_methods(shown := table[table["student"] == student]):
+            rows = shown[shown["method"] == method].sort_values("x")
+            look = dot_style(method) | {"linestyle": REGISTRY[method].line}
+            ax.plot(rows["x"], rows["value"], markevery=max(1, len(rows) // 8), **look)
+            ax.fill_between(rows["x"], rows["low"], rows["high"], color=look["color"], alpha=0.25, linewidth=0)
+        ax.set(title=student, xlabel="Training step", yscale="log")
+        ax.grid(axis="y")
+    log_ticks(axes[0].yaxis, most=6)
+    axes[0].set_ylabel("Loss (nats)")
+    legend_below(fig, 3)
     return fig
 
 

@@ -5,9 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from kardlib.reaugkd.tasks import COLUMNS
 from kardlib.registry import BLUE, GREEN, ORANGE, PINK, RED, REGISTRY, label
@@ -20,6 +18,7 @@ from kardlib.report.drawings.style import (
     in_points,
     legend_below,
     list_methods,
+    log_ticks,
     make_panels,
     need_metrics,
     say_sizes,
@@ -102,7 +101,7 @@ def plot_compression(table: pd.DataFrame) -> Figure:
         text = ", ".join(f"{100 * kept:g} %" for kept in sorted(same["x"].unique()))
         at = (same["kib"].max(), same["change"].min())
         ax.annotate(text, at, (0, -4), textcoords="offset points", ha="center", va="top", fontsize=7)
-    _log_ticks(ax.xaxis, most=6)
+    log_ticks(ax.xaxis, most=6)
     ax.set(xlabel="Size of the knowledge base (KiB)", ylabel="Change of accuracy (points)")
     legend_below(fig, columns=2)
     return fig
@@ -183,7 +182,7 @@ def _finish_glue(fig: Figure, axes: np.ndarray, knobs: list[str]) -> None:
         for ax in column:
             ax.set_ylabel(beside)
         if knob == "kept":
-            _log_ticks(column[0].xaxis, most=4)
+            log_ticks(column[0].xaxis, most=4)
             legend_below(fig, 3, list(column))
         else:
             column[0].set_xticks(range(1, QUARTERS + 1))
@@ -214,24 +213,11 @@ def plot_latency(table: pd.DataFrame) -> Figure:
         if part["metric"].eq("latency_overhead").any():
             ax.axhline(percent, label=f"the paper's {percent:g} %", **DASHED)
         ax.set_xscale("log")
-        _log_ticks(ax.xaxis, most=5)
+        log_ticks(ax.xaxis, most=5)
         if not part["metric"].eq("recall").any():
             ax.set_yscale("log")
-            _log_ticks(ax.yaxis, most=8)
+            log_ticks(ax.yaxis, most=8)
         ax.set(title=title, xlabel="Entries")
         ax.grid(axis="y")
     legend_below(fig, columns=2)
     return fig
-
-
-def _log_ticks(axis: Axis, most: int) -> None:
-    """Ticks of a logarithmic axis, drawn before: 1, 2, 5 in each decade, or as few as keep to `most` labels in view."""
-    low, high = axis.get_view_interval()
-    for subs in ((1, 2, 5), (1, 3), (1,)):
-        locator = LogLocator(subs=subs, numticks=99)
-        ticks = np.asarray(locator.tick_values(low, high))
-        if ((low <= ticks) & (ticks <= high)).sum() <= most:
-            break
-    axis.set_major_locator(locator)
-    axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
-    axis.minorticks_off()

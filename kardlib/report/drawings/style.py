@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import Formatter
+from matplotlib.ticker import Formatter, LogLocator, StrMethodFormatter
 
 from kardlib.registry import REGISTRY
 from kardlib.report.figures import COLUMN, PAGE
@@ -100,6 +100,19 @@ def set_log_x(ax: Axes, ticks: list[float], unit: float = 1) -> None:
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{unit * x:g}" for x in ticks])
     ax.xaxis.minorticks_off()
+
+
+def log_ticks(axis: Axis, most: int) -> None:
+    """Ticks of a logarithmic axis, drawn before: 1, 2, 5 in each decade, or as few as keep to `most` labels in view."""
+    low, high = axis.get_view_interval()
+    for subs in ((1, 2, 5), (1, 3), (1,)):
+        locator = LogLocator(subs=subs, numticks=99)
+        ticks = np.asarray(locator.tick_values(low, high))
+        if ((low <= ticks) & (ticks <= high)).sum() <= most:
+            break
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    axis.minorticks_off()
 
 
 def draw_by_knob(ax: Axes, table: pd.DataFrame, ticks: list[float], unit: float = 1, **options: Any) -> None:
