@@ -274,7 +274,7 @@ def mean_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
                 below, above = (np.sqrt(square.sum(skipna=False)) / len(tasks) for square in squares)
                 over[str(rival)] = cases[COLUMNS].iloc[0].to_dict() | {
                     "dataset": f"mean of {', '.join(tasks)}", "value": value, "low": value - below,
-                    "high": value + above, "n": cases["n"].sum(), "file": ", ".join(sorted(cases["file"])),
+                    "high": value + above, "n": cases["n"].sum(), "file": ", ".join(sorted(set(cases["file"]))),
                 }  # fmt: skip
         means += over.values()
         if earlier := [over[name] for name in EARLIER if name in over]:
@@ -381,7 +381,7 @@ def _count(scorecard: pd.DataFrame) -> str:
 
 
 def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale: str) -> pd.DataFrame:
-    """What `drawings.plot_claims` draws: the gains of one dataset at one scale, and the papers' (scale "reported").
+    """What `plot_claims` draws: the gains of one dataset at one scale, and the papers' (scale "reported").
 
     A figure's data with three more columns: "where" in the paper, "verdict", empty for a paper's own gain, and
     "could_fail".

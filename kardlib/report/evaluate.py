@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -260,6 +261,20 @@ def chance_gain_row(a: ArrayLike, options: Sequence[int], **columns: Any) -> dic
     """How far `a`, (seeds, questions), is above guessing, which is right on one in `options` of a question."""
     table = _as_table(a)
     return gain_row(table, np.broadcast_to(1 / np.asarray(options, dtype=float), table.shape), "chance", **columns)
+
+
+def loss_rows(curves: Mapping[int, Mapping[int, float]], **columns: Any) -> list[dict[str, Any]]:
+    """Rows of a figure's data: the loss of a training by seed and step, and its mean at every step that all seeds have.
+
+    `curves` is seed -> step -> loss. The mean stands between the least and the greatest of the seeds.
+    """
+    named = columns | {"metric": "loss", "knob": "step"}
+    rows = [named | {"seed": seed, "x": x, "value": loss} for seed, c in curves.items() for x, loss in c.items()]
+    for step in sorted(set.intersection(*map(set, curves.values()))):
+        losses = [curve[step] for curve in curves.values()]
+        ends = {"low": min(losses), "high": max(losses), "n": len(losses)}
+        rows.append(named | {"x": step, "value": fmean(losses)} | ends)
+    return rows
 
 
 def share_rows(causes: Sequence[Sequence[str]], names: Sequence[str], **columns: Any) -> list[dict[str, Any]]:

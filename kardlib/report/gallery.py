@@ -10,20 +10,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pandas import isna
+from pandas import concat, isna
 
 from kardlib.artifacts.store import atomic_write
 from kardlib.kard.grids import middle
+from kardlib.reaugkd.tasks import COLUMNS
 from kardlib.registry import REGISTRY, label
 from kardlib.report.claims import judge, mean_rows, read_claims, read_rows, summarize, tally
+from kardlib.report.drawings.reaugkd import plot_glue
+from kardlib.report.figures import save_figure
 from kardlib.report.reported import find_table
-from kardlib.report.rows import MOST_UNREAD, gained, in_order, measured, read_table
+from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_order, measured, read_table
 from kardlib.settings import preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
 
 DATASETS = {"": "closed world", "_obqa": "OpenbookQA", "_strategyqa": "StrategyQA"}
-DATASETS |= {"_mrpc": "MRPC", "_rte": "RTE", "_sst2": "SST-2"}
+DATASETS |= {f"_{task}": columns.folder for task, columns in COLUMNS.items()} | {"_glue": "GLUE"}
+GLUE = "13_glue"  # the figure that shows what those below do
+OF_TASKS = [f"{figure}_{task}" for figure in ("13_reaugkd", "13_where", "18_compression") for task in COLUMNS]
 HEADLINE = ("chance", "bag_of_words", "fine_tuning", "reasoning_distillation", "undistilled_reranker", "kard_reranker")
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
 MARKUP = re.compile(r"[\\`*~|]|(?<!\w)_|_(?!\w)|\[(?![+\d-])|\](?=\()")  # what Markdown would not show as it is
@@ -191,10 +196,12 @@ def escape(text: str) -> str:
 
 
 def show_figures(figures: Path) -> list[str]:
-    """Every figure under the paper's table or figure that it stands beside, with its data and as PDF."""
-    lines = []
-    for path in sorted(figures.glob("*.png")):
-        name = path.stem
+    """Every figure under the paper's table or figure that it stands beside, with its data and as PDF.
+
+    Where `GLUE` is, it stands for the figures of single tasks.
+    """
+    names, lines = sorted(path.stem for path in figures.glob("*.png")), []
+    for name in [name for name in names if GLUE not in names or name not in OF_TASKS]:
         dataset = next((data for suffix, data in DATASETS.items() if suffix and name.endswith(suffix)), "")
         paper = escape(f"{COVERS.get(name[:2], 'ours')}{dataset and f', on {dataset}'}")
         files = f"`{name}`, [data](../figures/{name}.csv), [PDF](../figures/{name}.pdf)"
@@ -238,8 +245,17 @@ PAGES: dict[str, Callable[[Path], list[str]]] = {
 }
 
 
+def draw_glue(figures: Path) -> None:
+    """Draw `GLUE` from the data of the single tasks' figures that are there; a row that several have, once."""
+    paths = [path for name in OF_TASKS if (path := figures / f"{name}.csv").is_file()]
+    if paths:
+        table = concat(map(read_table, paths)).drop_duplicates([key for key in KEYS if key != "figure"])
+        save_figure(plot_glue(table), GLUE, table, figures, {"data": [path.name for path in paths]})
+
+
 def refresh_pages(root: Path) -> None:
-    """Write the results of every page that is there anew, in place."""
+    """Draw what all tasks are needed for, and write the results of every page that is there anew, in place."""
+    draw_glue(root / "figures")
     for name, show in PAGES.items():
         if (page := root / name).is_file():
             write_between(page, BEGIN, END, ["", *show(root / "figures")])

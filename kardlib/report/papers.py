@@ -21,9 +21,9 @@ from kardlib.kard.cases import CAUSES, PAPERS_CAUSES
 from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, RERANKER_DIFFERENCES
 from kardlib.kard.memorization import Task
 from kardlib.registry import REGISTRY, Entry, enter, label
-from kardlib.report import drawings
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
-from kardlib.report.figures import save_figure
+from kardlib.report.drawings import accuracy, kard, memory, reaugkd, scorecard
+from kardlib.report.figures import PAGE, save_figure
 from kardlib.report.gallery import escape
 from kardlib.report.rows import (
     AT_K,
@@ -126,50 +126,53 @@ def _number(row: Mapping[str, Any]) -> str:
 # Figures once more
 
 Draw = Callable[[pd.DataFrame, Mapping[str, Any]], Figure]  # of the data, and of the settings that it was made with
-STYLES = {"two-column": drawings.PAGE, "one-column": 5.5}  # the widest that a figure may be, in inches
+STYLES = {"two-column": PAGE, "one-column": 5.5}  # the widest that a figure may be, in inches
 
 
 def _draw_keys(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
     knobs = validate(MemorizationSettings, settings["memorization"])
     middle = Task(knobs.strings, knobs.bits, knobs.strings, knobs.irrelevant)
-    return drawings.plot_keys(table, middle, sweeps(knobs))
+    return memory.plot_keys(table, middle, sweeps(knobs))
 
 
 def _draw_candidates(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
-    return drawings.plot_knob(table[table["student"] != settings["students"][-1]], "Candidates, kappa*")
+    return kard.plot_knob(table[table["student"] != settings["students"][-1]], "Candidates, kappa*")
 
 
 DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook draws it with
-    "00_tour": lambda table, _: drawings.plot_losses(table),
-    "01_memorization": lambda table, _: drawings.plot_learners(table),
+    "00_tour": lambda table, _: kard.plot_losses(table),
+    "01_memorization": lambda table, _: memory.plot_learners(table),
     "01_keys": _draw_keys,
-    "01_growth": lambda table, _: drawings.plot_growth(table),
-    "01_network": lambda table, _: drawings.plot_networks(table),
-    "02_queries": lambda table, _: drawings.plot_hits(table),
-    "03_hits": lambda table, _: drawings.plot_hits(table),
-    "04_main": lambda table, _: drawings.plot_main(table),
-    "04_strata": lambda table, _: drawings.plot_strata(table, IN_STRATA),
-    "05_dataset_size": lambda table, _: drawings.plot_knob(table, "Training questions (%)"),
-    "06_model_size": lambda table, _: drawings.plot_students(table),
-    "07_rationales": lambda table, _: drawings.plot_knob(table, "Rationales per question, l"),
+    "01_growth": lambda table, _: memory.plot_growth(table),
+    "01_network": lambda table, _: memory.plot_networks(table),
+    "02_queries": lambda table, _: kard.plot_hits(table),
+    "03_hits": lambda table, _: kard.plot_hits(table),
+    "03_losses": lambda table, _: kard.plot_training(table),
+    "04_losses": lambda table, _: kard.plot_training(table),
+    "04_main": lambda table, _: accuracy.plot_main(table),
+    "04_strata": lambda table, _: kard.plot_strata(table, IN_STRATA),
+    "05_dataset_size": lambda table, _: kard.plot_knob(table, "Training questions (%)"),
+    "06_model_size": lambda table, _: kard.plot_students(table),
+    "07_rationales": lambda table, _: kard.plot_knob(table, "Rationales per question, l"),
     "08_candidates": _draw_candidates,
-    "09_passages": lambda table, _: drawings.plot_knob(table, "Passages read at test, k"),
-    "10_dapt": lambda table, _: drawings.plot_main(table),
-    "11_rag": lambda table, _: drawings.plot_rag(table),
-    "12_failures": lambda table, _: drawings.plot_shares(table),
-    "13_reaugkd": lambda table, _: drawings.plot_main(table),
-    "13_where": lambda table, _: drawings.plot_where(table),
-    "13_spaces": lambda table, _: drawings.plot_spaces(table),
-    "14_scorecard": lambda table, _: drawings.plot_claims(table),
-    "15_example": lambda table, _: drawings.plot_main(table),
-    "15_own": lambda table, _: drawings.plot_main(table),
-    "16_differences": lambda table, _: drawings.plot_differences(table),
-    "17_frontier": lambda table, _: drawings.plot_frontier(table),
-    "17_exposures": lambda table, _: drawings.plot_knob(table, "Epochs"),
-    "17_editions": lambda table, _: drawings.plot_editions(table),
-    "18_compression": lambda table, _: drawings.plot_compression(table),
-    "18_latency": lambda table, _: drawings.plot_latency(table),
-    "19_extend": lambda table, _: drawings.plot_main(table),
+    "09_passages": lambda table, _: kard.plot_knob(table, "Passages read at test, k"),
+    "10_dapt": lambda table, _: accuracy.plot_main(table),
+    "11_rag": lambda table, _: kard.plot_rag(table),
+    "12_failures": lambda table, _: kard.plot_shares(table),
+    "13_glue": lambda table, _: reaugkd.plot_glue(table),
+    "13_reaugkd": lambda table, _: accuracy.plot_main(table),
+    "13_where": lambda table, _: reaugkd.plot_where(table),
+    "13_spaces": lambda table, _: reaugkd.plot_spaces(table),
+    "14_scorecard": lambda table, _: scorecard.plot_claims(table),
+    "15_example": lambda table, _: accuracy.plot_main(table),
+    "15_own": lambda table, _: accuracy.plot_main(table),
+    "16_differences": lambda table, _: kard.plot_differences(table),
+    "17_frontier": lambda table, _: memory.plot_frontier(table),
+    "17_exposures": lambda table, _: kard.plot_knob(table, "Epochs"),
+    "17_editions": lambda table, _: memory.plot_editions(table),
+    "18_compression": lambda table, _: reaugkd.plot_compression(table),
+    "18_latency": lambda table, _: reaugkd.plot_latency(table),
+    "19_extend": lambda table, _: accuracy.plot_main(table),
 }
 
 

@@ -36,7 +36,7 @@ from kardlib.kard.cases import (
 )
 from kardlib.kard.experiment import Experiment
 from kardlib.kard.pipeline import Predictions
-from kardlib.report.drawings import plot_shares
+from kardlib.report.drawings.kard import plot_shares
 from kardlib.report.evaluate import share_rows
 from kardlib.report.rows import COLUMNS, FigureError, long_form
 from kardlib.settings import preset

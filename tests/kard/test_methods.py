@@ -4,7 +4,8 @@ import pytest
 
 from kardlib.kard.methods import METHODS, Method, main_rows, register_method
 from kardlib.registry import REGISTRY, RegistryError
-from kardlib.report.drawings import plot_knob, plot_main
+from kardlib.report.drawings.accuracy import plot_main
+from kardlib.report.drawings.kard import plot_knob
 from kardlib.report.rows import in_order, long_form
 from tests.tables import accuracy_row
 

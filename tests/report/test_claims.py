@@ -9,6 +9,7 @@ import yaml
 from kardlib.data.answers import score
 from kardlib.registry import REGISTRY
 from kardlib.report.claims import (
+    GROWTH,
     NOT_RUN,
     SIGNS,
     Claim,
@@ -27,9 +28,9 @@ from kardlib.report.claims import (
     summarize,
     tally,
 )
-from kardlib.report.drawings import plot_claims
+from kardlib.report.drawings.scorecard import plot_claims
 from kardlib.report.evaluate import gain_row
-from kardlib.report.rows import COLUMNS, in_words, long_form, to_rows
+from kardlib.report.rows import COLUMNS, FigureError, in_words, long_form, to_rows
 from kardlib.settings import validate
 from tests.folders import ROOT
 
@@ -441,6 +442,25 @@ def test_each_unit_has_its_panel_and_each_case_a_line_within_its_claims_row():
     places = [container.lines[0].get_ydata().item() for container in accuracy.containers]
     bottom, top = accuracy.get_ylim()
     assert top + 0.5 < places[0] < places[1] < bottom - 0.5 and len(statements.containers) == 1
+
+
+def test_a_claim_on_a_metric_without_a_panel_is_no_gap_in_the_figure():
+    speed = claim(row={"method": "kard_reranker", "metric": "milliseconds", "over": RD}, reported=[])
+    rows = long_form([row(metric="milliseconds"), row()]).assign(file="")
+    with pytest.raises(FigureError, match="no panel is for gains in 'milliseconds': add its unit to UNITS of kardlib"):
+        plot_claims(gains([claim(), speed], judge([claim(), speed], rows), "world", "embedded"))
+
+
+def test_gains_in_what_a_task_is_judged_by_are_drawn():
+    rows, claims = long_form([row(dataset="cola", metric="matthews")]).assign(file=""), [claim(reported=[])]
+    figure = plot_claims(gains(claims, judge(claims, rows), "cola", "embedded"))
+    assert [ax.get_xlabel() for ax in figure.axes] == ["Gain in Matthews correlation (points)"]
+
+
+def test_every_claim_of_a_gain_has_a_panel():
+    of_gains = [claim for claim in read_claims() if claim.row.over and claim.row.metric != GROWTH]
+    rows = long_form(row(method=claim.id, metric=claim.row.metric) for claim in of_gains)
+    assert plot_claims(rows.assign(where="", verdict="", could_fail=True))
 
 
 # Files

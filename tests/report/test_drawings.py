@@ -15,25 +15,22 @@ from kardlib.kard.bound import key_rows
 from kardlib.kard.memorization import Task
 from kardlib.models.catalogue import find_shape
 from kardlib.registry import REGISTRY, label
-from kardlib.report.drawings import (
-    plot_compression,
+from kardlib.report.drawings.accuracy import plot_main
+from kardlib.report.drawings.kard import (
     plot_differences,
     plot_distributions,
-    plot_editions,
-    plot_frontier,
     plot_hits,
-    plot_keys,
     plot_knob,
-    plot_latency,
     plot_losses,
-    plot_main,
     plot_rag,
     plot_similarities,
-    plot_spaces,
     plot_strata,
     plot_students,
-    plot_where,
+    plot_training,
 )
+from kardlib.report.drawings.memory import plot_editions, plot_frontier, plot_keys
+from kardlib.report.drawings.reaugkd import plot_compression, plot_glue, plot_latency, plot_spaces, plot_where
+from kardlib.report.evaluate import loss_rows
 from kardlib.report.reported import find_table
 from kardlib.report.rows import FRACTIONS, FigureError, long_form
 from tests.tables import MAIN_ROWS, RETRIEVERS, WHERE, accuracy_row, hits_table, main_table
@@ -87,6 +84,21 @@ def test_plot_losses():
         plot_losses(long_form(rows[:0]))
 
 
+def test_training_is_a_line_a_method_within_the_band_of_its_seeds():
+    curves = {0: {10: 4.0, 20: 2.0, 30: 1.0}, 1: {10: 2.0, 20: 1.0}}  # one was trained for longer
+    where = accuracy_row(student="small", metric="loss")
+    rows = [row for m in ("fine_tuning", "kard_bm25") for row in loss_rows(curves, **where | {"method": m})]
+    rows += loss_rows(curves, **where | {"student": "base"})
+    fig = plot_training(long_form(rows))
+    small, base = fig.axes
+    assert [line.get_xydata().tolist() for line in small.lines] == [[[10, 3], [20, 1.5]]] * 2 and len(base.lines) == 1
+    band = base.collections[0].get_paths()[0].get_extents()
+    assert (band.y0, band.y1) == (1.0, 4.0) and small.get_yscale() == "log" and small.get_title() == "small"
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [label("fine_tuning"), label("kard_bm25")]
+    with pytest.raises(FigureError, match="no row has the metric loss"):
+        plot_training(long_form([accuracy_row()]))
+
+
 def test_plot_hits():
     table = hits_table()
     fig = plot_hits(table)
@@ -113,6 +125,17 @@ def test_plot_main():
     (word,) = [t.get_window_extent() for t in ax.texts if t.get_text() == " chance"]
     (star,) = [c.lines[0].get_window_extent() for c in ax.containers if c.get_label() == label("teacher_cot")]
     assert word.y1 < star.y0  # the word stands below the last row
+
+
+def test_a_student_whose_answers_could_not_be_read_has_no_dot():
+    rows = [accuracy_row(), accuracy_row(method="few_shot", value=0.0, low=0.0, high=0.0, unread=1.0)]
+    (ax,) = plot_main(long_form(rows)).axes
+    assert [t.get_text() for t in ax.texts] == ["unread", "50.0"]
+    shown = {c.get_label(): np.isfinite(c.lines[0].get_xdata().astype(float)).tolist() for c in ax.containers}
+    assert shown == {label("few_shot"): [False], label("kard_bm25"): [True]}
+    strata = [row | {"metric": "accuracy_often"} for row in rows]
+    fig = plot_strata(long_form(strata), ("few_shot", "kard_bm25"))
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [label("kard_bm25")]
 
 
 def test_what_has_no_student_is_a_row_of_every_panel():
@@ -284,6 +307,48 @@ def test_plot_where():
         assert ax.containers[0].lines[0].get_ydata() == pytest.approx([1, 2, 3, 4])
     with pytest.raises(FigureError, match="no gain has the knob distance and the x 4"):
         plot_where(long_form(rows[:-1]))
+
+
+def test_a_task_is_drawn_in_what_it_is_judged_by():
+    rows = [
+        accuracy_row(dataset="cola", method="reaugkd", metric=metric, value=v)
+        for metric, v in (("accuracy", 0.8), ("matthews", 0.4))
+    ]
+    (ax,) = plot_main(long_form(rows)).axes
+    assert ax.get_xlabel() == "Matthews correlation (%)" and [text.get_text() for text in ax.texts] == ["40.0"]
+
+
+def glue_rows(task, metric="accuracy", kept=True):
+    """A task's rows of the figures 13_reaugkd, 13_where and, if it was compressed, 18_compression."""
+    row = accuracy_row(dataset=task, student="minilm, 3 layers", method="reaugkd", low=0.4, high=0.6)
+    rows = [row | {"method": m, "metric": metric} for m in ("student_alone", "reaugkd")] + [row | {"metric": "f1"}]
+    gain = row | {"over": "reaugkd_no_retrieval", "value": 0.01, "low": -0.02, "high": 0.04, "n": 70}
+    rows += [gain | {"knob": knob, "x": x} for knob in ("confidence", "distance") for x in (1, 2, 3, 4)]
+    for kind, size in (("full", 2**20), ("half", 2**19)) if kept else ():
+        base = row | {"knob": "kept", "x": 1, "method": kind, "low": None, "high": None}
+        rows += [base | {"metric": "bytes", "value": size}, base | {"seed": 0}]
+    return rows
+
+
+def test_tasks_of_glue_stand_below_each_other_with_what_their_own_figures_show():
+    rows = [*glue_rows("mrpc"), *glue_rows("cola", "matthews", kept=False)]
+    fig = plot_glue(long_form([*rows, *glue_rows("world")]))
+    fig.canvas.draw()
+    cola, mrpc = np.array(fig.axes).reshape(2, 4)
+    assert [ax[0].get_title() for ax in (cola, mrpc)] == ["CoLA (n = ?)", "MRPC (n = ?)"]
+    assert [ax[0].get_xlabel() for ax in (cola, mrpc)] == ["Matthews correlation (%)", "Accuracy (%)"]
+    names = [label(method) for method in ("student_alone", "reaugkd")]
+    assert [[text.get_text() for text in ax[0].get_yticklabels()] for ax in (cola, mrpc)] == [names, names]
+    assert [len(ax.containers) for ax in (*cola, *mrpc[:3])] == [2, 1, 1, 0, 2, 1, 1] and len(mrpc[3].lines) == 4
+    assert not cola[3].axison and mrpc[3].axison  # nobody compressed CoLA's knowledge base
+    assert len({ax.get_ylim() for ax in (*cola[1:3], *mrpc[1:3])}) == 1 and mrpc[3].get_xscale() == "log"
+    reach = [np.ptp(ax[0].get_xlim()) for ax in (cola, mrpc)]
+    assert reach[0] == pytest.approx(reach[1])
+    left, bottom, right, top = fig.get_tightbbox().extents  # inches
+    assert min(left, bottom) > -0.01 and right < 7.01 and top < fig.get_size_inches()[1] + 0.01
+    assert len(plot_glue(long_form(glue_rows("rte", kept=False))).axes) == 3
+    with pytest.raises(FigureError, match="no row is of a task of GLUE"):
+        plot_glue(long_form(glue_rows("world")))
 
 
 KEPT = WHERE | {"knob": "kept", "x": 1}

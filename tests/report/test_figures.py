@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kardlib.report.drawings import plot_hits, plot_main
+from kardlib.report.drawings.accuracy import plot_main
+from kardlib.report.drawings.kard import plot_hits
 from kardlib.report.figures import is_watched, save_figure
 from kardlib.report.rows import COLUMNS, FigureError, long_form, read_table
 from tests.tables import accuracy_row, hits_table, main_table

@@ -1,5 +1,8 @@
 """What the README and the pages of docs/ say is what the figures' data say."""
 
+import shutil
+
+import pandas as pd
 import pytest
 
 from kardlib.kard.grids import middle
@@ -10,7 +13,10 @@ from kardlib.report.gallery import (
     BEGIN,
     COVERS,
     END,
+    GLUE,
+    OF_TASKS,
     PAGES,
+    draw_glue,
     escape,
     headline_table,
     hits_table,
@@ -21,7 +27,7 @@ from kardlib.report.gallery import (
     scorecard_table,
     show_figures,
 )
-from kardlib.report.rows import long_form
+from kardlib.report.rows import KEYS, long_form, read_table
 from kardlib.settings import preset
 from tests.folders import ROOT
 
@@ -35,7 +41,9 @@ def test_a_page_shows_the_committed_figures_numbers(name):
 
 def test_refreshing_changes_the_sections_of_the_pages_that_are_there_alone(tmp_path):
     (tmp_path / "docs").mkdir()
-    (tmp_path / "figures").symlink_to(ROOT / "figures")
+    (tmp_path / "figures").mkdir()
+    for path in (ROOT / "figures").iterdir():
+        shutil.copy(path, tmp_path / "figures")
     for name in ("README.md", "docs/scorecard.md"):
         (tmp_path / name).write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n", "utf-8")
     for _ in range(2):
@@ -43,7 +51,7 @@ def test_refreshing_changes_the_sections_of_the_pages_that_are_there_alone(tmp_p
         texts = {path.relative_to(tmp_path).as_posix(): path.read_text("utf-8") for path in tmp_path.rglob("*.md")}
         assert set(texts) == {"README.md", "docs/scorecard.md"}
         for name, text in texts.items():
-            shown = "\n".join(PAGES[name](ROOT / "figures"))
+            shown = "\n".join(PAGES[name](tmp_path / "figures"))
             assert text == f"before\n{BEGIN}\n\n{shown}\n{END}\nafter\n"
 
 
@@ -61,6 +69,21 @@ def test_every_figure_stands_under_its_place_in_the_paper(tmp_path):
     )
     drawn = {path.stem for path in (ROOT / "figures").glob("*.png")}
     assert {name[:2] for name in drawn} <= set(COVERS)
+
+
+def test_one_figure_shows_all_tasks_of_glue_and_stands_for_theirs(tmp_path):
+    draw_glue(tmp_path)
+    assert not list(tmp_path.iterdir())
+    drawn = [path for path in (ROOT / "figures").iterdir() if path.stem in OF_TASKS]
+    for path in drawn:
+        shutil.copy(path, tmp_path)
+    draw_glue(tmp_path)
+    table = read_table(tmp_path / f"{GLUE}.csv")
+    singles = pd.concat(read_table(path) for path in drawn if path.suffix == ".csv")
+    assert len(drawn) > 3 and set(table["dataset"]) == set(singles["dataset"])
+    assert len(table) > len(singles) / 2 and table.merge(singles, on=[*KEYS, "value"]).shape[0] == len(table)
+    pictures = [line for line in show_figures(tmp_path) if line.startswith("![")]
+    assert pictures == ["![ReAugKD, on GLUE: 13_glue](../figures/13_glue.png)"]
 
 
 def write_rows(folder, figure, rows):

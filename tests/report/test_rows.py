@@ -5,6 +5,7 @@ import pytest
 
 from kardlib.report.rows import (
     COLUMNS,
+    MOST_UNREAD,
     FigureError,
     gained,
     in_order,
@@ -13,6 +14,7 @@ from kardlib.report.rows import (
     measured,
     read_table,
     to_rows,
+    told,
 )
 from tests.folders import ROOT
 from tests.tables import accuracy_row
@@ -83,6 +85,11 @@ def test_a_gain_may_be_a_loss_and_other_fields_are_other_cells():
 def test_measured_and_gained_leave_out_single_seeds():
     table = long_form([accuracy_row(), accuracy_row(seed=1), accuracy_row(over="few_shot")])
     assert len(measured(table)) == len(gained(table)) == 1 and measured(table)["over"].item() == ""
+
+
+def test_what_could_not_be_read_is_no_value():
+    rows = [accuracy_row(k=k, unread=unread, low=0.4, high=0.6) for k, unread in ((1, None), (2, MOST_UNREAD), (3, 0.21))]
+    assert told(long_form(rows))[["value", "low", "high"]].isna().any(axis=1).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,381 @@
+"""KARD: one question, what is retrieved, students and their ablations, failures, and the paper beside its code."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kardlib.data.world import STRATA
+from kardlib.kard.cases import CAUSES, PAPERS_CAUSES
+from kardlib.models.catalogue import find_shape
+from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, RED, REGISTRY, label
+from kardlib.report.drawings.accuracy import CHANCE_ROW, accuracy_panel, name_rows
+from kardlib.report.drawings.style import (
+    DASHED,
+    THIN,
+    WHISKERS,
+    choose_rows,
+    dot_style,
+    draw_across,
+    draw_by_knob,
+    draw_method,
+    in_points,
+    legend_below,
+    list_methods,
+    log_ticks,
+    make_panels,
+    need_metrics,
+    say_sizes,
+    set_log_x,
+    show_percent,
+    whiskers,
+)
+from kardlib.report.figures import COLUMN, LOOK, PAGE
+from kardlib.report.reported import find_table
+from kardlib.report.rows import FRACTIONS, FigureError, gained, measured, told
+
+
+@mpl.rc_context(LOOK)
+def plot_similarities(maps: Mapping[str, np.ndarray], question: Sequence[str], passage: Sequence[str]) -> Figure:
+    """Similarities of a question's tokens with a passage's, (T, S), a panel for each of several encoders.
+
+    A ring marks each row's maximum; their sum, the score of late interaction, stands in the panel's title.
+    """
+    fig, axes = make_panels(len(maps), 0.9 + 0.125 * len(question), sharey=True)
+    for ax, (name, similarity) in zip(axes, maps.items(), strict=True):
+        image = ax.imshow(similarity, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        ax.scatter(similarity.argmax(1), range(len(question)), s=14, facecolors="none", edgecolors=RED)
+        ax.set_title(f"{name}: sum of the rings {similarity.max(1).sum():.2f}")
+        ax.set_xticks(range(len(passage)), passage, rotation=90, fontsize=7)
+    axes[0].set_yticks(range(len(question)), question, fontsize=7)
+    fig.colorbar(image, ax=axes, label="Similarity", shrink=0.5)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_distributions(table: pd.DataFrame) -> Figure:
+    """Probabilities of passages (the rows) under a target and two rerankers (the columns), as bars side by side."""
+    fig, ax = plt.subplots(figsize=(PAGE, 0.7 + 0.3 * len(table)))
+    for i, (name, color) in enumerate(zip(table, (GREEN, ORANGE, BLUE), strict=True)):
+        ax.barh(np.arange(len(table)) + (i - 1) / 4, table[name], 0.25, color=color, label=name)
+    ax.set_yticks(range(len(table)), table.index, fontsize=7)
+    ax.invert_yaxis()
+    ax.set(xlabel="Probability (%)")
+    show_percent(ax.xaxis)
+    ax.legend(loc="lower right")
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_losses(table: pd.DataFrame) -> Figure:
+    """Mean loss of a target's token ("loss") by what it is a part of (the knob "token"), a dot for each method.
+
+    Raises FigureError for no rows.
+    """
+    need_metrics(table, "loss")
+    table = measured(table)
+    kinds, methods = list(dict.fromkeys(table["at"])), list_methods(table)
+    fig, ax = plt.subplots(figsize=(COLUMN, 0.8 + 0.5 * len(kinds)))
+    for i, method in enumerate(methods):
+        rows = table[table["method"] == method].set_index("at").loc[kinds]
+        draw_across(ax, method, rows, np.arange(len(kinds)) + (i - (len(methods) - 1) / 2) / 5)
+    ax.set_yticks(range(len(kinds)), kinds)
+    ax.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="Mean loss of a token (nats)")
+    ax.grid(axis="x")
+    legend_below(fig, 1)
+    return fig
+
+
+HITS_TITLES = {"hits_gold": "Gold passages", "hits_silver": "Silver passages"}
+
+
+@mpl.rc_context(LOOK)
+def plot_hits(table: pd.DataFrame) -> Figure:
+    """Hits@k of retrievers (`method`) against `k`, one panel for each kind of relevant passages.
+
+    Rows whose metric is "hits_gold" or "hits_silver"; `low` and `high` are drawn as whiskers. Raises FigureError if
+    there are none.
+    """
+    table, _ = choose_rows(table, *HITS_TITLES)
+    panels = [metric for metric in HITS_TITLES if (table["metric"] == metric).any()]
+    fig, axes = make_panels(len(panels), 2.5, sharey=True)
+    for ax, metric in zip(axes, panels, strict=True):
+        found = table[table["metric"] == metric]
+        draw_by_knob(ax, found.assign(x=found["k"]), sorted(found["k"].unique()))
+        ax.set(title=f"{HITS_TITLES[metric]} (n = {say_sizes(found)})", xlabel="Passages looked at, k")
+    axes[0].set_ylabel("Hits@k (%)")
+    show_percent(axes[0].yaxis)
+    legend_below(fig, columns=2 * len(panels))
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_training(table: pd.DataFrame) -> Figure:
+    """Loss ("loss", logarithmic) against the training step (the knob "step"): a panel a student, a line a method.
+
+    The band reaches from the least of the seeds to the greatest. Raises FigureError for no rows.
+    """
+    need_metrics(table, "loss")
+    table = measured(table)
+    students = list(dict.fromkeys(table["student"]))
+    fig, axes = make_panels(len(students), 2.5, sharey=True)
+    for ax, student in zip(axes, students, strict=True):
+        for method in list_methods(shown := table[table["student"] == student]):
+            rows = shown[shown["method"] == method].sort_values("x")
+            look = dot_style(method) | {"linestyle": REGISTRY[method].line}
+            ax.plot(rows["x"], rows["value"], markevery=max(1, len(rows) // 8), **look)
+            ax.fill_between(rows["x"], rows["low"], rows["high"], color=look["color"], alpha=0.25, linewidth=0)
+        ax.set(title=student, xlabel="Training step", yscale="log")
+        ax.grid(axis="y")
+    log_ticks(axes[0].yaxis, most=6)
+    axes[0].set_ylabel("Loss (nats)")
+    legend_below(fig, 3)
+    return fig
+
+
+PARTS = {  # of the test questions: their axis -> the metrics on it
+    "How often training asked about the ailment": [f"accuracy_{stratum}" for stratum in STRATA],
+    "Kind of question": ["accuracy_one_hop", "accuracy_two_hops", "accuracy_yes_no", "accuracy_options"],
+}
+
+
+@mpl.rc_context(LOOK)
+def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """Accuracy of methods by how often training showed a question's ailment, and by its kind, a column a student.
+
+    Rows over all seeds whose metric is one of `PARTS`; the method "chance" is dashed, those without a student stand
+    in every panel, and whose answers could not be read in none. Raises FigureError if there are none.
+    """
+    table = told(measured(table)).dropna(subset="value")
+    table = table[table["method"].isin([*methods, "chance"])]
+    parts = {axis: metrics for axis, metrics in PARTS.items() if table["metric"].isin(metrics).any()}
+    students = list(dict.fromkeys(filter(None, table["student"])))
+    if not (parts and students):
+        raise FigureError("nothing to draw: no row has the metric of a stratum or a kind of question")
+    size = (PAGE if len(students) > 1 else COLUMN, 0.8 + 2.3 * len(parts))
+    fig, axes = plt.subplots(len(parts), len(students), figsize=size, sharey=True, squeeze=False)
+    for (row, metrics), (column, student) in product(enumerate(parts.values()), enumerate(students)):
+        ax, shown = axes[row, column], table[table["student"].isin([student, ""])]
+        for i, method in enumerate(list_methods(shown)):
+            rows = shown[shown["method"] == method].set_index("metric").reindex(metrics)
+            if method == "chance":
+                ax.plot(range(len(rows)), rows["value"], label=label("chance"), drawstyle="steps-mid", **DASHED)
+            else:
+                line = {} if metrics == PARTS["How often training asked about the ailment"] else {"linestyle": "none"}
+                draw_method(ax, method, np.arange(len(rows)) + 0.06 * (i - len(methods) / 2), rows, **line)
+        names = [metric.removeprefix("accuracy_").replace("_", "\n") for metric in metrics]
+        ax.set_xticks(range(len(metrics)), names)
+        ax.set(title="" if row else student, xlim=(-0.3, len(metrics) - 0.7))
+        ax.grid(axis="y")
+    for row, axis in enumerate(parts):
+        axes[row, 0].set(ylabel="Accuracy (%)")
+        axes[row, len(students) // 2].set(xlabel=axis)
+    show_percent(axes[0, 0].yaxis)
+    legend_below(fig, 3, list(axes[0]))
+    return fig
+
+
+MEASURES = {  # titles of panels, in their order
+    "accuracy": "Accuracy",
+    "accuracy_of_rationale": "Concluded rightly",
+    "hits_gold": "Hits, gold",
+    "hits_silver": "Hits, silver",
+    "gold_among_read": "Gold among what is read",
+    "whole_chain": "Whole chain read",
+    "doubled_hop": "One hop twice, one not",
+    "milliseconds": "Milliseconds a question",
+}
+PAPERS = {  # figure -> the paper's table of the same ablation
+    "05_dataset_size": "figure4a_dataset_size",
+    "06_model_size": "table1_medqa",
+    "07_rationales": "table3_rationales",
+    "08_candidates": "table4_candidates",
+    "09_passages": "table5_passages",
+}
+
+
+@mpl.rc_context(LOOK)
+def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
+    """Measures against a knob's `x`: one panel for each of `MEASURES` and condition `at`, one line per method.
+
+    `knob` is what the axis is called; if that ends in "(%)", `x` is a share, which is shown in per cent. The method
+    "chance" is a dashed line. The paper's own curve of the same figure (`PAPERS`) has a panel beside the accuracies.
+    Raises FigureError if there is nothing to draw.
+    """
+    table, chance = choose_rows(table[table["x"].notna() | (table["method"] == "chance")], *MEASURES)
+    methods, unit = list_methods(table), 100 if knob.endswith("(%)") else 1
+    cells = product(MEASURES, table["at"].unique())
+    parts = [(m, at, part) for m, at in cells if len(part := table[(table["metric"] == m) & (table["at"] == at)])]
+    paper, accuracies = PAPERS.get(table["figure"].iloc[0]), sum(metric == "accuracy" for metric, *_ in parts)
+    fig, axes = make_panels(len(parts) + bool(paper and accuracies), 2.3)
+    if paper and accuracies:
+        beside = axes.pop(accuracies)
+        _paper_panel(beside, paper, methods, unit)
+        beside.set_xlabel(knob)
+    for ax, (metric, at, part) in zip(axes, parts, strict=True):
+        accuracy = metric.startswith("accuracy")
+        if accuracy and ax is not axes[0]:
+            ax.sharey(axes[0])  # accuracies are compared across panels
+        draw_by_knob(ax, part, sorted(table["x"].unique()), unit)
+        for value in chance if accuracy else ():
+            ax.axhline(value, label=label("chance"), **DASHED)
+        title = ", ".join(filter(None, [MEASURES[metric], at]))
+        if metric in FRACTIONS:
+            ax.set(title=f"{title} (%)", xlabel=knob)
+            show_percent(ax.yaxis)
+        else:
+            ax.set(title=title, xlabel=knob)
+            ax.set_ylim(0, 1.06 * part[["value", "high"]].max(axis=None))  # from zero, with room for the highest marker
+    if len(methods) + len(chance) > 1:
+        legend_below(fig, columns=2 if len(fig.axes) == 1 else 4)
+    else:
+        axes[0].set_ylabel(label(methods[0]))
+    return fig
+
+
+def _paper_panel(ax: Axes, name: str, methods: list[str], unit: float = 1) -> None:
+    """The paper's accuracy (%) in the same ablation, thin and hollow: it is of another task.
+
+    A line for each of `methods` that the table has; where it has none but students, one for each student of the method.
+    """
+    paper = find_table(name)
+    for line, points in paper.curves().items():
+        if line in REGISTRY and line not in methods:
+            continue
+        entry = REGISTRY.get(line, REGISTRY[methods[0]])
+        x, y = list(points), list(points.values())
+        ax.plot(x, y, color=entry.color, linestyle=entry.line, linewidth=0.8, marker=entry.marker, markersize=3.2,
+                markerfacecolor="white", markeredgewidth=0.8)  # fmt: skip
+        if line not in REGISTRY:
+            ax.annotate(line, (x[-1], y[-1]), (5, 0), textcoords="offset points", va="center", fontsize=7)
+    set_log_x(ax, sorted(points), unit)
+    ax.margins(x=0.15, y=0.25)
+    ax.set_facecolor("0.96")
+    ax.grid(axis="y", color="white")
+    ax.set_title("The paper's accuracy (%)")
+    where = f"{paper.at}, {paper.dataset}" + ", read off" * paper.read_off
+    ax.annotate(where, (0.97, 0.03), xycoords="axes fraction", ha="right", fontsize=7, color="0.35")
+
+
+@mpl.rc_context(LOOK)
+def plot_students(table: pd.DataFrame) -> Figure:
+    """Accuracy of methods and what KARD gains over each, against the student's weights; then the paper's (`PAPERS`).
+
+    Rows whose metric is "accuracy" and whose seed is empty, gains too; students as they come. No line joins them: more
+    weights need not read better. Raises FigureError for a student whose weights nobody has counted.
+    """
+    table = table[(table["metric"] == "accuracy") & table["seed"].isna()]
+    own, gains, weights = measured(table), gained(table), {}
+    for student in dict.fromkeys(table["student"]):
+        if not (shape := find_shape(student)):
+            raise FigureError(f"the weights of {student} are not known here: its folder is needed to count them")
+        weights[student] = shape.parameters / 1e6
+    ticks = sorted(weights.values())
+    fig, axes = make_panels(3, 2.5)
+    for ax, part in ((axes[0], own), (axes[1], gains.assign(method=gains["over"]))):
+        draw_by_knob(ax, part.assign(x=part["student"].map(weights)), ticks, linestyle="none")
+        ax.set_xticks(ticks, [f"{million:.2g}" for million in ticks])
+        show_percent(ax.yaxis)
+    axes[0].set(title="Accuracy (%)")
+    axes[1].set(title="KARD's gain over each (points)")
+    axes[1].axhline(0, **THIN)
+    _paper_panel(axes[2], PAPERS["06_model_size"], list_methods(own))
+    for ax in axes:
+        ax.set(xlabel="Weights (millions)")
+    legend_below(fig, 3, axes[:1])
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_rag(table: pd.DataFrame) -> Figure:
+    """Accuracy of methods beside the Hits@k of the retrievers they read from: what the student makes of what is found.
+
+    Rows as for `plot_main` (one student) and `plot_hits`. Raises FigureError if either is missing.
+    """
+    (accuracy, chance), (found, _) = choose_rows(table, "accuracy"), choose_rows(table, *HITS_TITLES)
+    accuracy, places = name_rows(accuracy)
+    methods, ks = list_methods(found), found["k"].agg(["min", "max"])
+    height = 0.8 + 0.22 * max(len(methods), max(places.values()) + CHANCE_ROW)
+    fig, (left, *right) = make_panels(3, height)
+    accuracy_panel(left, accuracy, places, chance)
+    left.set(title=f"Answers (n = {say_sizes(accuracy)})")
+    for ax, metric in zip(right, HITS_TITLES, strict=True):
+        for i, method in enumerate(methods):
+            rows = found[(found["metric"] == metric) & (found["method"] == method)].set_index("k").reindex(ks)
+            ax.plot(rows["value"], [i, i], color=REGISTRY[method].color, linewidth=0.6, linestyle=":")
+            draw_across(ax, method, rows, [i, i])
+            ax.plot(rows["value"].iloc[:1], [i], **dot_style(method) | {"markerfacecolor": "white", "zorder": 4})
+        ax.set(title=HITS_TITLES[metric], xlabel=f"Hits@{ks['min']} to Hits@{ks['max']} (%)")
+        ax.set(ylim=(len(methods) - 0.4, -0.6), yticks=range(len(methods)), yticklabels=map(label, methods))
+        ax.tick_params(axis="y", length=0)
+        show_percent(ax.xaxis)
+        ax.grid(axis="x")
+    right[1].sharex(right[0])
+    right[1].tick_params(labelleft=False)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_shares(table: pd.DataFrame) -> Figure:
+    """What failures are due to: "share_of_failures" at each cause, one bar a student, ours and by the paper's causes.
+
+    A whisker is the interval of the first cause's share, the dashed line the paper's of its own failures, which have
+    a bar too. Students come in the order of the table; `n` is how many failures there were. Raises FigureError if there
+    are none.
+    """
+    need_metrics(table, "share_of_failures")
+    table = table[table["metric"] == "share_of_failures"]
+    paper = find_table("failure_analysis")
+    (inspected,), *papers = (paper.numbers(row) for row in ("inspected", "reranker_missed", "student_failed"))
+    splits = {"All it takes must be read": CAUSES, "One relevant passage is enough": PAPERS_CAUSES}
+    splits = {title: causes for title, causes in splits.items() if table["at"].isin(causes).any()}
+    fig, axes = make_panels(len(splits), 2.2)
+    for ax, (title, causes) in zip(axes, splits.items(), strict=True):
+        shares = table[table["at"].isin(causes)].pivot(index="student", columns="at", values="value")
+        first = table[table["at"] == causes[0]].set_index("student")
+        shares, whole = shares.loc[first.index, list(causes)], f"The paper ({inspected:.0f})"
+        if causes == PAPERS_CAUSES:
+            shares.loc[whole] = [number / inspected for (number,) in papers]
+        starts = shares.cumsum(axis=1) - shares
+        for cause, color in zip(causes, (ORANGE, BLUE, GREY), strict=False):
+            bars = ax.barh(range(len(shares)), shares[cause], 0.7, starts[cause], color=color, label=cause)
+            shown = [f"{100 * share:.0f}" if share > 0.1 else "" for share in shares[cause]]
+            behind = {"facecolor": color, "edgecolor": "none", "pad": 1}
+            ax.bar_label(bars, shown, label_type="center", color="white", fontsize=7, bbox=behind, zorder=4)
+        ax.errorbar(first["value"], range(len(first)), xerr=whiskers(first), color=BLACK, linestyle="none", **WHISKERS)
+        ax.axvline(papers[0][0] / inspected, **DASHED | {"zorder": 3})
+        names = [f"{student} ({n:,})" for student, n in first["n"].items()]
+        ax.set_yticks(range(len(shares)), [*names, *shares.index[len(first) :]])
+        ax.set(title=title, xlabel="Share of failures (%)", xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
+        show_percent(ax.xaxis)
+        ax.tick_params(axis="y", length=0)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), handlelength=1.2)
+    return fig
+
+
+@mpl.rc_context(LOOK)
+def plot_differences(table: pd.DataFrame) -> Figure:
+    """What each difference changes, in points with 95 % intervals: a panel for every measure, a line for a difference.
+
+    Gains with the knob "difference". Raises FigureError if there are none.
+    """
+    table = gained(table)
+    table = table[table["knob"] == "difference"]
+    if table.empty:
+        raise FigureError("nothing to draw: no row is a gain with the knob difference")
+    names, panels = list(dict.fromkeys(table["at"])), list(dict.fromkeys(table["metric"]))
+    fig, axes = make_panels(len(panels), 0.8 + 0.28 * len(names), sharex=True, sharey=True)
+    for ax, metric in zip(axes, panels, strict=True):
+        rows = table[table["metric"] == metric]
+        ax.axvline(0, **THIN)
+        draw_across(ax, "kard_reranker", in_points(rows), [names.index(name) for name in rows["at"]])
+        ax.set(title=MEASURES[metric], xlabel="Change (points)")
+        ax.grid(axis="x")
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    return fig
