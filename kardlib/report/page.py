@@ -45,9 +45,7 @@ img { max-width: 100% }
 {% endif %}
 {% endfor %}
 </table>
-{% for explorer in explorers %}
-<p><a href="{{ explorer | urlencode }}">Explorer: what students read, wrote and answered, question by question</a></p>
-{% endfor %}
+{% for page in explorers %}<p><a href="{{ page | urlencode }}">Explorer: all questions and answers</a></p>{% endfor %}
 {% for origin, said, claims in scorecard %}
 <h2>Scorecard: {{ origin }}</h2>
 <p>{{ said }}</p>
