@@ -159,6 +159,8 @@ def add_papers(commands: Any) -> None:
         predictions.add_argument(f"--{name}", nargs="+", default=[], help="these alone (default: all of the grid)")
     add_settings(predictions)
     add_formats(predictions, "csv")
+    said = "print the explorer: a page with its data inside"
+    predictions.add_argument("--html", action="store_const", dest="format", const="html", help=said)
 
     cite = commands.add_parser("cite", help="print BibTeX of both papers and of this software")
     cite.set_defaults(command=run_cite)
@@ -284,10 +286,12 @@ def run_compare(options: argparse.Namespace) -> int:
 
 
 def run_predictions(options: argparse.Namespace) -> int:
-    """Print a row for every question and cell of a grid; what the store lacks is made first, on stderr."""
+    """Print a row for every question and cell of a grid, or its explorer; what the store lacks is made first."""
     from kardlib.bundle import grid_cells  # late: torch takes seconds
     from kardlib.kard.cases import list_answers
     from kardlib.kard.experiment import open_experiment
+    from kardlib.kard.pipeline import answer, prepare_all
+    from kardlib.report.explorer import collect, make_page
     from kardlib.report.papers import FORMATS
 
     changes = dict(map(parse_setting, options.set))
@@ -300,8 +304,11 @@ def run_predictions(options: argparse.Namespace) -> int:
                 there = f"{suggest(unknown[0], known)} (it has {', '.join(sorted(known))})"
                 raise SettingsError(f"the grid of notebook {options.notebook} has no {name} {unknown[0]!r}{there}")
             cells = [cell for cell in cells if not asked or str(getattr(cell, name)) in asked]
-        table = list_answers(experiment, cells)
-    print(FORMATS[options.format](table))
+        if options.format == "html":
+            said = make_page(collect(prepare_all(experiment, cells), answer(experiment, cells)), experiment.settings)
+        else:
+            said = FORMATS[options.format](list_answers(experiment, cells))
+    print(said)
     return 0
 
 

@@ -188,6 +188,13 @@ def test_nano_models_travel_with_the_package():
     assert sum(p.stat().st_size for p in files) <= 25e6
 
 
+def test_every_file_of_the_library_travels_with_the_package():
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["kardlib"]
+    travels = {path for pattern in known for path in (ROOT / "kardlib").glob(pattern.replace("**", "**/*"))}
+    files = {p for p in (ROOT / "kardlib").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    assert files - travels == set()
+
+
 @pytest.mark.parametrize("case", ["user", "root", "root, told so"])
 def test_make_lab_opens_the_repository_or_says_what_root_can_do(case, tmp_path):
     id = tmp_path / "id"

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from itertools import zip_longest
+from typing import Any
 
 import pandas as pd
 
@@ -21,12 +22,10 @@ from kardlib.kard.prepare import Prepared
 
 MISSED, FAILED, UNPARSABLE = CAUSES = "reranker missed", "student failed with the passages", "unparsable"
 PAPERS_CAUSES = "no relevant passage", "student failed with one"  # KARD, "Failure analysis"
-GREEN, RED, BLUE = "#d5eedd", "#f8d5cf", "#cfe3f5"  # true, false, and true as a passage says
-LEGEND = (
-    f'<p><span style="background:{BLUE};color:#222">✓▣ true and stated by a passage that was read</span> · '
-    f'<span style="background:{GREEN};color:#222">✓ true, but not read</span> · '
-    f'<span style="background:{RED};color:#222">✗ false</span> · ★ a gold passage</p>'
-)
+COLOURS = {"✓▣": "#cfe3f5", "✓": "#d5eedd", "✗": "#f8d5cf"}  # of statements, by their signs
+MEANING = {"✓▣": "true and stated by a passage that was read", "✓": "true, but not read", "✗": "false"}
+MARK = '<span style="background:{};color:#222">{} {}</span>'
+LEGEND = f"<p>{' · '.join(MARK.format(COLOURS[s], s, said) for s, said in MEANING.items())} · ★ a gold passage</p>"
 
 # Causes
 
@@ -98,18 +97,24 @@ def list_answers(experiment: Experiment, cells: Iterable[Cell]) -> pd.DataFrame:
     In the closed world a question is of one or two hops and of a stratum. `read` are the ids of passages in their
     order, `text` is the first sample, and `cause` says why a wrong answer is wrong (`find_causes`).
     """
-    lines = []
+    cells, lines = list(cells), []
+    variants = {knobs: experiment.at(knobs) for knobs in {cell.knobs for cell in cells}}  # facts may differ
     for cell, p in answer(experiment, cells).items():
+        here = variants[cell.knobs]
         asked = {"method": cell.method, "student": cell.student, "seed": cell.seed, "settings": dict(cell.knobs) or ""}
-        told = zip(p.questions, p.passages, p.texts, p.answers, find_causes(experiment, p), strict=True)
+        told = zip(p.questions, p.passages, p.texts, p.answers, find_causes(here, p), strict=True)
         for question, read, texts, given, cause in told:
-            chain = experiment.world and experiment.world.chains[question.id]
-            hops = bool(chain.signs) + bool(chain.relation) if chain else ""
-            about = {"question": question.id, "asked": question.prompt, "hops": hops, "stratum": question.stratum}
+            about = {"question": question.id, "asked": question.prompt, **describe(here, question)}
             wrote = {"read": " ".join(read), "text": texts[0], "answer": "" if given is None else LETTERS[given]}
             gold = {"gold": LETTERS[question.answer], "right": given == question.answer, "cause": cause}
             lines.append(asked | about | wrote | gold)
     return pd.DataFrame(lines)
+
+
+def describe(experiment: Experiment, question: Question) -> dict[str, Any]:
+    """The hops that a question takes and its stratum; empty texts where a dataset does not say."""
+    chain = experiment.world and experiment.world.chains[question.id]
+    return {"hops": bool(chain.signs) + bool(chain.relation) if chain else "", "stratum": question.stratum}
 
 
 def count_outcomes(experiment: Experiment, predictions: Iterable[Predictions]) -> pd.DataFrame:
@@ -161,22 +166,23 @@ def _find_conclusion(question: Question, text: str, letter: int | None) -> int |
 # HTML
 
 
-def mark_statements(world: World | None, text: str, read: Sequence[str]) -> str:
-    """A generated text, each of its statements with the colour and signs of what `judge_statements` says.
+def judge_sentences(world: World | None, text: str, read: Sequence[str]) -> list[tuple[str, str]]:
+    """A generated text's sentences, each with the signs of what `judge_statements` says: a key of `COLOURS`.
 
-    Openers and the conclusion state nothing, and nobody knows what is true of a real dataset (`world` None): unmarked.
+    Openers and the conclusion state nothing, and nobody knows what is true of a real dataset (`world` None): no sign.
     """
     parts = []
     for sentence in re.split(r"(?<=\.)", text):
         judged = judge_statements(world, sentence, read) if world else []
-        parts.append(_mark(sentence, *judged[0]) if judged else escape(sentence))
-    return "".join(parts)
+        signs = [("✓" if true else "✗") + ("▣" if supported else "") for true, supported in judged[:1]]
+        parts.append((sentence, "".join(signs)))
+    return parts
 
 
-def _mark(sentence: str, true: bool, supported: bool) -> str:
-    signs = ("✓" if true else "✗") + ("▣" if supported else "")
-    color = RED if not true else BLUE if supported else GREEN
-    return f'<span style="background:{color};color:#222">{escape(sentence)} {signs}</span>'
+def mark_statements(world: World | None, text: str, read: Sequence[str]) -> str:
+    """A generated text, each of its statements with its colour and its signs."""
+    judged = [(escape(sentence), signs) for sentence, signs in judge_sentences(world, text, read)]
+    return "".join(MARK.format(COLOURS[signs], said, signs) if signs else said for said, signs in judged)
 
 
 def show_question(question: Question) -> str:
@@ -187,36 +193,28 @@ def show_question(question: Question) -> str:
 
 
 def show_passage(prepared: Prepared, question: Question, passage: str) -> str:
-    """A passage; a gold one with a star and, in the closed world, with what it states: signs or a relation."""
+    """A passage; a gold one with a star and what it states."""
     text = escape(prepared.runs.passages[passage])
-    if passage not in prepared.experiment.data.gold.get(question.id, ()):
-        return text
-    states = (
-        {fact.relation for fact in prepared.experiment.world.stated[passage]} if prepared.experiment.world else {"gold"}
-    )
-    return f"<b>★ {''.join(states)}</b> {text}"
+    is_gold = passage in prepared.experiment.data.gold.get(question.id, ())
+    return f"<b>★ {name_gold(prepared.experiment, passage)}</b> {text}" if is_gold else text
 
 
-def show_reading(prepared: Prepared, predictions: Predictions, i: int) -> str:
-    """The passages that were read for question `i`, in order."""
-    items = [show_passage(prepared, predictions.questions[i], p) for p in predictions.passages[i]]
-    return f"<ol>{''.join(f'<li>{item}' for item in items)}</ol>" if items else "<i>reads nothing</i>"
-
-
-def show_writing(prepared: Prepared, predictions: Predictions, i: int) -> str:
-    """What was written for question `i` (the first sample), marked, and whether the answer is right."""
-    answer, text = predictions.answers[i], predictions.texts[i][0]
-    said = "no answer" if answer is None else f"{LETTERS[answer]}, {_judge(predictions.questions[i], answer)}"
-    return f"{mark_statements(prepared.experiment.world, text, predictions.passages[i])} <b>[{said}]</b>"
+def name_gold(experiment: Experiment, passage: str) -> str:
+    """What a gold passage states: in the closed world signs or a relation."""
+    world = experiment.world
+    return ", ".join(sorted({fact.relation for fact in world.stated[passage]})) if world else "gold"
 
 
 def show_side_by_side(prepared: Prepared, written: Mapping[str, Predictions], i: int) -> str:
-    """Question `i` with, for each method (label -> predictions), what it read and what it wrote."""
+    """Question `i` with, for each method (label -> predictions), what it read, wrote first and answered."""
     question = next(iter(written.values())).questions[i]
-    rows = [
-        (f"<b>{escape(label)}</b>", show_reading(prepared, predictions, i), show_writing(prepared, predictions, i))
-        for label, predictions in written.items()
-    ]
+    rows = []
+    for label, p in written.items():
+        read, answer, text = p.passages[i], p.answers[i], p.texts[i][0]
+        items = "".join(f"<li>{show_passage(prepared, question, passage)}" for passage in read)
+        said = "no answer" if answer is None else f"{LETTERS[answer]}, {_judge(question, answer)}"
+        wrote = f"{mark_statements(prepared.experiment.world, text, read)} <b>[{said}]</b>"
+        rows.append((f"<b>{escape(label)}</b>", f"<ol>{items}</ol>" if items else "<i>reads nothing</i>", wrote))
     return f"<p>{show_question(question)}</p>" + as_table(("method", "read", "wrote"), rows)
 
 

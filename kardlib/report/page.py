@@ -45,6 +45,7 @@ img { max-width: 100% }
 {% endif %}
 {% endfor %}
 </table>
+{% for page in explorers %}<p><a href="{{ page | urlencode }}">Explorer: all questions and answers</a></p>{% endfor %}
 {% for origin, said, claims in scorecard %}
 <h2>Scorecard: {{ origin }}</h2>
 <p>{{ said }}</p>
@@ -89,7 +90,7 @@ def write_index(run: Path, results: Sequence[Result], scorecard: Sequence[tuple[
     figures = [Path(path) for path in dict.fromkeys(path for result in results for path in result.figures)]
     page = INDEX.render(
         run=run.name, facts=facts, results=results, describe_sharing=describe_sharing, figures=figures,
-        scorecard=scorecard,
+        scorecard=scorecard, explorers=sorted(f"figures/{path.name}" for path in run.glob("figures/*_explorer*.html")),
     )  # fmt: skip
     with atomic_write(run / "index.html") as temporary:
         temporary.write_text(page, "utf-8")

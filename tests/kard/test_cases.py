@@ -1,6 +1,7 @@
 """Case studies: why answers are wrong, how statements are marked, and that no text becomes markup."""
 
 import io
+import json
 from html.parser import HTMLParser
 
 import numpy as np
@@ -26,6 +27,7 @@ from kardlib.kard.cases import (
     find_papers_causes,
     has_read_all,
     judge_reading,
+    list_answers,
     mark_statements,
     read_conclusions,
     show_passage,
@@ -34,7 +36,7 @@ from kardlib.kard.cases import (
     show_side_by_side,
     show_tokens,
 )
-from kardlib.kard.experiment import Experiment
+from kardlib.kard.experiment import Cell, Experiment
 from kardlib.kard.pipeline import Predictions
 from kardlib.report.drawings.kard import plot_shares
 from kardlib.report.evaluate import share_rows
@@ -278,6 +280,18 @@ def test_failures_are_one_bar_a_student_and_the_papers_beside_them():
         plot_shares(long_form(rows).iloc[:0])
 
 
+def test_answers_of_another_world_are_judged_by_its_facts(experiment, monkeypatch):
+    cell = Cell("kard_bm25", experiment.student, 0, (("world.seed", experiment.settings.world.seed + 1),))
+    there = experiment.at(cell.knobs).world
+    questions = there.splits["test"]
+    read, wrong = [sorted(there.gold(q)) for q in questions], [(q.answer + 1) % len(q.options) for q in questions]
+    predictions = Predictions(questions, read, [[""]] * len(questions), wrong)
+    monkeypatch.setattr("kardlib.kard.cases.answer", lambda *_: {cell: predictions})
+    table = list_answers(experiment, [cell])
+    assert set(table["cause"]) == {FAILED} and table["asked"].tolist() == [q.prompt for q in questions]
+    assert set(find_causes(experiment, predictions)) != {FAILED}  # by the facts of the world that was opened first
+
+
 def test_every_answer_is_a_row_of_the_table_that_the_command_prints(experiment, prepared, capsys, monkeypatch):
     monkeypatch.setenv("KARD_STORE", str(experiment.store.root))
     arguments = ["predictions", "4", "--scale", "smoke"]
@@ -292,6 +306,13 @@ def test_every_answer_is_a_row_of_the_table_that_the_command_prints(experiment, 
     assert set(table["cause"]) <= {"", *CAUSES} and ((table["cause"] == "") == table["right"]).all()
     parsed = [parse_answer(text, q.options) for text, q in zip(table["text"], asked, strict=True)]
     assert ["" if given is None else LETTERS[given] for given in parsed] == table["answer"].tolist()
+    assert main([*arguments, "--method", "undistilled_bm25", "--html"]) == 0
+    page = Tags(capsys.readouterr().out)
+    held = json.loads(page.text[page.text.index('{"about"') : page.text.index('"use strict"')])
+    assert [question["id"] for question in held["questions"]] == table["question"].tolist()
+    assert [case[2] for case in held["cells"][0]["cases"].values()] == [
+        None if not letter else LETTERS.index(letter) for letter in table["answer"][: len(asked)]
+    ]
     assert main([*arguments, "--method", "undistiled_bm25"]) == 2
     said = "kard: the grid of notebook 4 has no method 'undistiled_bm25'; did you mean 'undistilled_bm25'? (it has "
     assert capsys.readouterr().err.startswith(said)

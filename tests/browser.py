@@ -1,0 +1,77 @@
+"""A page in headless Chromium, driven by its developer tools' protocol: real keys, and what is on the page."""
+
+import base64
+import itertools
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import websocket
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+KEYS = {"Tab": 9, " ": 32, "ArrowUp": 38, "ArrowDown": 40}
+PATIENCE = 120  # seconds: a machine may be busy
+
+
+class Browser:
+    """Chromium with one page; `folder` becomes its profile."""
+
+    def __init__(self, folder: Path):
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--hide-scrollbars"]
+        command = [CHROMIUM, *flags, "--remote-allow-origins=*", f"--user-data-dir={folder}", "about:blank"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.numbers, told, end = itertools.count(1), folder / "DevToolsActivePort", time.monotonic() + PATIENCE
+        while not (told.is_file() and told.read_text().count("\n")):
+            assert self.process.poll() is None and time.monotonic() < end, "Chromium did not start"
+            time.sleep(0.05)
+        pages = json.load(urlopen(f"http://127.0.0.1:{told.read_text().split()[0]}/json"))
+        address = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
+        self.socket = websocket.create_connection(address, timeout=PATIENCE, suppress_origin=True)
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait()
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self.numbers)
+        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while (answer := json.loads(self.socket.recv())).get("id") != number:
+            pass
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def open(self, path: Path, width: int = 1440, height: int = 900) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        self.call("Page.navigate", url=path.as_uri())
+        self.wait(f"location.href === {json.dumps(path.as_uri())} && document.readyState === 'complete'")
+
+    def ask(self, expression: str) -> Any:
+        """The value of a JavaScript expression on the page."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def wait(self, expression: str) -> None:
+        """Until a JavaScript expression is true."""
+        end = time.monotonic() + PATIENCE
+        while not self.ask(expression):
+            assert time.monotonic() < end, f"never: {expression}"
+            time.sleep(0.05)
+
+    def press(self, key: str) -> None:
+        named = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": KEYS[key]}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **named, **({"text": key} if key == " " else {}))
+        self.call("Input.dispatchKeyEvent", type="keyUp", **named)
+
+    def write(self, text: str) -> None:
+        self.call("Input.insertText", text=text)
+
+    def photograph(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
