@@ -445,7 +445,7 @@ def test_each_unit_has_its_panel_and_each_case_a_line_within_its_claims_row():
 
 
 def test_a_claim_on_a_metric_without_a_panel_is_no_gap_in_the_figure():
-    speed = claim(row={"method": "kard_reranker", "metric": "milliseconds", "over": RD}, reported=[])
+    speed = claim(id="speed", row={"method": "kard_reranker", "metric": "milliseconds", "over": RD}, reported=[])
     rows = long_form([row(metric="milliseconds"), row()]).assign(file="")
     with pytest.raises(FigureError, match="no panel is for gains in 'milliseconds': add its unit to UNITS of kardlib"):
         plot_claims(gains([claim(), speed], judge([claim(), speed], rows), "world", "embedded"))

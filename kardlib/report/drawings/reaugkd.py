@@ -132,7 +132,7 @@ def _compression_panel(ax: Axes, table: pd.DataFrame) -> pd.DataFrame:
 GLUE_PANELS = {  # knob -> title and the axes of a column of `plot_glue`
     "confidence": ("Retrieval's gain\nby confidence", "Quarter (4: surest)", "Points"),
     "distance": ("Retrieval's gain\nby distance", "Quarter (4: farthest)", ""),
-    "kept": ("Change with a smaller\nknowledge base", "Size (KiB)", "Points"),
+    "kept": ("Compressed\nknowledge base", "Size (KiB)", "Change (points)"),
 }
 
 
