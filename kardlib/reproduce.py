@@ -457,8 +457,8 @@ def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
                     f"{name} is not published: it holds the absolute path {found[0]}; print no such path"
                 )
     text = nbformat.writes(nbformat.from_dict(notebook)) + "\n"
-    for number, name in enumerate(dict.fromkeys(STYLED.findall(text)), 1):  # the same tables are the same bytes
-        text = text.replace(name, f"T_{number}")
+    for number, table in enumerate(dict.fromkeys(STYLED.findall(text)), 1):  # the same tables are the same bytes
+        text = text.replace(table, f"T_{number}")
     if len(text.encode()) > MAX_BYTES:
         size = f"{len(text.encode()) / 1000:.0f} KB, more than {MAX_BYTES / 1000:.0f}"
         raise ReproduceError(f"{name} is not published: it is {size}; show fewer or smaller outputs")
