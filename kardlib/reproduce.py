@@ -101,10 +101,9 @@ def reproduce(
     with follow(read_durations(run, notebooks), at_once) as progress:
         for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment, progress):
             results[result.notebook] = result
-            write_index(run, [*results.values()], [WAITING], scale, dataset, overrides)  # the scorecard takes half a second
+            write_index(run, [*results.values()], [WAITING], parameters)  # the scorecard takes half a second
             failed = failed or (result if result.status == "failed" else None)
-    scorecard = read_scorecard(figures, root / "figures")
-    index = write_index(run, [*results.values()], scorecard, scale, dataset, overrides)
+    index = write_index(run, [*results.values()], read_scorecard(figures, root / "figures"), parameters)
     if failed:
         copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
         raise ReproduceError(f"{failed.error} (see {copy}; finished work is kept)")

@@ -1,4 +1,4 @@
-"""An executed notebook as a page of its run's report: formulas in MathML, captions, contents, nothing from elsewhere."""
+"""An executed notebook as a page of its run's report: formulas in MathML, captions, contents; it loads nothing."""
 
 import copy
 import html
@@ -42,14 +42,14 @@ def caption_figures(notebook: NotebookNode) -> NotebookNode:
     shown = copy.deepcopy(notebook)
     code = [cell for cell in shown.cells if cell.cell_type == "code"]
     for at, cell in enumerate(code):
-        before = reversed(code[:at]) if "save_figure(" in cell.source else ()
+        before = code[at - 1 :: -1] if at and "save_figure(" in cell.source else []
         for output in cell.outputs:
             if picture := output.get("data", {}).get("image/png"):
                 caption = find_drawn([cell.source, *(other.source for other in before)])
                 said = html.escape(caption.shows if caption else "What the code above draws.")
-                told = f"<figcaption><strong>{html.escape(caption.beside)}.</strong> {said}</figcaption>" if caption else ""
+                place = f"<strong>{html.escape(caption.beside)}.</strong> {said}" if caption else ""
                 image = f'<img src="data:image/png;base64,{html.escape(picture)}" alt="{said}">'
-                output.data = NotebookNode({"text/html": f"<figure>{image}{told}</figure>"})
+                output.data = {"text/html": f"<figure>{image}<figcaption>{place}</figcaption></figure>"}
     return shown
 
 

@@ -59,24 +59,25 @@ class Part:
 WAITING = Part("this run", "Verdicts follow when the notebooks have ended.")  # until the scorecard is known
 
 
-def write_index(
-    run: Path, results: Sequence[Result], scorecard: Sequence[Part], scale: str, dataset: str,
-    overrides: Mapping[str, Any],
-) -> Path:  # fmt: skip
-    """Write `run/index.html` and return its path; `scorecard` is what `read_scorecard` returns."""
-    origin = provenance()
+def write_index(run: Path, results: Sequence[Result], scorecard: Sequence[Part], parameters: Mapping[str, Any]) -> Path:
+    """Write `run/index.html` and return its path.
+
+    `scorecard` is what `read_scorecard` returns; of the notebooks' `parameters` scale, dataset and overrides are told.
+    """
+    origin, dataset = provenance(), parameters["dataset"]
     facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
     facts += [f"commit {origin['commit']}{', changed' if origin['dirty'] else ''}"] if "commit" in origin else []
-    figures = {Path(path): result.notebook for result in results for path in result.figures}
+    where = DATASETS.get("" if dataset == "world" else f"_{dataset}", f"{dataset} data")
     ended = {status: sum(result.status == status for result in results) for status in ("done", "failed", "not run")}
-    said = f"Of {len(results)} notebooks {', '.join(f'{n} {status}' for status, n in ended.items() if n)}. Settings: "
-    said += ", ".join(f"{name} = {value}" for name, value in overrides.items()) or "as they are at this scale"
+    changed = ", ".join(f"{name} = {value}" for name, value in parameters["overrides"].items())
+    figures = {Path(path): result.notebook for result in results for path in result.figures}
     page = TEMPLATES.get_template("index.html.j2").render(
-        title=f"KARD and ReAugKD: {DATASETS.get('' if dataset == 'world' else f'_{dataset}', f'{dataset} data')}, "
-        f"{scale} scale",
-        said=f"{said}.", facts=facts, results=results, describe_sharing=describe_sharing, scorecard=scorecard,
+        title=f"KARD and ReAugKD: {where}, {parameters['scale']} scale",
+        said=f"Of {len(results)} notebooks {', '.join(f'{n} {status}' for status, n in ended.items() if n)}. "
+        f"Settings: {changed or 'as they are at this scale'}.",
         figures=[(path, notebook, find_caption(path.stem)) for path, notebook in figures.items()],
         signs={verdict: sign for part in scorecard for _, _, cases in part.claims for verdict, sign, _ in cases},
+        facts=facts, results=results, describe_sharing=describe_sharing, scorecard=scorecard,
     )  # fmt: skip
     with atomic_write(run / "index.html") as temporary:
         temporary.write_text(page, "utf-8")
