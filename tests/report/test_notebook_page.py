@@ -40,7 +40,7 @@ def test_formulas_are_mathml_and_what_is_in_them_is_text(tmp_path):
     text = page.read_text("utf-8")
     assert text.count("<math") == 3 and "$" not in text.split("<main>")[1] and "<mfrac>" in text
     assert "&lt;img" in text and not [tag for tag, _ in read_tags(page) if tag == "img"]
-    assert as_mathml("\\frac{<b>", "inline") == "<code>\\frac{&lt;b&gt;</code>"
+    assert as_mathml("\\left( <b>", "inline") == "<code>\\left( &lt;b&gt;</code>"
     check_that_it_can_be_sent(page)
 
 

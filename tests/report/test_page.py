@@ -33,7 +33,9 @@ def test_the_index_shows_the_scorecard(tmp_path: Path) -> None:
     index = write_index(tmp_path / "run", [], read_scorecard(figures, tmp_path / "none"), SETTINGS)
     page = index.read_text()
     case = '<span class="badge">✓ reproduced</span> &lt;world&gt;, embedded, a &amp; b: +20 [+10, +30]'
-    assert f'<li data-verdict="reproduced">{case}' in page and "<world>" not in page and "– not run at this scale" in page
+    assert (
+        f'<li data-verdict="reproduced">{case}' in page and "<world>" not in page and "– not run at this scale" in page
+    )
     assert "</strong> 1 tests that could have failed: 1 reproduced; " in page
     assert page.index("✓ 1 reproduced</span>") < page.index('<nav class="contents"'), "first what it showed"
     assert "<details" in page and "<p>Note: " in page
