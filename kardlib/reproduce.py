@@ -35,7 +35,8 @@ from kardlib.artifacts.engine import check_ray, choose_engine
 from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now
 from kardlib.errors import KardError, suggest
 from kardlib.report.folders import figures_folder
-from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index, write_page
+from kardlib.report.notebook_page import write_page
+from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index
 from kardlib.report.progress import Progress, follow, read_durations
 from kardlib.settings import GLUE_TASKS, preset
 
@@ -100,9 +101,9 @@ def reproduce(
     with follow(read_durations(run, notebooks), at_once) as progress:
         for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment, progress):
             results[result.notebook] = result
-            write_index(run, [*results.values()], [WAITING])  # the scorecard takes half a second
+            write_index(run, [*results.values()], [WAITING], parameters)  # the scorecard takes half a second
             failed = failed or (result if result.status == "failed" else None)
-    index = write_index(run, [*results.values()], read_scorecard(figures, root / "figures"))
+    index = write_index(run, [*results.values()], read_scorecard(figures, root / "figures"), parameters)
     if failed:
         copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
         raise ReproduceError(f"{failed.error} (see {copy}; finished work is kept)")

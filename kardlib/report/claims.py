@@ -5,7 +5,7 @@ figures' data that have an interval, mostly gains (`evaluate.gain_row`), and say
 None of our numbers is typed: what no notebook has written is not run.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import inf
 from pathlib import Path
@@ -404,28 +404,28 @@ def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale:
 # The scorecard as text
 
 
-def summarize(scorecard: pd.DataFrame) -> pd.DataFrame:
-    """A line per claim, as text to show: claim, paper, here, test, verdict.
-
-    A claim whose test could have failed in some cases and not in others has a line for each of the two. "here" has a
-    line for every case, which begins with its verdict's sign, "verdict" one for every verdict that was given, with the
-    number of its cases where there are several.
-    """
-    lines = []
+def by_claim(scorecard: pd.DataFrame) -> Iterator[tuple[pd.Series, dict[str, str], list[tuple[str, str, str]]]]:
+    """A claim at a time, twice if its test could have failed in some cases alone: its first case, by title what is told
+    besides, and of every case the verdict, the verdict's sign and what it rests on."""
     for _, cases in scorecard.groupby(["id", "could_fail"], sort=False):
-        claim, given = cases.iloc[0], cases["verdict"].value_counts()
-        named = cases.apply(in_words, axis=1).nunique() > 1
+        claim, named = cases.iloc[0], cases.apply(in_words, axis=1).nunique() > 1
         told = {"Note": claim.note, "Beside it": claim.beside}
         told |= {} if claim.could_fail else {"Could not fail": " ".join(cases["why"].unique())}
+        shown = [(case.verdict, SIGNS[case.verdict], _case(case, named)) for _, case in cases.iterrows()]
+        yield claim, {name: text for name, text in told.items() if text}, shown
+
+
+def summarize(scorecard: pd.DataFrame) -> pd.DataFrame:
+    """What `by_claim` gives as text: claim, paper, here (a line per case), test, verdict (each with its number)."""
+    lines = []
+    for claim, told, shown in by_claim(scorecard):
+        had = [verdict for verdict, *_ in shown]
         lines.append({
-            "claim": "\n".join([claim.says, *(f"{name}: {text}" for name, text in told.items() if text)]),
+            "claim": "\n".join([claim.says, *(f"{name}: {text}" for name, text in told.items())]),
             "paper": f"{claim.paper}, {claim.reported or claim['where']}".replace("; ", "\n"),
-            "here": "\n".join(f"{SIGNS[case.verdict]} {_case(case, named)}" for _, case in cases.iterrows()),
+            "here": "\n".join(f"{sign} {text}" for _, sign, text in shown),
             "test": claim.test,
-            "verdict": "\n".join(
-                f"{sign} {verdict}" + f" ({given[verdict]})" * (len(cases) > 1)
-                for verdict, sign in SIGNS.items() if verdict in given
-            ),
+            "verdict": "\n".join(f"{SIGNS[v]} {v}" + f" ({had.count(v)})" * (len(had) > 1) for v in SIGNS if v in had),
         })  # fmt: skip
     return pd.DataFrame(lines, columns=["claim", "paper", "here", "test", "verdict"])
 

@@ -16,6 +16,7 @@ from kardlib.artifacts.store import atomic_write
 from kardlib.kard.grids import middle
 from kardlib.reaugkd.tasks import COLUMNS
 from kardlib.registry import REGISTRY, label
+from kardlib.report.captions import DATASETS, find_caption
 from kardlib.report.claims import judge, mean_rows, read_claims, read_rows, summarize, tally
 from kardlib.report.drawings.reaugkd import plot_glue
 from kardlib.report.figures import save_figure
@@ -25,36 +26,12 @@ from kardlib.settings import preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
 
-DATASETS = {"": "closed world", "_obqa": "OpenbookQA", "_strategyqa": "StrategyQA"}
-DATASETS |= {f"_{task}": columns.folder for task, columns in COLUMNS.items()} | {"_glue": "GLUE"}
 GLUE = "13_glue"  # the figure that shows what those below do
 OF_TASKS = [f"{figure}_{task}" for figure in ("13_reaugkd", "13_where", "18_compression") for task in COLUMNS]
 HEADLINE = ("chance", "bag_of_words", "fine_tuning", "reasoning_distillation", "undistilled_reranker", "kard_reranker")
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
 MARKUP = re.compile(r"[\\`*~|]|(?<!\w)_|_(?!\w)|\[(?![+\d-])|\](?=\()")  # what Markdown would not show as it is
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
-COVERS = {  # notebook -> what the figures that it draws stand beside in the papers
-    "00": "KARD, Sections 2 and 4",
-    "01": "KARD, Section 3",
-    "02": "KARD, Section 4",
-    "03": "KARD, Figure 4c",
-    "04": "KARD, Tables 1 and 2",
-    "05": "KARD, Figure 4a",
-    "06": "KARD, Figure 4b",
-    "07": "KARD, Table 3",
-    "08": "KARD, Table 4",
-    "09": "KARD, Table 5",
-    "10": "KARD, Figure 3",
-    "11": "KARD, Table 7",
-    "12": "KARD, Table 6",
-    "13": "ReAugKD",
-    "14": "Both papers: all gains",
-    "15": "Your own data: an example",
-    "16": "KARD: the paper and its released code",
-    "17": "Remember or read",
-    "18": "ReAugKD: what its memory costs",
-    "19": "Methods, retrievers, rerankers and students of one's own",
-}
 
 
 def in_per_cent(row: Any) -> str:
@@ -196,16 +173,16 @@ def escape(text: str) -> str:
 
 
 def show_figures(figures: Path) -> list[str]:
-    """Every figure under the paper's table or figure that it stands beside, with its data and as PDF.
+    """Every figure with its caption, under what of the papers it stands beside, with its data and as PDF.
 
     Where `GLUE` is, it stands for the figures of single tasks.
     """
     names, lines = sorted(path.stem for path in figures.glob("*.png")), []
     for name in [name for name in names if GLUE not in names or name not in OF_TASKS]:
-        dataset = next((data for suffix, data in DATASETS.items() if suffix and name.endswith(suffix)), "")
-        paper = escape(f"{COVERS.get(name[:2], 'ours')}{dataset and f', on {dataset}'}")
+        caption = find_caption(name)
         files = f"`{name}`, [data](../figures/{name}.csv), [PDF](../figures/{name}.pdf)"
-        lines += [f"**{paper}** ({files})", "", f"![{paper}: {escape(name)}](../figures/{name}.png)", ""]
+        lines += [f"**{escape(caption.beside)}** ({files})", "", escape(caption.shows), ""]
+        lines += [f"![{escape(caption.shows)}](../figures/{name}.png)", ""]
     return lines
 
 

@@ -1,71 +1,30 @@
-"""The report of a run as HTML: a page for each notebook, and an index with its figures and the scorecard."""
+"""The report of a run: an index of its verdicts, figures and notebooks, from templates that escape what they show.
 
-from collections.abc import Sequence
+A run's folder can be sent as it is: its pages load nothing from elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from jinja2 import Environment
-from nbformat import NotebookNode
+from jinja2 import Environment, FileSystemLoader
 
 from kardlib.artifacts.store import REPOSITORY, atomic_write, provenance
 from kardlib.errors import KardError
+from kardlib.report.captions import DATASETS, find_caption
 
-ORIGINS = {  # of verdicts, and what is said before they are counted
-    "this run": "",
-    "published": "Committed under figures/, of claims and datasets that this run has no results of: ",
+ORIGINS = {  # of verdicts, their title, and what is said before they are counted
+    "this run": ("Verdicts of this run", ""),
+    "published": (
+        "Published verdicts, not of this run",
+        "Committed under figures/, of claims and datasets that this run has no results of: ",
+    ),
 }
-WAITING = ("this run", "It follows when the notebooks have ended.", None)  # until the scorecard is known
-INDEX = Environment(autoescape=True, trim_blocks=True, keep_trailing_newline=True).from_string("""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>kard reproduce: {{ run }}</title>
-<style>
-body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse }
-td, th { padding: .2em 1em .2em 0; text-align: left; vertical-align: top }
-.claims td { white-space: pre-line }
-img { max-width: 100% }
-.failed { font-weight: bold }
-</style>
-<h1>kard reproduce: {{ run }}</h1>
-<p>{{ facts | join(" · ") }}</p>
-<table>
-<tr><th>notebook<th>status<th>time<th>peak memory<th>artifacts<th>finished<th>
-{% for result in results %}
-{% if result.status == "not run" %}
-<tr><td>{{ result.notebook }}<td>not run
-{% else %}
-<tr><td><a href="{{ result.notebook | urlencode }}.html">{{ result.notebook }}</a>
-<td><span class="{{ result.status }}">{{ result.status }}</span>
-<td>{{ "%.0f s" | format(result.seconds) }}<td>{{ "%.0f MiB" | format(result.peak_bytes / 2**20) }}
-<td>{{ describe_sharing(result, results) }}<td>{{ result.date[:16].replace("T", " ") }} UTC
-<td><a href="{{ result.notebook | urlencode }}.ipynb">executed notebook</a><br>{{ result.error }}
-{% endif %}
-{% endfor %}
-</table>
-{% for page in explorers %}<p><a href="{{ page | urlencode }}">Explorer: all questions and answers</a></p>{% endfor %}
-{% for origin, said, claims in scorecard %}
-<h2>Scorecard: {{ origin }}</h2>
-<p>{{ said }}</p>
-{% if claims is not none %}
-<table class="claims">
-<tr>{% for name in claims %}<th>{{ name }}{% endfor %}
-
-{% for cells in claims.itertuples(index=False) %}
-<tr>{% for cell in cells %}<td>{{ cell }}{% endfor %}
-
-{% endfor %}
-</table>
-{% endif %}
-{% endfor %}
-{% for figure in figures %}
-<h2>{{ figure.stem }}</h2>
-<img src="{{ figure.as_posix() | urlencode }}" alt="{{ figure.stem }}">
-{% endfor %}
-</html>
-""")
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, keep_trailing_newline=True
+)
 
 
 @dataclass(frozen=True)
@@ -82,15 +41,44 @@ class Result:
     artifacts: Sequence[str] = ()  # names of all artifacts that it needed, whoever made them
 
 
-def write_index(run: Path, results: Sequence[Result], scorecard: Sequence[tuple[str, str, Any]]) -> Path:
-    """Write `run/index.html` and return its path; `scorecard` is what `read_scorecard` returns."""
-    origin = provenance()
+@dataclass(frozen=True)
+class Part:
+    """The verdicts of one origin, a key of `ORIGINS`; `claims` and their cases are what `claims.by_claim` gives."""
+
+    origin: str
+    said: str  # how many there are, or why there are none
+    counts: Sequence[tuple[str, str, int]] = ()  # verdict, its sign, how often where the test could have failed
+    claims: Sequence[tuple[Any, Mapping[str, str], Sequence[tuple[str, str, str]]]] = ()
+
+    @property
+    def title(self) -> str:
+        """The heading above them."""
+        return ORIGINS[self.origin][0]
+
+
+WAITING = Part("this run", "Verdicts follow when the notebooks have ended.")  # until the scorecard is known
+
+
+def write_index(run: Path, results: Sequence[Result], scorecard: Sequence[Part], parameters: Mapping[str, Any]) -> Path:
+    """Write `run/index.html` and return its path.
+
+    `scorecard` is what `read_scorecard` returns; of the notebooks' `parameters` scale, dataset and overrides are told.
+    """
+    origin, dataset = provenance(), parameters["dataset"]
     facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
     facts += [f"commit {origin['commit']}{', changed' if origin['dirty'] else ''}"] if "commit" in origin else []
-    figures = [Path(path) for path in dict.fromkeys(path for result in results for path in result.figures)]
-    page = INDEX.render(
-        run=run.name, facts=facts, results=results, describe_sharing=describe_sharing, figures=figures,
-        scorecard=scorecard, explorers=sorted(f"figures/{path.name}" for path in run.glob("figures/*_explorer*.html")),
+    where = DATASETS.get("" if dataset == "world" else f"_{dataset}", f"{dataset} data")
+    ended = {status: sum(result.status == status for result in results) for status in ("done", "failed", "not run")}
+    changed = ", ".join(f"{name} = {value}" for name, value in parameters["overrides"].items())
+    figures = {Path(path): result.notebook for result in results for path in result.figures}
+    page = TEMPLATES.get_template("index.html.j2").render(
+        title=f"KARD and ReAugKD: {where}, {parameters['scale']} scale",
+        said=f"Of {len(results)} notebooks {', '.join(f'{n} {status}' for status, n in ended.items() if n)}. "
+        f"Settings: {changed or 'as they are at this scale'}.",
+        figures=[(path, notebook, find_caption(path.stem)) for path, notebook in figures.items()],
+        signs={verdict: sign for part in scorecard for _, _, cases in part.claims for verdict, sign, _ in cases},
+        facts=facts, results=results, describe_sharing=describe_sharing, scorecard=scorecard,
+        explorers=sorted(f"figures/{path.name}" for path in run.glob("figures/*_explorer*.html")),
     )  # fmt: skip
     with atomic_write(run / "index.html") as temporary:
         temporary.write_text(page, "utf-8")
@@ -132,29 +120,18 @@ def judge_run(figures: Path, published: Path = REPOSITORY / "figures") -> Any:
     return pd.concat([own.assign(origin="this run"), others.assign(origin="published")], ignore_index=True)
 
 
-def read_scorecard(figures: Path, published: Path) -> list[tuple[str, str, Any]]:
-    """`judge_run` by origin: the origin, a sentence that counts, the claims with their verdicts as a table.
-
-    There is one sentence without a table if the figures' data cannot be read.
-    """
-    from kardlib.report.claims import summarize, tally
+def read_scorecard(figures: Path, published: Path) -> list[Part]:
+    """`judge_run` by origin; one part without claims if the figures' data cannot be read."""
+    from kardlib.report.claims import SIGNS, by_claim, tally
 
     try:
-        scorecard = judge_run(figures, published)
+        scorecard = judge_run(figures, published).sort_values("could_fail", ascending=False, kind="stable")
     except KardError as error:
-        return [("this run", str(error), None)]
-    parts = scorecard.sort_values("could_fail", ascending=False, kind="stable").groupby("origin")
-    return [
-        (origin, said + tally(parts.get_group(origin)), summarize(parts.get_group(origin)))
-        for origin, said in ORIGINS.items()
-        if origin in parts.groups
-    ]
-
-
-def write_page(notebook: NotebookNode, path: Path) -> None:
-    """Write an executed notebook as HTML."""
-    from nbconvert import HTMLExporter  # imported late: it takes a second
-
-    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-    with atomic_write(path) as temporary:
-        temporary.write_text(page, "utf-8")
+        return [Part("this run", str(error))]
+    parts = []
+    for origin, (_, said) in ORIGINS.items():
+        if len(cases := scorecard[scorecard["origin"] == origin]):
+            given = cases.loc[cases["could_fail"], "verdict"].value_counts()
+            counts = [(verdict, sign, given[verdict]) for verdict, sign in SIGNS.items() if verdict in given]
+            parts.append(Part(origin, f"{said}{tally(cases)}.", counts, [*by_claim(cases)]))
+    return parts

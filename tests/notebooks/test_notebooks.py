@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from kardlib.kard.experiment import write_example
+from kardlib.report.captions import DATASETS
 from kardlib.report.claims import read_claims, tally
-from kardlib.report.gallery import DATASETS
 from kardlib.report.page import judge_run, read_result
 from kardlib.report.rows import read_table
 from kardlib.reproduce import reproduce

@@ -8,10 +8,10 @@ import pytest
 from kardlib.kard.grids import middle
 from kardlib.registry import REGISTRY, Entry
 from kardlib.report import gallery
+from kardlib.report.captions import find_caption
 from kardlib.report.claims import read_claims
 from kardlib.report.gallery import (
     BEGIN,
-    COVERS,
     END,
     GLUE,
     OF_TASKS,
@@ -55,20 +55,19 @@ def test_refreshing_changes_the_sections_of_the_pages_that_are_there_alone(tmp_p
             assert text == f"before\n{BEGIN}\n\n{shown}\n{END}\nafter\n"
 
 
-def test_every_figure_stands_under_its_place_in_the_paper(tmp_path):
+def test_every_figure_stands_under_its_place_in_the_paper_with_its_caption(tmp_path):
     for name in ("04_main", "03_hits_obqa", "99_new"):
         (tmp_path / f"{name}.png").write_bytes(b"x")
     shown = show_figures(tmp_path)
-    assert [line for line in shown if line.startswith("![")] == [
-        "![KARD, Figure 4c, on OpenbookQA: 03_hits_obqa](../figures/03_hits_obqa.png)",
-        "![KARD, Tables 1 and 2: 04_main](../figures/04_main.png)",
-        "![ours: 99_new](../figures/99_new.png)",
+    assert [line for line in shown if line.startswith("**")] == [
+        "**KARD, Figure 4c, on OpenbookQA** (`03_hits_obqa`, [data](../figures/03_hits_obqa.csv), "
+        "[PDF](../figures/03_hits_obqa.pdf))",
+        "**KARD, Tables 1 and 2** (`04_main`, [data](../figures/04_main.csv), [PDF](../figures/04_main.pdf))",
+        "**ours** (`99_new`, [data](../figures/99_new.csv), [PDF](../figures/99_new.pdf))",
     ]
-    assert shown[0].startswith(
-        "**KARD, Figure 4c, on OpenbookQA** (`03_hits_obqa`, [data](../figures/03_hits_obqa.csv)"
-    )
-    drawn = {path.stem for path in (ROOT / "figures").glob("*.png")}
-    assert {name[:2] for name in drawn} <= set(COVERS)
+    caption = escape(find_caption("04_main").shows)
+    assert caption in shown and f"![{caption}](../figures/04_main.png)" in shown
+    assert "![99 new](../figures/99_new.png)" in shown
 
 
 def test_one_figure_shows_all_tasks_of_glue_and_stands_for_theirs(tmp_path):

@@ -88,7 +88,9 @@ def test_measured_and_gained_leave_out_single_seeds():
 
 
 def test_what_could_not_be_read_is_no_value():
-    rows = [accuracy_row(k=k, unread=unread, low=0.4, high=0.6) for k, unread in ((1, None), (2, MOST_UNREAD), (3, 0.21))]
+    rows = [
+        accuracy_row(k=k, unread=unread, low=0.4, high=0.6) for k, unread in ((1, None), (2, MOST_UNREAD), (3, 0.21))
+    ]
     assert told(long_form(rows))[["value", "low", "high"]].isna().any(axis=1).tolist() == [False, False, True]
 
 
