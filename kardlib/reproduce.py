@@ -43,7 +43,7 @@ from kardlib.settings import GLUE_TASKS, preset
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
 CLASSIFYING = {"13", "14", "18"}  # run on texts that are sorted into classes
 UNTAUGHT = ("01", "04", "14", "15")  # do without rationales
-MAX_BYTES = 400_000  # of a published notebook
+MAX_KB = 400  # of a published notebook
 GRACE = 120  # seconds that an interrupted kernel has for what it has asked of a server
 # of folders, before the process's number: machines may share theirs, and names of sockets may not have 108 letters
 TEMPORARY = f"kard{zlib.crc32(socket.gethostname().encode()) % 0x10000:04x}-"
@@ -432,7 +432,7 @@ def publish_results(copies: Sequence[Path], with_notebooks: bool, root: Path) ->
 def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
     """The text of an executed notebook without traces of the machine: paths, times, widget state, papermill's metadata.
 
-    Raises ReproduceError if an absolute path remains, or if the text is larger than `MAX_BYTES`.
+    Raises ReproduceError if an absolute path remains, or if the text is larger than `MAX_KB`.
     """
     default, injected = find_cell(notebook, "parameters"), find_cell(notebook, "injected-parameters")
     if default and injected:
@@ -460,9 +460,8 @@ def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
     text = nbformat.writes(nbformat.from_dict(notebook)) + "\n"
     for number, table in enumerate(dict.fromkeys(STYLED.findall(text)), 1):  # the same tables are the same bytes
         text = text.replace(table, f"T_{number}")
-    if len(text.encode()) > MAX_BYTES:
-        size = f"{len(text.encode()) / 1000:.0f} KB, more than {MAX_BYTES / 1000:.0f}"
-        raise ReproduceError(f"{name} is not published: it is {size}; show fewer or smaller outputs")
+    if (kb := len(text.encode()) / 1000) > MAX_KB:
+        raise ReproduceError(f"{name} is not published: it is {kb:.0f} KB, more than {MAX_KB}; show less, or smaller")
     return text
 
 

@@ -397,8 +397,8 @@ def test_publishing_leaves_no_trace_of_the_machine(tmp_path: Path) -> None:
     [
         ("loaded /opt/data/x.bin", "it holds the absolute path /opt/data/x.bin; print no such path"),
         ("\x1b[31m/opt/data/x.bin", "it holds the absolute path /opt/data/x.bin"),
-        ("x" * 500_000, "it is 50. KB, more than 400; show fewer or smaller outputs"),
-        ("x" * 500_000 + ' id="T_12ab3"', "it is 50. KB, more than 400; show fewer or smaller outputs"),  # a table's id
+        ("x" * 500_000, "it is 50. KB, more than 400; show less, or smaller"),
+        ("x" * 500_000 + ' id="T_12ab3"', "it is 50. KB, more than 400; show less, or smaller"),  # a table's id
     ],
 )
 def test_publishing_refuses_all_if_one_is_unfit(tmp_path: Path, source: str, said: str) -> None:

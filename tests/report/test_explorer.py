@@ -18,7 +18,7 @@ from kardlib.kard.pipeline import Predictions
 from kardlib.kard.prepare import Index, Prepared, Rationales, Runs
 from kardlib.kard.teacher import FilterYield
 from kardlib.report.explorer import PAGE, collect, make_page, show_explorer, write_explorer
-from kardlib.report.page import write_index
+from kardlib.report.page import WAITING, write_index
 from kardlib.settings import preset
 from tests.browser import CHROMIUM, Browser
 
@@ -144,8 +144,9 @@ def test_the_page_lies_with_the_figures_and_the_index_links_it(grid, tmp_path, m
     written = path.read_bytes()
     assert path.name == "12_explorer.html" and written.decode() == make_page(data, SETTINGS)
     assert write_explorer(data, SETTINGS, "12_explorer", tmp_path / "run" / "figures").read_bytes() == written
-    assert 'href="figures/12_explorer.html"' in write_index(tmp_path / "run", [], []).read_text()
-    assert "_explorer" not in write_index(tmp_path / "other", [], []).read_text()
+    about = {"scale": "smoke", "dataset": "world", "overrides": {}}
+    assert 'href="figures/12_explorer.html"' in write_index(tmp_path / "run", [], [WAITING], about).read_text()
+    assert "_explorer" not in write_index(tmp_path / "other", [], [WAITING], about).read_text()
     monkeypatch.setattr("kardlib.report.folders.REPOSITORY", tmp_path)
     usual = write_explorer(data, SETTINGS, "12_explorer", None)
     assert usual.resolve() == tmp_path / "runs" / "smoke-world" / "figures" / "12_explorer.html"
