@@ -27,7 +27,7 @@ plt.switch_backend(mpl.get_backend())
 COLUMN, PAGE = 3.4, 7.0  # widths in inches: one column, two columns
 
 LOOK: dict[Any, Any] = sns.axes_style("ticks") | {
-    "figure.dpi": 96,
+    "figure.dpi": 90,
     "figure.constrained_layout.use": True,
     "savefig.dpi": 220,
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
