@@ -73,6 +73,14 @@ def headline_table(figures: Path) -> list[str]:
 def other_findings(figures: Path) -> list[str]:
     """What was measured on real questions and texts besides answers, and how many claims have which verdict."""
     lines = []
+    if (path := figures / "04_main.csv").is_file():
+        likeliest = read_table(path).query("metric == 'accuracy_by_likelihood'")
+        cells = {row.method: in_per_cent(row) for row in measured(likeliest).itertuples()}
+        lines += [
+            f"- Closed world, answers read as the likeliest option, {row.student}: {escape(label(row.method))} "
+            f"{cells[row.method]} %, {escape(label(row.over))} {cells[row.over]} %; gain {in_points(row)}."
+            for row in gained(likeliest).itertuples()
+        ]
     for suffix, dataset in DATASETS.items():
         if suffix and (path := figures / f"03_hits{suffix}.csv").is_file():
             table = read_table(path)
@@ -83,14 +91,6 @@ def other_findings(figures: Path) -> list[str]:
                 f"- {dataset}, first passage is a silver one: reranker {cells['reranker']} % of questions, BM25 "
                 f"{cells['bm25']} %; gain {in_points(next(gain.itertuples()))}."
             )
-    if (path := figures / "04_main.csv").is_file():
-        likeliest = read_table(path).query("metric == 'accuracy_by_likelihood'")
-        cells = {row.method: in_per_cent(row) for row in measured(likeliest).itertuples()}
-        lines += [
-            f"- Closed world, answers read as the likeliest option, {row.student}: {escape(label(row.method))} "
-            f"{cells[row.method]} %, {escape(label(row.over))} {cells[row.over]} %; gain {in_points(row)}."
-            for row in gained(likeliest).itertuples()
-        ]
     rows = read_rows([figures])
     for mean in mean_rows(rows):
         if mean["over"] in ("reaugkd_no_retrieval", "best_on_average"):
