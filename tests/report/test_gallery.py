@@ -82,7 +82,8 @@ def test_one_figure_shows_all_tasks_of_glue_and_stands_for_theirs(tmp_path):
     assert len(drawn) > 3 and set(table["dataset"]) == set(singles["dataset"])
     assert len(table) > len(singles) / 2 and table.merge(singles, on=[*KEYS, "value"]).shape[0] == len(table)
     pictures = [line for line in show_figures(tmp_path) if line.startswith("![")]
-    assert pictures == ["![ReAugKD, on GLUE: 13_glue](../figures/13_glue.png)"]
+    assert pictures == [f"![{escape(find_caption(GLUE).shows)}](../figures/13_glue.png)"]
+    assert find_caption(GLUE).beside == "ReAugKD, on GLUE"
 
 
 def write_rows(folder, figure, rows):
