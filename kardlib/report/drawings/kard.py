@@ -151,12 +151,13 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
     Rows over all seeds whose metric is one of `PARTS`; the method "chance" is dashed, those without a student stand
     in every panel, and whose answers could not be read in none. Raises FigureError if there are none.
     """
-    table = told(measured(table)).dropna(subset="value")
+    table = measured(table)
     table = table[table["method"].isin([*methods, "chance"])]
     parts = {axis: metrics for axis, metrics in PARTS.items() if table["metric"].isin(metrics).any()}
     students = list(dict.fromkeys(filter(None, table["student"])))
     if not (parts and students):
         raise FigureError("nothing to draw: no row has the metric of a stratum or a kind of question")
+    table = told(table).dropna(subset="value")
     size = (PAGE if len(students) > 1 else COLUMN, 0.8 + 2.3 * len(parts))
     fig, axes = plt.subplots(len(parts), len(students), figsize=size, sharey=True, squeeze=False)
     for (row, metrics), (column, student) in product(enumerate(parts.values()), enumerate(students)):
