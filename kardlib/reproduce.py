@@ -35,7 +35,6 @@ from kardlib.artifacts.engine import check_ray, choose_engine
 from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now
 from kardlib.errors import KardError, suggest
 from kardlib.report.folders import figures_folder
-from kardlib.report.notebook_page import write_page
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index
 from kardlib.report.progress import Progress, follow, read_durations
 from kardlib.settings import GLUE_TASKS, preset
@@ -86,12 +85,9 @@ def reproduce(
         if untaught != notebooks and not has_teacher(scale, dataset, data_dir, overrides):
             notebooks = untaught
     parameters = {  # paths are relative to the notebooks' folder, where kernels run
-        "scale": scale,
-        "dataset": dataset,
-        "data_dir": data_dir and os.path.relpath(data_dir, root / "notebooks"),
-        "overrides": overrides,
-        "figures_dir": os.path.relpath(figures, root / "notebooks"),
-    }
+        "scale": scale, "dataset": dataset, "data_dir": data_dir and os.path.relpath(data_dir, root / "notebooks"),
+        "overrides": overrides, "figures_dir": os.path.relpath(figures, root / "notebooks"),
+    }  # fmt: skip
     for notebook in notebooks:
         check_parameters(notebook, parameters)
     check_writable(figures, *([root / "notebooks", root / "figures"] if publish else []))
@@ -291,6 +287,8 @@ def run_notebook(
 
     Once `stopped` no other cell is begun: between two cells a kernel hears no interrupt. Raises ReproduceError then.
     """
+    from kardlib.report.notebook_page import write_page  # imported late: nbconvert is slow
+
     name, start, began, date = notebook.stem, time.monotonic(), time.time_ns(), now()
     source = nbformat.read(notebook, as_version=4)
     cells = [c for c in source.cells if c.cell_type == "code" and c.source.strip()]
