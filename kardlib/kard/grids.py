@@ -15,9 +15,7 @@ FT, KA_FT, RD = "fine_tuning", "ka_fine_tuning", "reasoning_distillation"
 BM25, RERANKER = "kard_bm25", "kard_reranker"
 
 # What an ablation varies: its value, and the settings that differ
-SHARES: dict[float, Knobs] = {  # of the training questions (KARD, Figure 4a, and 5 %)
-    **{share: (("student.share", share),) for share in (0.01, 0.05, 0.25)}, 1: (),
-}  # fmt: skip
+SHARES = (0.01, 0.05, 0.25)  # of the training questions (KARD, Figure 4a, and 5 %), besides those that all others take
 NUMBERS: dict[int, Knobs] = {  # l, rationales (Table 3, and one) of a quarter of the questions: ten of all take long
     l: (("student.share", 0.25), ("teacher.rationales", l)) for l in (1, 3, 5, 10)
 }
@@ -66,6 +64,12 @@ def at_steps(steps: int) -> dict[int, Knobs]:
     return {l: knobs if l == 3 else (*knobs, ("student.steps", steps)) for l, knobs in NUMBERS.items()}
 
 
+def shares_at(settings: RunSettings) -> dict[float, Knobs]:
+    """Those of `SHARES` below the share that the other notebooks' students learn from, and this one."""
+    most = settings.student.share
+    return {share: (("student.share", share),) for share in SHARES if share < most} | {most: ()}
+
+
 def candidates_at(settings: RunSettings) -> dict[int, Knobs]:
     """Those of `CANDIDATES` from which `k` passages can be chosen."""
     return {kappa: knobs for kappa, knobs in CANDIDATES.items() if kappa >= settings.retrieval.k}
@@ -83,7 +87,7 @@ def main_table(settings: RunSettings, methods: Collection[str]) -> list[Row]:
 
 def dataset_size(settings: RunSettings) -> list[Row]:
     """Figure 4a."""
-    return [Row(m, middle(settings), knobs) for knobs in SHARES.values() for m in (FT, RD, BM25)]
+    return [Row(m, middle(settings), knobs) for knobs in shares_at(settings).values() for m in (FT, RD, BM25)]
 
 
 def model_size(settings: RunSettings) -> list[Row]:

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Entry, RegistryError, enter
 
-ORACLES = ("bm25_rationale", "rationale")  # read at test, these take somebody's rationale for the test question
+ORACLES = ("bm25_rationale", "rationale", "gold")  # read at test, they take more than the question
+WITHOUT_RATIONALES = {"undistilled", "undistilled_gold", "kard_untrained", "kard_gold"}  # where nobody wrote any
 
 # what the student is fine-tuned to write; "rationale": rationale, then answer
 Learns = Literal["", "answer", "rationale"]
@@ -18,6 +19,8 @@ BUILT_IN = frozenset({  # what a student can read
     "bm25_question",  # topk(rho(d | x))
     "bm25_rationale",  # topk(rho(d | r)): training always, at test the oracle that the paper calls silver knowledge
     "reranker",  # topk(f_phi(d, x)) among the kappa* candidates of BM25
+    "untrained",  # the same before its training on KL
+    "gold",  # the annotators' passages, an oracle, then BM25's
     "rationale",  # the teacher's rationale itself, an oracle
     "rag",  # topk(q(x) . d) of a dual encoder that is trained together with the student, for training and at test
     "rag_warm",  # the same, trained before that on what rationales retrieve
@@ -88,12 +91,14 @@ for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 an
         "prompted", GREY, "P", ":",
         Method("ka_few_shot_cot", "KA few-shot ICL + CoT", reads_at_test="bm25_question", shots="rationale"),
     ),
+    ("undistilled", GREY, "X", "--", Method("undistilled", "Undistilled (no passages)")),
     ("undistilled", GREY, "o", ":", Method("undistilled_bm25", "Undistilled (BM25)", reads_at_test="bm25_question")),
     ("undistilled", GREY, "D", ":", Method("undistilled_reranker", "Undistilled (reranker)", reads_at_test="reranker")),
     (
         "undistilled", GREY, "p", "-",
         Method("undistilled_silver", "Undistilled (silver, oracle)", reads_at_test="bm25_rationale"),
     ),
+    ("undistilled", GREY, "H", "-", Method("undistilled_gold", "Undistilled (gold, oracle)", reads_at_test="gold")),
     ("fine-tuned", PINK, "v", ":", Method("fine_tuning", "Fine-tuning (FT)", "answer")),
     (
         "fine-tuned", PINK, "P", "--",
@@ -113,6 +118,10 @@ for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 an
     ("distilled", ORANGE, "s", "-.", Method("reasoning_distillation", "Reasoning distillation (RD)", "rationale")),
     ("distilled", SKY, "o", "--", Method("kard_bm25", "KARD (BM25)", "rationale", "bm25_rationale", "bm25_question")),
     (
+        "distilled", SKY, "s", ":",
+        Method("kard_untrained", "KARD (reranker, no KL)", "rationale", "bm25_rationale", "untrained"),
+    ),
+    (
         "distilled", BLUE, "D", "-",
         Method("kard_reranker", "KARD (reranker)", "rationale", "bm25_rationale", "reranker"),
     ),
@@ -124,9 +133,15 @@ for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 an
         "oracles", GREEN, "p", ":",
         Method("kard_silver", "KARD (silver, oracle)", "rationale", "bm25_rationale", "bm25_rationale"),
     ),
+    (
+        "oracles", GREEN, "H", "-.",
+        Method("kard_gold", "KARD (gold, oracle)", "rationale", "bm25_rationale", "gold"),
+    ),
     ("oracles", BLACK, "*", ":", Method("teacher_cot", "Teacher CoT (oracle)", reads_at_test="rationale")),
 ):  # fmt: skip
-    register_method(row, block=block, color=color, marker=marker, line=line, hollow=row.reads_at_test in ORACLES)
+    register_method(
+        row, block=block, color=color, marker=marker, line=line, hollow=row.reads_at_test in (*ORACLES, "gold")
+    )
 
 enter({  # what is retrieved (Figure 4c); dense retrievers before the student joins in have RAG's markers, in grey
     "bm25": Entry("BM25", SKY, "o", "--", block="retrievers"),
@@ -140,14 +155,17 @@ enter({  # what is retrieved (Figure 4c); dense retrievers before the student jo
 })  # fmt: skip
 
 
-def main_rows(oracles: bool, rationales: bool) -> dict[str, Method]:
+def main_rows(oracles: bool, rationales: bool, gold: bool = False) -> dict[str, Method]:
     """The rows of Tables 1 and 2 that can be run, our controls, and what a user has added.
 
-    `oracles`: somebody wrote rationales for the test questions too. Without any rationales there are only answers to
+    `oracles`: somebody wrote rationales for the test questions too; where nobody did, other controls take their place,
+    some of them where `gold` passages of the test questions are known. Without any rationales there are only answers to
     learn, and nothing that trains a reranker.
     """
     not_in_tables, taught = ("rag", "rag_warm", "dense"), {"rationale", "bm25_rationale", "reranker"}
     rows = {name: m for name, m in METHODS.items() if not m.adapted and m.reads_at_test not in not_in_tables}
-    rows = {name: m for name, m in rows.items() if oracles or m.reads_at_test not in ORACLES}
+    rows = {name: m for name, m in rows.items() if not (oracles and name in WITHOUT_RATIONALES)}
+    known = {"bm25_rationale": oracles, "rationale": oracles, "gold": gold}
+    rows = {name: m for name, m in rows.items() if known.get(m.reads_at_test, True)}
     uses = {name: {m.learns, m.shots, m.reads_in_training, m.reads_at_test} for name, m in rows.items()}
     return {name: m for name, m in rows.items() if rationales or taught.isdisjoint(uses[name])}

@@ -47,6 +47,7 @@ NEIGHBOUR = 500  # what a neighbouring world's seed is away
 ADAPTED = Kind("adapted", 1, "kardlib.kard.student:adapt_student", "student.batch")
 STUDENT = Kind("student", 1, "kardlib.kard.student:train_student", "student.batch")
 RAG = Kind("rag", 1, "kardlib.kard.rag:train_rag", "rag.batch or rag.passages")
+UNRANKED = ("", "rationale", "gold", "bm25_question", "bm25_rationale")  # what is read without anything that ranks
 CONCLUDES = re.compile(rf"(?i)(?:\b(?:so|thus|therefore),? )?\b{CONCLUSION}")  # where a rationale ends
 
 Asked = Mapping[Cell, Prepared]  # cells of a grid, each with its variant of the settings
@@ -121,9 +122,10 @@ def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
     asked = [settings.world.model_dump(), knobs.of_writing()]
     return PredictionKey(
         student, cell.student, cell.method if method.rag else "", reads,
-        canonical_json([reranker_knobs(settings.reranker), learnt_from, settings.rag.model_dump()]) if seeded else "",
+        "" if reads in UNRANKED
+        else canonical_json([reranker_knobs(settings.reranker), learnt_from, settings.rag.model_dump()]),
         settings.test_prompt, settings.retrieval.k if reads not in ("", "rationale") else 0,
-        settings.retrieval.candidates if reads not in ("", "rationale", "bm25_question", "bm25_rationale") else 0,
+        settings.retrieval.candidates if reads not in UNRANKED else 0,
         method.shots, method.writes, canonical_json(asked), cell.seed if drawn else 0,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ names its retriever; the built-in ones are registered at the end of this file, b
 
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -347,6 +348,24 @@ def by_rationale(reading: Reading) -> dict[Cell, Run]:
     return found
 
 
+def by_gold(reading: Reading) -> dict[Cell, Run]:
+    """A question's gold passages before those of BM25, so that as many are read as by others: an oracle."""
+    found = {}
+    for cell, p in reading.cells.items():
+        gold, found[cell] = p.experiment.data.gold, {}
+        for q in p.experiment.data.splits[reading.split]:
+            first = sorted(gold.get(q.id, ()))
+            others = [(i, score) for i, score in p.runs.by_question[q.id] if i not in first]
+            found[cell][q.id] = [(i, math.inf) for i in first] + others
+    return found
+
+
+def by_untrained(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
+    """The order of the encoder that rerankers start from."""
+    start = {key: p.experiment.settings.reranker.model for key, (p, _) in variants.items()}
+    return rank(experiment, split, {key: (variants[key][0], model) for key, model in start.items()})
+
+
 def by_reranker(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
     """`topk(f_phi(d, x))` of rerankers that are trained first."""
     trained = train_rerankers(experiment, variants)
@@ -369,6 +388,8 @@ def by_warm_start(reading: Reading) -> dict[Cell, Run]:
 
 register_retriever("bm25_question", by_question, seeded=False)
 register_retriever("bm25_rationale", by_rationale, seeded=False)
+register_retriever("gold", by_gold, seeded=False)
+register_reranker("untrained", by_untrained, seeded=False)
 register_reranker("reranker", by_reranker)
 register_retriever("rag", by_rag)
 register_retriever("rag_warm", by_rag)

@@ -104,6 +104,11 @@ def draw_student(revision: str | None, seed: int) -> tuple[PreTrainedModel, PreT
     return build_student("t5-nano-base", len(tokenizer)), tokenizer
 
 
+def takes_bf16(settings: StudentSettings) -> bool:
+    """Whether products are computed in bfloat16: on GPUs that do and, if the settings say so, on CPUs that do."""
+    return pick_device().bf16 or (settings.bf16 and multiplies_bf16())
+
+
 class Examples(torch.utils.data.Dataset):
     """Tokenised sources and targets, each cut to its limit; padded per batch, never here.
 
@@ -157,7 +162,7 @@ def train_student(
     data = Examples(pairs, tokenizer, fitted, model.config)
     target = max(sum(i >= 0 for i in labels) for labels in data.labels)
     source = max(map(len, data.inputs)) - (0 if model.config.is_encoder_decoder else target)  # a causal LM reads both
-    bf16 = pick_device().bf16 or (settings.bf16 and multiplies_bf16())
+    bf16 = takes_bf16(settings)
     shape = read_shape(model.config.to_dict(), model.num_parameters())
     batch = -(-min(settings.batch, len(data)) // read_rank()[1])
     if not sharded:
@@ -278,7 +283,7 @@ def write(
     length, so that a batch holds little padding; greedy texts do not depend on the batch.
     """
     device = pick_device()
-    model = model.to(device.type, torch.bfloat16 if device.bf16 else torch.float32).eval()  # type: ignore[arg-type]
+    model = model.to(device.type, torch.bfloat16 if takes_bf16(settings) else torch.float32).eval()  # type: ignore[arg-type]
     set_seed(seed)
     limit = source_limit(model.config, settings)
     tokenizer.truncation_side = settings.truncation_side
@@ -329,7 +334,7 @@ def score_options(
     from kardlib.models.encoders import TOKENS, length_batches  # its settings need pydantic, which `work` does without
 
     device, both = pick_device(), model.config.is_encoder_decoder
-    model = model.to(device.type, torch.bfloat16 if device.bf16 else torch.float32).eval()  # type: ignore[arg-type]
+    model = model.to(device.type, torch.bfloat16 if takes_bf16(settings) else torch.float32).eval()  # type: ignore[arg-type]
     tokenizer.truncation_side = settings.truncation_side
     limit = source_limit(model.config, settings)
     read = tokenizer(

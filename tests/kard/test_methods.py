@@ -2,7 +2,7 @@
 
 import pytest
 
-from kardlib.kard.methods import METHODS, Method, main_rows, register_method
+from kardlib.kard.methods import METHODS, WITHOUT_RATIONALES, Method, main_rows, register_method
 from kardlib.registry import REGISTRY, RegistryError
 from kardlib.report.drawings.accuracy import plot_main
 from kardlib.report.drawings.kard import plot_knob
@@ -13,15 +13,19 @@ ROWS = {  # trained on, passages in training, passages at test
     "few_shot": ("", "", ""),
     "few_shot_cot": ("", "", ""),
     "ka_few_shot_cot": ("", "", "bm25_question"),
+    "undistilled": ("", "", ""),
     "undistilled_bm25": ("", "", "bm25_question"),
     "undistilled_reranker": ("", "", "reranker"),
     "undistilled_silver": ("", "", "bm25_rationale"),
+    "undistilled_gold": ("", "", "gold"),
     "fine_tuning": ("answer", "", ""),
     "ka_fine_tuning": ("answer", "bm25_question", "bm25_question"),
     "ka_fine_tuning_reranker": ("answer", "bm25_question", "reranker"),
     "rag": ("rationale", "rag", "rag"),
     "rag_warm": ("rationale", "rag_warm", "rag_warm"),
     "reasoning_distillation": ("rationale", "", ""),
+    "kard_untrained": ("rationale", "bm25_rationale", "untrained"),
+    "kard_gold": ("rationale", "bm25_rationale", "gold"),
     "kard_bm25": ("rationale", "bm25_rationale", "bm25_question"),
     "kard_reranker": ("rationale", "bm25_rationale", "reranker"),
     "kard_dense": ("rationale", "bm25_rationale", "dense"),
@@ -56,12 +60,20 @@ def test_an_undistilled_student_is_asked_as_kard_is():
 
 def test_what_takes_no_rationale_needs_none():
     names = ["few_shot", "undistilled_bm25", "fine_tuning", "ka_fine_tuning"]
-    assert [*main_rows(oracles=True, rationales=False)] == [*main_rows(oracles=False, rationales=False)] == names
+    assert [*main_rows(oracles=True, rationales=False)] == names
+    assert [*main_rows(oracles=False, rationales=False)] == ["few_shot", "undistilled", *names[1:]]
     assert "undistilled_silver" not in main_rows(oracles=False, rationales=True)
 
 
+def test_where_nobody_explained_the_test_questions_gold_passages_are_the_oracle():
+    others = {"undistilled", "kard_untrained"}
+    assert main_rows(oracles=False, rationales=True).keys() - main_rows(oracles=True, rationales=True).keys() == others
+    more = main_rows(oracles=False, rationales=True, gold=True)
+    assert more.keys() - main_rows(oracles=False, rationales=True).keys() == {"undistilled_gold", "kard_gold"}
+
+
 def test_the_main_table_has_the_rows_of_tables_1_and_2_and_controls():
-    others = {"rag", "rag_warm", "kard_dense", "dapt", "dapt_kard"}
+    others = {"rag", "rag_warm", "kard_dense", "dapt", "dapt_kard"} | WITHOUT_RATIONALES
     assert set(METHODS) - main_rows(oracles=True, rationales=True).keys() == others
 
 

@@ -235,6 +235,24 @@ def test_a_reranker_orders_the_candidates_that_kappa_leaves(experiment, prepared
     assert len(time_ranking(prepared, trained[0], 2, 3)) == 3
 
 
+def test_gold_passages_are_read_before_those_of_bm25_and_no_reranker_is_trained_for_the_untrained_one(
+    experiment, prepared, student
+):
+    cells = {m: Cell(m, student, 0) for m in ("kard_gold", "kard_untrained", "kard_bm25")}
+    before = times_made(experiment)
+    read = read_passages(Reading(experiment, "test", dict.fromkeys(cells.values(), prepared), {}))
+    assert not [folder for folder in times_made(experiment).keys() - before if folder.parent.name[:9] == "reranker-"]
+    gold, k = experiment.data.gold, experiment.settings.retrieval.k
+    for question in experiment.data.splits["test"]:
+        first, found = read[cells["kard_gold"]][question.id], read[cells["kard_bm25"]][question.id]
+        known = min(k, len(gold[question.id]))
+        assert len({*first}) == k and {*first[:known]} <= gold[question.id]
+        assert first[known:] == [p for p in found if p not in gold[question.id]][: k - known]
+    ranked = rank(experiment, "test", {"": (prepared, experiment.settings.reranker.model)})[""]
+    assert read[cells["kard_untrained"]] == {q: [p for p, _ in run[:k]] for q, run in ranked.items()}
+    assert read[cells["kard_untrained"]] != read[cells["kard_bm25"]]
+
+
 def test_an_encoder_with_random_weights_has_seen_nothing(experiment, prepared):
     drawn = {"first": draw_encoder(experiment), "other": draw_encoder(experiment, 1)}
     assert draw_encoder(experiment) == drawn["first"] != drawn["other"]
