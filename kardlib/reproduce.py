@@ -111,9 +111,9 @@ def reproduce(
 def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Mapping[str, Any], publish: bool) -> None:
     """Raise SettingsError or ReproduceError before anything runs if settings, folder or publishing do not fit."""
     preset(scale, dataset, data_dir).override(overrides)
-    if publish and (scale != "embedded" or dataset == "own" or overrides):
+    if publish and (scale not in ("embedded", "real") or dataset == "own" or overrides):
         raise ReproduceError(
-            "only the embedded scale, with settings as they are and not on your own data, is published: "
+            "only the scales embedded and real, with settings as they are and not on your own data, are published: "
             "leave out --publish, or --scale, --dataset own and --set"
         )
     if dataset == "own" and data_dir is None:

@@ -169,7 +169,7 @@ def test_wrong_settings_are_an_error_before_anything_runs(tmp_path: Path) -> Non
         reproduce(overrides={"dataset": "obqa"}, root=tmp_path)
     for unfit in ({"scale": "smoke"}, {"dataset": "own", "data_dir": "."}, {"overrides": {"retrieval.k": 1}}):
         with pytest.raises(
-            ReproduceError, match="only the embedded scale, with settings as they are and not on your o"
+            ReproduceError, match="only the scales embedded and real, with settings as they are and not on your o"
         ):
             reproduce(**unfit, publish=True, root=tmp_path)
     assert not (tmp_path / "runs").exists()

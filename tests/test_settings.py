@@ -108,3 +108,9 @@ def test_the_real_scale_has_a_pretrained_student_and_elsewhere_the_embedded_valu
     assert obqa.students == strategyqa.students == ("smollm2",) and obqa.reranker.model == "minilm"
     assert obqa.student.max_source_tokens < strategyqa.student.max_source_tokens
     assert preset("real", "rte") == preset("embedded", "rte")
+
+
+def test_texts_written_in_bfloat16_have_names_of_their_own_and_others_keep_theirs():
+    student = preset().student
+    assert "bf16" not in student.of_writing()
+    assert student.model_copy(update={"bf16": True}).of_writing() == student.of_writing() | {"bf16": True}

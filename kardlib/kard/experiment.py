@@ -102,7 +102,7 @@ class Experiment:
     @property
     def methods(self) -> dict[str, Method]:
         """The rows of Tables 1 and 2 that can be run; no release has the oracles' rationales of test questions."""
-        return main_rows(self.world is not None, self.teacher is not None, bool(self.data.gold))
+        return main_rows(self.world is not None, self.teacher is not None, bool(self.data.gold), self.settings.methods)
 
     def chance_row(self, figure: str, metric: str = "accuracy") -> dict[str, Any]:
         """The row of a figure's data that says how often guessing is right on one of `strata` or `kinds`."""

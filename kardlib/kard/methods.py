@@ -4,9 +4,11 @@ A row is its three fields: two rows that agree in what they train on and read in
 method has code of its own.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from kardlib.errors import suggest
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Entry, RegistryError, enter
 
 ORACLES = ("bm25_rationale", "rationale", "gold")  # read at test, they take more than the question
@@ -139,9 +141,7 @@ for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 an
     ),
     ("oracles", BLACK, "*", ":", Method("teacher_cot", "Teacher CoT (oracle)", reads_at_test="rationale")),
 ):  # fmt: skip
-    register_method(
-        row, block=block, color=color, marker=marker, line=line, hollow=row.reads_at_test in (*ORACLES, "gold")
-    )
+    register_method(row, block=block, color=color, marker=marker, line=line, hollow=row.reads_at_test in ORACLES)
 
 enter({  # what is retrieved (Figure 4c); dense retrievers before the student joins in have RAG's markers, in grey
     "bm25": Entry("BM25", SKY, "o", "--", block="retrievers"),
@@ -155,15 +155,20 @@ enter({  # what is retrieved (Figure 4c); dense retrievers before the student jo
 })  # fmt: skip
 
 
-def main_rows(oracles: bool, rationales: bool, gold: bool = False) -> dict[str, Method]:
+def main_rows(
+    oracles: bool, rationales: bool, gold: bool = False, only: Collection[str] | None = None
+) -> dict[str, Method]:
     """The rows of Tables 1 and 2 that can be run, our controls, and what a user has added.
 
     `oracles`: somebody wrote rationales for the test questions too; where nobody did, other controls take their place,
     some of them where `gold` passages of the test questions are known. Without any rationales there are only answers to
-    learn, and nothing that trains a reranker.
+    learn, and nothing that trains a reranker. `only`: those that are wanted. Raises RegistryError for an unknown one.
     """
+    if unknown := [name for name in only or () if name not in METHODS]:
+        raise RegistryError(f"methods: there is no {unknown[0]!r}{suggest(unknown[0], METHODS)}")
     not_in_tables, taught = ("rag", "rag_warm", "dense"), {"rationale", "bm25_rationale", "reranker"}
     rows = {name: m for name, m in METHODS.items() if not m.adapted and m.reads_at_test not in not_in_tables}
+    rows = {name: m for name, m in rows.items() if only is None or name in only}
     rows = {name: m for name, m in rows.items() if not (oracles and name in WITHOUT_RATIONALES)}
     known = {"bm25_rationale": oracles, "rationale": oracles, "gold": gold}
     rows = {name: m for name, m in rows.items() if known.get(m.reads_at_test, True)}

@@ -220,7 +220,7 @@ def _plan_kard(experiment: Experiment, on: Device, downloads: Sequence[Mapping[s
     basis, three = Basis(experiment, texts, on), settings.override(dict(NUMBERS[3]))
     middle = three.student.of(experiment.student, "rationale", reads=True)
     steps = middle.count_steps(count_examples(three, texts, "rationale"))
-    rows = main_rows(experiment.world is not None, True, bool(experiment.data.gold))
+    rows = main_rows(experiment.world is not None, True, bool(experiment.data.gold), settings.methods)
     grid = all_grids(settings, rows, steps)
     trainings, writings = list_work(settings, grid)
     work = [training_work(basis, name, trainings) for name in settings.students]

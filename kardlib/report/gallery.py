@@ -28,7 +28,9 @@ BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of 
 
 GLUE = "13_glue"  # the figure that shows what those below do
 OF_TASKS = [f"{figure}_{task}" for figure in ("13_reaugkd", "13_where", "18_compression") for task in COLUMNS]
-HEADLINE = ("chance", "bag_of_words", "fine_tuning", "reasoning_distillation", "undistilled_reranker", "kard_reranker")
+HEADLINE = ("chance", "bag_of_words", "fine_tuning", "reasoning_distillation", "undistilled_bm25",
+            "undistilled_reranker", "kard_bm25", "kard_reranker", "kard_gold")  # fmt: skip
+READINGS = {"accuracy": "", "accuracy_by_likelihood": ", likeliest option"}
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
 MARKUP = re.compile(r"[\\`*~|]|(?<!\w)_|_(?!\w)|\[(?![+\d-])|\](?=\()")  # what Markdown would not show as it is
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
@@ -62,7 +64,9 @@ def headline_table(figures: Path) -> list[str]:
     for suffix, dataset in DATASETS.items():
         if suffix and (path := figures / f"04_main{suffix}.csv").is_file():
             table = read_table(path)
-            parts += [(f"{dataset}, {s}", table, "accuracy", s) for s in table.student.unique() if s]
+            read = {metric: how for metric, how in READINGS.items() if metric in table.metric.values}
+            students = [name for name in table.student.unique() if name]
+            parts += [(f"{dataset}, {s}{how}", table, metric, s) for s in students for metric, how in read.items()]
     columns = {}
     for title, table, metric, student in parts:
         rows = measured(table[(table.metric == metric) & table.student.isin(["", student])])

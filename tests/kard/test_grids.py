@@ -26,6 +26,13 @@ def test_a_notebook_runs_where_its_data_are():
     assert {"dapt.corpus"} == {name for row in grids.dapt(preset()) for name, _ in row.knobs}
 
 
+def test_the_largest_share_is_the_one_that_all_other_notebooks_train_on():
+    assert [*grids.shares_at(preset())] == [0.01, 0.05, 0.25, 1] and grids.shares_at(preset())[1] == ()
+    assert [*grids.shares_at(preset("real", "obqa", "somewhere"))] == [0.01, 0.05, 0.25, 0.3]
+    tenth = preset().override({"student.share": 0.1})
+    assert grids.shares_at(tenth) == {0.01: (("student.share", 0.01),), 0.05: (("student.share", 0.05),), 0.1: ()}
+
+
 def test_equal_steps_are_those_of_three_rationales():
     settings = preset()
     rows = grids.rationales(settings, 24)

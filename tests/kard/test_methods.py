@@ -77,6 +77,12 @@ def test_the_main_table_has_the_rows_of_tables_1_and_2_and_controls():
     assert set(METHODS) - main_rows(oracles=True, rationales=True).keys() == others
 
 
+def test_only_the_rows_that_are_wanted_are_run_and_an_unknown_one_is_a_sentence():
+    assert [*main_rows(True, True, only=("kard_bm25", "few_shot", "kard_gold"))] == ["few_shot", "kard_bm25"]
+    with pytest.raises(RegistryError, match=r"methods: there is no 'kard_bm52'; did you mean 'kard_bm25'"):
+        main_rows(True, True, only=["kard_bm52"])
+
+
 @pytest.fixture
 def mine():
     register_method(Method("mine", "My method", "rationale", "bm25_rationale", "bm25_question"))

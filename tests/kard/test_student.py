@@ -112,6 +112,16 @@ def written():
     return model, tokenizer, sources
 
 
+@pytest.mark.parametrize(("asked", "multiplies"), [(True, True), (True, False), (False, True)])
+def test_texts_are_written_in_bfloat16_where_it_is_asked_for_and_the_cpu_has_it(
+    asked: bool, multiplies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kardlib.kard.student.multiplies_bf16", lambda: multiplies)
+    model, tokenizer = load_student("t5-nano-small")
+    write(model, tokenizer, ["Question: Which? A. Balkul B. Denfir"], SETTINGS.model_copy(update={"bf16": asked}), 0)
+    assert model.dtype == (torch.bfloat16 if asked and multiplies else torch.float32)
+
+
 def test_greedy_texts_do_not_depend_on_batch_or_order(written):
     model, tokenizer, sources = written
     settings = SETTINGS.model_copy(update={"max_source_tokens": 512})
