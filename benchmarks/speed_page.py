@@ -1,20 +1,30 @@
-"""Write the tables of docs/speed.md anew from benchmarks/results/.
+"""Write the tables and the figure of docs/speed.md anew from benchmarks/results/.
 
 python benchmarks/speed_page.py
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kardlib.artifacts.store import REPOSITORY
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kardlib.artifacts.store import REPOSITORY, atomic_write
+from kardlib.report.drawings.style import DASHED
+from kardlib.report.figures import LOOK
 from kardlib.report.gallery import as_markdown, write_between
 
 BEGIN, END = "<!-- results: made by benchmarks/speed_page.py -->", "<!-- end of results -->"
 WORK = {"reranking": "reranking", "generation": "five samples", "training": "training", "bm25": "BM25"}
 UNIT = {"training": "an example"}  # of which the times are; else a question
 DATA = {"world": "closed world", "obqa": "OpenbookQA", "strategyqa": "StrategyQA"}
+MEASURES = {"seconds": "CPU seconds", "mib": "Peak MiB above the start"}  # of the figure's two columns
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # of lines, told apart by the colour-blind
+GAP = 0.085  # of a panel's height, between the labels of two lines
 
 
 def read_results(folder: Path, benchmark: str) -> list[dict[str, Any]]:
@@ -92,11 +102,97 @@ def show(folder: Path) -> list[str]:
         rows = [row for result in results["peers"] for row in peer_rows(result)]
         lines += ["", "### Other libraries", "", *as_markdown(columns, rows)]
         lines += ["", *(f"- {describe(result)}" for result in results["peers"])]
+    for result in read_results(folder, "growth"):
+        columns = (
+            "what grows",
+            "work",
+            "sizes",
+            "CPU s at the largest",
+            "exponent",
+            "peak MiB above the start",
+            "exponent",
+        )
+        lines += ["", "### Growth", "", "![CPU time and peak memory over size, a row for each of questions, passages, "
+                  "candidates and students; labels are exponents](growth.svg)", ""]  # fmt: skip
+        lines += [*as_markdown(columns, map(growth_row, result["curves"])), "", f"- {describe_growth(result)}"]
     return [*lines, ""]
 
 
+# Growth
+
+
+def growth_row(curve: Mapping[str, Any]) -> list[str]:
+    sizes = f"{curve['sizes'][0]:,} to {curve['sizes'][-1]:,}"
+    row = [curve["axis"], curve["work"], sizes, f"{curve['seconds'][-1]:.2g}", say_exponent(curve, "seconds")]
+    return [*row, f"{curve['mib'][-1]:,.0f}", say_exponent(curve, "mib")]
+
+
+def say_exponent(curve: Mapping[str, Any], measure: str) -> str:
+    exponent = curve[f"{measure}_exponent"]
+    return "flat" if exponent is None else f"{exponent + 0:.2f}"
+
+
+def describe_growth(result: Mapping[str, Any]) -> str:
+    origin, share = result["provenance"], result["share"]
+    commit = f"{origin['commit'][:7]}{' with changes' if origin['dirty'] else ''}"
+    shrunk = "" if share == 1 else f"; all sizes times {share:g}"
+    load = f"load {result['load'][0]:g} to {result['load'][1]:g}"
+    return f"{origin['device']}, {result['cores']} cores, {load}, {origin['date'][:10]}, commit {commit}{shrunk}."
+
+
+def draw_growth(curves: Sequence[Mapping[str, Any]]) -> Figure:
+    """A row of panels for what grows, its columns CPU time and memory; sizes are multiples of each line's smallest."""
+    axes = list(dict.fromkeys(curve["axis"] for curve in curves))
+    fig = Figure(figsize=(9.4, 0.4 + 2.2 * len(axes)), layout="none")  # at 96 pixels an inch as wide as a page of docs
+    panels = fig.subplots(len(axes), len(MEASURES), squeeze=False)
+    fig.subplots_adjust(left=0.07, right=0.81, wspace=0.75, hspace=0.45, top=1 - 0.35 / fig.get_figheight(),
+                        bottom=0.5 / fig.get_figheight())  # fmt: skip
+    for row, axis in zip(panels, axes, strict=True):
+        mine = [curve for curve in curves if curve["axis"] == axis]
+        for ax, (measure, title) in zip(row, MEASURES.items(), strict=True):
+            growth_panel(ax, mine, measure)
+            ax.set(title=f"{axis}: {title}", xlabel="Times the smallest size" if axis == axes[-1] else "")
+    return fig
+
+
+def growth_panel(ax: Axes, curves: Sequence[Mapping[str, Any]], measure: str) -> None:
+    """Lines with their work and exponent at their right end, and one of slope 1 to compare with."""
+    shown = [(COLOURS[i], c) for i, c in enumerate(curves) if measure == "seconds" or c["mib_exponent"] is not None]
+    ax.set(xscale="log", yscale="log")
+    for colour, curve in shown:
+        ax.plot(times := [size / curve["sizes"][0] for size in curve["sizes"]], np.maximum(curve[measure], 1e-2),
+                color=colour, marker="o", markersize=3)  # fmt: skip
+    ends = [max(curve[measure][-1], 1e-2) for _, curve in shown] or [1.0]
+    if shown:
+        slope = float(np.exp(np.mean(np.log(ends)))) / max(times)
+        ax.plot([1, max(times)], [slope, slope * max(times)], **DASHED)
+    places = np.array([ax.transAxes.inverted().transform(ax.transData.transform((1, end)))[1] for end in ends])
+    for _ in range(50):  # labels push each other apart
+        for i, j in zip(order := np.argsort(places), order[1:], strict=False):
+            if (lack := GAP - places[j] + places[i]) > 0:
+                places[[i, j]] += -lack / 2, lack / 2
+    for place, (colour, curve) in zip(places, shown, strict=False):
+        text = f"{curve['work'].split(',')[0]} {say_exponent(curve, measure)}"
+        ax.annotate(text, (1.03, place), xycoords="axes fraction", va="center", color=colour, annotation_clip=False)
+    flat = [curve["work"].split(",")[0] for curve in curves if all(curve is not c for _, c in shown)]
+    if flat:
+        ax.annotate(f"flat: {', '.join(flat)}", (0.02, 0.02), xycoords="axes fraction", fontsize=7, color="0.35")
+    ax.grid(True)
+    ax.minorticks_off()
+
+
+@mpl.rc_context(LOOK | {"svg.hashsalt": "growth", "svg.fonttype": "path", "font.size": 8})
+def save_growth(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the curves as SVG; the same curves are the same bytes."""
+    fig = draw_growth(curves)
+    with atomic_write(path) as temporary:
+        fig.savefig(temporary, format="svg", metadata={"Date": None, "Creator": "kardlib"})
+
+
 def refresh(page: Path, folder: Path) -> None:
-    """Write the page anew, in place."""
+    """Write the page and its figure anew, in place."""
+    for result in read_results(folder, "growth"):
+        save_growth(result["curves"], page.with_name("growth.svg"))
     write_between(page, BEGIN, END, show(folder))
 
 

@@ -15,7 +15,7 @@ from kardlib.kard.llm import estimate
 from kardlib.kard.pipeline import student_spec
 from kardlib.kard.plan import ON_THE_HUB, count_texts, describe_plan, plan
 from kardlib.models.catalogue import MODELS
-from kardlib.settings import NANO_TRAINING, preset
+from kardlib.settings import NANO_TRAINING, RunSettings, preset
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +143,25 @@ def test_the_store_is_asked_for_students_with_the_same_settings(tmp_path: Path) 
     store.make(Kind("student"), {"examples": "a", "settings": knobs | {"lr": 1}, "seed": 0}, lambda folder: None)
     trained = [w for w in plan(settings, store=store)["work"] if w["what"] == "train"]
     assert {w["model"]: w["here"] for w in trained if w["here"]} == {"t5-nano-base": 2}
+
+
+def test_more_students_are_no_reason_to_look_into_the_store_more_often(tmp_path, monkeypatch) -> None:
+    looked, specs = [], Store.specs
+    monkeypatch.setattr(Store, "specs", lambda store, kind: looked.append(kind.name) or specs(store, kind))
+    monkeypatch.setattr(RunSettings, "override", count_calls(changed := [], RunSettings.override))
+    for number in (2, 20):
+        students = [f"someone/model-{i}" for i in range(number)]
+        planned = plan(preset("smoke").model_copy(update={"students": tuple(students)}), store=Store(tmp_path))
+        assert [w["model"] for w in planned["work"] if w["what"] == "write"] == students
+        assert looked == ["student", "reranker"]
+        looked.clear()
+        changed.append("end")
+    few, many = changed.index("end"), len(changed) - changed.index("end") - 2
+    assert many < 10 * few  # once for a row's settings, whoever is asked, and once for a training
+
+
+def count_calls(calls: list, function):
+    return lambda *arguments: calls.append(1) or function(*arguments)
 
 
 @pytest.mark.parametrize(
