@@ -103,17 +103,12 @@ def show(folder: Path) -> list[str]:
         lines += ["", "### Other libraries", "", *as_markdown(columns, rows)]
         lines += ["", *(f"- {describe(result)}" for result in results["peers"])]
     for result in read_results(folder, "growth"):
-        columns = (
-            "what grows",
-            "work",
-            "sizes",
-            "CPU s at the largest",
-            "exponent",
-            "peak MiB above the start",
-            "exponent",
+        columns = ("what grows", "work", "sizes", "CPU s at the largest", "exponent", "peak MiB at the largest",
+                   "exponent")  # fmt: skip
+        what = (
+            "CPU time and peak memory over size: a row of panels for each of questions, passages, candidates, students"
         )
-        lines += ["", "### Growth", "", "![CPU time and peak memory over size, a row for each of questions, passages, "
-                  "candidates and students; labels are exponents](growth.svg)", ""]  # fmt: skip
+        lines += ["", "### Growth", "", f"![{what}](growth.svg)", ""]
         lines += [*as_markdown(columns, map(growth_row, result["curves"])), "", f"- {describe_growth(result)}"]
     return [*lines, ""]
 
