@@ -98,10 +98,11 @@ def ask_words(count: int, seed: int = 1) -> dict[str, str]:
     return {f"q{i}": " ".join(draw_words(rng, WORDS_ASKED)) for i in range(count)}
 
 
-def index_texts(count: int, folder: Path, lucene: Lucene) -> Path:
+def index_texts(count: int, folder: Path) -> Path:
     index = folder / f"index-{count}"
     if not index.exists():
-        lucene.build(index, PassageFile(write_texts(count, folder)))
+        with Lucene(preset().knowledge) as lucene:
+            lucene.build(index, PassageFile(write_texts(count, folder)))
     return index
 
 
@@ -126,7 +127,8 @@ def write_data(questions: int, passages: Path | None, folder: Path) -> Path:
 
 def make_run(questions: int, depth: int, passages: int) -> Run:
     rng = random.Random(0)
-    return {f"q{i}": [(f"p{rng.randrange(passages):07d}", 20 - j / 64) for j in range(depth)] for i in range(questions)}
+    found = {f"q{i}": enumerate(rng.sample(range(passages), depth)) for i in range(questions)}
+    return {id: [(f"p{p:07d}", 20 - j / 64) for j, p in ranked] for id, ranked in found.items()}
 
 
 # Questions
@@ -135,7 +137,7 @@ def make_run(questions: int, depth: int, passages: int) -> Run:
 @contextlib.contextmanager
 def search_questions(count: int, folder: Path) -> Iterator[Callable[[], object]]:
     with Lucene(preset().knowledge) as lucene:
-        index, queries = index_texts(CORPUS, folder, lucene), ask_words(count)
+        index, queries = index_texts(CORPUS, folder), ask_words(count)
         lucene.search(index, dict(islice(queries.items(), 50)), KAPPA)
         yield lambda: lucene.search(index, queries, KAPPA)
 
@@ -225,7 +227,7 @@ def build_index(count: int, folder: Path) -> Iterator[Callable[[], object]]:
 @contextlib.contextmanager
 def search_passages(count: int, folder: Path) -> Iterator[Callable[[], object]]:
     with Lucene(preset().knowledge) as lucene:
-        index, queries = index_texts(count, folder, lucene), ask_words(400)
+        index, queries = index_texts(count, folder), ask_words(400)
         lucene.search(index, dict(islice(queries.items(), 50)), KAPPA)
         yield lambda: lucene.search(index, queries, KAPPA)
 
@@ -240,9 +242,7 @@ def open_data(count: int, folder: Path) -> Iterator[Callable[[], object]]:
 def prepare_variants(count: int, folder: Path) -> Iterator[Callable[[], object]]:
     """Variants of the settings, whose runs are in the store: what they cost besides has no part in the passages."""
     own, store = write_data(200, passages := write_texts(count, folder), folder), Store(folder / "store")
-    with Lucene(preset().knowledge) as lucene:
-        index = index_texts(count, folder, lucene)
-    spec = {"passages": hash_file(passages)}
+    index, spec = index_texts(count, folder), {"passages": hash_file(passages)}
     store.make(INDEX, spec, lambda made: shutil.copytree(index, made / "lucene"))
     experiment = open_settings(preset("embedded", "own", str(own)), store)
     prepare(experiment)
@@ -255,7 +255,7 @@ def prepare_variants(count: int, folder: Path) -> Iterator[Callable[[], object]]
 @contextlib.contextmanager
 def search_candidates(count: int, folder: Path) -> Iterator[Callable[[], object]]:
     with Lucene(preset().knowledge) as lucene:
-        index, queries = index_texts(CORPUS, folder, lucene), ask_words(400)
+        index, queries = index_texts(CORPUS, folder), ask_words(400)
         lucene.search(index, queries, count)
         yield lambda: lucene.search(index, queries, count)
 

@@ -105,9 +105,7 @@ def show(folder: Path) -> list[str]:
     for result in read_results(folder, "growth"):
         columns = ("what grows", "work", "sizes", "CPU s at the largest", "exponent", "peak MiB at the largest",
                    "exponent")  # fmt: skip
-        what = (
-            "CPU time and peak memory over size: a row of panels for each of questions, passages, candidates, students"
-        )
+        what = "CPU time and peak memory over size, a row of panels each for questions, passages, candidates, students"
         lines += ["", "### Growth", "", f"![{what}](growth.svg)", ""]
         lines += [*as_markdown(columns, map(growth_row, result["curves"])), "", f"- {describe_growth(result)}"]
     return [*lines, ""]
