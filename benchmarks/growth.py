@@ -5,8 +5,8 @@
 Every point is a process of its own, which first does the work once in small, so that nothing is loaded later. Then
 CPU seconds are counted, those of the Lucene process that it holds with them, and by how much the memory of both rises
 at its peak. Without Lucene runs under a second are repeated, and the median is taken. Passages are generated
-(`index_million.py`), questions are the closed world's or words, models are nano ones; what a student would write is
-made up, as no student is trained.
+(`index_million.py`) or, where a nano model reads them, the closed world's; what a student would write is made up, as no
+student is trained.
 
 An exponent is the slope of the line through the upper half of a curve, both axes logarithmic: 1 says that ten times as
 much takes ten times as long. Memory that never rises by `FLAT` MiB has none. `--share` multiplies all sizes. The last
@@ -40,6 +40,7 @@ from official import cpu_seconds
 
 from kardlib.artifacts.store import Store, atomic_write, hash_file, provenance
 from kardlib.data.files import Dataset, PassageFile, Question, read_own, write_own, write_passages
+from kardlib.data.world import build_world
 from kardlib.kard.cases import count_outcomes, find_causes, statement_shares
 from kardlib.kard.experiment import PREDICTIONS, Cell, Experiment, open_settings, writing_job
 from kardlib.kard.pipeline import STUDENT, Predictions, list_writings, predict, student_job, train_students
@@ -57,12 +58,12 @@ from kardlib.report.figures import save_figure
 from kardlib.report.rows import long_form
 from kardlib.retrieval.lucene import Lucene
 from kardlib.retrieval.runs import Candidates, Run, read_run, write_run
-from kardlib.settings import RunSettings, preset
+from kardlib.settings import RunSettings, WorldSettings, preset
 
 FLAT = 8  # MiB: less says nothing of a process that holds torch
 LONG, TIMES = 1.0, 3  # seconds from which on a run is not repeated, and how often others are
 KAPPA, WORDS_ASKED, SEEDS = 100, 12, (0, 1, 2)
-CORPUS, READ = 10_000, 2_000  # passages where they do not grow: of an index, and that a reranker reads
+CORPUS = 10_000  # passages of an index that does not grow
 METHODS = ("fine_tuning", "reasoning_distillation", "undistilled_bm25", "kard_bm25")  # of the grid of students
 VARIANTS = [(), *((("retrieval.k", k),) for k in (1, 2)), *((("retrieval.candidates", k),) for k in (10, 50))]
 Setup = Callable[[int, Path], AbstractContextManager[Callable[[], object]]]  # size, folder of inputs -> the work
@@ -144,9 +145,11 @@ def search_questions(count: int, folder: Path) -> Iterator[Callable[[], object]]
 
 @contextlib.contextmanager
 def rank_questions(count: int, folder: Path) -> Iterator[Callable[[], object]]:
-    reranker, run = load_reranker(preset().reranker), make_run(count, 20, READ)
-    queries, texts = ask_words(count), {p.id: p.text for p in generate(READ)}
-    yield lambda: rank(reranker, queries, run, texts)
+    reranker, world = load_reranker(preset().reranker), build_world(WorldSettings(test=count))
+    names, rng = [*world.texts], random.Random(0)
+    queries = {q.id: q.prompt for q in world.splits["test"]}
+    run = {id: [(p, 0.0) for p in rng.sample(names, 20)] for id in queries}
+    yield lambda: rank(reranker, queries, run, world.texts)
 
 
 @contextlib.contextmanager
@@ -263,11 +266,10 @@ def search_candidates(count: int, folder: Path) -> Iterator[Callable[[], object]
 @contextlib.contextmanager
 def rank_candidates(count: int, folder: Path) -> Iterator[Callable[[], object]]:
     """No two questions have a candidate in common, else passages would be encoded once for many of them."""
-    reranker, questions = load_reranker(preset().reranker), ask_words(8)
-    texts = {p.id: p.text for p in generate(8 * count)}
-    names = iter(texts)
-    run = {q: [(p, 0.0) for p in islice(names, count)] for q in questions}
-    yield lambda: rank(reranker, questions, run, texts)
+    reranker, world = load_reranker(preset().reranker), build_world(WorldSettings(test=8, notes=8 * count))
+    names, queries = iter(world.texts), {q.id: q.prompt for q in world.splits["test"]}
+    run = {id: [(p, 0.0) for p in islice(names, count)] for id in queries}
+    yield lambda: rank(reranker, queries, run, world.texts)
 
 
 @contextlib.contextmanager
