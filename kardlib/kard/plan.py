@@ -132,8 +132,8 @@ def count_texts(experiment: Experiment) -> Texts:
         number = max(settings.teacher.rationales, SILVER)
         rationale = fmean(len(r.text) for r in experiment.teacher(splits["train"], number))
     if not settings.knowledge.index and passages:
-        some = list(islice(passages, 100_000))
-        passage, known = fmean(len(p.text) for p in some), len(some) if len(some) < 100_000 else None
+        lengths = [len(p.text) for p in islice(passages, 100_000)]
+        passage, known = fmean(lengths), len(lengths) if len(lengths) < 100_000 else None
     train, test, silver = (len(splits.get(split, ())) for split in ("train", "test", "silver"))
     question = fmean(len(q.prompt) for questions in splits.values() for q in questions)
     return Texts(train, test, silver, question, rationale, passage, known)

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kardlib.__main__ import main
 from kardlib.artifacts.store import REPOSITORY, Kind, Store
+from kardlib.data.files import Passage, PassageFile, write_passages
 from kardlib.data.prompts import teacher_text
 from kardlib.kard.experiment import open_settings, write_example
 from kardlib.kard.llm import estimate
@@ -158,6 +161,16 @@ def test_more_students_are_no_reason_to_look_into_the_store_more_often(tmp_path,
         changed.append("end")
     few, many = changed.index("end"), len(changed) - changed.index("end") - 2
     assert many < 10 * few  # once for a row's settings, whoever is asked, and once for a training
+
+
+def test_passages_on_the_disk_are_counted_without_being_held(own: str, tmp_path: Path) -> None:
+    experiment = open_settings(preset("embedded", "own", own), Store(tmp_path))
+    write_passages(tmp_path / "p.jsonl", (Passage(f"p{i}", f"{i} {'long ' * 200}") for i in range(5000)))
+    data = replace(experiment.data, passages=PassageFile(tmp_path / "p.jsonl"))
+    tracemalloc.start()
+    assert count_texts(replace(experiment, data=data)).passages == 5000
+    assert tracemalloc.get_traced_memory()[1] < 2e6  # the texts are 5 MB
+    tracemalloc.stop()
 
 
 def count_calls(calls: list, function):
