@@ -1,6 +1,6 @@
 """How time and memory grow with questions, passages, candidates and students: CPU seconds and peaks with exponents.
 
-    python benchmarks/growth.py [--share 1] [--only "questions: run table"] [--out benchmarks/results/growth.json]
+    python benchmarks/growth.py [--passages 1000000] [--only "students: plan"] [--out benchmarks/results/growth.json]
 
 Every point is a process of its own, which first does the work once in small, so that nothing is loaded later. Then
 CPU seconds are counted, those of the Lucene process that it holds with them, and by how much the memory of both rises
@@ -9,8 +9,7 @@ at its peak. Without Lucene runs under a second are repeated, and the median is 
 student is trained.
 
 An exponent is the slope of the line through the upper half of a curve, both axes logarithmic: 1 says that ten times as
-much takes ten times as long. Memory that never rises by `FLAT` MiB has none. `--share` multiplies all sizes. The last
-line is JSON.
+much takes ten times as long. Memory that never rises by `FLAT` MiB has none. The last line is JSON.
 """
 
 import argparse
@@ -386,12 +385,12 @@ TEN = (1, 2, 4, 7, 10)
 MILLION = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 KAPPAS = (20, 50, 150, 400, 1000)
 CURVES = [
-    Curve("questions", "BM25 search", [1_000 * n for n in TEN], search_questions, java=True),
-    Curve("questions", "reranking, 20 candidates", [500 * n for n in TEN], rank_questions),
+    Curve("questions", "BM25 search", [200 * n for n in TEN], search_questions, java=True),
+    Curve("questions", "reranking, 20 candidates", [200 * n for n in TEN], rank_questions),
     Curve("questions", "evaluation", [10_000 * n for n in TEN], evaluate),
-    Curve("questions", "own data, written and read", [2_000 * n for n in TEN], read_data),
-    Curve("questions", "run table, written and read", [500 * n for n in TEN], keep_run),
-    Curve("questions", "explorer and case studies", [600 * n for n in TEN], explore),
+    Curve("questions", "own data, written and read", [1_000 * n for n in TEN], read_data),
+    Curve("questions", "run table, written and read", [200 * n for n in TEN], keep_run),
+    Curve("questions", "explorer and case studies", [200 * n for n in TEN], explore),
     Curve("passages", "index", MILLION, build_index, java=True),
     Curve("passages", "search of 400 questions", MILLION, search_passages, java=True),
     Curve("passages", "own data, read", MILLION, open_data),
@@ -399,9 +398,9 @@ CURVES = [
     Curve("candidates", "BM25 search, 400 questions", KAPPAS, search_candidates, java=True),
     Curve("candidates", "reranking, 8 questions", KAPPAS, rank_candidates),
     Curve("candidates", "draws for a reranker's training", KAPPAS, draw_candidates),
-    Curve("students", "plan", [10 * n for n in TEN], plan_students),
-    Curve("students", "keys and store", [10 * n for n in TEN], look_up_students),
-    Curve("students", "tables and claims", [30 * n for n in TEN], judge_students),
+    Curve("students", "plan", [5 * n for n in TEN], plan_students),
+    Curve("students", "keys and store", [5 * n for n in TEN], look_up_students),
+    Curve("students", "tables and claims", [20 * n for n in TEN], judge_students),
     Curve("students", "figure", [3 * n for n in TEN], draw_students),
 ]
 
@@ -464,7 +463,8 @@ def measure_curve(curve: Curve, share: float, folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=1.0, help="of all sizes")
+    parser.add_argument("--passages", type=int, default=MILLION[-1], help="the most that there are")
+    parser.add_argument("--share", type=float, default=1.0, help="of all sizes, to try it out")
     parser.add_argument("--only", nargs="+", help="these curves alone, as AXIS: WORK")
     parser.add_argument("--out", type=Path, help="write the JSON there too")
     options = parser.parse_args()
@@ -472,7 +472,10 @@ if __name__ == "__main__":
     if unknown := set(options.only or []) - curves.keys():
         parser.error(f"there is no curve {min(unknown)!r}; there are {', '.join(curves)}")
     with tempfile.TemporaryDirectory() as place:
-        measured = [measure_curve(curves[name], options.share, Path(place)) for name in options.only or curves]
+        measured = []
+        for name in options.only or curves:
+            fewer = options.passages / MILLION[-1] if curves[name].axis == "passages" else 1
+            measured.append(measure_curve(curves[name], fewer * options.share, Path(place)))
     line = json.dumps({
         "benchmark": "growth", "provenance": provenance(), "cores": psutil.cpu_count(), "threads": 1,
         "load": [round(l, 1) for l in (load, os.getloadavg()[0])], "share": options.share, "curves": measured,
