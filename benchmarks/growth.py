@@ -60,7 +60,7 @@ from kardlib.retrieval.runs import Candidates, Run, read_run, write_run
 from kardlib.settings import RunSettings, WorldSettings, preset
 
 FLAT = 8  # MiB: less says nothing of a process that holds torch
-LONG, TIMES = 1.0, 3  # seconds from which on a run is not repeated, and how often others are
+LONG = 1.0  # seconds from which on a run is not repeated
 KAPPA, WORDS_ASKED, SEEDS = 100, 12, (0, 1, 2)
 CORPUS = 10_000  # passages of an index that does not grow
 METHODS = ("fine_tuning", "reasoning_distillation", "undistilled_bm25", "kard_bm25")  # of the grid of students
@@ -381,13 +381,13 @@ def draw_students(count: int, folder: Path) -> Iterator[Callable[[], object]]:
 
 # All of them
 
-TEN = (1, 2, 4, 7, 10)
-MILLION = (10_000, 30_000, 100_000, 300_000, 1_000_000)
-KAPPAS = (20, 50, 150, 400, 1000)
+TEN = (1, 3, 10)
+MILLION = (10_000, 100_000, 1_000_000)
+KAPPAS = (20, 140, 1000)
 CURVES = [
     Curve("questions", "BM25 search", [200 * n for n in TEN], search_questions, java=True),
     Curve("questions", "reranking, 20 candidates", [200 * n for n in TEN], rank_questions),
-    Curve("questions", "evaluation", [10_000 * n for n in TEN], evaluate),
+    Curve("questions", "evaluation", [2_000 * n for n in TEN], evaluate),
     Curve("questions", "own data, written and read", [1_000 * n for n in TEN], read_data),
     Curve("questions", "run table, written and read", [200 * n for n in TEN], keep_run),
     Curve("questions", "explorer and case studies", [200 * n for n in TEN], explore),
@@ -428,14 +428,14 @@ def forget_peak() -> None:
         Path(f"/proc/{process.pid}/clear_refs").write_text("5")
 
 
-def measure(curve: Curve, size: int, folder: Path) -> tuple[float, float]:
+def measure(curve: Curve, size: int, repeats: int, folder: Path) -> tuple[float, float]:
     """In a process of its own: CPU seconds of the work, and MiB that it needs above what there was before."""
     gc.set_threshold(50_000)  # as a run has it
     if not curve.java:
         with curve.setup(max(2, curve.sizes[0] // 10), folder) as work:
             work()
     seconds, mib = [], []
-    while not seconds or (len(seconds) < TIMES and seconds[0] < LONG and not curve.java):
+    while not seconds or (len(seconds) < repeats and seconds[0] < LONG and not curve.java):
         with curve.setup(size, folder) as work:
             gc.collect()
             forget_peak()
@@ -446,12 +446,12 @@ def measure(curve: Curve, size: int, folder: Path) -> tuple[float, float]:
     return median(seconds), median(mib)
 
 
-def measure_curve(curve: Curve, share: float, folder: Path) -> dict[str, Any]:
+def measure_curve(curve: Curve, share: float, repeats: int, folder: Path) -> dict[str, Any]:
     curve = curve._replace(sizes=sorted({max(2, round(share * size)) for size in curve.sizes}))
     points = []
     for size in reversed(curve.sizes):  # the largest first: passages of the others are cut from its own
         with ProcessPoolExecutor(1, get_context("fork")) as pool:
-            points.append(pool.submit(measure, curve, size, folder).result())
+            points.append(pool.submit(measure, curve, size, repeats, folder).result())
         print(f"{curve.axis}, {curve.name}, {size:,}: {points[-1][0]:.3f} s, {points[-1][1]:.0f} MiB", flush=True)
     seconds, mib = (list(values) for values in zip(*reversed(points), strict=True))
     return {
@@ -464,6 +464,7 @@ def measure_curve(curve: Curve, share: float, folder: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=MILLION[-1], help="the most that there are")
+    parser.add_argument("--repeats", type=int, default=3, help="of a short run")
     parser.add_argument("--share", type=float, default=1.0, help="of all sizes, to try it out")
     parser.add_argument("--only", nargs="+", help="these curves alone, as AXIS: WORK")
     parser.add_argument("--out", type=Path, help="write the JSON there too")
@@ -475,10 +476,11 @@ if __name__ == "__main__":
         measured = []
         for name in options.only or curves:
             fewer = options.passages / MILLION[-1] if curves[name].axis == "passages" else 1
-            measured.append(measure_curve(curves[name], fewer * options.share, Path(place)))
+            measured.append(measure_curve(curves[name], fewer * options.share, options.repeats, Path(place)))
     line = json.dumps({
         "benchmark": "growth", "provenance": provenance(), "cores": psutil.cpu_count(), "threads": 1,
-        "load": [round(l, 1) for l in (load, os.getloadavg()[0])], "share": options.share, "curves": measured,
+        "load": [round(l, 1) for l in (load, os.getloadavg()[0])], "share": options.share,
+        "repeats": options.repeats, "curves": measured,
     })  # fmt: skip
     if options.out:
         with atomic_write(options.out) as file:
