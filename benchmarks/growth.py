@@ -477,12 +477,12 @@ if __name__ == "__main__":
         for name in options.only or curves:
             fewer = options.passages / MILLION[-1] if curves[name].axis == "passages" else 1
             measured.append(measure_curve(curves[name], fewer * options.share, options.repeats, Path(place)))
-    line = json.dumps({
-        "benchmark": "growth", "provenance": provenance(), "cores": psutil.cpu_count(), "threads": 1,
-        "load": [round(l, 1) for l in (load, os.getloadavg()[0])], "share": options.share,
-        "repeats": options.repeats, "curves": measured,
-    })  # fmt: skip
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(line + "\n")
+            line = json.dumps({
+                "benchmark": "growth", "provenance": provenance(), "cores": psutil.cpu_count(), "threads": 1,
+                "load": [round(l, 1) for l in (load, os.getloadavg()[0])], "share": options.share,
+                "repeats": options.repeats, "curves": measured,
+            })  # fmt: skip
+            if options.out:  # after every curve: all of them take long
+                with atomic_write(options.out) as file:
+                    file.write_text(line + "\n")
     print(line)
