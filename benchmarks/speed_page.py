@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kardlib.artifacts.store import REPOSITORY, atomic_write
-from kardlib.report.drawings.style import DASHED
+from kardlib.report.drawings.style import DASHED, log_ticks, set_log_x
 from kardlib.report.figures import LOOK
 from kardlib.report.gallery import as_markdown, write_between
 
@@ -22,9 +22,10 @@ BEGIN, END = "<!-- results: made by benchmarks/speed_page.py -->", "<!-- end of 
 WORK = {"reranking": "reranking", "generation": "five samples", "training": "training", "bm25": "BM25"}
 UNIT = {"training": "an example"}  # of which the times are; else a question
 DATA = {"world": "closed world", "obqa": "OpenbookQA", "strategyqa": "StrategyQA"}
-MEASURES = {"seconds": "CPU seconds", "mib": "Peak MiB above the start"}  # of the figure's two columns
+MEASURES = {"seconds": "CPU seconds", "mib": "peak MiB above the start"}  # of the figure's two columns
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # of lines, told apart by the colour-blind
-GAP = 0.085  # of a panel's height, between the labels of two lines
+GAP = 0.11  # of a panel's height, between the labels of two lines
+LEAST = 0.01  # of what is drawn: a logarithmic axis has no nothing
 
 
 def read_results(folder: Path, benchmark: str) -> list[dict[str, Any]]:
@@ -144,34 +145,42 @@ def draw_growth(curves: Sequence[Mapping[str, Any]]) -> Figure:
         mine = [curve for curve in curves if curve["axis"] == axis]
         for ax, (measure, title) in zip(row, MEASURES.items(), strict=True):
             growth_panel(ax, mine, measure)
-            ax.set(title=f"{axis}: {title}", xlabel="Times the smallest size" if axis == axes[-1] else "")
+            ax.set_title(f"{axis.capitalize()}: {title}", pad=14)
+            ax.set_xlabel("Times the smallest size" if axis == axes[-1] else "")
     return fig
 
 
 def growth_panel(ax: Axes, curves: Sequence[Mapping[str, Any]], measure: str) -> None:
-    """Lines with their work and exponent at their right end, and one of slope 1 to compare with."""
+    """Lines with their work and exponent at their right end, and a dashed one of slope 1 to compare with."""
     shown = [(COLOURS[i], c) for i, c in enumerate(curves) if measure == "seconds" or c["mib_exponent"] is not None]
-    ax.set(xscale="log", yscale="log")
+    flat = [name_work(curve) for curve in curves if all(curve is not c for _, c in shown)]
+    ax.annotate(
+        f"flat: {', '.join(flat)}" if flat else "", (0, 1.02), xycoords="axes fraction", fontsize=7, color="0.35"
+    )
+    times = [size / curves[0]["sizes"][0] for size in curves[0]["sizes"]]  # alike for all that grows along an axis
     for colour, curve in shown:
-        ax.plot(times := [size / curve["sizes"][0] for size in curve["sizes"]], np.maximum(curve[measure], 1e-2),
-                color=colour, marker="o", markersize=3)  # fmt: skip
-    ends = [max(curve[measure][-1], 1e-2) for _, curve in shown] or [1.0]
-    if shown:
-        slope = float(np.exp(np.mean(np.log(ends)))) / max(times)
-        ax.plot([1, max(times)], [slope, slope * max(times)], **DASHED)
-    places = np.array([ax.transAxes.inverted().transform(ax.transData.transform((1, end)))[1] for end in ends])
+        ax.plot(times, np.maximum(curve[measure], LEAST), color=colour, marker="o", markersize=3)
+    ends = np.maximum([curve[measure][-1] for _, curve in shown] or [1.0], LEAST)
+    middle = np.exp(np.log(ends).mean())
+    ax.plot([times[0], times[-1]], [middle * times[0] / times[-1], middle], **DASHED)
+    ax.set(yscale="log")
+    set_log_x(ax, times)
+    low, high = np.log(ax.get_ylim())
+    places = (np.log(ends) - low) / (high - low)
     for _ in range(50):  # labels push each other apart
-        for i, j in zip(order := np.argsort(places), order[1:], strict=False):
-            if (lack := GAP - places[j] + places[i]) > 0:
-                places[[i, j]] += -lack / 2, lack / 2
+        order = np.argsort(places)
+        for i, j in zip(order, order[1:], strict=False):
+            lack = max(0.0, GAP - places[j] + places[i]) / 2
+            places[[i, j]] += -lack, lack
     for place, (colour, curve) in zip(places, shown, strict=False):
-        text = f"{curve['work'].split(',')[0]} {say_exponent(curve, measure)}"
-        ax.annotate(text, (1.03, place), xycoords="axes fraction", va="center", color=colour, annotation_clip=False)
-    flat = [curve["work"].split(",")[0] for curve in curves if all(curve is not c for _, c in shown)]
-    if flat:
-        ax.annotate(f"flat: {', '.join(flat)}", (0.02, 0.02), xycoords="axes fraction", fontsize=7, color="0.35")
+        text = f"{name_work(curve)} {say_exponent(curve, measure)}"
+        ax.annotate(text, (1.04, place), xycoords="axes fraction", va="center", color=colour, annotation_clip=False)
+    log_ticks(ax.yaxis, 5)
     ax.grid(True)
-    ax.minorticks_off()
+
+
+def name_work(curve: Mapping[str, Any]) -> str:
+    return str(curve["work"].split(",")[0])
 
 
 @mpl.rc_context(LOOK | {"svg.hashsalt": "growth", "svg.fonttype": "path", "font.size": 8})
