@@ -5,6 +5,7 @@ python benchmarks/speed_page.py
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +155,12 @@ def growth_panel(ax: Axes, curves: Sequence[Mapping[str, Any]], measure: str) ->
     """Lines with their work and exponent at their right end, and a dashed one of slope 1 to compare with."""
     shown = [(COLOURS[i], c) for i, c in enumerate(curves) if measure == "seconds" or c["mib_exponent"] is not None]
     flat = [name_work(curve) for curve in curves if all(curve is not c for _, c in shown)]
-    ax.annotate(
-        f"flat: {', '.join(flat)}" if flat else "", (0, 1.02), xycoords="axes fraction", fontsize=7, color="0.35"
-    )
-    times = [size / curves[0]["sizes"][0] for size in curves[0]["sizes"]]  # alike for all that grows along an axis
+    said = f"flat: {', '.join(flat)}" if flat else ""
+    ax.annotate(said, (0, 1.02), xycoords="axes fraction", fontsize=7, color="0.35")
     for colour, curve in shown:
+        times = [size / curve["sizes"][0] for size in curve["sizes"]]
         ax.plot(times, np.maximum(curve[measure], LEAST), color=colour, marker="o", markersize=3)
+    times = [size / curves[0]["sizes"][0] for size in curves[0]["sizes"]]  # those of an axis are alike
     ends = np.maximum([curve[measure][-1] for _, curve in shown] or [1.0], LEAST)
     middle = np.exp(np.log(ends).mean())
     ax.plot([times[0], times[-1]], [middle * times[0] / times[-1], middle], **DASHED)
@@ -169,7 +170,7 @@ def growth_panel(ax: Axes, curves: Sequence[Mapping[str, Any]], measure: str) ->
     places = (np.log(ends) - low) / (high - low)
     for _ in range(50):  # labels push each other apart
         order = np.argsort(places)
-        for i, j in zip(order, order[1:], strict=False):
+        for i, j in pairwise(order):
             lack = max(0.0, GAP - places[j] + places[i]) / 2
             places[[i, j]] += -lack, lack
     for place, (colour, curve) in zip(places, shown, strict=False):
