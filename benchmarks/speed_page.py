@@ -26,7 +26,7 @@ DATA = {"world": "closed world", "obqa": "OpenbookQA", "strategyqa": "StrategyQA
 MEASURES = {"seconds": "CPU seconds", "mib": "peak MiB above the start"}  # of the figure's two columns
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # of lines, told apart by the colour-blind
 GAP = 0.11  # of a panel's height, between the labels of two lines
-LEAST = 0.01  # of what is drawn: a logarithmic axis has no nothing
+LEAST = 0.001  # of what is drawn: a logarithmic axis has no nothing
 
 
 def read_results(folder: Path, benchmark: str) -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ def draw_growth(curves: Sequence[Mapping[str, Any]]) -> Figure:
     axes = list(dict.fromkeys(curve["axis"] for curve in curves))
     fig = Figure(figsize=(9.4, 0.4 + 2.2 * len(axes)), layout="none")  # at 96 pixels an inch as wide as a page of docs
     panels = fig.subplots(len(axes), len(MEASURES), squeeze=False)
-    fig.subplots_adjust(left=0.07, right=0.81, wspace=0.75, hspace=0.45, top=1 - 0.35 / fig.get_figheight(),
+    fig.subplots_adjust(left=0.07, right=0.81, wspace=0.7, hspace=0.45, top=1 - 0.35 / fig.get_figheight(),
                         bottom=0.5 / fig.get_figheight())  # fmt: skip
     for row, axis in zip(panels, axes, strict=True):
         mine = [curve for curve in curves if curve["axis"] == axis]
@@ -173,6 +173,7 @@ def growth_panel(ax: Axes, curves: Sequence[Mapping[str, Any]], measure: str) ->
         for i, j in pairwise(order):
             lack = max(0.0, GAP - places[j] + places[i]) / 2
             places[[i, j]] += -lack, lack
+    places -= max(0.0, places.max() - 1)
     for place, (colour, curve) in zip(places, shown, strict=False):
         text = f"{name_work(curve)} {say_exponent(curve, measure)}"
         ax.annotate(text, (1.04, place), xycoords="axes fraction", va="center", color=colour, annotation_clip=False)
