@@ -1,20 +1,32 @@
-"""Write the tables of docs/speed.md anew from benchmarks/results/.
+"""Write the tables and the figure of docs/speed.md anew from benchmarks/results/.
 
 python benchmarks/speed_page.py
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from kardlib.artifacts.store import REPOSITORY
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kardlib.artifacts.store import REPOSITORY, atomic_write
+from kardlib.report.drawings.style import DASHED, log_ticks, set_log_x
+from kardlib.report.figures import LOOK
 from kardlib.report.gallery import as_markdown, write_between
 
 BEGIN, END = "<!-- results: made by benchmarks/speed_page.py -->", "<!-- end of results -->"
 WORK = {"reranking": "reranking", "generation": "five samples", "training": "training", "bm25": "BM25"}
 UNIT = {"training": "an example"}  # of which the times are; else a question
 DATA = {"world": "closed world", "obqa": "OpenbookQA", "strategyqa": "StrategyQA"}
+MEASURES = {"seconds": "CPU seconds", "mib": "peak MiB above the start"}  # of the figure's two columns
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # of lines, told apart by the colour-blind
+GAP = 0.11  # of a panel's height, between the labels of two lines
+LEAST = 0.001  # of what is drawn: a logarithmic axis has no nothing
 
 
 def read_results(folder: Path, benchmark: str) -> list[dict[str, Any]]:
@@ -92,11 +104,99 @@ def show(folder: Path) -> list[str]:
         rows = [row for result in results["peers"] for row in peer_rows(result)]
         lines += ["", "### Other libraries", "", *as_markdown(columns, rows)]
         lines += ["", *(f"- {describe(result)}" for result in results["peers"])]
+    for result in read_results(folder, "growth"):
+        columns = ("what grows", "work", "sizes", "CPU s at the largest", "exponent", "peak MiB at the largest",
+                   "exponent")  # fmt: skip
+        what = "CPU time and peak memory over size, a row of panels each for questions, passages, candidates, students"
+        lines += ["", "### Growth", "", f"![{what}](growth.svg)", ""]
+        lines += [*as_markdown(columns, map(growth_row, result["curves"])), "", f"- {describe_growth(result)}"]
     return [*lines, ""]
 
 
+# Growth
+
+
+def growth_row(curve: Mapping[str, Any]) -> list[str]:
+    sizes = f"{curve['sizes'][0]:,} to {curve['sizes'][-1]:,}"
+    row = [curve["axis"], curve["work"], sizes, f"{curve['seconds'][-1]:.2g}", say_exponent(curve, "seconds")]
+    return [*row, f"{curve['mib'][-1]:,.0f}", say_exponent(curve, "mib")]
+
+
+def say_exponent(curve: Mapping[str, Any], measure: str) -> str:
+    exponent = curve[f"{measure}_exponent"]
+    return "flat" if exponent is None else f"{exponent + 0:.2f}"
+
+
+def describe_growth(result: Mapping[str, Any]) -> str:
+    origin, share = result["provenance"], result["share"]
+    commit = f"{origin['commit'][:7]}{' with changes' if origin['dirty'] else ''}"
+    shrunk = "" if share == 1 else f"; all sizes times {share:g}"
+    load = f"load {result['load'][0]:g} to {result['load'][1]:g}"
+    return f"{origin['device']}, {result['cores']} cores, {load}, {origin['date'][:10]}, commit {commit}{shrunk}."
+
+
+def draw_growth(curves: Sequence[Mapping[str, Any]]) -> Figure:
+    """A row of panels for what grows, its columns CPU time and memory; sizes are multiples of each line's smallest."""
+    axes = list(dict.fromkeys(curve["axis"] for curve in curves))
+    fig = Figure(figsize=(9.4, 0.4 + 2.2 * len(axes)), layout="none")  # at 96 pixels an inch as wide as a page of docs
+    panels = fig.subplots(len(axes), len(MEASURES), squeeze=False)
+    fig.subplots_adjust(left=0.07, right=0.81, wspace=0.7, hspace=0.45, top=1 - 0.35 / fig.get_figheight(),
+                        bottom=0.5 / fig.get_figheight())  # fmt: skip
+    for row, axis in zip(panels, axes, strict=True):
+        mine = [curve for curve in curves if curve["axis"] == axis]
+        for ax, (measure, title) in zip(row, MEASURES.items(), strict=True):
+            growth_panel(ax, mine, measure)
+            ax.set_title(f"{axis.capitalize()}: {title}", pad=14)
+            ax.set_xlabel("Times the smallest size" if axis == axes[-1] else "")
+    return fig
+
+
+def growth_panel(ax: Axes, curves: Sequence[Mapping[str, Any]], measure: str) -> None:
+    """Lines with their work and exponent at their right end, and a dashed one of slope 1 to compare with."""
+    shown = [(COLOURS[i], c) for i, c in enumerate(curves) if measure == "seconds" or c["mib_exponent"] is not None]
+    flat = [name_work(curve) for curve in curves if all(curve is not c for _, c in shown)]
+    said = f"flat: {', '.join(flat)}" if flat else ""
+    ax.annotate(said, (0, 1.02), xycoords="axes fraction", fontsize=7, color="0.35")
+    for colour, curve in shown:
+        times = [size / curve["sizes"][0] for size in curve["sizes"]]
+        ax.plot(times, np.maximum(curve[measure], LEAST), color=colour, marker="o", markersize=3)
+    times = [size / curves[0]["sizes"][0] for size in curves[0]["sizes"]]  # those of an axis are alike
+    ends = np.maximum([curve[measure][-1] for _, curve in shown] or [1.0], LEAST)
+    middle = np.exp(np.log(ends).mean())
+    ax.plot([times[0], times[-1]], [middle * times[0] / times[-1], middle], **DASHED)
+    ax.set(yscale="log")
+    set_log_x(ax, times)
+    low, high = np.log(ax.get_ylim())
+    places = (np.log(ends) - low) / (high - low)
+    for _ in range(50):  # labels push each other apart
+        order = np.argsort(places)
+        for i, j in pairwise(order):
+            lack = max(0.0, GAP - places[j] + places[i]) / 2
+            places[[i, j]] += -lack, lack
+    places -= max(0.0, places.max() - 1)
+    for place, (colour, curve) in zip(places, shown, strict=False):
+        text = f"{name_work(curve)} {say_exponent(curve, measure)}"
+        ax.annotate(text, (1.04, place), xycoords="axes fraction", va="center", color=colour, annotation_clip=False)
+    log_ticks(ax.yaxis, 5)
+    ax.grid(True)
+
+
+def name_work(curve: Mapping[str, Any]) -> str:
+    return str(curve["work"].split(",")[0])
+
+
+@mpl.rc_context(LOOK | {"svg.hashsalt": "growth", "svg.fonttype": "path", "font.size": 8})
+def save_growth(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the curves as SVG; the same curves are the same bytes."""
+    fig = draw_growth(curves)
+    with atomic_write(path) as temporary:
+        fig.savefig(temporary, format="svg", metadata={"Date": None, "Creator": "kardlib"})
+
+
 def refresh(page: Path, folder: Path) -> None:
-    """Write the page anew, in place."""
+    """Write the page and its figure anew, in place."""
+    for result in read_results(folder, "growth"):
+        save_growth(result["curves"], page.with_name("growth.svg"))
     write_between(page, BEGIN, END, show(folder))
 
 

@@ -88,6 +88,29 @@ def test_the_released_codes_way_ranks_writes_and_learns_the_same(tmp_path):
         assert name == "bm25" or (0 < part["limit_share"] < 2 and "Python" in part["slowest"][-1])
 
 
+def test_what_grows_is_measured_in_processes_of_their_own(tmp_path):
+    curves = ["questions: run table, written and read", "passages: own data, read", "students: tables and claims"]
+    line = run("benchmarks/growth.py", "--share", "0.01", "--only", *curves, "--out", str(tmp_path / "line.json"))
+    assert [f"{curve['axis']}: {curve['work']}" for curve in line["curves"]] == curves
+    for curve in line["curves"]:
+        assert len(curve["sizes"]) == len(curve["seconds"]) == len(curve["mib"]) and min(curve["seconds"]) > 0
+
+
+def test_an_exponent_is_the_slope_of_the_upper_half(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    growth, page, sizes = load("growth"), load("speed_page"), [10, 20, 40, 80]
+    assert growth.exponent(sizes, [3.0 * size for size in sizes]) == 1
+    assert growth.exponent(sizes, [7, 7, 2.0 * 40**2, 2.0 * 80**2]) == 2  # what is small says little
+    assert growth.exponent(sizes, [1.0, 2.0, 4.0, 8.0], least=8) is None and growth.exponent([10], [1.0]) is None
+    curve = {"axis": "students", "work": "plan", "sizes": sizes, "seconds": [1, 2, 4, 8.5], "mib": [0, 0, 0, 0]}
+    curve |= {"seconds_exponent": 1.09, "mib_exponent": None}
+    assert page.growth_row(curve) == ["students", "plan", "10 to 80", "8.5", "1.09", "0", "flat"]
+    drawn = [tmp_path / name for name in ("once.svg", "again.svg")]
+    for path in drawn:
+        page.save_growth([curve], path)
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
+
+
 def test_ways_with_other_results_end_the_run():
     official = load("official")
     ranked = [("a", 3.0), ("b", 2.0), ("c", 1.99995)]

@@ -22,12 +22,13 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from kardlib.artifacts.store import atomic_write
+from kardlib.artifacts.store import atomic_write, fingerprint
 from kardlib.data.records import (
     LETTERS,
     DataError,
@@ -100,6 +101,16 @@ class Dataset:
     splits: dict[str, list[Question]]  # by the names in `SPLITS`
     passages: list[Passage] | PassageFile
     gold: Gold
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Passage id -> text of all passages: not to be asked for where they stay on disk."""
+        return {p.id: p.text for p in self.passages}
+
+    @cached_property
+    def texts_name(self) -> str:
+        """A hash of `texts`."""
+        return fingerprint(self.texts)
 
 
 # KARD's release

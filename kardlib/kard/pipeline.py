@@ -380,13 +380,19 @@ def predict(
 def list_writings(
     split: str, asked: Asked, students: Mapping[Cell, Path], read: Mapping[Cell, Mapping[str, Sequence[str]]]
 ) -> dict[PredictionKey, tuple[list[str], StudentSettings, int]]:
-    """By key the sources, the settings with the student's folder, and the seed of what is written."""
+    """By key the sources, the settings with the student's folder, and the seed of what is written.
+
+    Students that read the same share one list of sources: else those of a large grid would not fit into memory.
+    """
     keys = {cell: prediction_key(p.experiment.settings, cell) for cell, p in asked.items()}
-    work = {}
+    work, shared = {}, dict[Any, list[str]]()
     for key, cell in {key: cell for cell, key in reversed(keys.items())}.items():
         settings = student_settings(asked[cell].experiment.settings, cell)
         settings = settings.model_copy(update={"model": str(students.get(cell, cell.student))})
-        work[key] = (source_texts(asked[cell], METHODS[cell.method], split, read[cell]), settings, cell.seed)
+        told = (asked[cell], cell.method, tuple((id, *passages) for id, passages in read[cell].items()))
+        if told not in shared:
+            shared[told] = source_texts(asked[cell], METHODS[cell.method], split, read[cell])
+        work[key] = (shared[told], settings, cell.seed)
     return work
 
 

@@ -8,7 +8,7 @@ within a factor of two or three, no more.
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
@@ -22,7 +22,7 @@ from kardlib.data.files import Dataset
 from kardlib.data.hub import HUB
 from kardlib.data.prompts import SHOTS, TEACHER_PROMPT, teacher_text
 from kardlib.kard.downloads import INDEXES, list_downloads
-from kardlib.kard.experiment import SILVER, Cell, Experiment, describe_run, open_settings
+from kardlib.kard.experiment import SILVER, Cell, Experiment, Knobs, describe_run, open_settings
 from kardlib.kard.grids import NUMBERS, all_grids
 from kardlib.kard.llm import estimate, server_teacher
 from kardlib.kard.methods import METHODS, main_rows
@@ -98,15 +98,18 @@ class Work(NamedTuple):
     disk: float | None = None  # bytes of all artifacts
 
 
-def list_work(settings: RunSettings, grid: Grid) -> tuple[dict[StudentKey, str], dict[PredictionKey, str]]:
+def list_work(
+    variants: Mapping[Knobs, RunSettings], grid: Grid
+) -> tuple[dict[StudentKey, str], dict[PredictionKey, str]]:
     """Every student and everything that is written, with the notebook that asks for it first.
 
-    Students of RAG are trained together with their retriever: they are written here, but not among the trainings.
+    `variants` are the settings of the grid's rows, by their knobs. Students of RAG are trained together with their
+    retriever: they are written here, but not among the trainings.
     """
     trainings: dict[StudentKey, str] = {}
     writings: dict[PredictionKey, str] = {}
     for number, row in ((number, row) for number, rows in grid.items() for row in rows):
-        variant = settings.override(dict(row.knobs))
+        variant = variants[row.knobs]
         for cell in (Cell(row.method, row.student, seed, row.knobs) for seed in variant.seeds):
             writings.setdefault(prediction_key(variant, cell), number)
             student = student_key(variant, cell)
@@ -129,8 +132,8 @@ def count_texts(experiment: Experiment) -> Texts:
         number = max(settings.teacher.rationales, SILVER)
         rationale = fmean(len(r.text) for r in experiment.teacher(splits["train"], number))
     if not settings.knowledge.index and passages:
-        some = list(islice(passages, 100_000))
-        passage, known = fmean(len(p.text) for p in some), len(some) if len(some) < 100_000 else None
+        lengths = [len(p.text) for p in islice(passages, 100_000)]
+        passage, known = fmean(lengths), len(lengths) if len(lengths) < 100_000 else None
     train, test, silver = (len(splits.get(split, ())) for split in ("train", "test", "silver"))
     question = fmean(len(q.prompt) for questions in splits.values() for q in questions)
     return Texts(train, test, silver, question, rationale, passage, known)
@@ -222,19 +225,26 @@ def _plan_kard(experiment: Experiment, on: Device, downloads: Sequence[Mapping[s
     steps = middle.count_steps(count_examples(three, texts, "rationale"))
     rows = main_rows(experiment.world is not None, True, bool(experiment.data.gold), settings.methods)
     grid = all_grids(settings, rows, steps)
-    trainings, writings = list_work(settings, grid)
-    work = [training_work(basis, name, trainings) for name in settings.students]
-    work += [writing_work(basis, name, writings) for name in settings.students]
+    knobs = dict.fromkeys(row.knobs for part in grid.values() for row in part)
+    variants = {one: settings.override(dict(one)) for one in knobs}
+    trainings, writings = list_work(variants, grid)
+    learnt, written = defaultdict[str, list[StudentKey]](list), defaultdict[str, list[PredictionKey]](list)
+    for training in trainings:
+        learnt[training.student].append(training)
+    for writing in writings:
+        written[writing.model].append(writing)
+    stored = list_stored(experiment.store, STUDENT)
+    work = [training_work(basis, name, learnt[name], stored) for name in settings.students]
+    work += [writing_work(basis, name, written[name]) for name in settings.students]
     work += reranker_work(basis, writings)
-    variants = (settings.override(dict(row.knobs)).teacher for rows in grid.values() for row in rows)
-    teachers = [teacher for teacher in dict.fromkeys(variants) if teacher.verifier]
+    teachers = [t for t in dict.fromkeys(variant.teacher for variant in variants.values()) if t.verifier]
     work += [verifier_work(basis, name, teachers) for name in dict.fromkeys(t.verifier for t in teachers if t.verifier)]
     disk = measure_disk(experiment.store, downloads, work)
     students, predictions = Counter(trainings.values()), Counter(writings.values())
     return {
         "run": describe_run(settings),
         "questions": texts._asdict(),
-        "teacher": teacher_work(basis, grid),
+        "teacher": teacher_work(basis, variants.values()),
         "work": [row._asdict() for row in work],
         "hours": sum(row.hours for row in work if row.hours is not None),
         "notebooks": {number: {"students": students[number], "predictions": predictions[number]} for number in grid},
@@ -244,13 +254,13 @@ def _plan_kard(experiment: Experiment, on: Device, downloads: Sequence[Mapping[s
     }
 
 
-def training_work(basis: Basis, student: str, trainings: Iterable[StudentKey]) -> Work:
-    """Training one student in all the ways that are asked for."""
+def training_work(basis: Basis, student: str, trainings: Iterable[StudentKey], stored: Counter[str]) -> Work:
+    """Training one student in all the ways that are asked for; `stored` are the students that there are."""
     settings, basis, shape = basis.settings, basis.of(student), find_shape(student)
     texts, knobs = basis.texts, basis.settings.student
     options = {"lora": knobs.lora, "checkpointing": knobs.gradient_checkpointing}
     count, steps, tokens, flops, planned = 0, 0, 0.0, 0.0, Counter[str]()
-    for training in (t for t in trainings if t.student == student):
+    for training in trainings:
         told = json.loads(training.others)  # worlds and epochs differ in notebook 17
         changed = {"student.share": training.share, "student.steps": training.steps}
         changed |= {"student.epochs": told["training"]["epochs"]}
@@ -268,7 +278,7 @@ def training_work(basis: Basis, student: str, trainings: Iterable[StudentKey]) -
         flops += seen * training_flops(shape, source, target, **options) if shape else 0
         if not training.corpus:  # else its settings name weights that are not there yet
             planned[canonical_json(student_spec(variant.student, training.seed))] += 1
-    here = count_stored(basis.experiment.store, STUDENT, planned)
+    here = count_planned(stored, planned)
     work = Work("train", student, count, here, steps, round(tokens))
     if not shape:
         return work
@@ -282,7 +292,7 @@ def writing_work(basis: Basis, student: str, writings: Iterable[PredictionKey]) 
     basis = basis.of(student)
     settings, texts = basis.settings, basis.texts
     asked = []
-    for writing in (w for w in writings if w.model == student):
+    for writing in writings:
         source = source_tokens(settings, texts, writing.passages, writing.shots, writing.reads)
         asked.append((texts.test, source, target_tokens(settings, texts, writing.writes)))
     return asking_work(basis, "write", student, len(asked), asked, settings.student.samples)
@@ -338,7 +348,7 @@ def reranker_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]
     tables = [(texts.test, untrained + names.total()), (texts.silver, (1 + len(settings.seeds)) * bool(texts.silver))]
     depth = max(DEPTH, settings.retrieval.candidates)
     ranked = sum(times * (asked * question + min(asked * depth, many) * passage) for asked, times in tables)
-    here = count_stored(basis.experiment.store, RERANKER, names)
+    here = count_planned(list_stored(basis.experiment.store, RERANKER), names)
     train = Work("train", knobs.model, names.total(), here, steps, round(seen))
     rank = Work("rank", knobs.model, sum(times for _, times in tables), None, None, round(ranked))
     if shape:
@@ -350,18 +360,22 @@ def reranker_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]
     return [train, rank]
 
 
-def count_stored(store: Store, kind: Kind, planned: Counter[str]) -> int:
-    """How many of the planned artifacts the store has, by settings and seed; only a run can tell from which texts."""
-    keys = ("settings", "seed")
-    stored = Counter(canonical_json({name: spec.get(name) for name in keys}) for spec in store.specs(kind))
-    return (stored & planned).total()
+def list_stored(store: Store, kind: Kind) -> Counter[str]:
+    """How many artifacts of a kind there are, by settings and seed; only a run can tell from which texts."""
+    return Counter(
+        canonical_json({name: spec.get(name) for name in ("settings", "seed")}) for spec in store.specs(kind)
+    )
 
 
-def teacher_work(basis: Basis, grid: Grid) -> dict[str, Any]:
+def count_planned(stored: Counter[str], planned: Counter[str]) -> int:
+    """How many of the planned artifacts are there."""
+    return sum(min(count, stored[name]) for name, count in planned.items())
+
+
+def teacher_work(basis: Basis, variants: Iterable[RunSettings]) -> dict[str, Any]:
     """Who writes the rationales and, where a server does or would have to, what it is asked at most."""
     experiment, settings, texts = basis.experiment, basis.settings, basis.texts
-    numbers = [settings.override(dict(row.knobs)).teacher.rationales for rows in grid.values() for row in rows]
-    l = max(SILVER, *numbers)
+    l = max(SILVER, *(variant.teacher.rationales for variant in variants))
     if experiment.teacher and not settings.teacher.base_url:
         return {"who": "the closed world's own" if experiment.world else "recorded rationales", "rationales": l}
     prompts = [teacher_text(q) for split in ("train", "silver") for q in experiment.data.splits.get(split, [])]

@@ -154,7 +154,7 @@ def search(experiment: Experiment, rationales: Rationales) -> Runs:
     )  # the first of a question are searched whatever `l` is
     by_rationale = {i: run for queries in (first, more) if queries for i, run in find(queries, depth).items()}
     if not settings.knowledge.index and not isinstance(data.passages, PassageFile):
-        texts = {p.id: p.text for p in data.passages}
+        texts = data.texts
     else:
         found = {p for run in (by_question, by_rationale) for ranked in run.values() for p, _ in ranked}
         needed = sorted(found.union(*data.gold.values()))
@@ -164,7 +164,7 @@ def search(experiment: Experiment, rationales: Rationales) -> Runs:
                 write_passages(folder / "passages.jsonl", lucene.texts(index.folder, needed))
 
         spec = {"index": index.name, "passages": fingerprint(needed)}
-        texts = {p.id: p.text for p in read_passages(experiment.store.make(TEXTS, spec, fetch) / "passages.jsonl")}
+        texts = read_texts(experiment.store.make(TEXTS, spec, fetch) / "passages.jsonl")
     return Runs(by_question, by_rationale, texts, index, passages_name)
 
 
@@ -188,13 +188,22 @@ def build_index(experiment: Experiment, passages_name: str) -> Index:
 
 
 def name_passages(experiment: Experiment) -> str:
-    """What artifacts' names say of the passages: of a prebuilt index its name or commit, else a hash of the texts."""
+    """What artifacts' names say of the passages: of a prebuilt index its name or commit, else a hash of the texts.
+
+    Variants share it, so that a corpus is read once however many there are, and again when its file has changed.
+    """
     passages = experiment.data.passages
     if experiment.settings.knowledge.index:
         return identify_index(experiment.settings.knowledge.index)
     if isinstance(passages, PassageFile):
-        return hash_file(passages.path)
-    return fingerprint({p.id: p.text for p in passages})
+        stat = passages.path.stat()
+        return _hash_corpus(passages.path, stat.st_size, stat.st_mtime_ns)
+    return experiment.data.texts_name
+
+
+@functools.cache
+def _hash_corpus(path: Path, size: int, changed: int) -> str:
+    return hash_file(path)
 
 
 def bm25_knobs(experiment: Experiment) -> dict[str, Any]:
@@ -224,6 +233,12 @@ def run_table(
 
 
 read_table = functools.cache(read_run)  # variants share tables
+
+
+@functools.cache  # and texts
+def read_texts(path: Path) -> dict[str, str]:
+    """Passage id -> text, from a file that `write_passages` wrote."""
+    return {p.id: p.text for p in read_passages(path)}
 
 
 def query_texts(experiment: Experiment, rationales: Iterable[Rationale]) -> dict[str, str]:

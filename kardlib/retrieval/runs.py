@@ -42,6 +42,7 @@ def write_run(path: str | Path, run: Run) -> None:
 def read_run(path: str | Path) -> Run:
     """The run that `write_run` wrote. Raises DataError for a missing file or a malformed row."""
     run: Run = {}
+    ids: dict[str, str] = {}  # a passage that many queries found is one text in memory
     try:
         with open(path, encoding="utf-8", newline="") as file:
             table = csv.reader(file, "excel-tab", strict=True)
@@ -51,7 +52,7 @@ def read_run(path: str | Path) -> Run:
                 ranked = run.setdefault(query, [])
                 if rank == "0" and not ranked:
                     continue
-                ranked.append((passage, float(score)))
+                ranked.append((ids.setdefault(passage, passage), float(score)))
                 if int(rank) != len(ranked) or not math.isfinite(ranked[-1][1]):
                     raise ValueError
     except FileNotFoundError:

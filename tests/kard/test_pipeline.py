@@ -24,6 +24,7 @@ from kardlib.kard.pipeline import (
     Row,
     answer,
     describe_training,
+    list_writings,
     outcomes,
     prediction_key,
     prepare_all,
@@ -111,6 +112,17 @@ def test_a_grid_shares_students_and_is_not_made_twice(experiment, student):
     assert not any(statement_shares(experiment.world, first[cells[2]])[1])  # RD reads nothing: nothing is supported
     (right,) = outcomes(experiment, [Row(RD, student)])[Row(RD, student)]
     assert right.tolist() == first[cells[2]].correct
+
+
+def test_students_that_read_the_same_share_what_they_are_asked(experiment, prepared):
+    names = [f"someone/model-{i}" for i in range(5)]
+    cells = [Cell(m, name, seed) for m in ("kard_bm25", "undistilled_bm25") for name in names for seed in (0, 1)]
+    asked = dict.fromkeys(cells, prepared)
+    read = read_passages(Reading(experiment, "test", asked, {}))
+    works = list(list_writings("test", asked, {}, read).values())
+    assert len(works) == 5 * 2 + 5  # an undistilled student's greedy texts do not depend on the seed
+    assert len({id(sources) for sources, _, _ in works}) == 2
+    assert works[0][0] == source_texts(prepared, METHODS["kard_bm25"], "test", read[cells[0]])
 
 
 def test_an_answer_that_is_not_read_is_marked_in_the_scores():

@@ -3,19 +3,22 @@
 import json
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kardlib.__main__ import main
 from kardlib.artifacts.store import REPOSITORY, Kind, Store
+from kardlib.data.files import Passage, PassageFile, write_passages
 from kardlib.data.prompts import teacher_text
 from kardlib.kard.experiment import open_settings, write_example
 from kardlib.kard.llm import estimate
 from kardlib.kard.pipeline import student_spec
 from kardlib.kard.plan import ON_THE_HUB, count_texts, describe_plan, plan
 from kardlib.models.catalogue import MODELS
-from kardlib.settings import NANO_TRAINING, preset
+from kardlib.settings import NANO_TRAINING, RunSettings, preset
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +146,35 @@ def test_the_store_is_asked_for_students_with_the_same_settings(tmp_path: Path) 
     store.make(Kind("student"), {"examples": "a", "settings": knobs | {"lr": 1}, "seed": 0}, lambda folder: None)
     trained = [w for w in plan(settings, store=store)["work"] if w["what"] == "train"]
     assert {w["model"]: w["here"] for w in trained if w["here"]} == {"t5-nano-base": 2}
+
+
+def test_more_students_are_no_reason_to_look_into_the_store_more_often(tmp_path, monkeypatch) -> None:
+    looked, specs = [], Store.specs
+    monkeypatch.setattr(Store, "specs", lambda store, kind: looked.append(kind.name) or specs(store, kind))
+    monkeypatch.setattr(RunSettings, "override", count_calls(changed := [], RunSettings.override))
+    for number in (2, 20):
+        students = [f"someone/model-{i}" for i in range(number)]
+        planned = plan(preset("smoke").model_copy(update={"students": tuple(students)}), store=Store(tmp_path))
+        assert [w["model"] for w in planned["work"] if w["what"] == "write"] == students
+        assert looked == ["student", "reranker"]
+        looked.clear()
+        changed.append("end")
+    few, many = changed.index("end"), len(changed) - changed.index("end") - 2
+    assert many < 10 * few  # once for a row's settings, whoever is asked, and once for a training
+
+
+def test_passages_on_the_disk_are_counted_without_being_held(own: str, tmp_path: Path) -> None:
+    experiment = open_settings(preset("embedded", "own", own), Store(tmp_path))
+    write_passages(tmp_path / "p.jsonl", (Passage(f"p{i}", f"{i} {'long ' * 200}") for i in range(5000)))
+    data = replace(experiment.data, passages=PassageFile(tmp_path / "p.jsonl"))
+    tracemalloc.start()
+    assert count_texts(replace(experiment, data=data)).passages == 5000
+    assert tracemalloc.get_traced_memory()[1] < 2e6  # the texts are 5 MB
+    tracemalloc.stop()
+
+
+def count_calls(calls: list, function):
+    return lambda *arguments: calls.append(1) or function(*arguments)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import shutil
 
 import pytest
 
+from kardlib.artifacts.store import fingerprint, hash_file
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.records import LETTERS, DataError
 from kardlib.data.world import judge_statements
 from kardlib.kard.experiment import open_settings
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import source_texts, training_examples
-from kardlib.kard.prepare import find_candidates, find_silver, prepare, query_texts, write_rationales
+from kardlib.kard.prepare import find_candidates, find_silver, name_passages, prepare, query_texts, write_rationales
 from kardlib.kard.student import train_student
 from kardlib.kard.teacher import Rationale
 from kardlib.retrieval.lucene import KnowledgeError, Lucene
@@ -151,6 +152,21 @@ def test_your_own_data_go_the_way_of_the_world(example, experiment):
     assert len(find_candidates(own)) > 100  # which the reranker is trained on
     source, target = training_examples(own, METHODS["kard_bm25"])[0]
     assert "Passage:" in source and "The answer is" in target
+
+
+def test_variants_share_the_passages_whose_corpus_is_read_once(example, experiment, prepared, tmp_path, monkeypatch):
+    own = open_settings(preset("smoke", "own", str(shutil.copytree(example, tmp_path / "own"))), experiment.store)
+    hashed, written = [], []
+    monkeypatch.setattr("kardlib.kard.prepare.hash_file", lambda path: hashed.append(path) or hash_file(path))
+    monkeypatch.setattr("kardlib.kard.prepare.fingerprint", lambda value: written.append(value) or fingerprint(value))
+    first, *others = (prepare(own, knobs) for knobs in ((), (("retrieval.k", 1),), (("retrieval.k", 2),)))
+    assert hashed == [own.data.passages.path]
+    assert all(other.runs.passages is first.runs.passages for other in others)
+    assert prepare(experiment, (("retrieval.k", 1),)).runs.passages is prepared.runs.passages
+    assert prepared.runs.passages not in written  # the world's are hashed where they are held
+    with own.data.passages.path.open("a") as file:
+        file.write('{"id": "another", "contents": "One passage more."}\n')
+    assert name_passages(own) != first.runs.passages_name  # a corpus that has changed is read again
 
 
 def test_an_index_that_is_there_takes_the_place_of_the_passages(example, experiment, tmp_path):

@@ -23,6 +23,11 @@ def test_runs_survive_writing(tmp_path_factory, run):
     assert list(read_run(file)) == list(run)
 
 
+def test_a_passage_that_many_queries_found_is_one_text_in_memory(tmp_path):
+    write_run(tmp_path / "run.tsv", {f"q{i}": [("passage-1", 1.5)] for i in range(100)})
+    assert len({id(passage) for ranked in read_run(tmp_path / "run.tsv").values() for passage, _ in ranked}) == 1
+
+
 def test_a_run_is_written_whole_or_not_at_all(tmp_path):
     write_run(tmp_path / "run.tsv", {"q": [("p", 1.5)], "none": []})
     assert (tmp_path / "run.tsv").read_text() == "query\trank\tpassage\tscore\nq\t1\tp\t1.5\nnone\t0\t\t\n"
