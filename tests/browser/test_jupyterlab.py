@@ -1,0 +1,115 @@
+"""Notebooks in JupyterLab, as `make lab` starts it: all cells run, and keys move every control."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests.browser import PATIENCE
+from tests.folders import ROOT
+
+CONTROLS = {
+    "01_memorization_bound": ["N", "d", "R", "log10 eps"],
+    "13_reaugkd": ["k", "log10 tau", "beta"],
+    "00_tour": ["question", "method", "retriever", "k"],
+    "17_remember_or_read": ["question"],
+}
+LONGEST = 800  # seconds that a notebook may take on a busy machine
+
+PANEL = "window.jupyterapp?.shell.currentWidget"
+CELL = f"{PANEL}.content.activeCell.node"
+SIGN = f"{CELL}.querySelector('[role=status]').innerText"
+SHOWN = f"(e => e.innerText + [...e.querySelectorAll('img')].map(i => i.src))({CELL}.querySelector('.widget-output'))"
+FOCUS = "document.activeElement"
+IS_CONTROL = f"{FOCUS}.matches('.jupyter-widgets [role=slider], .jupyter-widgets select')"
+AT_END = f"{FOCUS}.ariaValueNow === {FOCUS}.ariaValueMax"
+WATCH_SIGN = f"window.signs = []; new MutationObserver(() => signs.push({SIGN})).observe({CELL}, {{subtree: true, childList: true}})"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab in a copy of the repository, whose notebooks are set to the smoke scale."""
+    root, home = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("home")
+    for name in ("Makefile", "README.md"):
+        shutil.copy(ROOT / name, root)
+    for name in ("notebooks", "docs/lab"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(".*"))
+    for path in root.glob("notebooks/*.ipynb"):
+        text = path.read_text("utf-8").replace(r"scale = \"embedded\"", r"scale = \"smoke\"")
+        path.write_text(text.replace("figures_dir = None", rf"figures_dir = \"{root / 'figures'}\""), "utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = f"--allow-root --no-browser --ip=127.0.0.1 --port={port} --IdentityProvider.token= --expose-app-in-browser"
+    folders = {name: str(home / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
+    environment = os.environ | folders | {"KARD_STORE": str(home / "store"), "PYTHONPATH": str(ROOT)}
+    command = ["make", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.ready", "lab", f"LAB={options}"]
+    with open(home / "log", "w") as log:
+        server = subprocess.Popen(
+            command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        address, end = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE
+        try:
+            while True:
+                try:
+                    urlopen(f"{address}/api").close()
+                    break
+                except OSError:
+                    assert server.poll() is None and time.monotonic() < end, (home / "log").read_text()
+                    time.sleep(0.2)
+            yield address
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait()
+
+
+def run_all_cells(browser, address: str) -> list[dict]:
+    """Open a notebook, run it, and return its cells."""
+    browser.open(address)
+    browser.wait(f"{PANEL}?.sessionContext?.session?.kernel?.status === 'idle'", LONGEST)
+    browser.ask("jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ran = true }), 0")
+    browser.wait("window.ran", LONGEST)
+    return browser.ask(f"{PANEL}.model.toJSON().cells")
+
+
+def focus_cell(browser, number: int) -> None:
+    """As a click into the cell's margin does."""
+    browser.ask(f"{PANEL}.content.activeCellIndex = {number}, {PANEL}.content.scrollToItem({number}), 0")
+    browser.wait(f"{CELL}.querySelector('.widget-output') && {SIGN} === 'Done.'")
+    browser.ask(f"{CELL}.focus(), {WATCH_SIGN}")
+
+
+def move(browser) -> None:
+    """The control that has the focus, by a key; the sign says that it is at work until what is shown has changed."""
+    browser.ask(f"window.before = {SHOWN}, signs.length = 0")
+    end = browser.ask(AT_END)
+    browser.press("ArrowDown" if browser.ask(f"{FOCUS}.tagName") == "SELECT" else "ArrowLeft" if end else "ArrowRight")
+    browser.wait(f"signs.includes('Working …') && {SIGN} === 'Done.' && {SHOWN} !== before")
+
+
+@pytest.mark.timeout(LONGEST + 4 * PATIENCE)
+@pytest.mark.parametrize("name", CONTROLS)
+def test_all_cells_run_and_keys_move_every_control(name, lab, browser, pictures):
+    browser.complaints.clear()
+    cells = run_all_cells(browser, f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
+    outputs = [(i, output) for i, cell in enumerate(cells) for output in cell.get("outputs", [])]
+    assert [output for _, output in outputs if output["output_type"] == "error"] == []
+    (number,) = [i for i, output in outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})]
+    focus_cell(browser, number)
+    browser.photograph(pictures / f"{name}.png")
+    moved = []
+    while len(moved) < len(CONTROLS[name]):
+        while browser.press("Tab") or not browser.ask(IS_CONTROL):
+            assert browser.ask(f"{CELL}.contains({FOCUS})"), f"after {moved} the Tab key leaves the cell"
+        moved.append(browser.name())
+        move(browser)
+    browser.photograph(pictures / f"{name}_moved.png")
+    assert moved == CONTROLS[name]
+    assert browser.complaints == []
