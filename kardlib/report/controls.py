@@ -36,7 +36,8 @@ def explore(show: Callable[..., object], **controls: Any) -> None:
         return
     from ipywidgets import HTML, Dropdown, FloatSlider, IntSlider, VBox, interactive
 
-    sign, widgets = HTML(), {}
+    sign = HTML()
+    widgets: dict[str, Any] = {}
     for name, of in controls.items():
         if isinstance(of, list):
             widgets[name] = Dropdown(options=of)

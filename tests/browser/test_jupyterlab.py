@@ -1,7 +1,6 @@
 """Notebooks in JupyterLab, as `make lab` starts it: all cells run, and keys move every control."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.browser import PATIENCE
-from tests.folders import ROOT
+from tests.folders import ROOT, copy_repository
 
 CONTROLS = {
     "01_memorization_bound": ["N", "d", "R", "log10 eps"],
@@ -23,9 +22,10 @@ CONTROLS = {
 }
 LONGEST = 800  # seconds that a notebook may take on a busy machine
 
-PANEL = "window.jupyterapp?.shell.currentWidget"
+PANEL = "jupyterapp.shell.currentWidget"
+IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 CELL = f"{PANEL}.content.activeCell.node"
-SIGN = f"{CELL}.querySelector('[role=status]').innerText"
+SIGN = f"{CELL}.querySelector('[role=status]')?.innerText"
 SHOWN = f"(e => e.innerText + [...e.querySelectorAll('img')].map(i => i.src))({CELL}.querySelector('.widget-output'))"
 FOCUS = "document.activeElement"
 IS_CONTROL = f"{FOCUS}.matches('.jupyter-widgets [role=slider], .jupyter-widgets select')"
@@ -37,10 +37,7 @@ WATCH_SIGN = f"window.signs = []; new MutationObserver(() => signs.push({SIGN}))
 def lab(tmp_path_factory):
     """The address of a JupyterLab in a copy of the repository, whose notebooks are set to the smoke scale."""
     root, home = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("home")
-    for name in ("Makefile", "README.md"):
-        shutil.copy(ROOT / name, root)
-    for name in ("notebooks", "docs/lab"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(".*"))
+    copy_repository(root, "Makefile", "README.md", "notebooks", "docs/lab")
     for path in root.glob("notebooks/*.ipynb"):
         text = path.read_text("utf-8").replace(r"scale = \"embedded\"", r"scale = \"smoke\"")
         path.write_text(text.replace("figures_dir = None", rf"figures_dir = \"{root / 'figures'}\""), "utf-8")
@@ -73,7 +70,7 @@ def lab(tmp_path_factory):
 def run_all_cells(browser, address: str) -> list[dict]:
     """Open a notebook, run it, and return its cells."""
     browser.open(address)
-    browser.wait(f"{PANEL}?.sessionContext?.session?.kernel?.status === 'idle'", LONGEST)
+    browser.wait(IDLE, LONGEST)
     browser.ask("jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ran = true }), 0")
     browser.wait("window.ran", LONGEST)
     return browser.ask(f"{PANEL}.model.toJSON().cells")
