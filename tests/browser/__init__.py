@@ -56,11 +56,14 @@ class Browser:
 
     def open(self, page: Path | str, width: int = 1440, height: int = 900) -> None:
         """A file, or what is at an address."""
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-        self.call("Emulation.setDeviceMetricsOverride", **size)
+        self.resize(width, height)
         self.ask("window.left = true")
         self.call("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
         self.wait("!window.left && document.readyState === 'complete'")
+
+    def resize(self, width: int, height: int = 900) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page."""

@@ -1,20 +1,9 @@
-"""One Chromium, and where its pictures are kept."""
+"""Where the pictures are kept that Chromium takes."""
 
 import os
 from pathlib import Path
 
 import pytest
-
-from tests.browser import CHROMIUM, Browser
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    if not CHROMIUM:
-        pytest.skip("there is no Chromium here: apt-get install chromium")
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

@@ -29,11 +29,12 @@ SHOWN = f"(e => e.innerText + [...e.querySelectorAll('img')].map(i => i.src))({C
 FOCUS = "document.activeElement"
 IS_CONTROL = f"{FOCUS}.matches('.jupyter-widgets [role=slider], .jupyter-widgets select')"
 AT_END = f"{FOCUS}.ariaValueNow === {FOCUS}.ariaValueMax"
-WATCH_SIGN = f"window.signs = []; new MutationObserver(() => signs.push({SIGN})).observe({CELL}, {{subtree: true, childList: true}})"
+NOTE = f"window.signs = [], new MutationObserver(() => signs.push({SIGN}))"  # what the sign says, one after another
+WATCH_SIGN = f"{NOTE}.observe({CELL}, {{subtree: true, childList: true}})"
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(browser, tmp_path_factory):
     """The address of a JupyterLab in a copy of the repository, whose notebooks are set to the smoke scale."""
     root, home = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("home")
     copy_repository(root, "Makefile", "README.md", "notebooks", "docs/lab")
@@ -61,6 +62,7 @@ def lab(tmp_path_factory):
                     assert server.poll() is None and time.monotonic() < end, (home / "log").read_text()
                     time.sleep(0.2)
             yield address
+            browser.open("about:blank")  # or the page would look for its server
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait()
