@@ -13,12 +13,12 @@ import pytest
 from tests.browser import PATIENCE
 from tests.folders import ROOT, copy_repository
 
-CONTROLS = {
-    "01_memorization_bound": ["N", "d", "R", "log10 eps"],
-    "13_reaugkd": ["k", "log10 tau", "beta"],
-    "00_tour": ["question", "method", "retriever", "k"],
-    "17_remember_or_read": ["question"],
-}
+CASES = [
+    ("01_memorization_bound", ["N", "d", "R", "log10 eps"]),
+    ("13_reaugkd", ["k", "log10 tau", "beta"]),
+    pytest.param("00_tour", ["question", "method", "retriever", "k"], marks=pytest.mark.slow),  # it trains students
+    pytest.param("17_remember_or_read", ["question"], marks=pytest.mark.slow),  # so does it
+]
 LONGEST = 800  # seconds that a notebook may take on a busy machine
 
 PANEL = "jupyterapp.shell.currentWidget"
@@ -98,8 +98,8 @@ def move(browser) -> None:
 
 
 @pytest.mark.timeout(LONGEST + 4 * PATIENCE)
-@pytest.mark.parametrize("name", CONTROLS)
-def test_all_cells_run_and_keys_move_every_control(name, lab, browser, pictures):
+@pytest.mark.parametrize(("name", "controls"), CASES)
+def test_all_cells_run_and_keys_move_every_control(name, controls, lab, browser, pictures):
     browser.complaints.clear()
     cells = run_all_cells(browser, f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
@@ -108,11 +108,11 @@ def test_all_cells_run_and_keys_move_every_control(name, lab, browser, pictures)
     focus_cell(browser, number)
     browser.photograph(pictures / f"{name}.png")
     moved = []
-    while len(moved) < len(CONTROLS[name]):
+    while len(moved) < len(controls):
         while browser.press("Tab") or not browser.ask(IS_CONTROL):
             assert browser.ask(f"{CELL}.contains({FOCUS})"), f"after {moved} the Tab key leaves the cell"
         moved.append(browser.name())
         move(browser)
     browser.photograph(pictures / f"{name}_moved.png")
-    assert moved == CONTROLS[name]
+    assert moved == controls
     assert browser.complaints == []
