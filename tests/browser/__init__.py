@@ -33,8 +33,8 @@ class Browser:
         self.socket = websocket.create_connection(address, timeout=PATIENCE, suppress_origin=True)
         self.complaints: list[str] = []
         self.call("Emulation.setFocusEmulationEnabled", enabled=True)
-        self.call("Runtime.enable")
-        self.call("Log.enable")
+        for domain in ("Page", "Runtime", "Log"):  # they tell of dialogs, exceptions and errors
+            self.call(f"{domain}.enable")
 
     def close(self) -> None:
         self.socket.close()
@@ -42,17 +42,21 @@ class Browser:
         self.process.wait()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self.numbers)
-        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        number = self.send(method, **parameters)
         while (answer := json.loads(self.socket.recv())).get("id") != number:
-            told = answer.get("params", {})
-            if answer.get("method") == "Runtime.exceptionThrown" or "error" in (
-                told.get("type"),
-                told.get("entry", {}).get("level"),
-            ):
+            told, event = answer.get("params", {}), answer.get("method")
+            if event == "Page.javascriptDialogOpening":  # whether to leave a page with what was not saved
+                self.send("Page.handleJavaScriptDialog", accept=True)
+            kind = told.get("type") or told.get("entry", {}).get("level")
+            if event == "Runtime.exceptionThrown" or kind == "error":
                 self.complaints.append(json.dumps(told))
         assert "error" not in answer, answer
         return answer["result"]
+
+    def send(self, method: str, **parameters: Any) -> int:
+        number = next(self.numbers)
+        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        return number
 
     def open(self, page: Path | str, width: int = 1440, height: int = 900) -> None:
         """A file, or what is at an address."""
