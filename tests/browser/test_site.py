@@ -41,6 +41,7 @@ def site(browser, tmp_path_factory):
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_no_page_is_wider_than_its_window_and_all_that_it_shows_is_there(site, browser, pictures):
     browser.complaints.clear()
     assert len(site) > 30
