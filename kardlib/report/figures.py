@@ -92,15 +92,3 @@ def save_figure(
     finally:
         for path in partial.values():
             path.unlink(missing_ok=True)
-
-
-# Where figures are looked at
-
-
-def is_watched() -> bool:
-    """Whether a person looks at this kernel: a Jupyter server names its sessions, VS Code and Colab name themselves.
-
-    Only then are widgets worth showing: a committed notebook cannot move them. `reproduce` names its sessions "".
-    """
-    session = os.environ.get("JPY_SESSION_NAME")
-    return bool(session) if session is not None else not {"VSCODE_PID", "COLAB_RELEASE_TAG"}.isdisjoint(os.environ)

@@ -20,7 +20,7 @@ from kardlib.kard.teacher import FilterYield
 from kardlib.report.explorer import PAGE, collect, make_page, show_explorer, write_explorer
 from kardlib.report.page import WAITING, write_index
 from kardlib.settings import preset
-from tests.browser import CHROMIUM, Browser
+from tests.browser import Browser
 
 ATTACKS = (
     "</script><script>attacked = 1</script>",
@@ -187,15 +187,6 @@ def test_the_script_makes_text_of_texts():
 
 READY = "document.body.getAttribute('aria-busy') === 'false'"
 NAME = "(e => e.title || e.id || e.textContent || e.type)(document.activeElement)"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not CHROMIUM:
-        pytest.skip("there is no Chromium here: apt-get install chromium")
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kardlib.report.drawings.accuracy import plot_main
 from kardlib.report.drawings.kard import plot_hits
-from kardlib.report.figures import is_watched, save_figure
+from kardlib.report.figures import save_figure
 from kardlib.report.rows import COLUMNS, FigureError, long_form, read_table
 from tests.tables import accuracy_row, hits_table, main_table
 
@@ -72,24 +72,6 @@ def test_a_figure_that_fails_leaves_the_old_files(tmp_path):
     with pytest.raises(ValueError, match="nonsense"):
         save_figure(broken, "03_hits", table, tmp_path, {})
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-@pytest.mark.parametrize(
-    ("environment", "watched"),
-    [
-        ({}, False),
-        ({"JPY_SESSION_NAME": "tour.ipynb"}, True),
-        ({"VSCODE_PID": "1"}, True),
-        ({"COLAB_RELEASE_TAG": "release"}, True),
-        ({"JPY_SESSION_NAME": "", "VSCODE_PID": "1"}, False),  # reproduce, started in VS Code
-    ],
-)
-def test_who_watches(environment, watched, monkeypatch):
-    for name in ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert is_watched() == watched
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden"])

@@ -13,12 +13,12 @@ from urllib.request import urlopen
 import websocket
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-KEYS = {"Tab": 9, " ": 32, "ArrowUp": 38, "ArrowDown": 40}
+KEYS = {"Tab": 9, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
 PATIENCE = 120  # seconds: a machine may be busy
 
 
 class Browser:
-    """Chromium with one page; `folder` becomes its profile."""
+    """Chromium with one page; `folder` becomes its profile. `complaints` are the errors of its console."""
 
     def __init__(self, folder: Path):
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--hide-scrollbars"]
@@ -31,7 +31,10 @@ class Browser:
         pages = json.load(urlopen(f"http://127.0.0.1:{told.read_text().split()[0]}/json"))
         address = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
         self.socket = websocket.create_connection(address, timeout=PATIENCE, suppress_origin=True)
+        self.complaints: list[str] = []
         self.call("Emulation.setFocusEmulationEnabled", enabled=True)
+        for domain in ("Page", "Runtime", "Log"):  # they tell of dialogs, exceptions and errors
+            self.call(f"{domain}.enable")
 
     def close(self) -> None:
         self.socket.close()
@@ -39,18 +42,32 @@ class Browser:
         self.process.wait()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self.numbers)
-        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        number = self.send(method, **parameters)
         while (answer := json.loads(self.socket.recv())).get("id") != number:
-            pass
+            told, event = answer.get("params", {}), answer.get("method")
+            if event == "Page.javascriptDialogOpening":  # whether to leave a page with what was not saved
+                self.send("Page.handleJavaScriptDialog", accept=True)
+            kind = told.get("type") or told.get("entry", {}).get("level")
+            if event == "Runtime.exceptionThrown" or kind == "error":
+                self.complaints.append(json.dumps(told))
         assert "error" not in answer, answer
         return answer["result"]
 
-    def open(self, path: Path, width: int = 1440, height: int = 900) -> None:
+    def send(self, method: str, **parameters: Any) -> int:
+        number = next(self.numbers)
+        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        return number
+
+    def open(self, page: Path | str, width: int = 1440, height: int = 900) -> None:
+        """A file, or what is at an address."""
+        self.resize(width, height)
+        self.ask("window.left = true")
+        self.call("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
+        self.wait("!window.left && document.readyState === 'complete'")
+
+    def resize(self, width: int, height: int = 900) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.call("Emulation.setDeviceMetricsOverride", **size)
-        self.call("Page.navigate", url=path.as_uri())
-        self.wait(f"location.href === {json.dumps(path.as_uri())} && document.readyState === 'complete'")
 
     def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page."""
@@ -58,9 +75,15 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait(self, expression: str) -> None:
+    def name(self) -> str:
+        """What a screen reader calls the element that has the focus."""
+        focused = self.call("Runtime.evaluate", expression="document.activeElement")["result"]["objectId"]
+        (node,) = self.call("Accessibility.getPartialAXTree", objectId=focused, fetchRelatives=False)["nodes"]
+        return node.get("name", {}).get("value", "")
+
+    def wait(self, expression: str, seconds: float = PATIENCE) -> None:
         """Until a JavaScript expression is true."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + seconds
         while not self.ask(expression):
             assert time.monotonic() < end, f"never: {expression}"
             time.sleep(0.05)
