@@ -135,19 +135,16 @@ def oracle(settings: RunSettings, methods: Collection[str]) -> Grid:
 
 def rationales(settings: RunSettings, steps: int) -> Grid:
     """Table 3: every number over three, at equal epochs and at equal steps; `steps` are those that three take."""
-    rows = [
-        Row(BM25, middle(settings), knobs, "l", l, at)
-        for at, numbers in (("", NUMBERS), ("equal steps", at_steps(steps)))
-        for l, knobs in numbers.items()
-    ]
+    conditions = {"": NUMBERS, "equal steps": at_steps(steps)}
+    rows = [Row(BM25, middle(settings), knobs, "l", l, at) for at, by in conditions.items() for l, knobs in by.items()]
     three = {row.at: row for row in rows if row.x == 3}
     return Grid(rows, [Gain(row, three[row.at]) for row in rows if row.x != 3])
 
 
 def candidates(settings: RunSettings) -> Grid:
     """Table 4: the middle and the largest student, with most candidates over each other number."""
-    students = sorted({middle(settings), settings.students[-1]} - {"random-t5"})
-    parts = [ranked(settings, student) for student in students]
+    students = {middle(settings), settings.students[-1]} - {"random-t5"}
+    parts = [ranked(settings, student) for student in sorted(students)]
     return Grid([row for part in parts for row in part.rows], [gain for part in parts for gain in part.gains])
 
 
@@ -166,14 +163,13 @@ def passages(settings: RunSettings) -> Grid:
 
 def dapt(settings: RunSettings) -> Grid:
     """Figure 3: each student over itself without the first stage, and KARD without it over RD with it."""
-    without = {m: Row(m, middle(settings), (), "corpus", at="none") for m in (RD, RERANKER)}
-    rows, gains, rivals = [*without.values()], list[Gain](), list[Gain]()
-    for corpus, knobs in [*corpora(settings).items()][1:]:
-        recalls, reads = (Row(m, middle(settings), knobs, "corpus", at=corpus) for m in ("dapt", "dapt_kard"))
-        rows += [recalls, reads]
-        gains += [Gain(recalls, without[RD]), Gain(reads, without[RERANKER])]
-        rivals.append(Gain(without[RERANKER], recalls))
-    return Grid(rows, gains + rivals)
+    plain = {"dapt": RD, "dapt_kard": RERANKER}
+    without = {m: Row(plain[m], middle(settings), (), "corpus", at="none") for m in plain}
+    after = [Row(m, middle(settings), knobs, "corpus", at=corpus)
+             for corpus, knobs in corpora(settings).items() if corpus != "none" for m in plain]  # fmt: skip
+    gains = [Gain(row, without[row.method]) for row in after]
+    rivals = [Gain(without["dapt_kard"], row) for row in after if row.method == "dapt"]
+    return Grid([*without.values(), *after], gains + rivals)
 
 
 def rag(settings: RunSettings) -> Grid:

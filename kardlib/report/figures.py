@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -20,7 +20,12 @@ from matplotlib.figure import Figure
 from kardlib.artifacts.store import provenance
 from kardlib.report.folders import figures_folder
 from kardlib.report.rows import FigureError, in_order, long_form, to_rows
-from kardlib.settings import RunSettings
+
+if TYPE_CHECKING:
+    from kardlib.kard import experiment as kard
+    from kardlib.reaugkd import experiment as reaugkd
+
+    MadeBy = kard.Experiment | reaugkd.Experiment
 
 # Jupyter's backend turns interactive drawing on when it is loaded. Were that first inside an `rc_context`, leaving the
 # context would turn it off again, and a notebook would show its first figure only.
@@ -60,17 +65,8 @@ LOOK: dict[Any, Any] = sns.axes_style("ticks") | {
 # Files
 
 
-class MadeBy(Protocol):
-    """An experiment of either paper."""
-
-    @property
-    def settings(self) -> RunSettings: ...
-    @property
-    def suffix(self) -> str: ...
-
-
 def save_figure(
-    fig: Figure, name: str, data: pd.DataFrame, folder: str | Path | None, made_by: MadeBy | Mapping[str, Any]
+    fig: Figure, name: str, data: pd.DataFrame, folder: str | Path | None, made_by: "MadeBy | Mapping[str, Any]"
 ) -> None:
     """Write `{name}.pdf`, `.png` and `.csv` into `folder`, each whole or not at all.
 
