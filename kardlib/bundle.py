@@ -44,7 +44,7 @@ from kardlib.jobs import (
 from kardlib.kard.experiment import PREDICTIONS, Cell, Experiment, describe_run, writing_job
 from kardlib.kard.grids import NUMBERS, all_grids
 from kardlib.kard.methods import METHODS
-from kardlib.kard.pipeline import list_writings, prepare_all, train_students, training_examples
+from kardlib.kard.pipeline import list_cells, list_writings, prepare_all, train_students, training_examples
 from kardlib.kard.prepare import prepare
 from kardlib.kard.prompting import NEW_TOKENS
 from kardlib.kard.rankings import Reading, read_passages
@@ -65,7 +65,7 @@ def grid_cells(experiment: Experiment, numbers: Sequence[str], rag: bool = False
     if unknown := sorted({*numbers} - grids.keys()):
         raise BundleError(f"notebook {unknown[0]} has no grid on {settings.dataset}: name some of {', '.join(grids)}")
     rows = [row for number in numbers for row in grids[number] if rag or not METHODS[row.method].rag]
-    return [Cell(row.method, row.student, seed, row.knobs) for row in rows for seed in settings.seeds]
+    return list_cells(rows, settings.seeds)
 
 
 def bundle(experiment: Experiment, cells: Iterable[Cell], folder: Path, with_models: bool = True) -> Bundle:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from kardlib import NANO
 from kardlib.artifacts.engine import Job, K, make_all
-from kardlib.artifacts.store import Kind, Store, fingerprint
+from kardlib.artifacts.store import Kind, Store, fingerprint, provenance
 from kardlib.data.files import (
     LINES,
     DataError,
@@ -84,6 +84,10 @@ class Experiment:
     world: World | None  # the closed world; None for a real dataset, whose truth nobody knows
     teacher: Teacher | None  # None where nobody writes rationales
 
+    def __str__(self) -> str:
+        """What makes a run's numbers: its settings in a line, and where it runs."""
+        return f"{describe_run(self.settings)} \n {provenance()}"
+
     @property
     def student(self) -> str:
         """The middle one of the students: ablations that need only one take it."""
@@ -104,12 +108,15 @@ class Experiment:
         """The rows of Tables 1 and 2 that can be run; no release has the oracles' rationales of test questions."""
         return main_rows(self.world is not None, self.teacher is not None, bool(self.data.gold), self.settings.methods)
 
+    def place(self, figure: str) -> dict[str, Any]:
+        """The columns of a figure's data that say where it was measured."""
+        return {"figure": figure, "dataset": self.settings.dataset, "scale": self.settings.scale, "split": "test"}
+
     def chance_row(self, figure: str, metric: str = "accuracy") -> dict[str, Any]:
         """The row of a figure's data that says how often guessing is right on one of `strata` or `kinds`."""
         asked = (self.strata | self.kinds)[metric]
         right = np.array([1 / len(q.options) for q in self.data.splits["test"]])[asked]
-        where = {"figure": figure, "dataset": self.settings.dataset, "scale": self.settings.scale, "split": "test"}
-        return where | {"method": "chance", "metric": metric, "value": right.mean(), "n": len(right)}
+        return self.place(figure) | {"method": "chance", "metric": metric, "value": right.mean(), "n": len(right)}
 
     @property
     def strata(self) -> dict[str, NDArray[np.bool_]]:

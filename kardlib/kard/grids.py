@@ -1,6 +1,6 @@
 """The grids of the notebooks: which methods with which students under which settings; read by them and by `kard plan`.
 
-A grid is a list of rows, each for all of the settings' seeds; its comparisons are between its rows.
+A grid is a list of rows, each for all of the settings' seeds, with the comparisons between them.
 """
 
 from collections.abc import Collection
@@ -8,11 +8,22 @@ from itertools import product
 
 from kardlib.kard.experiment import Knobs
 from kardlib.kard.frontier import at_size
-from kardlib.kard.pipeline import Row
+from kardlib.kard.pipeline import Gain, Grid, Row
 from kardlib.settings import RunSettings, WorldSettings
 
 FT, KA_FT, RD = "fine_tuning", "ka_fine_tuning", "reasoning_distillation"
 BM25, RERANKER = "kard_bm25", "kard_reranker"
+
+# What is above what in the main table: the paper's claims, and controls that it lacks (what distillation adds to a
+# student that reads the same, and what KARD adds to KA-FT that reads the same)
+COMPARED = (
+    (RERANKER, RD), (RERANKER, BM25), (RERANKER, KA_FT), (BM25, RD), (RD, FT), (KA_FT, FT), (FT, "few_shot"),
+    ("few_shot_cot", "few_shot"), ("kard_silver", RERANKER), ("teacher_cot", RERANKER),
+)  # fmt: skip
+CONTROLS = (
+    (BM25, "undistilled_bm25"), (RERANKER, "undistilled_reranker"), ("kard_silver", "undistilled_silver"),
+    (BM25, KA_FT), (RERANKER, "ka_fine_tuning_reranker"),
+)  # fmt: skip
 
 # What an ablation varies: its value, and the settings that differ
 SHARES = (0.01, 0.05, 0.25)  # of the training questions (KARD, Figure 4a, and 5 %), besides those that all others take
@@ -80,68 +91,120 @@ def corpora(settings: RunSettings) -> dict[str, Knobs]:
     return {name: knobs for name, knobs in CORPORA.items() if name != "neighbour" or settings.dataset == "world"}
 
 
-def main_table(settings: RunSettings, methods: Collection[str]) -> list[Row]:
-    """Tables 1 and 2."""
-    return [Row(method, student) for student in settings.students for method in methods]
+def main_table(settings: RunSettings, methods: Collection[str]) -> Grid:
+    """Tables 1 and 2. Of their gains the last are over the largest student fine-tuned, and over who reads nothing."""
+    largest, gains = settings.students[-1], list[Gain]()
+    for student in settings.students:
+        pairs = [pair for pair in (*COMPARED, *CONTROLS) if {*pair} <= {*methods}]
+        gains += [Gain(Row(above, student), Row(below, student)) for above, below in pairs]
+        if RERANKER in methods:
+            others = [Row(below, largest) for below in (FT, KA_FT) if student != largest]
+            gains += [Gain(Row(RERANKER, student), other) for other in (*others, Row("bag_of_words", ""))]
+    return Grid([Row(method, student) for student in settings.students for method in methods], gains)
 
 
-def dataset_size(settings: RunSettings) -> list[Row]:
-    """Figure 4a."""
-    return [Row(m, middle(settings), knobs) for knobs in shares_at(settings).values() for m in (FT, RD, BM25)]
+def over_chance(settings: RunSettings, methods: Collection[str]) -> list[Gain]:
+    """Do the students without passages know anything?"""
+    knowing = [Row(m, student) for student in settings.students for m in (FT, RD) if m in methods]
+    return [Gain(row, Row("chance", "")) for row in knowing]
 
 
-def model_size(settings: RunSettings) -> list[Row]:
-    """Figure 4b."""
-    return [Row(m, student) for student in settings.students for m in (FT, RD, RERANKER)]
+def in_stratum(settings: RunSettings) -> list[Gain]:
+    """KARD over who recalls and over who reads undistilled."""
+    rivals = [Row(m, student) for student in settings.students for m in (RD, FT, "undistilled_reranker")]
+    return [Gain(Row(RERANKER, rival.student), rival) for rival in rivals]
 
 
-def oracle(settings: RunSettings, methods: Collection[str]) -> list[Row]:
+def dataset_size(settings: RunSettings) -> Grid:
+    """Figure 4a: gains at the same share, of a quarter over all, and whether the lead over fine-tuning widens."""
+    shares = shares_at(settings)
+    at = {(m, x): Row(m, middle(settings), knobs, "share", x) for x, knobs in shares.items() for m in (FT, RD, BM25)}
+    leads = {x: Gain(at[BM25, x], at[FT, x]) for x in shares}
+    few, most = min(shares), max(shares)
+    gains = [gain for x, lead in leads.items() for gain in (lead, Gain(at[BM25, x], at[RD, x]))]
+    gains += [Gain(at[BM25, 0.25], at[FT, most])] if 0.25 in shares and most > 0.25 else []
+    return Grid([*at.values()], gains + ([leads[most]._replace(less=leads[few])] if few < most else []))
+
+
+def model_size(settings: RunSettings) -> Grid:
+    """Figure 4b: KARD over its rivals, and how the lead of the largest student differs from that of the smallest."""
+    small, large = settings.students[0], settings.students[-1]
+    gains = {(m, s): Gain(Row(RERANKER, s), Row(m, s)) for s in settings.students for m in (FT, RD)}
+    growth = [gains[m, large]._replace(less=gains[m, small]) for m in (FT, RD) if small != large]
+    return Grid([Row(m, s) for s in settings.students for m in (FT, RD, RERANKER)], [*gains.values(), *growth])
+
+
+def oracle(settings: RunSettings, methods: Collection[str]) -> Grid:
     """Beside Figure 4b: what the same students answer with the passages that the teacher's rationales find."""
-    return [Row("kard_silver", student) for student in settings.students if "kard_silver" in methods]
+    return Grid([Row("kard_silver", student) for student in settings.students if "kard_silver" in methods])
 
 
-def rationales(settings: RunSettings, steps: int) -> list[Row]:
-    """Table 3; `steps` are those that three rationales take."""
-    return [Row(BM25, middle(settings), k) for k in dict.fromkeys([*NUMBERS.values(), *at_steps(steps).values()])]
+def rationales(settings: RunSettings, steps: int) -> Grid:
+    """Table 3: every number over three, at equal epochs and at equal steps; `steps` are those that three take."""
+    conditions = {"": NUMBERS, "equal steps": at_steps(steps)}
+    rows = [Row(BM25, middle(settings), knobs, "l", l, at) for at, by in conditions.items() for l, knobs in by.items()]
+    three = {row.at: row for row in rows if row.x == 3}
+    return Grid(rows, [Gain(row, three[row.at]) for row in rows if row.x != 3])
 
 
-def candidates(settings: RunSettings) -> list[Row]:
-    """Table 4: the middle and the largest student."""
-    students = sorted({middle(settings), settings.students[-1]} - {"random-t5"})
-    return [Row(RERANKER, student, knobs) for student in students for knobs in candidates_at(settings).values()]
+def candidates(settings: RunSettings) -> Grid:
+    """Table 4: the middle and the largest student, with most candidates over each other number."""
+    students = {middle(settings), settings.students[-1]} - {"random-t5"}
+    parts = [ranked(settings, student) for student in sorted(students)]
+    return Grid([row for part in parts for row in part.rows], [gain for part in parts for gain in part.gains])
 
 
-def passages(settings: RunSettings) -> list[Row]:
-    """Table 5."""
-    return [Row(m, middle(settings), knobs) for knobs in PASSAGES.values() for m in (BM25, RERANKER)]
+def ranked(settings: RunSettings, student: str = "") -> Grid:
+    """One student's part of Table 4; without a student the rankings alone."""
+    rows = [Row(RERANKER, student, knobs, "kappa*", kappa) for kappa, knobs in candidates_at(settings).items()]
+    return Grid(rows, [Gain(rows[-1], row) for row in rows[:-1]])
 
 
-def dapt(settings: RunSettings) -> list[Row]:
-    """Figure 3."""
-    adapted = {"none": (RD, RERANKER)}
-    grid = corpora(settings).items()
-    return [Row(m, middle(settings), knobs) for c, knobs in grid for m in adapted.get(c, ("dapt", "dapt_kard"))]
+def passages(settings: RunSettings) -> Grid:
+    """Table 5: more passages over one, and the reranker's over BM25's."""
+    at = {(m, k): Row(m, middle(settings), knobs, "k", k) for m in (BM25, RERANKER) for k, knobs in PASSAGES.items()}
+    gains = [Gain(row, at[m, 1]) for (m, k), row in at.items() if k > 1]
+    return Grid([*at.values()], [*gains, *(Gain(at[RERANKER, k], at[BM25, k]) for k in PASSAGES)])
 
 
-def rag(settings: RunSettings) -> list[Row]:
-    """Table 7."""
-    return [Row(method, middle(settings)) for method in IN_TABLE_7]
+def dapt(settings: RunSettings) -> Grid:
+    """Figure 3: each student over itself without the first stage, and KARD without it over RD with it."""
+    plain = {"dapt": RD, "dapt_kard": RERANKER}
+    without = {m: Row(plain[m], middle(settings), (), "corpus", at="none") for m in plain}
+    after = [Row(m, middle(settings), knobs, "corpus", at=corpus)
+             for corpus, knobs in corpora(settings).items() if corpus != "none" for m in plain]  # fmt: skip
+    gains = [Gain(row, without[row.method]) for row in after]
+    rivals = [Gain(without["dapt_kard"], row) for row in after if row.method == "dapt"]
+    return Grid([*without.values(), *after], gains + rivals)
 
 
-def cases(settings: RunSettings) -> list[Row]:
+def rag(settings: RunSettings) -> Grid:
+    """Table 7; the last four gains are ours: they tell the idea from a retriever that did not learn."""
+    at = {method: Row(method, middle(settings)) for method in IN_TABLE_7}
+    pairs = [(RERANKER, "rag"), (RD, "rag"), ("rag", KA_FT), (RERANKER, "rag_warm"), ("rag_warm", "rag"),
+             ("rag_warm", "kard_dense"), ("kard_dense", RERANKER)]  # fmt: skip
+    return Grid([*at.values()], [Gain(at[above], at[below]) for above, below in pairs])
+
+
+def cases(settings: RunSettings) -> Grid:
     """Table 6 and the failures."""
-    return [Row(m, student) for student in settings.students for m in (RD, BM25, RERANKER)]
+    rows = [Row(m, student) for student in settings.students for m in (RD, BM25, RERANKER)]
+    return Grid(rows, [Gain(Row(RERANKER, student), Row(RD, student)) for student in settings.students])
 
 
-def own_data(settings: RunSettings, methods: Collection[str]) -> list[Row]:
-    """Your own data: of these rows those that can be run."""
-    return [Row(m, student) for student in settings.students for m in ON_OWN_DATA if m in methods]
+def own_data(settings: RunSettings, methods: Collection[str]) -> Grid:
+    """Your own data: of these rows those that can be run, each over fine-tuning, and KARD over RD."""
+    pairs = [*((m, FT) for m in ON_OWN_DATA[1:]), (BM25, RD), (RERANKER, RD)]
+    pairs = [pair for pair in pairs if {*pair} <= {*methods}]
+    rows = [Row(m, student) for student in settings.students for m in ON_OWN_DATA if m in methods]
+    return Grid(rows, [Gain(Row(a, student), Row(b, student)) for student in settings.students for a, b in pairs])
 
 
-def differences(settings: RunSettings) -> list[Row]:
+def differences(settings: RunSettings) -> Grid:
     """The paper, each difference of the released code, and all of the reranker's."""
-    knobs = [(), *RERANKER_DIFFERENCES.values(), *ASKING_DIFFERENCES.values()]
-    return [Row(RERANKER, middle(settings), k) for k in knobs]
+    ways = {"the paper": (), **RERANKER_DIFFERENCES, **ASKING_DIFFERENCES}
+    rows = [Row(RERANKER, middle(settings), knobs, "difference", at=name) for name, knobs in ways.items()]
+    return Grid(rows, [Gain(row, rows[0]) for row in rows[1:]])
 
 
 def sizes(settings: RunSettings, ailments: Collection[int] = ()) -> dict[int, Knobs]:
@@ -150,39 +213,46 @@ def sizes(settings: RunSettings, ailments: Collection[int] = ()) -> dict[int, Kn
     return {n: at_size(settings.world, n) for n in sorted({usual, *(ailments or (least, 2 * usual))})}
 
 
-def frontier(settings: RunSettings, ailments: Collection[int] = ()) -> list[Row]:
-    """Remember or read: who recalls and who reads in worlds of several `sizes`."""
-    grid = product(sizes(settings, ailments).values(), settings.students, IN_FRONTIER)
-    return [Row(method, student, knobs) for knobs, student, method in grid]
+def frontier(settings: RunSettings, ailments: Collection[int] = ()) -> Grid:
+    """Remember or read: who recalls and who reads in worlds of several `sizes`, and how KARD's lead over RD grows.
+
+    A claim is tested on the growth, so that only the usual sizes have it.
+    """
+    grid = sizes(settings, ailments)
+    each = product(grid.items(), settings.students, IN_FRONTIER)
+    at = {(m, student, n): Row(m, student, knobs, "ailments", n) for (n, knobs), student, m in each}
+    leads = {(s, n): Gain(at[RERANKER, s, n], at[RD, s, n]) for s in settings.students for n in grid}
+    growth = [lead._replace(less=leads[s, min(grid)]) for (s, n), lead in leads.items() if n == max(grid)]
+    return Grid([*at.values()], [] if ailments else growth)
 
 
-def exposures(settings: RunSettings) -> list[Row]:
+def exposures(settings: RunSettings) -> Grid:
     """Recalling after being shown the same more often."""
-    return [Row(RD, middle(settings), knobs) for knobs in EPOCHS.values()]
+    return Grid([Row(RD, middle(settings), knobs, "epochs", n) for n, knobs in EPOCHS.items()])
 
 
-def extended(settings: RunSettings, methods: Collection[str]) -> list[Row]:
+def extended(settings: RunSettings, methods: Collection[str]) -> Grid:
     """What stands beside methods of one's own, of these rows those that can be run: the smallest student."""
-    return [Row(m, settings.students[0]) for m in BESIDE_YOURS if m in methods]
+    return Grid([Row(m, settings.students[0]) for m in BESIDE_YOURS if m in methods])
 
 
 def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> dict[str, list[Row]]:
-    """Notebook -> its grid, of those that run on the settings' dataset."""
+    """Notebook -> the rows of its grid, of those that run on the settings' dataset."""
     one = ("seeds", settings.seeds[:1])  # notebooks 17 and 19 take the first seed alone
     found = {
-        "04": main_table(settings, methods),
-        "05": dataset_size(settings),
-        "06": [*model_size(settings), *oracle(settings, methods)],
-        "07": rationales(settings, steps),
-        "08": candidates(settings),
-        "09": passages(settings),
-        "10": dapt(settings),
-        "11": rag(settings),
-        "12": cases(settings),
-        "15": own_data(settings, methods),
-        "16": differences(settings),
-        "17": [row._replace(knobs=(*row.knobs, one)) for row in (*frontier(settings), *exposures(settings))],
-        "19": [row._replace(knobs=(one,)) for row in extended(settings, methods)],
+        "04": main_table(settings, methods).rows,
+        "05": dataset_size(settings).rows,
+        "06": [*model_size(settings).rows, *oracle(settings, methods).rows],
+        "07": rationales(settings, steps).rows,
+        "08": candidates(settings).rows,
+        "09": passages(settings).rows,
+        "10": dapt(settings).rows,
+        "11": rag(settings).rows,
+        "12": cases(settings).rows,
+        "15": own_data(settings, methods).rows,
+        "16": differences(settings).rows,
+        "17": [r._replace(knobs=(*r.knobs, one)) for r in (*frontier(settings).rows, *exposures(settings).rows)],
+        "19": [row._replace(knobs=(one,)) for row in extended(settings, methods).rows],
     }
     alone = {"15": "own", "16": "world", "17": "world", "19": "world"}
     return {number: rows for number, rows in found.items() if alone.get(number, settings.dataset) == settings.dataset}

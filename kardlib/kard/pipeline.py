@@ -455,17 +455,47 @@ def _name_options(question: Question, method: Method, settings: StudentSettings)
 
 
 class Row(NamedTuple):
-    """One line of a grid: a method with a student under changed settings, for every seed."""
+    """One line of a grid: a method with a student under changed settings, for every seed.
+
+    `knob`, `x` and `at` are what a figure's data call these settings (`report.rows`).
+    """
 
     method: str
     student: str
     knobs: Knobs = ()
+    knob: str = ""
+    x: float | None = None
+    at: str = ""
 
 
-def outcomes(experiment: Experiment, rows: Iterable[Row]) -> dict[Row, NDArray[np.float64]]:
-    """Scores per seed and test question, (seeds, questions), for the lines of a grid: right (1) or wrong (0)."""
-    rows, seeds = list(dict.fromkeys(rows)), experiment.settings.seeds
-    answered = answer(experiment, (Cell(row.method, row.student, seed, row.knobs) for row in rows for seed in seeds))
-    return {
-        row: np.array([answered[Cell(row.method, row.student, s, row.knobs)].scores for s in seeds]) for row in rows
-    }
+class Gain(NamedTuple):
+    """A comparison: how far one row is above another; with `less`, by how much more than in these two."""
+
+    above: Row
+    below: Row
+    less: "Gain | None" = None
+
+
+class Grid(NamedTuple):
+    """The rows of a notebook, and which of them it compares."""
+
+    rows: list[Row]
+    gains: Sequence[Gain] = ()
+
+
+def list_cells(rows: Iterable[Row], seeds: Sequence[int]) -> list[Cell]:
+    """The cells of some lines of a grid."""
+    return [Cell(row.method, row.student, seed, row.knobs) for row in rows for seed in seeds]
+
+
+def score_rows(
+    answered: Mapping[Cell, Predictions], rows: Iterable[Row], seeds: Sequence[int]
+) -> dict[Row, NDArray[np.float64]]:
+    """Scores per seed and question, (seeds, questions), for the lines of a grid: right (1) or wrong (0)."""
+    return {row: np.array([answered[cell].scores for cell in list_cells([row], seeds)]) for row in rows}
+
+
+def outcomes(experiment: Experiment, rows: Sequence[Row]) -> dict[Row, NDArray[np.float64]]:
+    """The same of all seeds and test questions, answered where they were not yet."""
+    seeds = experiment.settings.seeds
+    return score_rows(answer(experiment, list_cells(rows, seeds)), rows, seeds)

@@ -21,14 +21,13 @@ from kardlib.errors import KardError, first_line
 from kardlib.models.catalogue import MODELS
 from kardlib.reaugkd.methods import EARLIER
 from kardlib.registry import label
-from kardlib.report.evaluate import NOT_TOLD, Interval, by_chance, verdict
+from kardlib.report.evaluate import GROWTH, NOT_TOLD, Interval, by_chance, verdict
 from kardlib.report.reported import find_table, read_reported
 from kardlib.report.rows import COLUMNS, FRACTIONS, KEYS, NUMBERS, in_words, is_judged, long_form, read_table, to_rows
 from kardlib.settings import GLUE_TASKS, Group, Scale, SettingsError, preset, validate
 
 CLAIMS = Path(__file__).with_name("claims.yml")
 NOT_RUN = "not run at this scale"
-GROWTH = "accuracy_gain_growth"  # a difference of two gains, beside which a paper's own gains do not belong
 SIGNS = {"reproduced": "✓", "not reproduced": "✗", "undecided": "?", NOT_TOLD: "∅", NOT_RUN: "–"}
 STUDENTS = [*(student for scale in get_args(Scale) for student in preset(scale).students), *MODELS]  # small to large
 

@@ -1,9 +1,9 @@
 """From outcomes to numbers: every mean comes with an interval and a paired test."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,8 +11,13 @@ from scipy.stats import binom, t
 
 from kardlib.report.rows import MOST_UNREAD, limits
 
+if TYPE_CHECKING:
+    from kardlib.kard.experiment import Experiment
+    from kardlib.kard.pipeline import Gain, Row
+
 LEVEL = 0.95  # of all intervals
 NOT_TOLD = "not told"
+GROWTH = "accuracy_gain_growth"  # a difference of two gains, beside which a paper's own gains do not belong
 TINY = 1e-9  # spread of answers that are all of one class
 
 # Metrics: an array with one value per question, so that methods can be compared question by question
@@ -257,10 +262,43 @@ def gain_row(a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", **
     return columns | {"metric": metric, "over": over} | numbers
 
 
-def chance_gain_row(a: ArrayLike, options: Sequence[int], **columns: Any) -> dict[str, Any]:
-    """How far `a`, (seeds, questions), is above guessing, which is right on one in `options` of a question."""
-    table = _as_table(a)
-    return gain_row(table, np.broadcast_to(1 / np.asarray(options, dtype=float), table.shape), "chance", **columns)
+def tabulate(
+    experiment: "Experiment", figure: str, scores: Mapping["Row", ArrayLike], gains: Iterable["Gain"] = (),
+    **columns: Any,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of a figure's data for a grid: the summary of every row's scores, then what some rows gain over others.
+
+    Scores have shape (seeds, questions), or (questions,) where they do not vary with the seed: these have no row of
+    their own for a seed, and stand beside every seed of what is compared with them. A row's columns are its own, the
+    experiment's, accuracy on the split "test", and `retrieval.k`; `columns` are others, or other values of these.
+    """
+    rows, seeds = [], experiment.settings.seeds
+    for row, values in scores.items():
+        named = _name(experiment, figure, row) | columns
+        rows += summary_rows(values, seeds if np.ndim(values) == 2 else [None], **named)
+    return [*rows, *gain_rows(experiment, figure, scores, gains, **columns)]
+
+
+def gain_rows(
+    experiment: "Experiment", figure: str, scores: Mapping["Row", ArrayLike], gains: Iterable["Gain"], **columns: Any
+) -> list[dict[str, Any]]:
+    """The gains alone, of which `scores` hold all rows; a gain less another one is of the metric `GROWTH`."""
+    tables, rows = {row: _as_table(values) for row, values in scores.items()}, []
+    for above, below, less in gains:
+        a, b = np.broadcast_arrays(tables[above], tables[below])
+        named, rival = _name(experiment, figure, above), less.above if less else below
+        if less:
+            a, b, named["metric"] = a - b, tables[less.above] - tables[less.below], GROWTH
+        named |= {f"over_{c}": getattr(rival, c) for c in ("student", "x", "at") if getattr(rival, c) != named[c]}
+        rows.append(gain_row(a, b, below.method, **named | columns))
+    return rows
+
+
+def _name(experiment: "Experiment", figure: str, row: "Row") -> dict[str, Any]:
+    """The columns that say what a row of a grid is."""
+    k = dict(row.knobs).get("retrieval.k", experiment.settings.retrieval.k)
+    own = {name: value for name, value in row._asdict().items() if name != "knobs"}
+    return experiment.place(figure) | own | {"metric": "accuracy", "k": k}
 
 
 def loss_rows(curves: Mapping[int, Mapping[int, float]], **columns: Any) -> list[dict[str, Any]]:

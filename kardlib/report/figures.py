@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -17,8 +17,15 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from kardlib.artifacts.store import provenance
 from kardlib.report.folders import figures_folder
 from kardlib.report.rows import FigureError, in_order, long_form, to_rows
+
+if TYPE_CHECKING:
+    from kardlib.kard import experiment as kard
+    from kardlib.reaugkd import experiment as reaugkd
+
+    MadeBy = kard.Experiment | reaugkd.Experiment
 
 # Jupyter's backend turns interactive drawing on when it is loaded. Were that first inside an `rc_context`, leaving the
 # context would turn it off again, and a notebook would show its first figure only.
@@ -59,24 +66,26 @@ LOOK: dict[Any, Any] = sns.axes_style("ticks") | {
 
 
 def save_figure(
-    fig: Figure, name: str, data: pd.DataFrame, folder: str | Path | None, provenance: Mapping[str, Any]
+    fig: Figure, name: str, data: pd.DataFrame, folder: str | Path | None, made_by: "MadeBy | Mapping[str, Any]"
 ) -> None:
     """Write `{name}.pdf`, `.png` and `.csv` into `folder`, each whole or not at all.
 
-    `folder` None: where a run with the settings in `provenance` belongs (`figures_folder`), wherever this is called.
-    `data` is what was drawn, in the columns of `rows`. `provenance` goes as JSON into the PDF's keywords and the
-    PNG's text chunk "Provenance"; neither file bears the time of day or where the data lay, so the same figure is the
-    same bytes. Numbers in the CSV are rounded to six decimals. Raises FigureError for a name that is no file name or a
-    table of other columns.
+    `made_by` is an experiment, whose suffix the name takes, or provenance that is known already. `folder` None: where
+    a run with its settings belongs (`figures_folder`), wherever this is called. `data` is what was drawn, in the
+    columns of `rows`. The provenance goes as JSON into the PDF's keywords and the PNG's text chunk "Provenance";
+    neither file bears the time of day or where the data lay, so the same figure is the same bytes. Numbers in the CSV
+    are rounded to six decimals. Raises FigureError for a name that is no file name or a table of other columns.
     """
+    if not isinstance(made_by, Mapping):
+        name, made_by = name + made_by.suffix, provenance(made_by.settings.model_dump(mode="json"))
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise FigureError(f"{name!r} cannot be a figure's name: use letters, digits, '-', '_' and '.'")
     table = long_form(to_rows(data)).round(6)
-    settings = provenance.get("settings") or {}
+    settings = made_by.get("settings") or {}
     folder = Path(folder or figures_folder(settings))
     without_path = {"settings": settings | {"data_dir": None}} if settings.get("data_dir") else {}
-    made_by = {name: value for name, value in {**provenance, **without_path}.items() if name != "date"}
-    facts = json.dumps(made_by, sort_keys=True, default=str)
+    told = {name: value for name, value in {**made_by, **without_path}.items() if name != "date"}
+    facts = json.dumps(told, sort_keys=True, default=str)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {suffix: folder / f"{name}.{suffix}" for suffix in ("pdf", "png", "csv")}
     partial = {suffix: path.with_name(f".{path.name}.{os.getpid()}") for suffix, path in paths.items()}

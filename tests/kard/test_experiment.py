@@ -10,7 +10,7 @@ import pytest
 from kardlib.artifacts.store import Store
 from kardlib.data.files import DataError, PassageFile
 from kardlib.data.records import say
-from kardlib.kard.experiment import open_experiment, open_settings
+from kardlib.kard.experiment import describe_run, open_experiment, open_settings
 from kardlib.settings import SettingsError, preset
 
 
@@ -18,6 +18,7 @@ def test_opening_makes_nothing(tmp_path):
     experiment = open_settings(preset("smoke"), Store(tmp_path / "store"))
     assert experiment.world and experiment.teacher and len(experiment.data.splits["test"]) == 24
     assert not (tmp_path / "store").exists()
+    assert str(experiment).startswith(describe_run(experiment.settings)) and "'versions'" in str(experiment)
 
 
 def test_a_variant_shares_the_dataset_and_has_its_own_settings(experiment):

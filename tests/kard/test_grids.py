@@ -4,6 +4,7 @@ import pytest
 
 from kardlib.kard import grids
 from kardlib.kard.methods import METHODS, main_rows
+from kardlib.kard.pipeline import Row
 from kardlib.settings import preset
 
 
@@ -18,12 +19,28 @@ def test_every_row_can_be_set(scale, dataset):
             settings.override(dict(row.knobs))  # raises for a name that does not exist or a value out of range
 
 
+@pytest.mark.parametrize("dataset", ["world", "obqa", "own"])
+@pytest.mark.parametrize("scale", ["smoke", "embedded", "paper"])
+@pytest.mark.parametrize(("oracles", "rationales"), [(True, True), (False, True), (False, False)])
+def test_what_is_compared_is_answered(scale, dataset, oracles, rationales):
+    settings, methods = preset(scale, dataset), main_rows(oracles=oracles, rationales=rationales)
+    found = [grids.main_table(settings, methods), grids.own_data(settings, methods)]
+    found += [one(settings) for one in (grids.dataset_size, grids.model_size, grids.candidates, grids.passages)]
+    found += [one(settings) for one in (grids.dapt, grids.rag, grids.cases, grids.differences, grids.frontier)]
+    found += [grids.rationales(settings, 7), grids.ranked(settings)]
+    for grid in found:
+        compared = [gain for one in grid.gains for gain in (one, one.less) if gain]
+        assert len({*grid.gains}) == len(grid.gains)
+        assert {row for gain in compared for row in gain[:2]} <= {*grid.rows, Row("bag_of_words", "")}
+    assert {gain.above for gain in grids.over_chance(settings, methods)} <= {*found[0].rows}
+
+
 def test_a_notebook_runs_where_its_data_are():
     def of(dataset):
         return {*grids.all_grids(preset("embedded", dataset), METHODS, steps=1)}
 
     assert of("world") - of("obqa") == {"16", "17", "19"} and of("own") - of("obqa") == {"15"}
-    assert {"dapt.corpus"} == {name for row in grids.dapt(preset()) for name, _ in row.knobs}
+    assert {"dapt.corpus"} == {name for row in grids.dapt(preset()).rows for name, _ in row.knobs}
 
 
 def test_the_largest_share_is_the_one_that_all_other_notebooks_train_on():
@@ -35,8 +52,10 @@ def test_the_largest_share_is_the_one_that_all_other_notebooks_train_on():
 
 def test_equal_steps_are_those_of_three_rationales():
     settings = preset()
-    rows = grids.rationales(settings, 24)
-    assert len(rows) == 7  # four numbers, and three of them again at the steps of the fourth
+    rows = grids.rationales(settings, 24).rows
+    assert (
+        len({row.knobs for row in rows}) == 7 and len(rows) == 8
+    )  # four numbers, and three of them again at the steps of the fourth
     assert {dict(row.knobs).get("student.steps") for row in rows} == {None, 24}
     assert grids.at_steps(24)[3] == grids.NUMBERS[3]
 
@@ -44,7 +63,7 @@ def test_equal_steps_are_those_of_three_rationales():
 def test_no_more_passages_are_read_than_there_are_candidates():
     few = preset().override({"retrieval.k": 20, "retrieval.k_training": 3})
     assert [*grids.candidates_at(few)] == [20, 50, 100]
-    assert "random-t5" not in {row.student for row in grids.candidates(preset("embedded", "obqa"))}
+    assert "random-t5" not in {row.student for row in grids.candidates(preset("embedded", "obqa")).rows}
 
 
 def test_all_of_the_released_rerankers_differences_are_all():

@@ -6,14 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t, ttest_rel
 
+from kardlib.artifacts.store import Store
 from kardlib.data.answers import UNREAD
+from kardlib.data.files import Dataset
+from kardlib.kard.experiment import Experiment
+from kardlib.kard.pipeline import Gain, Row
 from kardlib.report.evaluate import (
     Interval,
     by_chance,
-    chance_gain_row,
     f1_difference,
     f1_interval,
     gain_row,
+    gain_rows,
     hits,
     matthews_difference,
     matthews_interval,
@@ -23,7 +27,14 @@ from kardlib.report.evaluate import (
     share_rows,
     standard_error,
     summary_rows,
+    tabulate,
     verdict,
+)
+from kardlib.report.rows import long_form
+from kardlib.settings import preset
+
+EXPERIMENT = Experiment(
+    preset("smoke").model_copy(update={"seeds": (0, 1)}), Store(), Dataset("world", {}, [], {}), None, None
 )
 
 
@@ -197,9 +208,45 @@ def test_a_gain_is_the_paired_difference_and_says_over_what():
 
 
 def test_a_gain_over_chance_is_over_each_questions_own():
-    row = chance_gain_row([[1, 0, 1, 0], [1, 0, 0, 0]], [2, 2, 4, 4], method="fine_tuning")
+    answered, chance = Row("fine_tuning", "t5-nano-base"), Row("chance", "")
+    scores = {answered: [[1, 0, 1, 0], [1, 0, 0, 0]], chance: [1 / 2, 1 / 2, 1 / 4, 1 / 4]}
+    (row,) = gain_rows(EXPERIMENT, "04_main", scores, [Gain(answered, chance)])
     assert row["value"] == pytest.approx(3 / 8 - 3 / 8) and row["low"] < 0 < row["high"]
     assert (row["metric"], row["over"], row["n"], row["p"]) == ("accuracy", "chance", 4, 1)
+
+
+def test_a_grid_is_tabulated_by_what_its_rows_say_and_how_they_differ():
+    """What notebooks wrote by hand: every row's columns, and of the rival those that are not the row's own."""
+    few, all_of_them = (Row("kard_bm25", "t5-nano-base", (("retrieval.k", k),), "k", k) for k in (1, 5))
+    floor = Row("bag_of_words", "")
+    scores = {few: [[1, 0, 1, 1], [0, 0, 1, 1]], all_of_them: [[1, 1, 1, 1], [1, 0, 1, 1]], floor: [0, 0, 1, 1]}
+    gains = [Gain(all_of_them, few), Gain(few, floor)]
+    rows = tabulate(EXPERIMENT, "09_passages", scores, gains, metric="hits_gold", split="silver")
+    where = {"figure": "09_passages", "dataset": "world", "scale": "smoke", "split": "silver", "metric": "hits_gold"}
+    seeds, by_hand = EXPERIMENT.settings.seeds, []
+    for row in (few, all_of_them):
+        by_hand += summary_rows(
+            scores[row], seeds, method="kard_bm25", student="t5-nano-base", k=row.x, knob="k", x=row.x, **where
+        )
+    k = EXPERIMENT.settings.retrieval.k
+    by_hand += summary_rows(scores[floor], [None], method="bag_of_words", k=k, **where)
+    named = where | {"method": "kard_bm25", "student": "t5-nano-base", "knob": "k"}
+    by_hand.append(gain_row(scores[all_of_them], scores[few], "kard_bm25", **named, k=5, x=5, over_x=1))
+    by_hand.append(gain_row(scores[few], [scores[floor]] * 2, "bag_of_words", **named, k=1, x=1))
+    assert long_form(rows).equals(long_form(by_hand)) and [row.get("p") for row in rows[-2:]] == [
+        row["p"] for row in by_hand[-2:]
+    ]
+
+
+def test_a_gain_less_another_says_how_a_lead_grows():
+    small, large = (Row("kard_bm25", size) for size in ("t5-nano-small", "t5-nano-base"))
+    leads = [Gain(row, row._replace(method="fine_tuning")) for row in (small, large)]
+    scores = {small: [[1, 0, 0, 0]], large: [[1, 1, 1, 0]]} | {lead.below: [[1, 0, 0, 0]] for lead in leads}
+    (row,) = gain_rows(EXPERIMENT, "06_model_size", scores, [leads[1]._replace(less=leads[0])])
+    assert (row["metric"], row["value"], row["n"]) == ("accuracy_gain_growth", 0.5, 4)
+    assert (row["student"], row["over"], row["over_student"]) == ("t5-nano-base", "fine_tuning", "t5-nano-small")
+    with pytest.raises(KeyError):
+        gain_rows(EXPERIMENT, "06_model_size", {large: [[1.0]]}, leads)
 
 
 def test_fractions_intervals_end_at_nothing_and_all():

@@ -11,10 +11,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from kardlib.artifacts.store import Store
+from kardlib.data.files import Dataset
+from kardlib.kard.experiment import Experiment
 from kardlib.report.drawings.accuracy import plot_main
 from kardlib.report.drawings.kard import plot_hits
 from kardlib.report.figures import save_figure
 from kardlib.report.rows import COLUMNS, FigureError, long_form, read_table
+from kardlib.settings import preset
 from tests.tables import accuracy_row, hits_table, main_table
 
 
@@ -36,6 +40,16 @@ def test_save_figure(tmp_path):
     pdf = (tmp_path / "03_hits.pdf").read_bytes()
     assert b"/Keywords" in pdf and b"CreationDate" not in pdf
     assert b"/FontFile2" in pdf and b"/Type3" not in pdf  # text stays text
+
+
+def test_an_experiments_figure_is_named_by_its_dataset_and_says_its_settings(tmp_path):
+    settings = preset("smoke", "obqa")
+    experiment = Experiment(settings, Store(tmp_path / "store"), Dataset("obqa", {}, [], {}), None, None)
+    save_figure(plt.figure(), "03_hits", hits_table(), tmp_path, experiment)
+    assert {path.name for path in tmp_path.iterdir()} == {f"03_hits_obqa.{suffix}" for suffix in ("pdf", "png", "csv")}
+    with Image.open(tmp_path / "03_hits_obqa.png") as image:
+        made = json.loads(image.text["Provenance"])
+    assert made["settings"] == settings.model_dump(mode="json") and {"device", "versions"} < made.keys()
 
 
 def test_saved_twice_is_the_same(tmp_path):
