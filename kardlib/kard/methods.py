@@ -28,6 +28,7 @@ BUILT_IN = frozenset({  # what a student can read
     "rag_warm",  # the same, trained before that on what rationales retrieve
     "dense",  # topk(q(x) . d) of that start, at test only
 })  # fmt: skip
+UNRANKED = ("", "rationale", "gold", "bm25_question", "bm25_rationale")  # what is read without anything that ranks
 READS = {*BUILT_IN}  # `rankings.register_retriever` adds to it
 Shots = Literal["", "answer", "rationale"]  # what the examples of a few-shot prompt show
 

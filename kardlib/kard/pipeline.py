@@ -27,7 +27,7 @@ from kardlib.data.prompts import CONCLUSION, SHOTS, answer_text, few_shot_text, 
 from kardlib.data.records import say
 from kardlib.data.world import build_world
 from kardlib.kard.experiment import Cell, Experiment, Knobs, weigh_texts, write_texts
-from kardlib.kard.methods import METHODS, Method
+from kardlib.kard.methods import METHODS, UNRANKED, Method
 from kardlib.kard.prepare import Prepared, prepare
 from kardlib.kard.rankings import (
     RETRIEVERS,
@@ -47,7 +47,6 @@ NEIGHBOUR = 500  # what a neighbouring world's seed is away
 ADAPTED = Kind("adapted", 1, "kardlib.kard.student:adapt_student", "student.batch")
 STUDENT = Kind("student", 1, "kardlib.kard.student:train_student", "student.batch")
 RAG = Kind("rag", 1, "kardlib.kard.rag:train_rag", "rag.batch or rag.passages")
-UNRANKED = ("", "rationale", "gold", "bm25_question", "bm25_rationale")  # what is read without anything that ranks
 CONCLUDES = re.compile(rf"(?i)(?:\b(?:so|thus|therefore),? )?\b{CONCLUSION}")  # where a rationale ends
 
 Asked = Mapping[Cell, Prepared]  # cells of a grid, each with its variant of the settings

@@ -350,7 +350,7 @@ def by_rationale(reading: Reading) -> dict[Cell, Run]:
 
 def by_gold(reading: Reading) -> dict[Cell, Run]:
     """A question's gold passages before those of BM25, so that as many are read as by others: an oracle."""
-    found = {}
+    found: dict[Cell, Run] = {}
     for cell, p in reading.cells.items():
         gold, found[cell] = p.experiment.data.gold, {}
         for q in p.experiment.data.splits[reading.split]:

@@ -27,8 +27,9 @@ from kardlib.registry import REGISTRY, label
 from kardlib.settings import Group, SettingsError, validate
 
 FRACTIONS = {  # metrics between 0 and 1, whose gains lie between -1 and 1
-    "accuracy", "accuracy_by_likelihood", "accuracy_never", "accuracy_of_rationale", "accuracy_often",
-    "accuracy_one_hop", "accuracy_options", "accuracy_seldom", "accuracy_two_hops", "accuracy_yes_no", "doubled_hop",
+    "accuracy", "accuracy_by_likelihood", "accuracy_by_total_likelihood", "accuracy_never", "accuracy_of_rationale",
+    "accuracy_often", "accuracy_one_hop", "accuracy_options", "accuracy_seldom", "accuracy_two_hops", "accuracy_yes_no",
+    "doubled_hop",
     "error", "error_shown", "error_all", "f1", "former_answers", "gold_among_read", "hits_answer", "hits_gold",
     "hits_silver", "nearest_shares_label", "recall", "share_of_failures", "supported_statements", "true_statements",
     "whole_chain",
