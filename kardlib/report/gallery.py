@@ -79,7 +79,9 @@ def other_findings(figures: Path) -> list[str]:
     """What was measured on real questions and texts besides answers, and how many claims have which verdict."""
     lines = []
     if (path := figures / "04_main.csv").is_file():
-        likeliest = read_table(path).query("metric == 'accuracy_by_likelihood'")
+        likeliest = read_table(path).query(
+            "metric == 'accuracy_by_likelihood' and over in ('', 'undistilled_reranker')"
+        )
         cells = {row.method: in_per_cent(row) for row in measured(likeliest).itertuples()}
         lines += [
             f"- Closed world, answers read as the likeliest option, {row.student}: {escape(label(row.method))} "
