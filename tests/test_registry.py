@@ -45,7 +45,8 @@ def test_blocks_keep_the_papers_order():
     assert blocks == ["prompted", "undistilled", "fine-tuned", "distilled", "oracles"]
     assert REGISTRY["reaugkd_teacher"].block != REGISTRY["reaugkd"].block
     assert {name for name, entry in REGISTRY.items() if entry.hollow} == {
-        "undistilled_silver", "undistilled_gold", "kard_silver", "kard_gold", "teacher_cot", "reaugkd_teacher", "silver",
+        "undistilled_silver", "undistilled_gold", "kard_silver", "kard_gold", "teacher_cot", "reaugkd_teacher",
+        "silver",
     }  # fmt: skip
 
 
