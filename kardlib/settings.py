@@ -449,7 +449,7 @@ EMBEDDED_DATASETS = {  # EMBEDDED_REAL for all others
     "world": EMBEDDED_WORLD, "own": EMBEDDED_OWN, "strategyqa": EMBEDDED_STRATEGYQA,
 }  # fmt: skip
 ON_A_CPU = (  # rows of the main table that two cores make in an hour and a half; None in their place: all
-    "undistilled_bm25", "undistilled_gold", "fine_tuning", "reasoning_distillation", "kard_bm25", "kard_gold",
+    "fine_tuning", "ka_fine_tuning", "reasoning_distillation", "kard_bm25", "kard_untrained", "kard_gold",
 )  # fmt: skip
 REAL: dict[str, Any] = {  # a pretrained student; a CPU learns from 30 % of the questions, once, in a quarter of an hour
     "seeds": [0], "students": ["smollm2"], "methods": ON_A_CPU,

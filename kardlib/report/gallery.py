@@ -29,7 +29,7 @@ BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of 
 GLUE = "13_glue"  # the figure that shows what those below do
 OF_TASKS = [f"{figure}_{task}" for figure in ("13_reaugkd", "13_where", "18_compression") for task in COLUMNS]
 HEADLINE = ("chance", "bag_of_words", "fine_tuning", "reasoning_distillation", "undistilled_reranker", "kard_reranker")
-ON_REAL = ("undistilled_bm25", "undistilled_gold", "kard_bm25", "kard_gold")  # besides, of real questions
+ON_REAL = ("ka_fine_tuning", "kard_bm25", "kard_gold")  # besides, of real questions
 READINGS = {"accuracy": "", "accuracy_by_likelihood": ", likeliest option"}
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
 MARKUP = re.compile(r"[\\`*~|]|(?<!\w)_|_(?!\w)|\[(?![+\d-])|\](?=\()")  # what Markdown would not show as it is

@@ -43,7 +43,9 @@ def test_a_dataset_of_the_hub_comes_without_rationales(monkeypatch, experiment):
     hub = open_settings(preset("smoke", "obqa"))  # without data_dir
     assert hub.teacher is None and list(hub.methods) == [
         "few_shot",
+        "undistilled",
         "undistilled_bm25",
+        "undistilled_gold",
         "fine_tuning",
         "ka_fine_tuning",
     ]
@@ -84,7 +86,9 @@ def test_nano_models_that_cannot_read_the_words_are_said_before_anything_is_trai
 def test_the_last_training_questions_of_real_data_are_set_aside(example):
     own = open_settings(preset("smoke", "own", str(example)))
     assert [len(own.data.splits[s]) for s in ("train", "silver", "dev", "test")] == [91, 5, 24, 24]
-    assert {m.reads_at_test for m in own.methods.values()} == {"", "bm25_question", "reranker"}
+    assert {m.reads_at_test for m in own.methods.values()} == {
+        "", "bm25_question", "untrained", "reranker", "gold",
+    }  # fmt: skip
 
 
 def test_a_dataset_without_the_real_scale_says_which_it_takes(capsys):

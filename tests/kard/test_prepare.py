@@ -191,7 +191,8 @@ def test_without_rationales_only_answers_are_learnt(example, experiment, tmp_pat
     quiet = shutil.copytree(example, tmp_path / "quiet")
     (quiet / "rationales.jsonl").unlink()
     own = prepare(open_settings(preset("smoke", "own", str(quiet)), experiment.store))
-    assert list(own.experiment.methods) == ["few_shot", "undistilled_bm25", "fine_tuning", "ka_fine_tuning"]
+    undistilled = ["undistilled", "undistilled_bm25", "undistilled_gold"]
+    assert list(own.experiment.methods) == ["few_shot", *undistilled, "fine_tuning", "ka_fine_tuning"]
     examples = training_examples(own, METHODS["ka_fine_tuning"])
     assert len(examples) == len(own.experiment.data.splits["train"])
     assert all("Passage:" in source for source, _ in examples)
