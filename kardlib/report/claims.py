@@ -300,8 +300,8 @@ SCORECARD = [
 def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     """The scorecard: a line for every claim and row that it is tested on, in the papers' units (per cent, points).
 
-    Gains over the best earlier method and means over tasks are rows too (`best_rows`, `mean_rows`). A claim has one
-    line "not run at this scale" for every scale of the rows that has no row for it. A row without an interval decides
+    Gains over the best earlier method and means over tasks are rows too (`best_rows`, `mean_rows`). A claim that
+    has no row at any scale has one line, "not run at this scale", the first. A row without an interval decides
     nothing, and of answers that could mostly not be read nothing is told (`evaluate.verdict`). "seeds" is how many
     there are rows of for the same figure, method and student; "p" is the paired test's, where the rows hold it;
     "could_fail" whether the verdict could have been another, and "why"; "beside" what is to be told with it.
@@ -332,8 +332,8 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
                 decided = verdict(Interval(*ends.values()), *claim.test.ends, unread=case["unread"])
                 weight, shown = claim.weight(case["dataset"], scale), {name: unit * end for name, end in ends.items()}
                 lines.append({**case, **about, **weight, **shown, "verdict": decided})
-            if cases.empty:
-                lines.append(about | claim.weight("", scale) | {"scale": scale, "verdict": NOT_RUN})
+        if found.empty:
+            lines.append(about | claim.weight("", scales[0]) | {"scale": scales[0], "verdict": NOT_RUN})
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
     kinds = {name: kind for name, kind in NUMBERS.items() if name in SCORECARD}
     kinds |= {"seeds": "Int64", "p": "float64", "could_fail": "bool"}

@@ -205,8 +205,9 @@ def test_every_dataset_scale_and_student_has_its_own_verdict():
         ["embedded", "obqa", "random-t5", "undecided"],
         ["embedded", "world", "t5-nano-small", "not reproduced"],  # from small to large
         ["embedded", "world", "t5-nano-large", "reproduced"],
-        ["paper", "", "", NOT_RUN],
     ]
+    elsewhere = judge([claim(reported=[], row=CLAIM["row"] | {"over": "fine_tuning"})], long_form(rows))
+    assert elsewhere[["scale", "verdict"]].to_numpy().tolist() == [["smoke", NOT_RUN]]  # once, not for every scale
 
 
 def chosen(*rows: dict, **selection) -> list[dict]:
