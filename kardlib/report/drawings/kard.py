@@ -134,7 +134,7 @@ def plot_training(table: pd.DataFrame) -> Figure:
         ax.grid(axis="y")
     log_ticks(axes[0].yaxis, most=6)
     axes[0].set_ylabel("Loss (nats)")
-    legend_below(fig, 3)
+    legend_below(fig, min(3, len(students)))
     return fig
 
 
