@@ -92,6 +92,7 @@ def move(browser) -> None:
         end, is_menu = browser.ask(AT_END), browser.ask(f"{FOCUS}.tagName === 'SELECT'")
         browser.press("ArrowDown" if is_menu else "ArrowLeft" if end else "ArrowRight")
         browser.wait(f"signs.includes('Working …') && {SIGN} === 'Done.'")
+        assert "Traceback" not in browser.ask(SHOWN)
         if browser.ask(f"{SHOWN} !== before"):
             return
     pytest.fail(f"{browser.name()} changes nothing")
