@@ -18,32 +18,30 @@ from transformers import DataCollatorForSeq2Seq
 
 from kardlib.artifacts.device import multiplies_bf16
 from kardlib.artifacts.store import REPOSITORY, provenance
-from kardlib.data.prompts import source_text
 from kardlib.kard.experiment import Cell, open_experiment
-from kardlib.kard.methods import METHODS, Method
-from kardlib.kard.pipeline import prepare_all, student_settings, train_students, write_target
+from kardlib.kard.methods import METHODS
+from kardlib.kard.pipeline import prepare_all, source_texts, student_settings, train_students, write_target
 from kardlib.kard.prepare import Prepared
 from kardlib.kard.prompting import fit_sources
+from kardlib.kard.rankings import Reading, find_retriever
 from kardlib.kard.student import Examples, load_student
 from kardlib.models.training import PartTrainer, trainer_arguments
 
 KINDS = ("fine_tuning", "ka_fine_tuning", "reasoning_distillation", "kard_bm25")
 
 
-def held_out(prepared: Prepared, method: Method) -> list[tuple[str, str]]:
+def held_out(prepared: Prepared, cell: Cell) -> list[tuple[str, str]]:
     """Source and target of every question that was set aside, its first rationale; read is as in training."""
-    settings, runs = prepared.experiment.settings, prepared.runs
-    first = {r.question_id: r for r in prepared.rationales.written["silver"] if r.number == 0}
-    examples = []
-    for question in prepared.experiment.data.splits["silver"]:
-        rationale = first[question.id]
-        found = runs.by_rationale[rationale.id] if method.reads_in_training == "bm25_rationale" else (
-            runs.by_question[question.id] if method.reads_in_training else []
-        )  # fmt: skip
-        read = [runs.passages[p] for p, _ in found[: settings.retrieval.k_training]]
-        text = rationale.text if method.learns == "rationale" else ""
-        examples.append((source_text(question, read), write_target(settings, text, question)))
-    return examples
+    experiment, method = prepared.experiment, METHODS[cell.method]
+    questions, run = experiment.data.splits["silver"], dict[str, list[tuple[str, float]]]()
+    if method.reads_in_training:
+        reading = Reading(experiment, "silver", {cell: prepared}, {})
+        run = dict(find_retriever(method.reads_in_training).retrieve(reading)[cell])
+    read = {q.id: [p for p, _ in run.get(q.id, [])[: experiment.settings.retrieval.k_training]] for q in questions}
+    first = {r.question_id: r.text for r in prepared.rationales.written["silver"] if r.number == 0}
+    explains = method.learns == "rationale"
+    targets = [write_target(experiment.settings, first[q.id] if explains else "", q) for q in questions]
+    return [*zip(source_texts(prepared, method, "silver", read), targets, strict=True)]
 
 
 @torch.inference_mode()
@@ -51,7 +49,7 @@ def measure_loss(folder: Path, cell: Cell, prepared: Prepared, batch: int = 16) 
     """`-log p` per target token of the questions that were set aside, computed as the Trainer computes it."""
     knobs = student_settings(prepared.experiment.settings, cell)
     model, tokenizer = load_student(str(folder))
-    sources, targets = zip(*held_out(prepared, METHODS[cell.method]), strict=True)
+    sources, targets = zip(*held_out(prepared, cell), strict=True)
     pairs = [*zip(fit_sources(sources, tokenizer, knobs, model.config), targets, strict=True)]
     whole = knobs.model_copy(update={"max_new_tokens": 1000})
     data = Examples(sorted(pairs, key=lambda pair: sum(map(len, pair))), tokenizer, whole, model.config)

@@ -167,11 +167,13 @@ def main_rows(
     """
     if unknown := [name for name in only or () if name not in METHODS]:
         raise RegistryError(f"methods: there is no {unknown[0]!r}{suggest(unknown[0], METHODS)}")
-    not_in_tables, taught = ("rag", "rag_warm", "dense"), {"rationale", "bm25_rationale", "reranker"}
-    rows = {name: m for name, m in METHODS.items() if not m.adapted and m.reads_at_test not in not_in_tables}
-    rows = {name: m for name, m in rows.items() if only is None or name in only}
-    rows = {name: m for name, m in rows.items() if not (oracles and name in WITHOUT_RATIONALES)}
-    known = {"bm25_rationale": oracles, "rationale": oracles, "gold": gold}
-    rows = {name: m for name, m in rows.items() if known.get(m.reads_at_test, True)}
+    found = dict.fromkeys(("rag", "rag_warm", "dense"), False)  # Table 7's
+    found |= {"bm25_rationale": oracles, "rationale": oracles, "gold": gold}
+    rows = {
+        name: m for name, m in METHODS.items()
+        if not m.adapted and found.get(m.reads_at_test, True)
+        and not (oracles and name in WITHOUT_RATIONALES) and (only is None or name in only)
+    }  # fmt: skip
+    taught = {"rationale", "bm25_rationale", "reranker"}
     uses = {name: {m.learns, m.shots, m.reads_in_training, m.reads_at_test} for name, m in rows.items()}
     return {name: m for name, m in rows.items() if rationales or taught.isdisjoint(uses[name])}

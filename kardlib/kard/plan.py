@@ -278,7 +278,7 @@ def training_work(basis: Basis, student: str, trainings: Iterable[StudentKey], s
         flops += seen * training_flops(shape, source, target, **options) if shape else 0
         if not training.corpus:  # else its settings name weights that are not there yet
             planned[canonical_json(student_spec(variant.student, training.seed))] += 1
-    here = count_planned(stored, planned)
+    here = (planned & stored).total()
     work = Work("train", student, count, here, steps, round(tokens))
     if not shape:
         return work
@@ -348,7 +348,7 @@ def reranker_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]
     tables = [(texts.test, untrained + names.total()), (texts.silver, (1 + len(settings.seeds)) * bool(texts.silver))]
     depth = max(DEPTH, settings.retrieval.candidates)
     ranked = sum(times * (asked * question + min(asked * depth, many) * passage) for asked, times in tables)
-    here = count_planned(list_stored(basis.experiment.store, RERANKER), names)
+    here = (names & list_stored(basis.experiment.store, RERANKER)).total()
     train = Work("train", knobs.model, names.total(), here, steps, round(seen))
     rank = Work("rank", knobs.model, sum(times for _, times in tables), None, None, round(ranked))
     if shape:
@@ -365,11 +365,6 @@ def list_stored(store: Store, kind: Kind) -> Counter[str]:
     return Counter(
         canonical_json({name: spec.get(name) for name in ("settings", "seed")}) for spec in store.specs(kind)
     )
-
-
-def count_planned(stored: Counter[str], planned: Counter[str]) -> int:
-    """How many of the planned artifacts are there."""
-    return sum(min(count, stored[name]) for name, count in planned.items())
 
 
 def teacher_work(basis: Basis, variants: Iterable[RunSettings]) -> dict[str, Any]:
