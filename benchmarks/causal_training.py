@@ -1,9 +1,10 @@
-"""Training a causal LM with all logits, with those of the targets alone, and these in bfloat16; one thread.
+"""Training a causal LM as the Trainer does, with the logits of targets alone and no mask, in bfloat16; one thread.
 
-    python benchmarks/causal_training.py [--model smollm2] [--steps 6] [--batch 8] [--out FILE]
+    python benchmarks/causal_training.py [--model smollm2] [--steps 10] [--batch 8] [--out FILE]
 
 The closed world's questions with three passages and the symbolic teacher's rationales. The last line is JSON: by way
-the tokens read a second of CPU time, the process's peak MiB, and the mean loss.
+the tokens read a second of CPU time, the mean loss, the process's peak MiB beside what `kard plan` estimates, and the
+share of the core's limit: the operations that weights ask for, a second, over those of products of large matrices.
 """
 
 import argparse
@@ -20,32 +21,49 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+from official import measure_limit
+
 from kardlib.artifacts.device import multiply_with_onednn
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import build_world
 from kardlib.kard import student
 from kardlib.kard.teacher import symbolic_teacher
+from kardlib.models.catalogue import read_shape
+from kardlib.models.costs import training_bytes, training_flops
 from kardlib.models.training import PartTrainer
 from kardlib.settings import StudentSettings, preset
 
 WAYS = ("all_logits", "target_logits", "bf16")
 
 
-class AllLogits(PartTrainer):
-    """The loss as the model computes it, from the logits of every token."""
+class Timed(PartTrainer):
+    """It knows its CPU seconds, loading and saving left out."""
+
+    seconds = 0.0
+
+    def train(self, *arguments: Any, **others: Any) -> Any:
+        """The Trainer's."""
+        began = time.process_time()
+        done = super().train(*arguments, **others)
+        Timed.seconds = time.process_time() - began
+        return done
+
+
+class AllLogits(Timed):
+    """The loss as the model computes it, from the logits of every token, with a mask."""
 
     def __init__(self, *arguments: Any, **others: Any):
         super().__init__(*arguments, **others)
-        self.few_logits, self.compute_loss_func = False, None
+        self.causal, self.compute_loss_func = False, None
 
 
-def measure(way: str, model: str, steps: int, batch: int) -> dict[str, Any]:
+def measure(way: str, name: str, steps: int, batch: int) -> dict[str, Any]:
     """In a process of its own: train for so many steps."""
     multiply_with_onednn()
-    if way == "all_logits":
-        student.PartTrainer = AllLogits  # type: ignore[misc]
-    world, settings = build_world(preset().world), preset()
+    student.PartTrainer = AllLogits if way == "all_logits" else Timed  # type: ignore[misc]
+    world, settings, bf16 = build_world(preset().world), preset(), way == "bf16"
     asked = world.splits["train"][: steps * batch]
     rationales = symbolic_teacher(world, settings.teacher.flawed, settings.teacher.seed)(asked, 1)
     texts = list(world.texts.values())
@@ -53,17 +71,25 @@ def measure(way: str, model: str, steps: int, batch: int) -> dict[str, Any]:
         (source_text(q, texts[3 * i : 3 * i + 3]), target_text(r.text, q.answer))
         for i, (q, r) in enumerate(zip(asked, rationales, strict=True))
     ]
-    knobs = StudentSettings(model=model, epochs=1, batch=batch, max_new_tokens=None, bf16=way == "bf16", warmup=0)
-    tokenizer = student.load_student(model)[1]
-    tokens = sum(len(tokenizer(f"{source}\n{target}").input_ids) for source, target in examples)
+    knobs = StudentSettings(model=name, epochs=1, batch=batch, max_new_tokens=None, bf16=bf16, warmup=0)
+    model, tokenizer = student.load_student(name)
+    data = student.Examples(examples, tokenizer, knobs, model.config)
+    target = sum(label != -100 for labels in data.labels for label in labels)
+    tokens = sum(map(len, data.inputs))
+    shape = read_shape(model.config.to_dict(), model.num_parameters())
     with tempfile.TemporaryDirectory() as place:
-        began = time.process_time()
         student.train_student(examples, knobs, 0, Path(place))
-        seconds = time.process_time() - began
         losses = [entry["loss"] for entry in json.loads((Path(place) / "losses.json").read_text())]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    return {"tokens_a_second": round(tokens / seconds, 1), "peak_mib": peak, "loss": round(fmean(losses), 5),
-            "seconds": round(seconds, 1)}  # fmt: skip
+    longest, written = max(map(len, data.inputs)), max(sum(i != -100 for i in labels) for labels in data.labels)
+    planned = training_bytes(shape, batch, longest - written, written, bf16=bf16, gpu=False)
+    limit = measure_limit(dtype=torch.bfloat16 if bf16 else torch.float32)
+    return {
+        "tokens_a_second": round(tokens / Timed.seconds, 1), "seconds": round(Timed.seconds, 1),
+        "loss": round(fmean(losses), 5),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, "planned_mib": int(planned) >> 20,
+        "limit_gigaflops": round(limit, 1),
+        "share_of_limit": round(training_flops(shape, tokens - target, target) / Timed.seconds / limit / 1e9, 3),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

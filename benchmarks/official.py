@@ -212,9 +212,9 @@ def cpu_seconds() -> float:
     return time.process_time() + sum(t.user + t.system for t in times)
 
 
-def measure_limit(size: int = 2048, repeats: int = 5) -> float:
+def measure_limit(size: int = 2048, repeats: int = 5, dtype: torch.dtype = torch.float32) -> float:
     """GFLOP a second of CPU time of products of large matrices with the kernels that torch has now."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+    a, b = torch.randn(2, size, size, dtype=dtype)
     a @ b  # what is compiled once is not counted
     return 2 * size**3 * repeats / seconds_of(lambda: [a @ b for _ in range(repeats)]) / 1e9
 

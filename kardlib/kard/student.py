@@ -179,6 +179,7 @@ def train_student(
     if sharded:
         merge_embeddings(trained)
     own = LOADERS.get(settings.model)
+    tokenizer.padding_side = "right"  # so that a causal LM needs no mask (`PartTrainer`)
     trainer = PartTrainer(
         trained, arguments, own and own.loss, train_dataset=data,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,

@@ -30,13 +30,14 @@ CERTAIN = 0.8  # share of an estimate that must fit: an estimate may be a fifth 
 def forward_flops(shape: Shape, source: float, target: float) -> float:
     """FLOPs of one example: 2 per weight and each token that it multiplies (Kaplan et al. 2020, Section 2.1).
 
-    Embeddings, which are looked up, and attention's products of tokens with tokens do not count.
+    Embeddings, which are looked up, and attention's products of tokens with tokens do not count; the output layer does
+    for targets.
     """
     layer, output = shape.attention + shape.dense, shape.vocabulary * shape.width
     if shape.kind == "encoder":
         return 2 * source * shape.encoder_layers * layer
     if shape.kind == "causal":
-        return 2 * (source + target) * (shape.decoder_layers * layer + output)
+        return 2 * ((source + target) * shape.decoder_layers * layer + target * output)
     half = shape.attention / 2  # of cross-attention: keys and values multiply source tokens, the rest target tokens
     by_source = shape.encoder_layers * layer + shape.decoder_layers * half
     return 2 * (source * by_source + target * (shape.decoder_layers * (layer + half) + output))

@@ -194,8 +194,8 @@ class PartTrainer(Trainer):
     The Trainer's own way gives every process batches of its own, repeats examples until the last ones are full, and
     multiplies a T5's loss by the number of processes: T5 averages over the tokens of its part, whatever all have.
 
-    Of a causal LM, whose labels stand at the end of what it reads, only the last logits are computed: those of the
-    sources, mostly more, would be thrown away.
+    Of a causal LM logits are computed only where a label counts: those of sources and padding, mostly more, would be
+    thrown away. Padded on the right it gets no mask, without which attention takes half the time.
 
     `loss` is a student's own, as `catalogue.register_student` takes it.
     """
@@ -207,10 +207,9 @@ class PartTrainer(Trainer):
             args._n_gpu = 1  # else one process takes all GPUs (DataParallel), and a batch for each of them
         super().__init__(model, args, callbacks=[PlainProgress(), StopAtCheckpoint()], **others)
         self.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
-        causal = hasattr(model, "config") and not model.config.is_encoder_decoder  # a classifier of ours has none
-        self.few_logits = causal and model._supports_logits_to_keep()
+        self.causal = hasattr(model, "config") and not model.config.is_encoder_decoder  # a classifier of ours has none
         self.total_loss = loss or total_cross_entropy
-        if args.world_size > 1 or self.few_logits or loss:
+        if args.world_size > 1 or self.causal or loss:
             self.compute_loss_func = self.part_of_loss
 
     def get_train_dataloader(self) -> DataLoader:
@@ -228,22 +227,33 @@ class PartTrainer(Trainer):
         if not part:
             part = [{**batch[0], "labels": [-100] * len(batch[0]["labels"])}]
         inputs = dict(self.data_collator(part))
-        if self.few_logits:
-            first = int((inputs["labels"] != -100).any(0).int().argmax())  # is predicted at the token before
-            inputs["logits_to_keep"] = inputs["labels"].shape[1] - max(first - 1, 0)
+        if self.causal and inputs["attention_mask"][:, 0].all():  # padding comes last, and nobody looks ahead
+            del inputs["attention_mask"]
         return inputs
 
-    def part_of_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
-        """The part's summed loss over the number of tokens that all parts have: (B, K, V) logits, (B, T) labels.
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **others: Any) -> Any:
+        """The Trainer's, of which a causal LM's output layer sees the states that predict a label: (1, N, H) of N."""
+        if not self.causal:
+            return super().compute_loss(model, inputs, *arguments, **others)
+        counts = inputs["labels"][:, 1:] != -100
+        layer: nn.Module = self.model.get_output_embeddings()  # type: ignore[union-attr, operator]
+        hook = layer.register_forward_pre_hook(lambda _, states: states[0][:, :-1][counts][None])
+        try:
+            return super().compute_loss(model, inputs, *arguments, **others)
+        finally:
+            hook.remove()
 
-        K is T, or less where only the last logits were computed.
+    def part_of_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
+        """The part's summed loss over the number of tokens that all parts have: (B, T, V) logits, (B, T) labels.
+
+        Those of a causal LM are (1, N, V), of the N labels that count, and (B, 1 + T).
 
         The Trainer multiplies it by the number of processes, by which their gradients' mean is then divided.
         """
-        logits = outputs.logits
-        if not self.model.config.is_encoder_decoder:  # type: ignore[union-attr]
-            logits, labels = logits[:, :-1], labels[:, -logits.shape[1] :][:, 1:]
-        return self.total_loss(logits.float(), labels) / num_items_in_batch
+        if self.causal:
+            labels = labels[:, 1:]
+            labels = labels[labels != -100][None]
+        return self.total_loss(outputs.logits.float(), labels) / num_items_in_batch
 
 
 def total_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ from tests.models.test_catalogue import build
 def test_flops_are_two_per_weight_and_token() -> None:
     model = MODELS["facebook/opt-iml-1.3b"]
     matrices = model.parameters - 2050 * 2048  # all but the positions; the words' table is the output layer
-    assert forward_flops(model.shape, 100, 20) == pytest.approx(2 * matrices * 120, rel=0.002)
+    assert forward_flops(model.shape, 0, 120) == pytest.approx(2 * matrices * 120, rel=0.002)
+    words = model.shape.vocabulary * model.shape.width  # the output layer, which is asked where something is written
+    assert forward_flops(model.shape, 0, 120) - forward_flops(model.shape, 100, 20) == 2 * words * 100
     t5 = MODELS["google-t5/t5-large"].shape
     assert forward_flops(t5, 100, 0) + forward_flops(t5, 0, 20) == forward_flops(t5, 100, 20)
     # an encoder-decoder shows each token about half of its weights
