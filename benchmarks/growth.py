@@ -389,7 +389,7 @@ CURVES = [
     Curve("questions", "reranking, 20 candidates", [200 * n for n in TEN], rank_questions),
     Curve("questions", "evaluation", [2_000 * n for n in TEN], evaluate),
     Curve("questions", "own data, written and read", [1_000 * n for n in TEN], read_data),
-    Curve("questions", "run table, written and read", [200 * n for n in TEN], keep_run),
+    Curve("questions", "run table, written and read", [2_000 * n for n in TEN], keep_run),
     Curve("questions", "explorer, case studies", [200 * n for n in TEN], explore),
     Curve("passages", "index", MILLION, build_index, java=True),
     Curve("passages", "search, 400 questions", MILLION, search_passages, java=True),
@@ -401,7 +401,7 @@ CURVES = [
     Curve("students", "plan", [5 * n for n in TEN], plan_students),
     Curve("students", "keys and store", [5 * n for n in TEN], look_up_students),
     Curve("students", "tables and claims", [20 * n for n in TEN], judge_students),
-    Curve("students", "figure", [3 * n for n in TEN], draw_students),
+    Curve("students", "figure", [5 * n for n in TEN], draw_students),
 ]
 
 
