@@ -4,6 +4,7 @@ python benchmarks/speed_page.py
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,8 @@ from kardlib.report.gallery import as_markdown, write_between
 BEGIN, END = "<!-- results: made by benchmarks/speed_page.py -->", "<!-- end of results -->"
 WORK = {"reranking": "reranking", "generation": "five samples", "training": "training", "bm25": "BM25"}
 UNIT = {"training": "an example"}  # of which the times are; else a question
+WAYS = {"all_logits": "the Trainer's, float32", "target_logits": "logits of targets alone, no mask, float32",
+        "bf16": "these in bfloat16"}  # fmt: skip
 DATA = {"world": "closed world", "obqa": "OpenbookQA", "strategyqa": "StrategyQA"}
 MEASURES = {"seconds": "CPU seconds", "mib": "peak MiB above the start"}  # of the figure's two columns
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # of lines, told apart by the colour-blind
@@ -71,6 +74,31 @@ def peer_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
         ]  # fmt: skip
 
 
+def training_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    for way, name in WAYS.items():
+        done, ratio = result[way], result[way]["tokens_a_second"] / result["all_logits"]["tokens_a_second"]
+        share = f"{100 * done['share_of_limit']:.0f} %"
+        yield [name, f"{done['tokens_a_second']:.0f}", f"{ratio:.2f}", f"{done['limit_gigaflops']:.0f}", share,
+               f"{done['peak_mib']:,}", f"{done['planned_mib']:,}", f"{done['loss']:.4f}"]  # fmt: skip
+
+
+def cost_rows(notebooks: Mapping[str, Mapping[str, Sequence[int]]]) -> Iterator[list[str]]:
+    """The suite's artifacts by notebook, and in the last row all of them: how many of a kind, and their seconds."""
+    total = defaultdict[str, list[int]](lambda: [0, 0])
+    for kinds in notebooks.values():
+        for kind, (count, seconds) in kinds.items():
+            total[kind] = [total[kind][0] + count, total[kind][1] + seconds]
+    for name, kinds in {**notebooks, "all": total}.items():
+        longest = sorted(kinds.items(), key=lambda item: -item[1][1])[:5]
+        said = [f"{count} {kind.replace('_', ' ')} {seconds:,}" for kind, (count, seconds) in longest]
+        yield [name, f"{sum(seconds for _, seconds in kinds.values()):,}", ", ".join(said)]
+
+
+def describe_origin(origin: Mapping[str, Any]) -> str:
+    """When it was measured, and with which code."""
+    return f"{origin['date'][:10]}, commit {origin['commit'][:7]}{' with changes' if origin['dirty'] else ''}"
+
+
 def count_work(part: Mapping[str, Any]) -> str:
     return f"{part['steps']} steps of {part['batch']}" if "steps" in part else f"{part['questions']:,} questions"
 
@@ -79,12 +107,11 @@ def describe(result: Mapping[str, Any]) -> str:
     origin = result["provenance"]
     limits = result.get("limit_gigaflops")
     rates = f"; products {limits['torch']:g} and {limits['library']:g} GFLOP a second and core" if limits else ""
-    commit = f"{origin['commit'][:7]}{' with changes' if origin['dirty'] else ''}"
     done = [f"{WORK[name]}: {count_work(part)}" for name, part in result.get("parts", {}).items()]
     rates += f"; {', '.join(done)}" if done else ""
     return (
         f"{DATA[result['dataset']]}: {origin['device']}, {result['cores']} cores, load {result['load'][0]:g} to "
-        f"{result['load'][1]:g}, {origin['date'][:10]}, commit {commit}{rates}."
+        f"{result['load'][1]:g}, {describe_origin(origin)}{rates}."
     )
 
 
@@ -104,6 +131,16 @@ def show(folder: Path) -> list[str]:
         rows = [row for result in results["peers"] for row in peer_rows(result)]
         lines += ["", "### Other libraries", "", *as_markdown(columns, rows)]
         lines += ["", *(f"- {describe(result)}" for result in results["peers"])]
+    for result in read_results(folder, "causal_training"):
+        columns = ("way", "tokens a second of CPU time", "ratio", "products of large matrices, GFLOP a second",
+                   "share of that limit", "peak MiB", "planned MiB", "loss")  # fmt: skip
+        lines += ["", "### Training a pretrained language model", "", *as_markdown(columns, training_rows(result))]
+        did = f"{result['model']}, {result['steps']} steps of {result['batch']}"
+        lines += ["", f"- {did}; {describe_origin(result['provenance'])}."]
+    for result in read_results(folder, "suite_costs"):
+        columns = ("notebook", "core-seconds", "of which")
+        lines += ["", "### The suite", "", *as_markdown(columns, cost_rows(result["notebooks"]))]
+        lines += ["", f"- {describe_origin(result['provenance'])}."]
     for result in read_results(folder, "growth"):
         columns = ("what grows", "work", "sizes", "CPU s at the largest", "exponent", "peak MiB at the largest",
                    "exponent")  # fmt: skip
@@ -129,10 +166,9 @@ def say_exponent(curve: Mapping[str, Any], measure: str) -> str:
 
 def describe_growth(result: Mapping[str, Any]) -> str:
     origin, share = result["provenance"], result["share"]
-    commit = f"{origin['commit'][:7]}{' with changes' if origin['dirty'] else ''}"
     shrunk = "" if share == 1 else f"; all sizes times {share:g}"
     load = f"load {result['load'][0]:g} to {result['load'][1]:g}"
-    return f"{origin['device']}, {result['cores']} cores, {load}, {origin['date'][:10]}, commit {commit}{shrunk}."
+    return f"{origin['device']}, {result['cores']} cores, {load}, {describe_origin(origin)}{shrunk}."
 
 
 def draw_growth(curves: Sequence[Mapping[str, Any]]) -> Figure:

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import torch
 
 from kardlib.artifacts.device import describe_device
-from kardlib.artifacts.store import REPOSITORY
+from kardlib.artifacts.store import REPOSITORY, Kind, Store
 from tests.kard.test_student import save_causal
 
 
@@ -129,6 +130,19 @@ def test_peers_that_are_not_installed_are_left_out_with_the_reason(tmp_path):
     bm25s = line["peers"]["bm25s"]
     installed = importlib.util.find_spec("bm25s") is not None
     assert bm25s["agreement"]["shared_in_first_10"] > 0.3 if installed else "pip install bm25s" in bm25s["skipped"]
+
+
+def test_what_two_notebooks_need_is_counted_for_the_first(tmp_path):
+    store, kind = Store(tmp_path / "store"), Kind("student")
+    names = [
+        store.make(kind, {"n": n}, lambda folder: (folder / "x").touch(), made={"seconds": n}).name for n in (2, 5)
+    ]
+    for number, needed in (("01_a", names[:1]), ("02_b", names)):
+        nbformat.write(nbformat.v4.new_notebook(metadata={"kard": {"artifacts": needed}}), tmp_path / f"{number}.ipynb")
+    command = ("benchmarks/suite_costs.py", str(tmp_path), "--store", str(tmp_path / "store"))
+    line = run(*command, "--out", str(tmp_path / "line.json"))
+    assert line["notebooks"] == {"01_a": {"student": [1, 2]}, "02_b": {"student": [1, 5]}}
+    assert [*load("speed_page").cost_rows(line["notebooks"])][-1] == ["all", "7", "2 student 7"]
 
 
 def test_the_page_on_speed_shows_the_results_that_are_there(tmp_path):

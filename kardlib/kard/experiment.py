@@ -9,6 +9,7 @@
 
 import gc
 import json
+import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,12 @@ class Experiment:
     def methods(self) -> dict[str, Method]:
         """The rows of Tables 1 and 2 that can be run; no release has the oracles' rationales of test questions."""
         return main_rows(self.world is not None, self.teacher is not None, bool(self.data.gold), self.settings.methods)
+
+    def learns_from(self, seed: int) -> list[Question]:
+        """The training questions of a student of this seed: all, or `student.share` of them, drawn by it."""
+        train, share = self.data.splits["train"], self.settings.student.share
+        count = min(len(train), max(1, round(len(train) * share)))
+        return list(train) if count == len(train) else random.Random(seed).sample(train, count)
 
     def place(self, figure: str) -> dict[str, Any]:
         """The columns of a figure's data that say where it was measured."""

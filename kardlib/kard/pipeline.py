@@ -9,7 +9,6 @@ artifact, and `kard plan` counts by them. `answer` goes the whole way.
 
 import functools
 import json
-import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,17 +150,15 @@ def student_spec(settings: StudentSettings, seed: int) -> dict[str, Any]:
 def training_examples(prepared: Prepared, method: Method, seed: int = 0) -> list[Example]:
     """Source and target texts: one for every rationale, or for every question where answers alone are learnt.
 
-    `seed` draws the questions where the student learns from a share of them only. Raises DataError where none is left.
+    Raises DataError where no question that the student learns from has a rationale.
     """
-    experiment, passages = prepared.experiment, prepared.runs.passages
-    settings, train = experiment.settings, experiment.data.splits["train"]
-    drawn = random.Random(seed).sample(train, min(len(train), max(1, round(len(train) * settings.student.share))))
-    by_id = {q.id: q for q in drawn}
+    experiment, settings, passages = prepared.experiment, prepared.experiment.settings, prepared.runs.passages
+    by_id = {q.id: q for q in experiment.learns_from(seed)}
     rationales = [r for r in learnt_rationales(prepared, method) if r.question_id in by_id]
     if not rationales:
         raise DataError(
-            f"there is nothing to learn from: of {len(train)} training questions student.share draws {len(drawn)}, and "
-            "none of them has a rationale; add some or raise it"
+            f"there is nothing to learn from: student.share draws {len(by_id)} of the training questions, and none of "
+            "them has a rationale; add some or raise it"
         )
     ranked: Run = {}
     if method.reads_in_training == "bm25_rationale":
