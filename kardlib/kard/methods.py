@@ -22,6 +22,8 @@ BUILT_IN = frozenset({  # what a student can read
     "bm25_rationale",  # topk(rho(d | r)): training always, at test the oracle that the paper calls silver knowledge
     "reranker",  # topk(f_phi(d, x)) among the kappa* candidates of BM25
     "untrained",  # the same before its training on KL
+    "helpful",  # a reranker that learns what helps the student (helpful.py)
+    "helpful_both",  # and one that learns both targets
     "gold",  # the annotators' passages, an oracle, then BM25's
     "rationale",  # the teacher's rationale itself, an oracle
     "rag",  # topk(q(x) . d) of a dual encoder that is trained together with the student, for training and at test
@@ -129,6 +131,14 @@ for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 an
         Method("kard_reranker", "KARD (reranker)", "rationale", "bm25_rationale", "reranker"),
     ),
     (
+        "distilled", GREEN, "^", "-",
+        Method("kard_helpful", "KARD (reranker, student's target)", "rationale", "bm25_rationale", "helpful"),
+    ),
+    (
+        "distilled", GREEN, "v", "--",
+        Method("kard_helpful_both", "KARD (reranker, both targets)", "rationale", "bm25_rationale", "helpful_both"),
+    ),
+    (
         "distilled", BLUE, "<", "-.",
         Method("kard_dense", "KARD (dense retriever)", "rationale", "bm25_rationale", "dense"),
     ),
@@ -167,7 +177,7 @@ def main_rows(
     """
     if unknown := [name for name in only or () if name not in METHODS]:
         raise RegistryError(f"methods: there is no {unknown[0]!r}{suggest(unknown[0], METHODS)}")
-    found = dict.fromkeys(("rag", "rag_warm", "dense"), False)  # Table 7's
+    found = dict.fromkeys(("rag", "rag_warm", "dense", "helpful", "helpful_both"), False)  # Table 7's, notebook 20's
     found |= {"bm25_rationale": oracles, "rationale": oracles, "gold": gold}
     rows = {
         name: m for name, m in METHODS.items()

@@ -285,7 +285,7 @@ def find_candidates(prepared: Prepared, split: str = "train") -> list[Candidates
         found = dict(runs.by_rationale[i][: knobs.rationale_candidates])
         if found:
             scores = dict(on_question[i]) | found
-            candidates.append(Candidates(rationale.question_id, found, {p: scores[p] for p in given[i]}))
+            candidates.append(Candidates(rationale.question_id, found, {p: scores[p] for p in given[i]}, i))
     if not candidates:
         raise DataError(
             f"none of {len(rationales)} rationales of the reranker's {len(asking)} questions found a passage: raise "

@@ -51,12 +51,13 @@ def train_rerankers(experiment: Experiment, asked: Variants[K]) -> dict[K, Path]
     return make_all(
         experiment.store,
         RERANKER,
-        {key: _reranker_job(*one) for key, one in asked.items()},
+        {key: reranker_job(*one) for key, one in asked.items()},
         experiment.settings.compute,
     )
 
 
-def _reranker_job(prepared: Prepared, seed: int) -> Job:
+def reranker_job(prepared: Prepared, seed: int) -> Job:
+    """What names a reranker, and what trains it; candidates are empty where it is trained already."""
     spec, questions = _reranker_spec(prepared)
     spec = spec | {"seed": seed}
     experiment = prepared.experiment

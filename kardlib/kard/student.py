@@ -328,8 +328,8 @@ def score_options(
 ) -> list[list[float]]:
     """For every source the log-likelihood of each of its options: `log p(option | source, begun)`.
 
-    `begun` is what the student has written before the option, e.g. "The answer is", at least a word; an option follows
-    after a space. What all options of a source share is read once, in batches of nearly one length; logits are computed
+    `begun` is what the student has written before the option, e.g. "The answer is"; an option follows after a space.
+    Where nothing is begun the option is the whole text. What all options of a source share is read once, in batches of nearly one length; logits are computed
     at the options' tokens alone. Values do not depend on the batch, up to the last bits.
     """
     from kardlib.models.encoders import TOKENS, length_batches  # its settings need pydantic, which `work` does without
@@ -350,7 +350,7 @@ def score_options(
     for names in length_batches(lengths, TOKENS):
         batch = [int(name) for name in names]
         rows = [row for row, i in enumerate(batch) for _ in options[i]]
-        pairs = [f"{texts[i]} {option}" for i in batch for option in options[i]]
+        pairs = [f"{texts[i]}{' ' if begun[i] else ''}{option}" for i in batch for option in options[i]]
         ends = tokenizer(pairs, add_special_tokens=False, verbose=False).input_ids
         ends = [end[len(words[batch[row]]) :] for end, row in zip(ends, rows, strict=True)]
         encoded = [read[i] for i in batch] if both else []
@@ -372,8 +372,10 @@ def _score_ends(
         others = {"encoder_hidden_states": hidden, "encoder_attention_mask": seen}
     else:
         others = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-    cache = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=True, **others).past_key_values
-    cache.reorder_cache(index)  # a row of its own for each end
+    cache = None
+    if ids.shape[1]:
+        cache = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=True, **others).past_key_values
+        cache.reorder_cache(index)  # a row of its own for each end
     last = [[prefixes[row][-1], *end[:-1]] for row, end in zip(rows, ends, strict=True)]
     ids, written = _pad(last, "right", device)  # (N, T)
     mask = torch.cat([mask[index], written], 1)
@@ -390,7 +392,7 @@ def _score_ends(
 
 def _pad(ids: Sequence[Sequence[int]], side: str, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (N, T) padded with 0 on one side, and their mask (N, T)."""
-    tensors = [torch.tensor(i, device=device) for i in ids]
+    tensors = [torch.tensor(i, dtype=torch.long, device=device) for i in ids]
     masks = [torch.ones_like(t) for t in tensors]
     return pad_sequence(tensors, True, 0, side), pad_sequence(masks, True, 0, side)
 

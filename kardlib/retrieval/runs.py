@@ -23,6 +23,7 @@ class Candidates:
     question_id: str
     from_rationale: Mapping[str, float]  # topk(rho(d | r_ij; D), kappa_1)
     from_question: Mapping[str, float]  # topk(rho(d | x_i; D), kappa_2)
+    rationale_id: str = ""
 
 
 def write_run(path: str | Path, run: Run) -> None:

@@ -393,7 +393,7 @@ def test_masked_spans_and_what_is_left_make_up_the_text(words, seed):
 
 def score_plainly(model, tokenizer, source, begun, option):
     """One option at a time, without a cache."""
-    ids, end = (tokenizer(text, add_special_tokens=False).input_ids for text in (begun, f"{begun} {option}"))
+    ids, end = (tokenizer(t, add_special_tokens=False).input_ids for t in (begun, f"{begun} {option}".lstrip()))
     if model.config.is_encoder_decoder:
         written = torch.tensor([[model.config.decoder_start_token_id, *end]])
         logits = model(**tokenizer(source, return_tensors="pt"), decoder_input_ids=written).logits[0]
@@ -412,6 +412,7 @@ def test_options_likelihoods_are_those_of_a_plain_loop(kind, tmp_path, written):
     model, tokenizer = load_student(name)
     sources = [source.replace("Passage: Balkul cures it. ", "It cures. ") for source in written[2]]
     begun = ["The answer is" if i % 3 else "Balkul cures fever. The answer is" for i in range(len(sources))]
+    begun[-3:] = [""] * 3  # the whole text
     options = [["A", "B"] if i % 2 else ["Balkul", "Denfir and more", "rash"] for i in range(len(sources))]
     scores = score_options(model, tokenizer, sources, begun, options, SETTINGS)
     assert [len(s) for s in scores] == [len(o) for o in options]

@@ -1,0 +1,50 @@
+"""Temperature of the student's likelihoods as a reranker's target, by what the reranker finds on a development world.
+
+    python benchmarks/helpful_targets.py [--taus 1 3 10] [--world 1] [--seed 0] [--out FILE]
+
+KARD's target, the student's and both (`kard/helpful.py`) from the same candidates in as many steps. Gold and silver
+Hits@k of the development world's test questions, which no other number is from; the last line is JSON.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.kard import helpful
+from kardlib.kard.experiment import open_experiment
+from kardlib.kard.prepare import find_silver, prepare
+from kardlib.kard.rankings import rank, train_rerankers
+from kardlib.report.evaluate import hits
+
+KS = (1, 3, 10)
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--taus", nargs="+", type=float, default=[1, 3, 10])
+    parser.add_argument("--world", type=int, default=1, help="its seed")
+    parser.add_argument("--seed", type=int, default=0, help="of student and reranker")
+    parser.add_argument("--out", type=Path, help="write the JSON there too")
+    options = parser.parse_args()
+    experiment = open_experiment(overrides={"world.seed": options.world})
+    prepared = prepare(experiment)
+    variant = {"": (prepared, options.seed)}
+    folders = {("retriever", 0.0): train_rerankers(experiment, variant)[""]}
+    for tau in options.taus:
+        helpful.TAU = tau
+        folders |= {(t, tau): helpful.train_helpful(experiment, variant, t)[""] for t in ("student", "both")}
+    ranked = rank(experiment, "test", {key: (prepared, folder) for key, folder in folders.items()})
+    questions = [q.id for q in experiment.data.splits["test"]]
+    relevant = {"gold": experiment.data.gold, "silver": find_silver(prepared, "test")}
+    rows = []
+    for (target, tau), run in ranked.items():
+        found = {f"{name}@{k}": round(float(hits(run, p, k, questions).mean()), 4)
+                 for name, p in relevant.items() for k in KS}  # fmt: skip
+        rows.append({"target": target, "tau": tau} | found)
+        print(rows[-1], flush=True)
+    described = {"benchmark": "helpful_targets", "world": options.world, "seed": options.seed}
+    line = json.dumps(described | {"provenance": provenance(), "rows": rows})
+    if options.out:
+        with atomic_write(options.out) as file:
+            file.write_text(line + "\n")
+    print(line)
