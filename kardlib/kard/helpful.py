@@ -8,11 +8,10 @@ to sum to one, is the third target: what both the words and the student say.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from kardlib.artifacts.engine import K, Job, make_all
+from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import fingerprint
 from kardlib.data.prompts import source_text
 from kardlib.kard.experiment import Cell, Experiment, weigh_texts
@@ -27,8 +26,8 @@ TAU = 1.0  # of the student's likelihoods, which are of whole texts, in nats
 TEACHES = METHODS["kard_bm25"]  # the student that is asked: KARD's, which has learnt to read
 
 
-def weigh_candidates(prepared: Prepared, seed: int) -> list[Candidates]:
-    """`D~_ij` with `log p_theta(r_ij, y_i | x_i, d)` in place of BM25's scores: the seed's student reads `d` alone.
+def weigh_candidates(prepared: Prepared, seed: int) -> dict[tuple[str, str], float]:
+    """`log p_theta(r_ij, y_i | x_i, d)` by rationale and passage (ids), of all of `D~_ij`: the seed's student reads `d`.
 
     The student is KARD's middle one; it is trained where it was not yet. Raises DataError.
     """
@@ -38,22 +37,12 @@ def weigh_candidates(prepared: Prepared, seed: int) -> list[Candidates]:
     settings = student_settings(experiment.settings, cell).model_copy(update={"model": str(student)})
     questions = {q.id: q for q in experiment.data.splits["train"]}
     written = {r.id: r.text for r in prepared.rationales.need().kept}
-    candidates = find_candidates(prepared)
-    pairs = [(c, p) for c in candidates for p in {**c.from_rationale, **c.from_question}]
+    pairs = [(c, p) for c in find_candidates(prepared) for p in {**c.from_rationale, **c.from_question}]
     sources = [source_text(questions[c.question_id], [passages[p]]) for c, p in pairs]
     targets = [[write_target(experiment.settings, written[c.rationale_id], questions[c.question_id])] for c, _ in pairs]
     work = sources, [""] * len(pairs), targets, settings, seed
     told = weigh_texts(experiment, {cell: work})[cell]["total"]
-    likely = {(c.rationale_id, p): total for (c, p), (total,) in zip(pairs, told, strict=True)}
-    return [
-        replace(c, **{kind: {p: likely[c.rationale_id, p] for p in found} for kind, found in kinds_of(c).items()})
-        for c in candidates
-    ]
-
-
-def kinds_of(candidates: Candidates) -> dict[str, Mapping[str, float]]:
-    """Passages and scores by which query found them."""
-    return {"from_rationale": candidates.from_rationale, "from_question": candidates.from_question}
+    return {(c.rationale_id, p): total for (c, p), (total,) in zip(pairs, told, strict=True)}
 
 
 def train_helpful(experiment: Experiment, asked: Variants[K], target: Target) -> dict[K, Path]:
@@ -63,16 +52,20 @@ def train_helpful(experiment: Experiment, asked: Variants[K], target: Target) ->
 
 
 def _helpful_job(prepared: Prepared, seed: int, target: Target) -> Job:
-    """Scores are divided by `tau_1` in training (`reranker.kl_loss`): log Q comes times `tau_1`."""
     spec, (settings, questions, passages, _, _) = reranker_job(prepared, seed)
-    learnt = []
-    for known, likely in zip(find_candidates(prepared), weigh_candidates(prepared, seed), strict=True):
-        scores = {}
-        for kind, found in kinds_of(likely).items():
-            rho = kinds_of(known)[kind] if target == "both" else dict.fromkeys(found, 0.0)
-            scores[kind] = {p: rho[p] + settings.tau_1 * total / TAU for p, total in found.items()}
-        learnt.append(replace(known, **scores))
-    named = {"target": target, "scores": fingerprint([[*kinds_of(c).values()] for c in learnt])}
+    likely = weigh_candidates(prepared, seed)
+
+    def scores(rationale: str, found: Mapping[str, float]) -> dict[str, float]:
+        """The training divides them by `tau_1` (`reranker.kl_loss`), so that log Q comes times `tau_1`."""
+        return {p: (rho if target == "both" else 0) + settings.tau_1 * likely[rationale, p] / TAU
+                for p, rho in found.items()}  # fmt: skip
+
+    learnt = [
+        Candidates(c.question_id, scores(c.rationale_id, c.from_rationale), scores(c.rationale_id, c.from_question),
+                   c.rationale_id)
+        for c in find_candidates(prepared)
+    ]  # fmt: skip
+    named = {"target": target, "scores": fingerprint([[c.from_rationale, c.from_question] for c in learnt])}
     return spec | named, (settings, questions, passages, learnt, seed)
 
 
