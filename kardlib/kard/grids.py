@@ -231,6 +231,12 @@ def exposures(settings: RunSettings) -> Grid:
     return Grid([Row(RD, middle(settings), knobs, "epochs", n) for n, knobs in EPOCHS.items()])
 
 
+def targets(settings: RunSettings) -> Grid:
+    """Rerankers that learn what helps the student, over the one that learns BM25's order."""
+    rows = [Row(m, middle(settings)) for m in (BM25, RERANKER, "kard_helpful", "kard_helpful_both")]
+    return Grid(rows, [Gain(row, rows[1]) for row in rows[2:]])
+
+
 def extended(settings: RunSettings, methods: Collection[str]) -> Grid:
     """What stands beside methods of one's own, of these rows those that can be run: the smallest student."""
     return Grid([Row(m, settings.students[0]) for m in BESIDE_YOURS if m in methods])
@@ -253,6 +259,7 @@ def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> di
         "16": differences(settings).rows,
         "17": [r._replace(knobs=(*r.knobs, one)) for r in (*frontier(settings).rows, *exposures(settings).rows)],
         "19": [row._replace(knobs=(one,)) for row in extended(settings, methods).rows],
+        "20": targets(settings).rows,
     }
     alone = {"15": "own", "16": "world", "17": "world", "19": "world"}
     return {number: rows for number, rows in found.items() if alone.get(number, settings.dataset) == settings.dataset}

@@ -1,15 +1,15 @@
 """Rerankers that learn what helps a student: another target than KARD's, all else the same.
 
 KARD's reranker learns the order that BM25 gives the candidates for the rationale, `Q(d | r) = softmax(rho(d | r) /
-tau_1)`. What is to be written is likelier after some passages than after others, and a trained student tells how likely:
-`Q(d | x, r, y) = softmax(log p_theta(r, y | x, d) / tau)`, after reading `d` alone. That is the target of perplexity
-distillation in Atlas (Izacard et al. 2023, Section 2.2) and of REPLUG (Shi et al. 2023, Section 4). Their product, made
-to sum to one, is the third target: what both the words and the student say.
+tau_1)`. What is to be written is likelier after some passages than after others, and a trained student tells how
+likely: `Q(d | x, r, y) = softmax(log p_theta(r, y | x, d) / tau)`, after reading `d` alone. That is the target of
+perplexity distillation in Atlas (Izacard et al. 2023, Section 2.2) and of REPLUG (Shi et al. 2023, Section 4). The
+product of both, made to sum to one, is the third target: what both the words and the student say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import fingerprint
@@ -22,14 +22,15 @@ from kardlib.kard.rankings import RERANKER, Variants, rank, register_reranker, r
 from kardlib.retrieval.runs import Candidates, Run
 
 Target = Literal["student", "both"]
-TAU = 1.0  # of the student's likelihoods, which are of whole texts, in nats
+TARGETS: dict[str, Target] = {"helpful": "student", "helpful_both": "both"}  # by the reranker that learns it
+TAU: dict[Target, float] = {"student": 1.0, "both": 3.0}  # of log-likelihoods of whole texts, in nats
 TEACHES = METHODS["kard_bm25"]  # the student that is asked: KARD's, which has learnt to read
 
 
 def weigh_candidates(prepared: Prepared, seed: int) -> dict[tuple[str, str], float]:
-    """`log p_theta(r_ij, y_i | x_i, d)` by rationale and passage (ids), of all of `D~_ij`: the seed's student reads `d`.
+    """`log p_theta(r_ij, y_i | x_i, d)` by rationale and passage (ids), of all of `D~_ij`.
 
-    The student is KARD's middle one; it is trained where it was not yet. Raises DataError.
+    The student that reads `d` is KARD's middle one of that seed; it is trained where it was not yet. Raises DataError.
     """
     experiment, passages = prepared.experiment, prepared.runs.passages
     cell = Cell(TEACHES.id, experiment.student, seed)
@@ -46,7 +47,7 @@ def weigh_candidates(prepared: Prepared, seed: int) -> dict[tuple[str, str], flo
 
 
 def train_helpful(experiment: Experiment, asked: Variants[K], target: Target) -> dict[K, Path]:
-    """By key a reranker that learns the target from the same candidates in as many steps as KARD's. Raises DataError."""
+    """By key a reranker that learns the target from KARD's candidates in as many steps. Raises DataError."""
     jobs = {key: _helpful_job(prepared, seed, target) for key, (prepared, seed) in asked.items()}
     return make_all(experiment.store, RERANKER, jobs, experiment.settings.compute)
 
@@ -57,7 +58,7 @@ def _helpful_job(prepared: Prepared, seed: int, target: Target) -> Job:
 
     def scores(rationale: str, found: Mapping[str, float]) -> dict[str, float]:
         """The training divides them by `tau_1` (`reranker.kl_loss`), so that log Q comes times `tau_1`."""
-        return {p: (rho if target == "both" else 0) + settings.tau_1 * likely[rationale, p] / TAU
+        return {p: (rho if target == "both" else 0) + settings.tau_1 * likely[rationale, p] / TAU[target]
                 for p, rho in found.items()}  # fmt: skip
 
     learnt = [
@@ -69,17 +70,15 @@ def _helpful_job(prepared: Prepared, seed: int, target: Target) -> Job:
     return spec | named, (settings, questions, passages, learnt, seed)
 
 
-def by_helpful(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
-    """`topk(f_phi(d, x))` of rerankers that learn what helps the student."""
-    trained = train_helpful(experiment, variants, "student")
-    return rank(experiment, split, {key: (p, trained[key]) for key, (p, _) in variants.items()})
+def by_target(target: Target) -> Callable[[Experiment, str, Variants[Any]], dict[Any, Run]]:
+    """`topk(f_phi(d, x))` of rerankers that learn a target, which are trained first."""
+
+    def rank_all(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
+        trained = train_helpful(experiment, variants, target)
+        return rank(experiment, split, {key: (p, trained[key]) for key, (p, _) in variants.items()})
+
+    return rank_all
 
 
-def by_both(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
-    """The same of rerankers that learn the product of the two targets."""
-    trained = train_helpful(experiment, variants, "both")
-    return rank(experiment, split, {key: (p, trained[key]) for key, (p, _) in variants.items()})
-
-
-register_reranker("helpful", by_helpful)
-register_reranker("helpful_both", by_both)
+for name, target in TARGETS.items():
+    register_reranker(name, by_target(target))

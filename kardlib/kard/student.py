@@ -329,8 +329,9 @@ def score_options(
     """For every source the log-likelihood of each of its options: `log p(option | source, begun)`.
 
     `begun` is what the student has written before the option, e.g. "The answer is"; an option follows after a space.
-    Where nothing is begun the option is the whole text. What all options of a source share is read once, in batches of nearly one length; logits are computed
-    at the options' tokens alone. Values do not depend on the batch, up to the last bits.
+    Where nothing is begun the option is the whole text. What all options of a source share is read once, in batches of
+    nearly one length; logits are computed at the options' tokens alone. Values do not depend on the batch, up to the
+    last bits.
     """
     from kardlib.models.encoders import TOKENS, length_batches  # its settings need pydantic, which `work` does without
 

@@ -197,7 +197,7 @@ class PartTrainer(Trainer):
     Of a causal LM logits are computed only where a label counts: those of sources and padding, mostly more, would be
     thrown away. Padded on the right it gets no mask, without which attention takes half the time.
 
-    `loss` is a student's own, as `catalogue.register_student` takes it.
+    `loss` is a student's own, as `catalogue.register_student` takes it; it is given all logits.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class PartTrainer(Trainer):
         super().__init__(model, args, callbacks=[PlainProgress(), StopAtCheckpoint()], **others)
         self.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
         self.causal = hasattr(model, "config") and not model.config.is_encoder_decoder  # a classifier of ours has none
-        self.total_loss = loss or total_cross_entropy
+        self.own_loss = loss
         if args.world_size > 1 or self.causal or loss:
             self.compute_loss_func = self.part_of_loss
 
@@ -233,7 +233,7 @@ class PartTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **others: Any) -> Any:
         """The Trainer's, of which a causal LM's output layer sees the states that predict a label: (1, N, H) of N."""
-        if not self.causal:
+        if not self.causal or self.own_loss:
             return super().compute_loss(model, inputs, *arguments, **others)
         counts = inputs["labels"][:, 1:] != -100
         layer: nn.Module = self.model.get_output_embeddings()  # type: ignore[union-attr, operator]
@@ -246,14 +246,15 @@ class PartTrainer(Trainer):
     def part_of_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
         """The part's summed loss over the number of tokens that all parts have: (B, T, V) logits, (B, T) labels.
 
-        Those of a causal LM are (1, N, V), of the N labels that count, and (B, 1 + T).
+        A causal LM's logits predict the next label; without a loss of its own they are (1, N, V), of the N that count.
 
         The Trainer multiplies it by the number of processes, by which their gradients' mean is then divided.
         """
-        if self.causal:
-            labels = labels[:, 1:]
-            labels = labels[labels != -100][None]
-        return self.total_loss(outputs.logits.float(), labels) / num_items_in_batch
+        logits = outputs.logits.float()
+        labels = labels[:, 1:] if self.causal else labels
+        if self.own_loss:
+            return self.own_loss(logits[:, :-1] if self.causal else logits, labels) / num_items_in_batch
+        return total_cross_entropy(logits, labels[labels != -100] if self.causal else labels) / num_items_in_batch
 
 
 def total_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -173,6 +173,8 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "18_compression": lambda table, _: reaugkd.plot_compression(table),
     "18_latency": lambda table, _: reaugkd.plot_latency(table),
     "19_extend": lambda table, _: accuracy.plot_main(table),
+    "20_hits": lambda table, _: kard.plot_hits(table),
+    "20_targets": lambda table, _: accuracy.plot_main(table),
 }
 
 

@@ -23,11 +23,13 @@ from tokenizers.decoders import Metaspace as MetaspaceDecoder
 from tokenizers.models import BPE, Unigram
 from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 from tokenizers.trainers import BpeTrainer, UnigramTrainer
+from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BertConfig,
     BertModel,
+    DataCollatorForSeq2Seq,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -53,6 +55,7 @@ from kardlib.kard.student import (
     write,
 )
 from kardlib.models.nano import STUDENTS, build_tokenizer
+from kardlib.models.training import PartTrainer, trainer_arguments
 from kardlib.settings import DaptSettings, StudentSettings
 from tests.folders import ROOT
 
@@ -264,6 +267,34 @@ def test_a_causal_loss_is_on_the_target_only(opt):
     expected = -log_p[torch.arange(ids.shape[1] - 1), ids[0, 1:]][-len(learnt) :].mean()
     loss = model(input_ids=ids, labels=labels).loss
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_trainers_causal_loss_is_that_of_all_logits(side, opt, tmp_path):
+    model, tokenizer = load_student(str(opt))
+    tokenizer.padding_side = side
+    pairs = [
+        ("Which remedy will help?", "The answer is B."),
+        ("It cures " * 9, "Balkul. The answer is A."),
+        ("So", "A"),
+    ]
+    data = Examples(pairs, tokenizer, SETTINGS, model.config)
+    batch = DataCollatorForSeq2Seq(tokenizer, model)([data[i] for i in range(3)])
+    counted, shapes = (batch["labels"] != -100).sum(), []
+
+    def own_loss(logits, labels):
+        shapes.append((*logits.shape[:2], *labels.shape))
+        return cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+
+    expected = model.eval()(**batch).loss
+    for loss in (None, own_loss):
+        trainer = PartTrainer(model, trainer_arguments(tmp_path, 1e-3, 3, 0, 1, 3, 0), loss, train_dataset=data,
+                              data_collator=DataCollatorForSeq2Seq(tokenizer, model))  # fmt: skip
+        inputs = trainer.collate([data[i] for i in range(3)])
+        assert ("attention_mask" in inputs) == (side == "left")
+        got = trainer.compute_loss(model, inputs, num_items_in_batch=counted)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    assert shapes == [(3, batch["labels"].shape[1] - 1) * 2]
 
 
 def test_a_causal_student_learns_to_answer(opt, tmp_path):

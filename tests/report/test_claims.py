@@ -39,6 +39,7 @@ NO_CLAIM = {
     "14": "it is the scorecard",
     "15": "your own data: no claim of a paper",
     "19": "methods of one's own: no claim of a paper",
+    "20": "another target of the reranker: no claim of a paper",
 }
 
 RD = "reasoning_distillation"
