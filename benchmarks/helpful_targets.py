@@ -1,6 +1,6 @@
 """Temperature of the student's likelihoods as a reranker's target, by what the reranker finds on a development world.
 
-    python benchmarks/helpful_targets.py [--taus 0.3 1 3 10] [--world 1] [--seed 0] [--out FILE]
+    python benchmarks/helpful_targets.py [--taus 0.1 0.3 1 3 10] [--world 1] [--seed 0] [--out FILE]
 
 KARD's target, the student's and both (`kard/helpful.py`) from the same candidates in as many steps. Gold and silver
 Hits@k of the development world's test questions, which no other number is from; the last line is JSON.
@@ -21,7 +21,7 @@ KS = (1, 3, 10)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--taus", nargs="+", type=float, default=[0.3, 1, 3, 10])
+    parser.add_argument("--taus", nargs="+", type=float, default=[0.1, 0.3, 1, 3, 10])
     parser.add_argument("--world", type=int, default=1, help="its seed")
     parser.add_argument("--seed", type=int, default=0, help="of student and reranker")
     parser.add_argument("--out", type=Path, help="write the JSON there too")

@@ -23,7 +23,7 @@ from kardlib.retrieval.runs import Candidates, Run
 
 Target = Literal["student", "both"]
 TARGETS: dict[str, Target] = {"helpful": "student", "helpful_both": "both"}  # by the reranker that learns it
-TAU: dict[Target, float] = {"student": 1.0, "both": 3.0}  # of log-likelihoods of whole texts, in nats
+TAU: dict[Target, float] = {"student": 0.3, "both": 3.0}  # of log-likelihoods of whole texts, in nats
 TEACHES = METHODS["kard_bm25"]  # the student that is asked: KARD's, which has learnt to read
 
 
