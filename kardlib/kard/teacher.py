@@ -108,7 +108,9 @@ def recorded_teacher(recorded: Mapping[str, Sequence[str]], few: bool = False) -
             has = f"question {short[0]!r} has {len(texts[short[0]])} recorded rationales"
             raise DataError(f"{has}, {l} were asked for, and no other has as many: lower teacher.rationales")
         if short:
-            say(f"{len(short)} of {len(texts)} questions have fewer than {l} recorded rationales: what there is is read")
+            say(
+                f"{len(short)} of {len(texts)} questions have fewer than {l} recorded rationales: what there is is read"
+            )
         asked = ((q, j, text) for q in questions for j, text in enumerate(texts[q.id]))
         return [Rationale(q.id, j, text, parse_answer(text, q.options)) for q, j, text in asked]
 
