@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from kardlib.artifacts.device import Device
 from kardlib.data.files import DataError
+from kardlib.data.records import say
 from kardlib.kard.reranker import (
     Candidates,
     batch_loss,
@@ -328,10 +329,15 @@ def test_rank_orders_the_runs_passages_and_breaks_ties_by_id(reranker):
     assert rank(reranker, questions, {"q00": []}, passages) == {"q00": []}
 
 
-def test_texts_are_cut_to_max_tokens(knobs):
+def test_texts_are_cut_to_max_tokens(knobs, capsys):
+    say.cache_clear()
     reranker = load_reranker(knobs.model_copy(update={"max_tokens": 8}))
     passages = {"short": "fever rash thirst edema " * 2, "long": "fever rash thirst edema " * 30}
     assert max(map(len, reranker.tokenize(passages).values())) == 8
+    said = "2 of 2 texts have 8 tokens or more, and are read no further (reranker.max_tokens)\n"
+    assert capsys.readouterr().err == said
+    reranker.tokenize({"short": "fever"} | {str(i): "rash" for i in range(99)})
+    assert capsys.readouterr().err == ""
     (_, one), (_, other) = rank(reranker, {"q": "fever"}, {"q": [(p, 0.0) for p in passages]}, passages)["q"]
     assert one == other
     assert load_reranker(knobs.model_copy(update={"max_tokens": 512})).max_tokens == 64  # the encoder's own limit
