@@ -198,15 +198,18 @@ def read_gold(
     return gold
 
 
-def read_recorded_rationales(path: str | Path) -> dict[int, list[str]]:
+def read_recorded_rationales(path: str | Path, questions: int = 0) -> dict[int, list[str]]:
     """Number of a question in train.json (from 0) -> its rationales that are not blank, from `idx, rationales`.
 
-    Raises DataError.
+    Raises DataError, also for a number that is none of so many `questions`, if there are any.
     """
     recorded: dict[int, list[str]] = {}
     records = read_records(path, ["idx", "rationales", "model", "created"])
     for record in with_own_ids(records, "idx", ON_ONE_LINE, Record.whole_number):
-        recorded[record.whole_number("idx")] = [text for text in record.texts("rationales") if text.strip()]
+        idx = record.whole_number("idx")
+        if questions and idx >= questions:
+            raise record.error(f"there is no question {idx} among the {questions} of train.json", "count them from 0")
+        recorded[idx] = [text for text in record.texts("rationales") if text.strip()]
     return recorded
 
 

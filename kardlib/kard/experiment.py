@@ -241,8 +241,8 @@ def choose_teacher(settings: RunSettings, store: Store, data: Dataset, world: Wo
         return None
     folder = Path(settings.data_dir, "kard", settings.dataset)
     file = find_file(folder, RECORDED, *LINES) or folder / f"{RECORDED}.jsonl.gz"
-    by_line = read_recorded_rationales(file)
     released = [*data.splits["train"], *data.splits["silver"]]  # the file names a question by its line
+    by_line = read_recorded_rationales(file, len(released))
     return recorded_teacher({q.id: by_line.get(line, []) for line, q in enumerate(released)})
 
 

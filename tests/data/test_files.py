@@ -147,7 +147,11 @@ def test_passages_and_gold(tmp_path):
 
 def test_recorded_rationales(tmp_path):
     file = write(tmp_path / "r.jsonl.gz", {"idx": 3, "rationales": ["a", ""]}, {"idx": 0, "rationales": []})
-    assert read_recorded_rationales(file) == {3: ["a"], 0: []}
+    assert read_recorded_rationales(file) == read_recorded_rationales(file, 4) == {3: ["a"], 0: []}
+    with pytest.raises(
+        DataError, match=r"line 1: there is no question 3 among the 3 of train\.json; count them from 0"
+    ):
+        read_recorded_rationales(file, 3)
     with pytest.raises(
         DataError, match=r"line 2: the idx 3 comes twice \(3 in lines 1, 2\); put all rationales of a question"
     ):

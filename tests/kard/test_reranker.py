@@ -431,6 +431,14 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence(encoder, knobs, tmp_path)
             load_reranker(knobs.model_copy(update={"model": str(tmp_path)}))
 
 
+def test_an_encoder_that_brings_code_is_refused_and_asks_nothing(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "code.Mine"}}')
+    (tmp_path / "code.py").write_text("raise SystemExit")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    with pytest.raises(DataError, match="no reranker could be loaded"):
+        load_reranker(RerankerSettings(model=str(tmp_path)))
+
+
 def test_an_encoder_whose_tokenizer_cannot_pad_is_one_sentence(encoder, knobs, tmp_path):
     shutil.copytree(encoder, tmp_path, dirs_exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(encoder)
