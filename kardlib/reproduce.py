@@ -81,9 +81,7 @@ def reproduce(
     notebooks = choose_notebooks(root / "notebooks", only, start)
     if not only:
         notebooks = [path for path in notebooks if applies(path.name[:2], dataset)]
-        untaught = [path for path in notebooks if path.name[:2] in UNTAUGHT]
-        if untaught != notebooks and not has_teacher(scale, dataset, data_dir, overrides):
-            notebooks = untaught
+        notebooks = leave_out(notebooks, scale, dataset, data_dir, overrides)
     parameters = {  # paths are relative to the notebooks' folder, where kernels run
         "scale": scale, "dataset": dataset, "data_dir": data_dir and os.path.relpath(data_dir, root / "notebooks"),
         "overrides": overrides, "figures_dir": os.path.relpath(figures, root / "notebooks"),
@@ -155,16 +153,20 @@ def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") ->
     return chosen
 
 
-def has_teacher(scale: str, dataset: str, data_dir: str | None, overrides: Mapping[str, Any]) -> bool:
-    """Whether anybody has written rationales, or a server will. Raises DataError for data that cannot be used."""
-    if dataset == "world" or dataset in GLUE_TASKS:
-        return True
+def leave_out(notebooks: list[Path], *request: Any) -> list[Path]:
+    """The notebooks without those that lack rationales or gold passages, which is said. Raises DataError."""
+    of = request[1]
+    if of == "world" or all(path.name[:2] in (*UNTAUGHT, *CLASSIFYING) for path in notebooks):
+        return notebooks
     from kardlib.kard.experiment import open_experiment  # imported late: torch takes seconds
 
-    if open_experiment(scale, dataset, data_dir, overrides).teacher:
-        return True
-    print(f"nobody has written rationales for {dataset!r}: only answers are learnt, by notebooks {', '.join(UNTAUGHT)}")
-    return False
+    experiment = open_experiment(*request)
+    if not experiment.teacher:
+        print(f"nobody has written rationales for {of!r}: only answers are learnt, by notebooks {', '.join(UNTAUGHT)}")
+        return [path for path in notebooks if path.name[:2] in UNTAUGHT]
+    if not (gold := any(experiment.data.gold.get(q.id) for q in experiment.data.splits["test"])):
+        print(f"no test question of {of!r} has gold passages: why answers are wrong (12) is not asked")
+    return [path for path in notebooks if gold or path.name[:2] != "12"]
 
 
 def applies(number: str, dataset: str) -> bool:

@@ -316,6 +316,32 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_temporary_file(
     assert not (tmp_path / "runtime").exists() or not list((tmp_path / "runtime").iterdir())
 
 
+ASKED = """
+import time
+from pathlib import Path
+Path("../asked").touch()
+try:
+    time.sleep(100)
+except KeyboardInterrupt:
+    time.sleep(4)
+    Path("../received").touch()
+    raise
+"""
+
+
+def test_an_interrupt_waits_for_what_a_kernel_has_asked_a_server_for(tmp_path: Path) -> None:
+    write_notebook(tmp_path, "01_asks", ASKED)
+    runner = start_runner(tmp_path)
+    end = time.monotonic() + 60
+    while not (tmp_path / "asked").exists():
+        assert time.monotonic() < end and runner.poll() is None
+        time.sleep(0.05)
+    runner.send_signal(signal.SIGINT)
+    out, _ = runner.communicate(timeout=60)
+    assert runner.returncode == 130 and (tmp_path / "received").exists()
+    assert "stopping: what is paid is waited for, 120 s at most; once more ends it now" in out
+
+
 def test_a_kernel_that_is_killed_at_its_start_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "sitecustomize.py").write_text(
@@ -505,3 +531,16 @@ def test_without_rationales_the_notebooks_that_need_them_are_left_out(tmp_path, 
     )
     reproduce("smoke", "own", str(tmp_path / "data"), only=["03"], root=tmp_path)
     assert (run / "03_some.ipynb").exists()
+
+
+@pytest.mark.parametrize("gold", [True, False])
+def test_without_gold_passages_nobody_asks_why_answers_are_wrong(tmp_path, capsys, gold):
+    for number in ("11", "12"):
+        write_notebook(tmp_path, f"{number}_some", "print(1)")
+    write_example(tmp_path / "data", "smoke")
+    if not gold:
+        (tmp_path / "data" / "gold.jsonl").unlink()
+    run = reproduce("smoke", "own", str(tmp_path / "data"), root=tmp_path).parent
+    assert (run / "11_some.ipynb").exists() and (run / "12_some.ipynb").exists() == gold
+    said = "no test question of 'own' has gold passages: why answers are wrong (12) is not asked"
+    assert (said in capsys.readouterr().out) != gold

@@ -20,10 +20,11 @@ _WORDS_AFTER = "and as based because but due for given if in is must not or rath
 _PHRASE_END = rf"(?=\s*(?:\Z|\n|[.,:](?!\w)|[;!?()\[\]{{}}/&+–—]|-(?!\w))|\s+(?:{_WORDS_AFTER.replace(' ', '|')})\b)"
 _BRACKETED = r"[(\[{]\s*([A-Ja-j])\s*[)\]}]"
 _NOT_IN_WORD = r"(?!['’]|[.-]\w)"  # "B-cells", "C's" and "E.coli" name no option
+_LETTERS_END = rf"(?=(?:\s[A-J]){{0,30}}{_PHRASE_END})"  # "A B C" is a phrase
 # A letter that is a word as well ("a matter of taste"), or is not the first name, must end its phrase.
-_LETTER = re.compile(rf"{_BRACKETED}|(?<!\w)(?:([B-HJ])\b|([A-Ja-j]){_PHRASE_END}){_NOT_IN_WORD}")
+_LETTER = re.compile(rf"{_BRACKETED}|(?<!\w)(?:([B-HJ])\b|([a-j]){_PHRASE_END}|([AI]){_LETTERS_END}){_NOT_IN_WORD}")
 _NEXT_LETTER = re.compile(
-    rf"(?:{_BRACKETED}|(?<!\w)([A-J]){_PHRASE_END}{_NOT_IN_WORD})(?!\s+(?:is|was|would)\b|\.\s+[a-z])"
+    rf"(?:{_BRACKETED}|(?<!\w)([A-J]){_LETTERS_END}{_NOT_IN_WORD})(?!\s+(?:is|was|would)\b|\.\s+[a-z])"
 )
 _SAME = {"yes": "true", "no": "false", "true": "yes", "false": "no"}
 

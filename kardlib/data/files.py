@@ -48,6 +48,7 @@ ENDINGS = [f"ending{i}" for i in range(26)]  # more than are allowed, so that no
 LINES = (".jsonl", ".jsonl.gz")
 OWN = {"questions": (*LINES, ".csv"), "passages": LINES, "gold": LINES, "rationales": LINES}  # files of your own data
 DRAWN_SPLITS = ("train",) * 7 + ("dev", "test", "test")  # of your own texts, each as likely as the next
+RECORDED = "rationales_train"  # the file of a release's rationales
 ON_ONE_LINE = "put all rationales of a question on one line"
 
 
@@ -128,8 +129,8 @@ def read_kard(data_dir: str | Path, name: str) -> Dataset:
         found = f"the datasets there are {', '.join(known)}" if known else "there is no kard/<dataset>/test.json there"
         near = suggest(name, known)
         raise DataError(f"no dataset {name!r} in {Path(data_dir)}{near} ({found}): correct the name, or data_dir")
-    files = {split: folder / f"{split}.json" for split in SPLITS}
-    splits = {split: read_questions(file) if file.exists() else [] for split, file in files.items()}
+    files = {split: find_file(folder, split, ".json") for split in SPLITS}
+    splits = {split: read_questions(file) if file else [] for split, file in files.items()}
     by_id: dict[str, Question] = {}
     for question in chain.from_iterable(splits.values()):
         if by_id.setdefault(question.id, question) != question:
@@ -137,6 +138,9 @@ def read_kard(data_dir: str | Path, name: str) -> Dataset:
     say_shared(folder, *([q.text for q in splits[split]] for split in ("train", "test")))
     file, gold = (find_file(kb, stem, *LINES) for stem in ("passages", "gold"))
     passages = read_passages(file) if file else []
+    _say_unread(folder, [*files.values(), find_file(folder, RECORDED, *LINES)], [*SPLITS, RECORDED])
+    if kb.is_dir():
+        _say_unread(kb, [file, gold], ["passages", "gold"])
     return Dataset(name, splits, passages, read_gold(gold, by_id, passages) if gold else {})
 
 
@@ -194,12 +198,18 @@ def read_gold(
     return gold
 
 
-def read_recorded_rationales(path: str | Path) -> dict[int, list[str]]:
-    """Number of a question in train.json (from 0) -> its rationales, from `idx, rationales`. Raises DataError."""
+def read_recorded_rationales(path: str | Path, questions: int = 0) -> dict[int, list[str]]:
+    """Number of a question in train.json (from 0) -> its rationales that are not blank, from `idx, rationales`.
+
+    Raises DataError, also for a number that is none of so many `questions`, if there are any.
+    """
     recorded: dict[int, list[str]] = {}
     records = read_records(path, ["idx", "rationales", "model", "created"])
     for record in with_own_ids(records, "idx", ON_ONE_LINE, Record.whole_number):
-        recorded[record.whole_number("idx")] = record.texts("rationales")
+        idx = record.whole_number("idx")
+        if questions and idx >= questions:
+            raise record.error(f"there is no question {idx} among the {questions} of train.json", "count them from 0")
+        recorded[idx] = [text for text in record.texts("rationales") if text.strip()]
     return recorded
 
 
@@ -223,9 +233,14 @@ def read_own(data_dir: str | Path) -> Dataset:
     passages = PassageFile(files["passages"]) if "passages" in files else None
     ids = {q.id for questions in splits.values() for q in questions}
     gold = read_gold(files["gold"], ids, passages) if "gold" in files else {}
-    if unread := sorted(p.name for p in folder.iterdir() if p not in files.values() and not p.name.startswith(".")):
-        say(f"{folder}: not read: {list_some(unread)} (files that are read begin with {', '.join(OWN)})")
+    _say_unread(folder, files.values(), OWN)
     return Dataset("own", splits, passages or [], gold)
+
+
+def _say_unread(folder: Path, files: Collection[Path | None], stems: Iterable[str]) -> None:
+    """Say which files of a folder are none of those that are read, whose names begin with `stems`."""
+    if unread := sorted(p.name for p in folder.iterdir() if p not in files and not p.name.startswith(".")):
+        say(f"{folder}: not read: {list_some(unread)} (files that are read begin with {', '.join(stems)})")
 
 
 def find_own(data_dir: str | Path) -> dict[str, Path]:

@@ -24,6 +24,7 @@ from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, Store, fingerprint, provenance
 from kardlib.data.files import (
     LINES,
+    RECORDED,
     DataError,
     Dataset,
     Question,
@@ -246,9 +247,9 @@ def choose_teacher(settings: RunSettings, store: Store, data: Dataset, world: Wo
     if settings.data_dir is None:
         return None
     folder = Path(settings.data_dir, "kard", settings.dataset)
-    file = find_file(folder, "rationales_train", *LINES) or folder / "rationales_train.jsonl.gz"
-    by_line = read_recorded_rationales(file)
+    file = find_file(folder, RECORDED, *LINES) or folder / f"{RECORDED}.jsonl.gz"
     released = [*data.splits["train"], *data.splits["silver"]]  # the file names a question by its line
+    by_line = read_recorded_rationales(file, len(released))
     return recorded_teacher({q.id: by_line.get(line, []) for line, q in enumerate(released)})
 
 

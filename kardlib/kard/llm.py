@@ -220,7 +220,7 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
                 os.fsync(lines.fileno())
                 done, completion = done + 1, read_completion(record["response"])
                 purse.pay(prompt, completion)
-                if done == first + 1 and not completion.text:
+                if done == first + 1 and not completion.text and not any(c.text for c in kept.values()):
                     stop = TeacherError("the first answer is empty: raise teacher.max_tokens or take another model")
                 if done == len(samples) or (done - first) % max(1, len(samples) // 20) == 0:
                     took = f"{time.monotonic() - began:.0f} s"

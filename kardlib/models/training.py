@@ -97,6 +97,10 @@ def fit(
         if first and (len(losses) % 50 == 0 or len(losses) == steps):
             seconds = time.monotonic() - began
             print(f"{name}: step {len(losses)}/{steps}, loss {fmean(losses[-50:]):.3f}, {seconds:.0f} s", flush=True)
+    tenth = -(-steps // 10)
+    if first and losses and fmean(losses[-tenth:]) > fmean(losses[:tenth]):
+        at_first, at_last = (f"{fmean(part):.3f}" for part in (losses[:tenth], losses[-tenth:]))
+        print(f"{name}: the loss did not fall ({at_first}, {at_last}): lower its learning rate, or train longer")
     return losses, time.monotonic() - began
 
 

@@ -20,7 +20,7 @@ from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import check_begun, write_json
 from kardlib.data.files import DataError
 from kardlib.models.catalogue import identify
-from kardlib.models.encoders import count_positions, length_batches, load_encoder
+from kardlib.models.encoders import count_positions, length_batches, load_encoder, say_cut
 from kardlib.models.training import PartTrainer, find_checkpoint, trainer_arguments
 from kardlib.reaugkd import memory
 from kardlib.reaugkd.memory import Array, Outputs
@@ -126,11 +126,12 @@ class Classifier(nn.Module):
     def tokenize(self, examples: Sequence[Example], max_tokens: int) -> list[dict[str, list[int]]]:
         """What the encoder is given for every example; the longer text of a pair is cut first."""
         texts, pairs = [e.text for e in examples], [e.pair for e in examples]
+        limit = min(max_tokens, count_positions(self.encoder))
         tokens = self.tokenizer(
-            texts, pairs if any(pairs) else None, truncation=True,
-            max_length=min(max_tokens, count_positions(self.encoder)),
+            texts, pairs if any(pairs) else None, truncation=True, max_length=limit,
             return_token_type_ids=getattr(self.encoder.config, "type_vocab_size", 0) > 1,
         )  # fmt: skip
+        say_cut("reaugkd.max_tokens", limit, tokens["input_ids"])
         return [dict(zip(tokens, values, strict=True)) for values in zip(*tokens.values(), strict=True)]
 
     def save(self, folder: Path) -> None:

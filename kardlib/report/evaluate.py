@@ -270,8 +270,11 @@ def tabulate(
 
     Scores have shape (seeds, questions), or (questions,) where they do not vary with the seed: these have no row of
     their own for a seed, and stand beside every seed of what is compared with them. A row's columns are its own, the
-    experiment's, accuracy on the split "test", and `retrieval.k`; `columns` are others, or other values of these.
+    experiment's, accuracy on the split "test", and `retrieval.k`; `columns` are others, or other values of these. There
+    are no rows against gold passages where no question of the split has any: nothing could be found, and 0 says more.
     """
+    if _lacks_gold(experiment, **columns):
+        return []
     rows, seeds = [], experiment.settings.seeds
     for row, values in scores.items():
         named = _name(experiment, figure, row) | columns
@@ -283,6 +286,8 @@ def gain_rows(
     experiment: "Experiment", figure: str, scores: Mapping["Row", ArrayLike], gains: Iterable["Gain"], **columns: Any
 ) -> list[dict[str, Any]]:
     """The gains alone, of which `scores` hold all rows; a gain less another one is of the metric `GROWTH`."""
+    if _lacks_gold(experiment, **columns):
+        return []
     tables, rows = {row: _as_table(values) for row, values in scores.items()}, []
     for above, below, less in gains:
         a, b = np.broadcast_arrays(tables[above], tables[below])
@@ -292,6 +297,11 @@ def gain_rows(
         named |= {f"over_{c}": getattr(rival, c) for c in ("student", "x", "at") if getattr(rival, c) != named[c]}
         rows.append(gain_row(a, b, below.method, **named | columns))
     return rows
+
+
+def _lacks_gold(experiment: "Experiment", metric: str = "", split: str = "test", **_: Any) -> bool:
+    asked = experiment.data.splits.get(split, [])
+    return bool(asked) and "gold" in metric and not any(experiment.data.gold.get(q.id) for q in asked)
 
 
 def _name(experiment: "Experiment", figure: str, row: "Row") -> dict[str, Any]:

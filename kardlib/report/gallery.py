@@ -21,7 +21,7 @@ from kardlib.report.claims import judge, mean_rows, read_claims, read_rows, summ
 from kardlib.report.drawings.reaugkd import plot_glue
 from kardlib.report.figures import save_figure
 from kardlib.report.reported import find_table
-from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_order, measured, read_table
+from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_order, measured, read_table, with_unread
 from kardlib.settings import preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
@@ -113,7 +113,7 @@ def main_table(figures: Path) -> list[str]:
     table = table[table.metric == "accuracy"]
     students = preset().students
     papers = [find_table(name) for name in ("table1_medqa", "table2_strategyqa", "table2_openbookqa")]
-    ours = {(row.method, row.student): in_per_cent(row) for row in table.itertuples()}
+    ours = {(row.method, row.student): with_unread(in_per_cent(row), row.unread) for row in table.itertuples()}
     lines = []
     for method in in_order(table).method.drop_duplicates():
         if method != "chance":

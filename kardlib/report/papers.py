@@ -36,6 +36,7 @@ from kardlib.report.rows import (
     measured,
     read_table,
     to_rows,
+    with_unread,
 )
 from kardlib.settings import MemorizationSettings, preset, validate
 
@@ -116,11 +117,11 @@ def _name_condition(row: Mapping[str, Any]) -> str:
 
 
 def _number(row: Mapping[str, Any]) -> str:
-    """A value and its interval, in per cent or points if it is a fraction."""
+    """A value and its interval, in per cent or points if it is a fraction, and what could not be read."""
     unit, form = (100, ".1f") if row["metric"] in FRACTIONS else (1, ",.4g")
     form = f"+{form}" if row["over"] else form
     interval = "" if row["low"] is None else f" [{unit * row['low']:{form}}, {unit * row['high']:{form}}]"
-    return f"{unit * row['value']:{form}}{interval}"
+    return with_unread(f"{unit * row['value']:{form}}{interval}", row["unread"])
 
 
 # Figures once more
@@ -259,8 +260,9 @@ def compare(first: Path, second: Path) -> tuple[str, pd.DataFrame, pd.DataFrame]
 def _show_differences(differ: pd.DataFrame, first: Path, second: Path) -> pd.DataFrame:
     lines = []
     for row in to_rows(differ):
-        then = row | {name: row[f"{name}_then"] for name in ("value", "low", "high")}
+        then = row | {name: row[f"{name}_then"] for name in ("value", "low", "high", "unread")}
         change = row | {"over": "first", "value": then["value"] - row["value"], "low": None, "high": None}
+        change["unread"] = max(filter(None, (row["unread"], then["unread"])), default=None)
         if row["low"] is not None and then["low"] is not None:
             below = np.hypot(then["value"] - then["low"], row["high"] - row["value"])
             above = np.hypot(then["high"] - then["value"], row["value"] - row["low"])

@@ -171,6 +171,13 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{column: table[column].where(read) for column in ("value", "low", "high")})
 
 
+def with_unread(value: str, unread: float | None) -> str:
+    """A printed value and the share of its answers that could not be read, which is all where `told` has no value."""
+    if not (unread or 0) >= 0.005:  # it would round to nothing, or is NaN
+        return value
+    return f"{unread:.0%} unread" if (unread or 0) > MOST_UNREAD else f"{value}, {unread:.0%} unread"
+
+
 def measured(table: pd.DataFrame) -> pd.DataFrame:
     """What was measured over all seeds, without gains."""
     return table[table["seed"].isna() & (table["over"] == "")]

@@ -30,7 +30,15 @@ def write_run(path: str | Path, run: Run) -> None:
     """Write a run as TSV with the columns query, rank (from 1), passage, score; the file is whole or not there.
 
     A query that found nothing keeps a row: rank 0, no passage. Ids must be printable, which their readers ensure.
+    Raises DataError for a score that is no finite number: what read it would call the file damaged.
     """
+    scored = ((score, passage, query) for query, ranked in run.items() for passage, score in ranked)
+    if wrong := next((one for one in scored if not math.isfinite(one[0])), None):
+        score, passage, query = wrong
+        raise DataError(
+            f"the model that ranks gave {passage!r} the score {score} for {query!r}, so its order means nothing: take "
+            "another model, or train it with a lower learning rate"
+        )
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, "excel-tab", lineterminator="\n")
         table.writerow(["query", "rank", "passage", "score"])

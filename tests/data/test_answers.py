@@ -253,7 +253,19 @@ def test_odd_text_takes_no_time(text):
     parse_answer(text * 3, YES_NO)
 
 
-RUNS = [" ", "\n", ". ", "answer ", "answer to the ", "(", "answer is the the ", "answer: ", "if the ", "\\boxed{"]
+RUNS = [
+    " ",
+    "A ",
+    "\n",
+    ". ",
+    "answer ",
+    "answer to the ",
+    "(",
+    "answer is the the ",
+    "answer: ",
+    "if the ",
+    "\\boxed{",
+]
 
 
 @pytest.mark.parametrize("piece", RUNS)

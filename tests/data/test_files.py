@@ -147,7 +147,11 @@ def test_passages_and_gold(tmp_path):
 
 def test_recorded_rationales(tmp_path):
     file = write(tmp_path / "r.jsonl.gz", {"idx": 3, "rationales": ["a", ""]}, {"idx": 0, "rationales": []})
-    assert read_recorded_rationales(file) == {3: ["a", ""], 0: []}
+    assert read_recorded_rationales(file) == read_recorded_rationales(file, 4) == {3: ["a"], 0: []}
+    with pytest.raises(
+        DataError, match=r"line 1: there is no question 3 among the 3 of train\.json; count them from 0"
+    ):
+        read_recorded_rationales(file, 3)
     with pytest.raises(
         DataError, match=r"line 2: the idx 3 comes twice \(3 in lines 1, 2\); put all rationales of a question"
     ):
@@ -353,6 +357,21 @@ def test_what_is_found_and_not_read_is_said(tmp_path, capsys):
         ": not read: notes.txt (files that are read begin with questions, passages, gold, rationales)",
         "/passages.jsonl: not read: the fields 'title'",
     ]
+
+
+def test_files_of_a_release_that_nobody_reads_are_said_or_refused(tmp_path, capsys):
+    say.cache_clear()
+    release(tmp_path, test=[ROW], passages=[{"id": "p", "contents": "One."}])
+    for name in ("kard/toy/notes.txt", "kard/toy/rationales_train.jsonl", "kb/toy/search_spaces.jsonl.gz"):
+        (tmp_path / name).write_text("")
+    read_kard(tmp_path, "toy")
+    assert capsys.readouterr().err.splitlines() == [
+        f"{tmp_path}/kard/toy: not read: notes.txt (files that are read begin with train, dev, test, rationales_train)",
+        f"{tmp_path}/kb/toy: not read: search_spaces.jsonl.gz (files that are read begin with passages, gold)",
+    ]
+    (tmp_path / "kard/toy/train.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"train\.jsonl is not read: convert it to train\.json, or remove it"):
+        read_kard(tmp_path, "toy")
 
 
 @pytest.mark.parametrize("name", ["passages.csv", "gold.json", "Rationales.jsonl", "rationales.txt", "questions.tsv"])

@@ -468,6 +468,8 @@ def test_empty_rationales_are_left_out_and_an_empty_first_one_stops(proxy, setti
     assert [r.id for r in written] == ["q0/0", "q1/0", "q1/1"] and len(proxy.requests) == 4
     assert written[0].text == "It is even. Therefore, the answer is (A)." and written[0].answer == 0
     assert "1 of 4 rationales are empty and left out" in capsys.readouterr().out
+    proxy.faults = [say(None)] + [say("So it is.")] * 3  # this server has written before: it is not asked for nothing
+    assert [r.id for r in server_teacher(settings, tmp_path)(QUESTIONS[2:4], 2)] == ["q2/0", "q3/0", "q3/1"]
 
 
 NAMES = st.sampled_from(["choices", "message", "content", "usage", "prompt_tokens"])

@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from kardlib.artifacts.device import Device
 from kardlib.data.files import DataError
+from kardlib.data.records import say
 from kardlib.kard.reranker import (
     Candidates,
     batch_loss,
@@ -328,10 +329,15 @@ def test_rank_orders_the_runs_passages_and_breaks_ties_by_id(reranker):
     assert rank(reranker, questions, {"q00": []}, passages) == {"q00": []}
 
 
-def test_texts_are_cut_to_max_tokens(knobs):
+def test_texts_are_cut_to_max_tokens(knobs, capsys):
+    say.cache_clear()
     reranker = load_reranker(knobs.model_copy(update={"max_tokens": 8}))
     passages = {"short": "fever rash thirst edema " * 2, "long": "fever rash thirst edema " * 30}
     assert max(map(len, reranker.tokenize(passages).values())) == 8
+    said = "2 of 2 texts have 8 tokens or more, and are read no further (reranker.max_tokens)\n"
+    assert capsys.readouterr().err == said
+    reranker.tokenize({"short": "fever"} | {str(i): "rash" for i in range(99)})
+    assert capsys.readouterr().err == ""
     (_, one), (_, other) = rank(reranker, {"q": "fever"}, {"q": [(p, 0.0) for p in passages]}, passages)["q"]
     assert one == other
     assert load_reranker(knobs.model_copy(update={"max_tokens": 512})).max_tokens == 64  # the encoder's own limit
@@ -423,6 +429,14 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence(encoder, knobs, tmp_path)
             (tmp_path / "model.safetensors").write_bytes(weights)
         with pytest.raises(DataError, match=r"no reranker could be loaded from .* \(a nano model, 'minilm', a folder"):
             load_reranker(knobs.model_copy(update={"model": str(tmp_path)}))
+
+
+def test_an_encoder_that_brings_code_is_refused_and_asks_nothing(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "code.Mine"}}')
+    (tmp_path / "code.py").write_text("raise SystemExit")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    with pytest.raises(DataError, match="no reranker could be loaded"):
+        load_reranker(RerankerSettings(model=str(tmp_path)))
 
 
 def test_an_encoder_whose_tokenizer_cannot_pad_is_one_sentence(encoder, knobs, tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 
 from kardlib.data.files import DataError, Question
+from kardlib.data.records import say
 from kardlib.data.world import build_world, judge_statements
 from kardlib.kard.teacher import keep_correct, recorded_teacher, symbolic_teacher
 from kardlib.settings import WorldSettings
@@ -76,5 +77,14 @@ def test_recorded_rationales_are_read_for_their_conclusion():
 
 
 def test_too_few_recorded_rationales_are_named():
-    with pytest.raises(DataError, match=r"'q' has 1 recorded rationales, 3 were asked for: lower teacher.rationales"):
-        recorded_teacher({"q": ["only one"]})([Question("q", "Is it so?", ("yes", "no"), 0)], 3)
+    questions = [Question(id, "Is it so?", ("yes", "no"), 0) for id in "qrs"]
+    with pytest.raises(DataError, match=r"'q' has 1 recorded rationales, 3 were asked for, and no other .*: lower tea"):
+        recorded_teacher({"q": ["only one"], "r": ["one", "two"]})(questions, 3)
+
+
+def test_where_some_questions_have_fewer_rationales_it_is_said_and_those_are_read(capsys):
+    say.cache_clear()
+    questions = [Question(id, "Is it so?", ("yes", "no"), 0) for id in "qrs"]
+    written = recorded_teacher({"q": ["only one"], "r": ["one", "two"]})(questions, 2)
+    assert [r.id for r in written] == ["q/0", "r/0", "r/1"]
+    assert capsys.readouterr().err.startswith("2 of 3 questions have fewer than 2 recorded rationales")

@@ -110,6 +110,15 @@ def test_a_loss_that_is_not_finite_ends_a_training_at_once(tmp_path):
         train_student([("What?", "The answer is A."), ("Why?", "The answer is B.")], settings, 0, tmp_path / "student")
 
 
+@pytest.mark.parametrize("rise", [-1, 1])
+def test_a_loss_that_did_not_fall_is_said(rise, tmp_path, capsys):
+    model = torch.nn.Linear(1, 1)
+    loss_of = lambda step: model.weight.square().sum() + rise * step  # noqa: E731
+    fit("toy", model, {model: 0.01}, linear_schedule(0, 30), 30, loss_of,
+        seed=0, checkpoint=tmp_path / "last.pt", checkpoint_every=50)  # fmt: skip
+    assert ("toy: the loss did not fall (" in capsys.readouterr().out) == (rise > 0)
+
+
 def test_a_checkpoint_that_holds_its_state_alone_is_passed_over(tmp_path):
     for step, files in {5: ("trainer_state.json", "model.safetensors"), 10: ("trainer_state.json",)}.items():
         (tmp_path / f"checkpoint-{step}").mkdir()

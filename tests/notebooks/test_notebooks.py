@@ -190,3 +190,16 @@ def test_your_own_data_run_with_whatever_optional_files_there_are(gold, rational
     assert ("kard_reranker" in drawn["15_own"]) == bool(rationales)
     assert ("03_hits_own" in drawn) == bool(rationales and (gold or train > 1))  # of one question none is set aside
     assert ("02_queries_own" in drawn) == bool(rationales and (gold or rationales > 1))
+
+
+@pytest.mark.parametrize("name", ["spreadsheet", "compressed", "blank-rationales"])
+def test_what_strangers_bring_goes_through_notebook_and_figure(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
+    (tmp_path / "suite" / "notebooks").mkdir(parents=True)
+    shutil.copy(ROOT / "notebooks" / "15_your_own_data.ipynb", tmp_path / "suite" / "notebooks")
+    reproduce("smoke", "own", str(ROOT / "tests" / "strangers" / "own" / name), root=tmp_path / "suite")
+    (path,) = (tmp_path / "suite" / "runs").rglob("15_own.csv")
+    assert path.with_suffix(".png").is_file()
+    table = read_table(path)
+    assert {"chance", "majority_class", "fine_tuning", "ka_fine_tuning"} <= set(table["method"])
+    assert ("kard_reranker" in set(table["method"])) == (name == "compressed")  # the one with a rationale to learn from

@@ -267,6 +267,8 @@ def test_plot_rag(rag_table):
     assert [y.tolist() for _, y in ends] == [[0, 0], [1, 1], [2, 2]] and ends[0][0] == pytest.approx([0.23, 0.5])
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_rag(rag_table[rag_table["metric"] == "accuracy"])
+    without_gold = plot_rag(rag_table[rag_table["metric"] != "hits_gold"])
+    assert [ax.get_title() for ax in without_gold.axes[1:]] == ["Silver passages"]
     fig.canvas.draw()
     left, _, right, _ = fig.get_tightbbox().extents  # inches
     assert left > -0.01 and right < fig.get_size_inches()[0] + 0.01

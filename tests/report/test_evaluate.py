@@ -1,5 +1,7 @@
 """Intervals and tests are checked where the right value is known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from scipy.stats import t, ttest_rel
 
 from kardlib.artifacts.store import Store
 from kardlib.data.answers import UNREAD
-from kardlib.data.files import Dataset
+from kardlib.data.files import Dataset, Question
 from kardlib.kard.experiment import Experiment
 from kardlib.kard.pipeline import Gain, Row
 from kardlib.report.evaluate import (
@@ -236,6 +238,18 @@ def test_a_grid_is_tabulated_by_what_its_rows_say_and_how_they_differ():
     assert long_form(rows).equals(long_form(by_hand)) and [row.get("p") for row in rows[-2:]] == [
         row["p"] for row in by_hand[-2:]
     ]
+
+
+def test_against_gold_passages_that_nobody_knows_there_is_no_row_and_no_zero():
+    question = Question("q", "Why?", ("a", "b"), 0)
+    scores = {row: [[0.0], [0.0]] for row in (Row("kard_bm25", ""), Row("kard_reranker", ""))}
+    for gold, known in (({}, False), ({"other": {"p"}}, False), ({"q": {"p"}}, True)):
+        data = Dataset("own", {"test": [question]}, [], gold)
+        here = dataclasses.replace(EXPERIMENT, data=data)
+        for metric in ("hits_gold", "gold_among_read"):
+            rows = tabulate(here, "08_candidates", scores, [Gain(*scores)], metric=metric)
+            assert bool(rows) == bool(gain_rows(here, "11_rag", scores, [Gain(*scores)], metric=metric)) == known
+        assert tabulate(here, "08_candidates", scores, metric="hits_silver", split="silver")
 
 
 def test_a_gain_less_another_says_how_a_lead_grows():

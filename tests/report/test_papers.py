@@ -46,7 +46,8 @@ def test_where_a_knob_varies_its_values_stand_side_by_side():
     (_, table), *_ = paper_tables(FIGURES / "05_dataset_size.csv")
     assert list(table) == ["method", "share = 0.01", "share = 0.05", "share = 0.25", "share = 1"]
     (_, gains), *_ = paper_tables(FIGURES / "05_dataset_size.csv", gain=True)
-    assert re.fullmatch(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", gains.iloc[0, 1])
+    shown = r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\](, \d+% unread)?|\d+% unread"
+    assert all(re.fullmatch(shown, value) for value in gains.iloc[:, 1])
     assert "KARD (BM25) at share = 0.25 over Fine-tuning (FT) at share = 1" in set(gains["method"])
 
 
@@ -59,6 +60,18 @@ def test_every_published_figure_has_its_tables_and_each_number_stands_in_one(pat
         assert len(cells) == rows["metric"].nunique()
         filled = sum((table.drop(columns="method") != "").to_numpy().sum() for table in cells.values())
         assert filled >= len(rows)
+
+
+def test_what_could_not_be_read_is_said_and_no_zero_stands_for_it(tmp_path):
+    rows = [accuracy_row(student="base", value=0.0, low=0.0, high=0.0, unread=1.0), accuracy_row(student="large")]
+    rows += [accuracy_row(student="large", over="few_shot", unread=0.9, value=-0.2, low=-0.3, high=-0.1)]
+    long_form([*rows, accuracy_row(student="small", unread=0.1)]).to_csv(tmp_path / "03_hits.csv", index=False)
+    for gain, expected in ((False, ["100% unread", "50.0", "50.0, 10% unread"]), (True, ["90% unread"])):
+        ((_, table),) = paper_tables(tmp_path / "03_hits.csv", gain)
+        assert table.iloc[0, 1:].tolist() == expected
+    long_form([accuracy_row(student="base", value=0.4)]).to_csv(tmp_path / "then.csv", index=False)
+    _, differ, _ = compare(tmp_path / "03_hits.csv", tmp_path / "then.csv")
+    assert differ.iloc[0, -3:].tolist() == ["100% unread", "40.0", "100% unread"]
 
 
 @pytest.mark.parametrize("form, begins", [("markdown", "| method"), ("latex", "% 05_dat"), ("csv", "method,share")])

@@ -15,6 +15,7 @@ from kardlib.report.rows import (
     read_table,
     to_rows,
     told,
+    with_unread,
 )
 from tests.folders import ROOT
 from tests.tables import accuracy_row
@@ -92,6 +93,8 @@ def test_what_could_not_be_read_is_no_value():
         accuracy_row(k=k, unread=unread, low=0.4, high=0.6) for k, unread in ((1, None), (2, MOST_UNREAD), (3, 0.21))
     ]
     assert told(long_form(rows))[["value", "low", "high"]].isna().any(axis=1).tolist() == [False, False, True]
+    shown = {None: "50.0", float("nan"): "50.0", 0.004: "50.0", 0.03: "50.0, 3% unread", 0.98: "98% unread"}
+    assert [with_unread("50.0", unread) for unread in shown] == [*shown.values()]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ def test_a_run_is_written_whole_or_not_at_all(tmp_path):
     assert read_run(tmp_path / "run.tsv") == {"q": [("p", 1.5)], "none": []}
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_not_written_and_no_file_is_blamed(tmp_path, score):
+    with pytest.raises(DataError, match=rf"^the model that ranks gave 'p2' the score {score} for 'q', so its order"):
+        write_run(tmp_path / "run.tsv", {"q": [("p1", 1.0), ("p2", score)]})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "row", ["q\t1\tp", "q\t2\tp\t1.0", "q\tone\tp\t1.0", "q\t1\tp\tnan", "q\t1\tp\t1.0\t2", '"', "q\t1\tp\t\xff"]
 )

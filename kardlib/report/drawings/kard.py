@@ -300,12 +300,13 @@ def plot_rag(table: pd.DataFrame) -> Figure:
     """
     (accuracy, chance), (found, _) = choose_rows(table, "accuracy"), choose_rows(table, *HITS_TITLES)
     accuracy, places = name_rows(accuracy)
+    titles = {metric: title for metric, title in HITS_TITLES.items() if (found["metric"] == metric).any()}
     methods, ks = list_methods(found), found["k"].agg(["min", "max"])
     height = 0.8 + 0.22 * max(len(methods), max(places.values()) + CHANCE_ROW)
-    fig, (left, *right) = make_panels(3, height)
+    fig, (left, first, *others) = make_panels(1 + len(titles), height)
     accuracy_panel(left, accuracy, places, chance)
     left.set(title=f"Answers (n = {say_sizes(accuracy)})")
-    for ax, metric in zip(right, HITS_TITLES, strict=True):
+    for ax, metric in zip((first, *others), titles, strict=True):
         for i, method in enumerate(methods):
             rows = found[(found["metric"] == metric) & (found["method"] == method)].set_index("k").reindex(ks)
             ax.plot(rows["value"], [i, i], color=REGISTRY[method].color, linewidth=0.6, linestyle=":")
@@ -316,8 +317,9 @@ def plot_rag(table: pd.DataFrame) -> Figure:
         ax.tick_params(axis="y", length=0)
         show_percent(ax.xaxis)
         ax.grid(axis="x")
-    right[1].sharex(right[0])
-    right[1].tick_params(labelleft=False)
+    for ax in others:
+        ax.sharex(first)
+        ax.tick_params(labelleft=False)
     return fig
 
 
