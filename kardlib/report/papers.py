@@ -5,7 +5,9 @@
 Nothing is trained and no notebook is run: what these commands read, `report.figures.save_figure` has written.
 """
 
+import html
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,11 @@ from kardlib.registry import REGISTRY, Entry, enter, label
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
 from kardlib.report.drawings import accuracy, kard, memory, reaugkd, scorecard
 from kardlib.report.figures import PAGE, save_figure
-from kardlib.report.gallery import escape
 from kardlib.report.rows import (
     AT_K,
     FRACTIONS,
     KEYS,
+    MOST_UNREAD,
     FigureError,
     gained,
     in_words,
@@ -38,6 +40,14 @@ from kardlib.report.rows import (
     to_rows,
 )
 from kardlib.settings import MemorizationSettings, preset, validate
+
+MARKUP = re.compile(r"[\\`*~|]|(?<!\w)_|_(?!\w)|\[(?![+\d-])|\](?=\()")  # what Markdown would not show as it is
+
+
+def escape(text: str) -> str:
+    """A text that Markdown shows as it is: no tag, no link, no emphasis and no other column; an interval may stay."""
+    return MARKUP.sub(r"\\\g<0>", html.escape(text, quote=False)).replace("\n", "<br>")
+
 
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
     "markdown": lambda table: (
@@ -79,22 +89,26 @@ def paper_tables(path: Path, gain: bool = False) -> Iterator[tuple[str, pd.DataF
 
     A method is a row. The columns are what varies: values of the knob, else the students; a method that has none of
     them, as chance, says the same in all. A cell is the mean over seeds with its interval, fractions in per cent, gains
-    in points.
+    in points; where most answers could not be read, only that.
     """
     table = (gained if gain else measured)(read_drawn(path))
     for metric, rows in table.groupby("metric", sort=False):
         unit = (" (points)" if gain else " (%)") if metric in FRACTIONS else ""
-        yield f"{path.stem}: {str(metric).replace('_', ' ')}{unit}", _lay_out(rows)
+        yield f"{path.stem}: {str(metric).replace('_', ' ')}{unit}", lay_out(rows)
 
 
-def _lay_out(rows: pd.DataFrame) -> pd.DataFrame:
+def lay_out(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one metric as one of the `paper_tables`."""
     conditions = [_name_condition(row) for row in to_rows(rows)]
     beside = ["dataset", "split", *(["student"] if any(conditions) else [])]
     varying = [name for name in beside if rows.loc[rows[name] != "", name].nunique() > 1]
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row, condition in zip(to_rows(rows), conditions, strict=True):
         line = lines.setdefault((_name_method(row), *(row[name] for name in varying)), {})
-        line[condition if any(conditions) else row["student"]] = _number(row)
+        is_read = (row["unread"] or 0) <= MOST_UNREAD
+        line[condition if any(conditions) else row["student"]] = (
+            _number(row) if is_read else f"{row['unread']:.0%} unread"
+        )
     columns = list(dict.fromkeys(column for line in lines.values() for column in line))
     columns = [column for column in columns if column or len(columns) == 1]
     cells = [[*names, *(line.get(column, line.get("", "")) for column in columns)] for names, line in lines.items()]
