@@ -24,7 +24,7 @@ CASES = [
 ]
 CONTROLS = """from kardlib.report.controls import explore
 
-explore(print, word=[("First", "a"), ("Second", "b")], whole=(1, 10, 3))"""
+explore(lambda word, whole: print(word, whole), word=[("First", "a"), ("Second", "b")], whole=(1, 10, 3))"""
 LONGEST = 800  # seconds that a notebook may take on a busy machine
 
 PANEL = "jupyterapp.shell.currentWidget"
