@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell
 
 from tests.browser import PATIENCE
 from tests.folders import ROOT, copy_repository
@@ -47,9 +47,9 @@ def lab(browser, tmp_path_factory):
     for path in root.glob("notebooks/*.ipynb"):
         text = path.read_text("utf-8").replace(r"scale = \"embedded\"", r"scale = \"smoke\"")
         path.write_text(text.replace("figures_dir = None", rf"figures_dir = \"{root / 'figures'}\""), "utf-8")
-    nbformat.write(
-        new_notebook(cells=[new_code_cell(CONTROLS), new_code_cell()]), root / "notebooks" / "controls.ipynb"
-    )
+    controls = nbformat.read(path, 4)  # its metadata names the kernel, for which JupyterLab would ask
+    controls.cells = [new_code_cell(CONTROLS), new_code_cell()]
+    nbformat.write(controls, root / "notebooks" / "controls.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
