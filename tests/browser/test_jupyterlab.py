@@ -25,7 +25,7 @@ CASES = [
 CONTROLS = """from kardlib.report.controls import explore
 
 explore(lambda word, whole: print(word, whole), word=[("First", "a"), ("Second", "b")], whole=(1, 10, 3))"""
-LONGEST = 800  # seconds that a notebook may take on a busy machine
+LONGEST = 1800  # seconds that a notebook may take on a busy machine
 
 PANEL = "jupyterapp.shell.currentWidget"
 IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
