@@ -59,7 +59,7 @@ class TestCommitted:
             pytest.skip("the scorecard is the long one")
         cells = nbformat.read(path, 4).cells
         (start,) = [i for i, c in enumerate(cells) if c.source.startswith("## What we found")]
-        (end, *_) = [i for i, c in enumerate(cells) if i > start and c.source.startswith("## ")]
+        end = next(i for i, c in enumerate(cells) if i > start and "\n## " in f"\n{c.source}")
         outputs = [o.get("data", {}).get("text/html", "") for c in cells[start:end] for o in c.get("outputs", ())]
         assert sum("<table" in output for output in outputs) <= 1
 
