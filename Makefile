@@ -31,11 +31,16 @@ lab: $(READY)
 	$(if $(filter 0,$(shell id -u)),$(if $(findstring --allow-root,$(LAB)),,$(error $(AS_ROOT))))
 	$(VENV)/bin/jupyter lab --LabApp.default_url=/lab/tree/README.md --LabApp.app_settings_dir=docs/lab $(LAB)
 
+# What a figure shows, for who cannot see it: nbconvert would say that nobody has described it.
+CAPTION := import nbformat, pathlib; from kardlib.report.notebook_page import caption_figures; \
+  [nbformat.write(caption_figures(nbformat.read(path, 4)), path) for path in pathlib.Path().glob("*.ipynb")]
+
 # mkdocs cannot take the repository's root for its pages, so it gets a copy in the same layout, where the same links hold.
 docs: $(VENV)/.docs
 	rm -rf build/pages build/site
 	mkdir -p build/pages
 	cp -r README.md CONTRIBUTING.md CITATION.cff LICENSE docs notebooks figures build/pages
+	cd build/pages/notebooks && '$(abspath $(VENV))/bin/python' -c '$(CAPTION)'
 	cd build && NO_MKDOCS_2_WARNING=1 '$(abspath $(VENV))/bin/mkdocs' build --quiet --strict --config-file ../docs/mkdocs.yml
 	@echo "Open build/site/index.html"
 

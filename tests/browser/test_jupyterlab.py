@@ -8,18 +8,24 @@ import sys
 import time
 from urllib.request import urlopen
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell
 
 from tests.browser import PATIENCE
 from tests.folders import ROOT, copy_repository
 
 CASES = [
+    ("controls", ["word", "whole"]),
     ("01_memorization_bound", ["N", "d", "R", "log10 eps"]),
     ("13_reaugkd", ["k", "log10 tau", "beta"]),
     pytest.param("00_tour", ["question", "method", "retriever", "k"], marks=pytest.mark.slow),  # it trains students
     pytest.param("17_remember_or_read", ["question"], marks=pytest.mark.slow),  # so does it
 ]
-LONGEST = 800  # seconds that a notebook may take on a busy machine
+CONTROLS = """from kardlib.report.controls import explore
+
+explore(lambda word, whole: print(word, whole), word=[("First", "a"), ("Second", "b")], whole=(1, 10, 3))"""
+LONGEST = 1800  # seconds that a notebook may take on a busy machine
 
 PANEL = "jupyterapp.shell.currentWidget"
 IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
@@ -41,6 +47,9 @@ def lab(browser, tmp_path_factory):
     for path in root.glob("notebooks/*.ipynb"):
         text = path.read_text("utf-8").replace(r"scale = \"embedded\"", r"scale = \"smoke\"")
         path.write_text(text.replace("figures_dir = None", rf"figures_dir = \"{root / 'figures'}\""), "utf-8")
+    controls = nbformat.read(path, 4)  # its metadata names the kernel, for which JupyterLab would ask
+    controls.cells = [new_code_cell(CONTROLS), new_code_cell()]
+    nbformat.write(controls, root / "notebooks" / "controls.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -90,7 +99,7 @@ def move(browser) -> None:
     for _ in range(10):  # a step may be too small to be seen
         browser.ask("signs.length = 0")
         end, is_menu = browser.ask(AT_END), browser.ask(f"{FOCUS}.tagName === 'SELECT'")
-        browser.press("ArrowDown" if is_menu else "ArrowLeft" if end else "ArrowRight")
+        browser.press("ArrowDown" if is_menu or end else "ArrowUp")  # JupyterLab would go to another cell with these
         browser.wait(f"signs.includes('Working …') && {SIGN} === 'Done.'")
         assert "Traceback" not in browser.ask(SHOWN)
         if browser.ask(f"{SHOWN} !== before"):

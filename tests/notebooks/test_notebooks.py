@@ -54,6 +54,15 @@ class TestCommitted:
         headings = "\n".join(c.source for c in cells if c.cell_type == "markdown")
         assert headings.startswith("# ") and "## What we found" in headings and "## Limits" in headings
 
+    def test_its_findings_are_one_short_table(self, path):
+        if path.stem == "14_scorecard":
+            pytest.skip("the scorecard is the long one")
+        cells = nbformat.read(path, 4).cells
+        (start,) = [i for i, c in enumerate(cells) if c.source.startswith("## What we found")]
+        end = next(i for i, c in enumerate(cells) if i > start and "\n## " in f"\n{c.source}")
+        outputs = [o.get("data", {}).get("text/html", "") for c in cells[start:end] for o in c.get("outputs", ())]
+        assert sum("<table" in output for output in outputs) <= 1
+
     def test_the_parameters_cell_holds_the_common_parameters(self, path):
         tagged = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
         assert len(tagged) == 1

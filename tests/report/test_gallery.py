@@ -17,7 +17,7 @@ from kardlib.report.gallery import (
     OF_TASKS,
     PAGES,
     draw_glue,
-    escape,
+    gains_tables,
     headline_table,
     hits_table,
     main_table,
@@ -27,6 +27,7 @@ from kardlib.report.gallery import (
     scorecard_table,
     show_figures,
 )
+from kardlib.report.papers import escape
 from kardlib.report.rows import KEYS, long_form, read_table
 from kardlib.settings import preset
 from tests.folders import ROOT
@@ -186,12 +187,21 @@ def test_reaugkds_tasks_stand_side_by_side(tmp_path):
     ]
 
 
-def test_a_cell_is_shown_as_it_is():
-    cell = "<script>x</script> [here](javascript:x) *a* | b\n+1 [0.5, 2]"
-    assert escape(cell) == r"&lt;script&gt;x&lt;/script&gt; \[here\](javascript:x) \*a\* \| b<br>+1 [0.5, 2]"
-    assert escape(r"a_b [-1, +2] [1](x) _c_ ~d~ `e` \| &lt;") == (
-        r"a_b [-1, +2] [1\](x) \_c\_ \~d\~ \`e\` \\\| &amp;lt;"
-    )
+def test_the_scorecard_tells_every_gain_also_of_what_no_claim_speaks(tmp_path):
+    gain = {"low": 0.1, "high": 0.3, "value": 0.2, "student": "mine"}
+    write_rows(tmp_path, "04_main", [
+        {"method": "kard_reranker", "over": "chance", **gain},
+        {"method": "fine_tuning", "student": "mine", "value": 0.5},
+        {"method": "kard_reranker", "over": "few_shot", **gain, "unread": 0.9},
+    ])  # fmt: skip
+    write_rows(tmp_path, "14_scorecard", [{"method": "a claim", "over": "chance", **gain}])
+    assert gains_tables(tmp_path) == [
+        "", "*04_main: accuracy (points)*", "",
+        "| method | mine |",
+        "|---|---|",
+        "| KARD (reranker) over Chance | +20.0 [+10.0, +30.0] |",
+        "| KARD (reranker) over Few-shot ICL | 90% unread |",
+    ]  # fmt: skip
 
 
 def test_names_of_any_kind_stay_in_their_cells_of_every_table(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from kardlib.report.drawings import accuracy, style
 from kardlib.report.drawings.accuracy import plot_main
 from kardlib.report.figures import save_figure
 from kardlib.report.gallery import GLUE
-from kardlib.report.papers import DRAWN, FigureError, compare, draw_again, find_data, paper_tables, read_drawn
+from kardlib.report.papers import DRAWN, FigureError, compare, draw_again, escape, find_data, paper_tables, read_drawn
 from kardlib.report.rows import long_form
 from tests.tables import accuracy_row, main_table
 
@@ -46,8 +46,9 @@ def test_where_a_knob_varies_its_values_stand_side_by_side():
     (_, table), *_ = paper_tables(FIGURES / "05_dataset_size.csv")
     assert list(table) == ["method", "share = 0.01", "share = 0.05", "share = 0.25", "share = 1"]
     (_, gains), *_ = paper_tables(FIGURES / "05_dataset_size.csv", gain=True)
-    shown = r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\](, \d+% unread)?|\d+% unread"
-    assert all(re.fullmatch(shown, value) for value in gains.iloc[:, 1])
+    number, share = r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", r"\d+% unread"
+    assert all(re.fullmatch(f"{number}(, {share})?|{share}", gain) for gain in gains.iloc[:, 1])
+    assert re.fullmatch(number, cell(gains, "KARD (BM25) at share = 1 over Fine-tuning (FT)", gains.columns[1]))
     assert "KARD (BM25) at share = 0.25 over Fine-tuning (FT) at share = 1" in set(gains["method"])
 
 
@@ -178,3 +179,11 @@ def test_bibtex_says_what_the_citation_file_says(capsys):
         assert f"title = {{{paper['title']}}}" in told and f"author = {{{authors}}}" in told
         assert f"year = {{{paper['year']}}}" in told
     assert BIBTEX.read_text().count("{") == BIBTEX.read_text().count("}")
+
+
+def test_a_cell_is_shown_as_it_is():
+    cell = "<script>x</script> [here](javascript:x) *a* | b\n+1 [0.5, 2]"
+    assert escape(cell) == r"&lt;script&gt;x&lt;/script&gt; \[here\](javascript:x) \*a\* \| b<br>+1 [0.5, 2]"
+    assert escape(r"a_b [-1, +2] [1](x) _c_ ~d~ `e` \| &lt;") == (
+        r"a_b [-1, +2] [1\](x) \_c\_ \~d\~ \`e\` \\\| &amp;lt;"
+    )
