@@ -28,6 +28,8 @@ ROWS = {  # trained on, passages in training, passages at test
     "kard_gold": ("rationale", "bm25_rationale", "gold"),
     "kard_bm25": ("rationale", "bm25_rationale", "bm25_question"),
     "kard_reranker": ("rationale", "bm25_rationale", "reranker"),
+    "kard_helpful": ("rationale", "bm25_rationale", "helpful"),
+    "kard_helpful_both": ("rationale", "bm25_rationale", "helpful_both"),
     "kard_dense": ("rationale", "bm25_rationale", "dense"),
     "kard_silver": ("rationale", "bm25_rationale", "bm25_rationale"),
     "dapt": ("rationale", "", ""),
@@ -73,7 +75,8 @@ def test_where_nobody_explained_the_test_questions_gold_passages_are_the_oracle(
 
 
 def test_the_main_table_has_the_rows_of_tables_1_and_2_and_controls():
-    others = {"rag", "rag_warm", "kard_dense", "dapt", "dapt_kard"} | WITHOUT_RATIONALES
+    others = {"rag", "rag_warm", "kard_dense", "dapt", "dapt_kard", "kard_helpful", "kard_helpful_both"}
+    others |= WITHOUT_RATIONALES
     assert set(METHODS) - main_rows(oracles=True, rationales=True).keys() == others
 
 

@@ -48,7 +48,7 @@ def test_where_a_knob_varies_its_values_stand_side_by_side():
     (_, gains), *_ = paper_tables(FIGURES / "05_dataset_size.csv", gain=True)
     number, share = r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", r"\d+% unread"
     assert all(re.fullmatch(f"{number}(, {share})?|{share}", gain) for gain in gains.iloc[:, 1])
-    assert re.fullmatch(number, cell(gains, "KARD (BM25) at share = 1 over Fine-tuning (FT)", gains.columns[1]))
+    assert re.match(number, cell(gains, "KARD (BM25) at share = 1 over Fine-tuning (FT)", gains.columns[1]))
     assert "KARD (BM25) at share = 0.25 over Fine-tuning (FT) at share = 1" in set(gains["method"])
 
 
