@@ -13,7 +13,9 @@ from kardlib.registry import REGISTRY, Entry, RegistryError, enter, label
 
 NETWORKS = ("network", "network_kb")
 LEARNERS = ("recall_visible", "recall_hidden", "recall_lossy", *bound.READERS)
-RETRIEVERS = ("bm25", "untrained", "random_encoder", "reranker", "dense", "dense_warm", "silver")
+RETRIEVERS = (
+    "bm25", "untrained", "random_encoder", "reranker", "helpful", "helpful_both", "dense", "dense_warm", "silver",
+)  # fmt: skip
 
 
 @pytest.fixture
