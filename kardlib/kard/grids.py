@@ -37,6 +37,7 @@ IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
 IN_STRATA = ("bag_of_words", FT, RD, "undistilled_reranker", "ka_fine_tuning_reranker", RERANKER)
 IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
 EPOCHS: dict[int, Knobs] = {n: (("student.epochs", n),) for n in (5, 20, 80)}  # how often the same is shown
+IN_TARGETS = (BM25, RERANKER, "kard_helpful", "kard_helpful_both")
 ON_OWN_DATA = (FT, KA_FT, RD, BM25, RERANKER)
 BESIDE_YOURS = ("undistilled_reranker", RD, BM25, RERANKER, "kard_silver")
 
@@ -233,7 +234,7 @@ def exposures(settings: RunSettings) -> Grid:
 
 def targets(settings: RunSettings) -> Grid:
     """Rerankers that learn what helps the student, over the one that learns BM25's order."""
-    rows = [Row(m, middle(settings)) for m in (BM25, RERANKER, "kard_helpful", "kard_helpful_both")]
+    rows = [Row(m, middle(settings)) for m in IN_TARGETS]
     return Grid(rows, [Gain(row, rows[1]) for row in rows[2:]])
 
 
