@@ -20,7 +20,7 @@ from PIL import Image
 from kardlib.errors import first_line, suggest
 from kardlib.kard.bound import sweeps
 from kardlib.kard.cases import CAUSES, PAPERS_CAUSES
-from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, RERANKER_DIFFERENCES
+from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, IN_TARGETS, RERANKER_DIFFERENCES
 from kardlib.kard.memorization import Task
 from kardlib.registry import REGISTRY, Entry, enter, label
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
