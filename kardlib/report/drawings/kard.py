@@ -177,7 +177,7 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
         axes[row, 0].set(ylabel="Accuracy (%)")
         axes[row, len(students) // 2].set(xlabel=axis)
     show_percent(axes[0, 0].yaxis)
-    legend_below(fig, 3 if len(students) > 1 else 2, list(axes[0]))
+    legend_below(fig, 3 if len(students) > 1 else 1, list(axes[0]))
     return fig
 
 
