@@ -448,11 +448,8 @@ EMBEDDED_DATASETS = {  # EMBEDDED_REAL for all others
     **dict.fromkeys(GLUE_TASKS, EMBEDDED_GLUE), "sst2": EMBEDDED_SST2, "rte": EMBEDDED_RTE,
     "world": EMBEDDED_WORLD, "own": EMBEDDED_OWN, "strategyqa": EMBEDDED_STRATEGYQA,
 }  # fmt: skip
-ON_A_CPU = (  # rows of the main table that two cores make in an hour and a half; None in their place: all
-    "fine_tuning", "ka_fine_tuning", "reasoning_distillation", "kard_bm25", "kard_untrained", "kard_gold",
-)  # fmt: skip
 REAL: dict[str, Any] = {  # a pretrained student; a CPU learns from 30 % of the questions, once, in a quarter of an hour
-    "seeds": [0], "students": ["smollm2"], "methods": ON_A_CPU,
+    "seeds": [0], "students": ["smollm2"],
     "teacher": {"rationales": 1},
     "reranker": EMBEDDED_REAL["reranker"] | {"questions": 3600},  # as many rationales as three of 1,200
     "student": {"prompt": "chat", "target": "words", "lr": 3e-4, "epochs": 1, "share": 0.3, "batch": 16, "bf16": True,
