@@ -157,8 +157,8 @@ def training_examples(prepared: Prepared, method: Method, seed: int = 0) -> list
     rationales = [r for r in learnt_rationales(prepared, method) if r.question_id in by_id]
     if not rationales:
         raise DataError(
-            f"there is nothing to learn from: of {len(experiment.data.splits['train'])} training questions student.share "
-            f"draws {len(by_id)}, and none of them has a rationale; add some or raise it"
+            f"there is nothing to learn from: of {len(experiment.data.splits['train'])} training questions "
+            f"student.share draws {len(by_id)}, and none of them has a rationale; add some or raise it"
         )
     ranked: Run = {}
     if method.reads_in_training == "bm25_rationale":
