@@ -40,6 +40,7 @@ LONGEST = 2  # the longest one in a hundred texts is about twice as long as the 
 RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, for a teacher that has not written yet
 PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
 MANY = 10**9  # passages, where their number is not known
+TRAINED = ("reranker", "helpful", "helpful_both")  # what trains a reranker; weighing passages for two is not counted
 
 Grid = Mapping[str, Sequence[Row]]  # notebook -> what it asks for
 
@@ -338,7 +339,7 @@ def reranker_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]
     knobs, shape, many = settings.reranker, find_shape(settings.reranker.model), texts.passages or MANY
     question, passage = (min(knobs.max_tokens, n / CHARACTERS) for n in (texts.question, texts.passage))
     rationales = min(texts.train, knobs.questions or texts.train) * settings.teacher.rationales
-    ways = [json.loads(way)[0] for way in {w.ranked_by for w in writings if w.reads == "reranker"}]
+    ways = [json.loads(way)[0] for _, way in {(w.reads, w.ranked_by) for w in writings if w.reads in TRAINED}]
     names = Counter(canonical_json({"settings": way, "seed": seed}) for way in ways for seed in settings.seeds)
     steps = -(-rationales // knobs.batch) * knobs.epochs * names.total()
     drawn = min(2 * knobs.sampled * knobs.batch, many)  # passages of a step, at most

@@ -40,9 +40,9 @@ def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
     # rationale, and what an undistilled student makes of BM25's and of silver passages
     assert planned["notebooks"]["04"]["predictions"] == 8 * 3 * 3 + 6 * 3
     assert planned["notebooks"]["08"]["predictions"] == 2 * 3 * 3  # without the 100 candidates of 04
-    # 16: eleven ways of the released code, of which one only reads the answers otherwise; nine more rerankers
+    # 16: eleven ways of the released code, of which one only reads the answers otherwise; nine more rerankers, 20: two
     assert planned["notebooks"]["16"]["predictions"] == 10 * 3
-    assert [w["artifacts"] for w in planned["work"] if w["model"] == "bert-nano"] == [10 * 3, 2 + 10 * 3]
+    assert [w["artifacts"] for w in planned["work"] if w["model"] == "bert-nano"] == [12 * 3, 2 + 12 * 3]
     sampled = plan(preset().override({"student.samples": 2}), store=Store(tmp_path))
     assert sampled["notebooks"]["04"]["predictions"] == 14 * 3 * 3
 
