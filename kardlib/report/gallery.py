@@ -20,7 +20,7 @@ from kardlib.report.drawings.reaugkd import plot_glue
 from kardlib.report.figures import save_figure
 from kardlib.report.papers import escape, paper_tables
 from kardlib.report.reported import find_table
-from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_order, measured, read_table, with_unread
+from kardlib.report.rows import KEYS, gained, in_order, measured, read_table, with_unread
 from kardlib.settings import preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
@@ -35,10 +35,9 @@ AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 
 
 def in_per_cent(row: Any) -> str:
-    """The value of a row of results and its interval, if it has one and if the answers could be read."""
-    if row.unread > MOST_UNREAD:
-        return f"{row.unread:.0%} unread"
-    return f"{100 * row.value:.1f}" + ("" if isna(row.low) else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]")
+    """The value of a row of results, its interval, if it has one, and what could not be read."""
+    interval = "" if isna(row.low) else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    return with_unread(f"{100 * row.value:.1f}{interval}", row.unread)
 
 
 def in_points(row: Any) -> str:
@@ -111,7 +110,7 @@ def main_table(figures: Path) -> list[str]:
     table = table[table.metric == "accuracy"]
     students = preset().students
     papers = [find_table(name) for name in ("table1_medqa", "table2_strategyqa", "table2_openbookqa")]
-    ours = {(row.method, row.student): with_unread(in_per_cent(row), row.unread) for row in table.itertuples()}
+    ours = {(row.method, row.student): in_per_cent(row) for row in table.itertuples()}
     lines = []
     for method in in_order(table).method.drop_duplicates():
         if method != "chance":
