@@ -239,11 +239,11 @@ def train_students(experiment: Experiment, asked: Asked, make: MakeAll = make_al
     jobs = {key: student_job(alone[cell], cell, adapted.get(cell)) for key, cell in first.items()}
     here = any(needs_this_process(cell.student) for cell in alone)
     trained = make(experiment.store, STUDENT, jobs, experiment.settings.compute, here)
-    for file in [folder / "losses.json" for folder in trained.values()]:
+    for file in [folder / "losses.json" for folder in (*adapted.values(), *trained.values())]:
         losses = json.loads(file.read_text()) if file.exists() else []  # a bundle's student is trained elsewhere
         if len(losses) > 1 and losses[-1]["loss"] >= losses[0]["loss"]:
-            first_loss, last = (f"{losses[i]['loss']:.3f} at step {losses[i]['step']}" for i in (0, -1))
-            say(f"{file.parent.name}: the loss did not fall ({first_loss}, {last}): lower student.lr, or train longer")
+            ends = ", ".join(f"{losses[i]['loss']:.3f} at step {losses[i]['step']}" for i in (0, -1))
+            say(f"{file.parent.name}: the loss did not fall ({ends}): lower its learning rate, or train longer")
     folders = {cell: trained[key] for cell, key in keys.items()}
     return folders | {cell: folder / "student" for cell, folder in train_rag(experiment, together).items()}
 

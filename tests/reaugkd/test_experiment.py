@@ -1,6 +1,7 @@
 """ReAugKD: equations against plain loops in float64 and by gradcheck, layers, training, and the whole way."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -331,6 +332,17 @@ def test_a_training_of_one_step_trains(knobs, tmp_path):
     labels = torch.tensor([e.label for e in SAID])
     train_classifier(classifier, SAID, label_objective(labels), knobs, 1e-3, 1, 0, tmp_path)
     assert not torch.equal(classifier.state_dict()["head.weight"], before["head.weight"])
+
+
+@pytest.mark.parametrize("rise", [1, -1])
+def test_a_loss_that_did_not_fall_is_said(rise, knobs, tmp_path, capsys):
+    steps = itertools.count(100, rise)
+
+    def objective(embeddings: torch.Tensor, logits: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+        return 0 * logits.sum() + next(steps)
+
+    train_classifier(build_student(knobs, 2, 0), SAID, objective, knobs, 1e-3, 8, 0, tmp_path)
+    assert (f"{tmp_path.name}: the loss did not fall" in capsys.readouterr().err) == (rise > 0)
 
 
 @pytest.mark.parametrize(("teacher", "student"), [("roberta", "distilbert"), ("distilbert", "roberta")])
