@@ -153,19 +153,19 @@ def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") ->
     return chosen
 
 
-def leave_out(notebooks: list[Path], *request: Any) -> list[Path]:
+def leave_out(notebooks: list[Path], scale: str, dataset: str, *others: Any) -> list[Path]:
     """The notebooks without those that lack rationales or gold passages, which is said. Raises DataError."""
-    of = request[1]
-    if of == "world" or all(path.name[:2] in (*UNTAUGHT, *CLASSIFYING) for path in notebooks):
+    if dataset == "world" or all(path.name[:2] in (*UNTAUGHT, *CLASSIFYING) for path in notebooks):
         return notebooks
     from kardlib.kard.experiment import open_experiment  # imported late: torch takes seconds
 
-    experiment = open_experiment(*request)
+    experiment = open_experiment(scale, dataset, *others)
     if not experiment.teacher:
-        print(f"nobody has written rationales for {of!r}: only answers are learnt, by notebooks {', '.join(UNTAUGHT)}")
+        learnt = f"only answers are learnt, by notebooks {', '.join(UNTAUGHT)}"
+        print(f"nobody has written rationales for {dataset!r}: {learnt}")
         return [path for path in notebooks if path.name[:2] in UNTAUGHT]
     if not (gold := any(experiment.data.gold.get(q.id) for q in experiment.data.splits["test"])):
-        print(f"no test question of {of!r} has gold passages: why answers are wrong (12) is not asked")
+        print(f"no test question of {dataset!r} has gold passages: why answers are wrong (12) is not asked")
     return [path for path in notebooks if gold or path.name[:2] != "12"]
 
 

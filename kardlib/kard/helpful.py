@@ -7,9 +7,10 @@ perplexity distillation in Atlas (Izacard et al. 2023, Section 2.2) and of REPLU
 product of both, made to sum to one, is the third target: what both the words and the student say.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import fingerprint
@@ -18,8 +19,8 @@ from kardlib.kard.experiment import Cell, Experiment, weigh_texts
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import student_settings, train_students, write_target
 from kardlib.kard.prepare import Prepared, find_candidates
-from kardlib.kard.rankings import RERANKER, Variants, rank, register_reranker, reranker_job
-from kardlib.retrieval.runs import Candidates, Run
+from kardlib.kard.rankings import RERANKER, Variants, by_trained, register_reranker, reranker_job
+from kardlib.retrieval.runs import Candidates
 
 Target = Literal["student", "both"]
 TARGETS: dict[str, Target] = {"helpful": "student", "helpful_both": "both"}  # by the reranker that learns it
@@ -27,6 +28,7 @@ TAU: dict[Target, float] = {"student": 0.3, "both": 3.0}  # of log-likelihoods o
 TEACHES = METHODS["kard_bm25"]  # the student that is asked: KARD's, which has learnt to read
 
 
+@functools.lru_cache(maxsize=4)  # both targets ask, and whoever shows them
 def weigh_candidates(prepared: Prepared, seed: int) -> dict[tuple[str, str], float]:
     """`log p_theta(r_ij, y_i | x_i, d)` by rationale and passage (ids), of all of `D~_ij`.
 
@@ -70,15 +72,5 @@ def _helpful_job(prepared: Prepared, seed: int, target: Target) -> Job:
     return spec | named, (settings, questions, passages, learnt, seed)
 
 
-def by_target(target: Target) -> Callable[[Experiment, str, Variants[Any]], dict[Any, Run]]:
-    """`topk(f_phi(d, x))` of rerankers that learn a target, which are trained first."""
-
-    def rank_all(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
-        trained = train_helpful(experiment, variants, target)
-        return rank(experiment, split, {key: (p, trained[key]) for key, (p, _) in variants.items()})
-
-    return rank_all
-
-
 for name, target in TARGETS.items():
-    register_reranker(name, by_target(target))
+    register_reranker(name, by_trained(functools.partial(train_helpful, target=target)))

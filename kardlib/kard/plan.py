@@ -24,6 +24,7 @@ from kardlib.data.prompts import SHOTS, TEACHER_PROMPT, teacher_text
 from kardlib.kard.downloads import INDEXES, list_downloads
 from kardlib.kard.experiment import SILVER, Cell, Experiment, Knobs, describe_run, open_settings
 from kardlib.kard.grids import NUMBERS, all_grids
+from kardlib.kard.helpful import TARGETS
 from kardlib.kard.llm import estimate, server_teacher
 from kardlib.kard.methods import METHODS, main_rows
 from kardlib.kard.pipeline import STUDENT, PredictionKey, Row, StudentKey, prediction_key, student_key, student_spec
@@ -40,7 +41,7 @@ LONGEST = 2  # the longest one in a hundred texts is about twice as long as the 
 RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, for a teacher that has not written yet
 PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
 MANY = 10**9  # passages, where their number is not known
-TRAINED = ("reranker", "helpful", "helpful_both")  # what trains a reranker; weighing passages for two is not counted
+TRAINED = ("reranker", *TARGETS)  # what trains a reranker; weighing passages for some is not counted
 
 Grid = Mapping[str, Sequence[Row]]  # notebook -> what it asks for
 

@@ -367,10 +367,14 @@ def by_untrained(experiment: Experiment, split: str, variants: Variants[K]) -> d
     return rank(experiment, split, {key: (variants[key][0], model) for key, model in start.items()})
 
 
-def by_reranker(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
-    """`topk(f_phi(d, x))` of rerankers that are trained first."""
-    trained = train_rerankers(experiment, variants)
-    return rank(experiment, split, {key: (p, trained[key]) for key, (p, _) in variants.items()})
+def by_trained(train: Callable[[Experiment, Variants[Any]], dict[Any, Path]]) -> Callable[..., dict[Any, Run]]:
+    """`topk(f_phi(d, x))` of rerankers that `train(experiment, variants)` trains first."""
+
+    def rank_all(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
+        trained = train(experiment, variants)
+        return rank(experiment, split, {key: (p, trained[key]) for key, (p, _) in variants.items()})
+
+    return rank_all
 
 
 def by_rag(reading: Reading) -> dict[Cell, Run]:
@@ -391,7 +395,7 @@ register_retriever("bm25_question", by_question, seeded=False)
 register_retriever("bm25_rationale", by_rationale, seeded=False)
 register_retriever("gold", by_gold, seeded=False)
 register_reranker("untrained", by_untrained, seeded=False)
-register_reranker("reranker", by_reranker)
+register_reranker("reranker", by_trained(train_rerankers))
 register_retriever("rag", by_rag)
 register_retriever("rag_warm", by_rag)
 register_retriever("dense", by_warm_start)
