@@ -135,7 +135,7 @@ for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 an
         Method("kard_helpful", "KARD (reranker, student's target)", "rationale", "bm25_rationale", "helpful"),
     ),
     (
-        "distilled", ORANGE, "P", "-",
+        "distilled", PINK, "h", "-",
         Method("kard_helpful_both", "KARD (reranker, both targets)", "rationale", "bm25_rationale", "helpful_both"),
     ),
     (
@@ -160,7 +160,7 @@ enter({  # what is retrieved (Figure 4c); dense retrievers before the student jo
     "random_encoder": Entry("Reranker, random weights", GREY, "v", "-", block="retrievers"),
     "reranker": Entry("Reranker, trained", BLUE, "D", "-", block="retrievers"),
     "helpful": Entry("Reranker, student's target", GREEN, "^", "-", block="retrievers"),
-    "helpful_both": Entry("Reranker, both targets", ORANGE, "P", "-", block="retrievers"),
+    "helpful_both": Entry("Reranker, both targets", PINK, "h", "-", block="retrievers"),
     "silver": Entry("Silver (rationale query)", GREEN, "p", ":", hollow=True, block="retrievers"),
     "dense": Entry("Dense, untrained", GREY, "X", ":", block="retrievers"),
     "dense_warm": Entry("Dense, contrastive", GREY, "<", "--", block="retrievers"),
