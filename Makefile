@@ -1,6 +1,6 @@
 # make reproduce   set everything up, then run every notebook in order; its figures and a report appear under runs/
 # make test        set everything up, then run the tests
-# make lab         JupyterLab on the repository, opened on the README
+# make lab         JupyterLab on the repository, opened on the tour, notebook 00
 # make docs        a website of README, docs and notebooks, in build/site
 # make lint        ruff over code and notebooks, mypy over kardlib
 # make clean       remove what was set up and the caches of the tools; runs/ and figures/ stay
@@ -29,7 +29,7 @@ test: $(READY)
 
 lab: $(READY)
 	$(if $(filter 0,$(shell id -u)),$(if $(findstring --allow-root,$(LAB)),,$(error $(AS_ROOT))))
-	$(VENV)/bin/jupyter lab --LabApp.default_url=/lab/tree/README.md --LabApp.app_settings_dir=docs/lab $(LAB)
+	$(VENV)/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb --LabApp.app_settings_dir=docs/lab $(LAB)
 
 # What a figure shows, for who cannot see it: nbconvert would say that nobody has described it.
 CAPTION := import nbformat, pathlib; from kardlib.report.notebook_page import caption_figures; \

@@ -206,7 +206,7 @@ def test_make_lab_opens_the_repository_or_says_what_root_can_do(case, tmp_path):
         assert made.returncode and "Error 1" not in made.stderr and "make lab LAB='--allow-root" in made.stderr
     else:
         assert made.returncode == 0
-        assert "jupyter lab --LabApp.default_url=/lab/tree/README.md" in made.stdout
+        assert "jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb" in made.stdout
         assert (" --allow-root --no-browser" in made.stdout) == bool(lab)
 
 

@@ -452,6 +452,15 @@ def provenance(settings: Mapping[str, Any] | None = None, seed: int | None = Non
     return origin | {name: v for name, v in (("settings", settings), ("seed", seed)) if v is not None}
 
 
+def describe_provenance() -> list[str]:
+    """The same of this run for people: device, versions, and the commit, where there is one."""
+    origin = provenance()
+    facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
+    return facts + (
+        [f"commit {origin['commit']}{', changed' if origin['dirty'] else ''}"] if "commit" in origin else []
+    )
+
+
 @functools.cache
 def read_versions() -> dict[str, str]:
     """Versions of Python, of this package and of those that decide results, without importing them."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kardlib import NANO
 from kardlib.artifacts.engine import Job, K, make_all
-from kardlib.artifacts.store import Kind, Store, fingerprint, provenance
+from kardlib.artifacts.store import Kind, Store, describe_provenance, fingerprint
 from kardlib.data.files import (
     LINES,
     RECORDED,
@@ -88,7 +88,7 @@ class Experiment:
 
     def __str__(self) -> str:
         """What makes a run's numbers: its settings in a line, and where it runs."""
-        return f"{describe_run(self.settings)} \n {provenance()}"
+        return f"{describe_run(self.settings)}\n{', '.join(describe_provenance())}"
 
     @property
     def student(self) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kardlib.artifacts.engine import Job, make_all
-from kardlib.artifacts.store import Kind, Store, fingerprint, provenance, write_json
+from kardlib.artifacts.store import Kind, Store, describe_provenance, fingerprint, write_json
 from kardlib.models.catalogue import identify
 from kardlib.reaugkd.memory import (
     Array,
@@ -59,7 +59,7 @@ class Experiment:
         """What makes a run's numbers: its settings in a line, and where it runs."""
         settings = self.settings
         told = f"{settings.scale} scale, dataset {settings.dataset}, student {self.student}, seeds {settings.seeds}"
-        return f"{told}\n {provenance()}"
+        return f"{told}\n{', '.join(describe_provenance())}"
 
     @property
     def suffix(self) -> str:

@@ -27,8 +27,7 @@ BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of 
 
 GLUE = "13_glue"  # the figure that shows what those below do
 OF_TASKS = [f"{figure}_{task}" for figure in ("13_reaugkd", "13_where", "18_compression") for task in COLUMNS]
-HEADLINE = ("chance", "bag_of_words", "fine_tuning", "reasoning_distillation", "undistilled_reranker", "kard_reranker")
-ON_REAL = ("kard_gold",)  # besides, of real questions
+HEADLINE = ("chance", "bag_of_words", "reasoning_distillation", "undistilled_reranker", "kard_reranker")
 READINGS = {"accuracy": "", "accuracy_by_likelihood": ", likeliest option"}
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
@@ -67,9 +66,8 @@ def headline_table(figures: Path) -> list[str]:
     columns = {}
     for title, table, metric, student in parts:
         rows = measured(table[(table.metric == metric) & table.student.isin(["", student])])
-        shown = HEADLINE if table.dataset.iloc[0] == "world" else (*HEADLINE, *ON_REAL)
-        columns[title] = {row.method: in_per_cent(row) for row in rows.itertuples() if row.method in shown}
-    return side_by_side(columns, (*HEADLINE, *ON_REAL))
+        columns[title] = {row.method: in_per_cent(row) for row in rows.itertuples() if row.method in HEADLINE}
+    return side_by_side(columns, HEADLINE)
 
 
 def other_findings(figures: Path) -> list[str]:

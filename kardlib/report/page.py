@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 from jinja2 import Environment, FileSystemLoader
 
-from kardlib.artifacts.store import REPOSITORY, atomic_write, provenance
+from kardlib.artifacts.store import REPOSITORY, atomic_write, describe_provenance
 from kardlib.errors import KardError
 from kardlib.report.captions import DATASETS, find_caption
 
@@ -64,9 +64,7 @@ def write_index(run: Path, results: Sequence[Result], scorecard: Sequence[Part],
 
     `scorecard` is what `read_scorecard` returns; of the notebooks' `parameters` scale, dataset and overrides are told.
     """
-    origin, dataset = provenance(), parameters["dataset"]
-    facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
-    facts += [f"commit {origin['commit']}{', changed' if origin['dirty'] else ''}"] if "commit" in origin else []
+    dataset = parameters["dataset"]
     where = DATASETS.get("" if dataset == "world" else f"_{dataset}", f"{dataset} data")
     ended = {status: sum(result.status == status for result in results) for status in ("done", "failed", "not run")}
     changed = ", ".join(f"{name} = {value}" for name, value in parameters["overrides"].items())
@@ -77,7 +75,7 @@ def write_index(run: Path, results: Sequence[Result], scorecard: Sequence[Part],
         f"Settings: {changed or 'as they are at this scale'}.",
         figures=[(path, notebook, find_caption(path.stem)) for path, notebook in figures.items()],
         signs={verdict: sign for part in scorecard for _, _, cases in part.claims for verdict, sign, _ in cases},
-        facts=facts, results=results, describe_sharing=describe_sharing, scorecard=scorecard,
+        facts=describe_provenance(), results=results, describe_sharing=describe_sharing, scorecard=scorecard,
         explorers=sorted(f"figures/{path.name}" for path in run.glob("figures/*_explorer*.html")),
     )  # fmt: skip
     with atomic_write(run / "index.html") as temporary:

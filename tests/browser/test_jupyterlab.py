@@ -107,6 +107,13 @@ def move(browser) -> None:
     pytest.fail(f"{browser.name()} changes nothing")
 
 
+def test_the_front_door_is_the_tour(lab, browser, pictures):
+    browser.open(lab)
+    browser.wait(IDLE, LONGEST)
+    assert browser.ask(f"{PANEL}.context.path") == "notebooks/00_tour.ipynb"
+    browser.photograph(pictures / "front_door.png")
+
+
 @pytest.mark.timeout(LONGEST + 4 * PATIENCE)
 @pytest.mark.parametrize(("name", "controls"), CASES)
 def test_all_cells_run_and_keys_move_every_control(name, controls, lab, browser, pictures):

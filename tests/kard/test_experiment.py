@@ -18,7 +18,7 @@ def test_opening_makes_nothing(tmp_path):
     experiment = open_settings(preset("smoke"), Store(tmp_path / "store"))
     assert experiment.world and experiment.teacher and len(experiment.data.splits["test"]) == 24
     assert not (tmp_path / "store").exists()
-    assert str(experiment).startswith(describe_run(experiment.settings)) and "'versions'" in str(experiment)
+    assert str(experiment).startswith(describe_run(experiment.settings)) and "kardlib 0" in str(experiment)
 
 
 def test_a_variant_shares_the_dataset_and_has_its_own_settings(experiment):
