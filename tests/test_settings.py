@@ -107,7 +107,8 @@ def test_the_real_scale_has_a_pretrained_student_and_elsewhere_the_embedded_valu
     obqa, strategyqa = (preset("real", name, "somewhere") for name in ("obqa", "strategyqa"))
     assert obqa.students == strategyqa.students == ("smollm2",) and obqa.reranker.model == "minilm"
     assert obqa.student.max_source_tokens < strategyqa.student.max_source_tokens
-    assert preset("real", "rte") == preset("embedded", "rte")
+    assert preset("real", "sst2").reaugkd.teacher == "smollm2" and preset("real", "sst2").reaugkd.student == "minilm"
+    assert preset("real", "world") == preset("embedded", "world")
 
 
 def test_texts_written_in_bfloat16_have_names_of_their_own_and_others_keep_theirs():

@@ -21,7 +21,7 @@ from kardlib.artifacts.store import hash_file
 from kardlib.data.files import DataError
 from kardlib.data.records import say
 from kardlib.errors import first_line
-from kardlib.models.catalogue import MINILM, MODELS, NANO, find_revision, load_weights
+from kardlib.models.catalogue import MINILM, MODELS, find_folder, find_revision, load_weights
 from kardlib.retrieval.runs import Run, write_run
 from kardlib.settings import RerankerSettings
 
@@ -41,13 +41,15 @@ PAIRS = 256  # of a question and a passage, compared at once
 def load_encoder(
     name: str, revision: str | None = None, role: str = "encoder"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """An encoder in fp32 and its tokenizer, by a nano model's name, "minilm", a folder, or a Hub id.
+    """An encoder in fp32 and its tokenizer, by a nano model's name, "minilm", "smollm2", a folder, or a Hub id.
+
+    A causal model is one, too: the states of its last layer, before they become words.
 
     Raises DataError, in which `role` says what the encoder is for.
     """
-    folder = find_minilm() if name == "minilm" else NANO / name if (NANO / name).is_dir() else Path(name)
+    folder = find_minilm() if name == "minilm" else find_folder(name)
     try:
-        source, revision = (str(folder), None) if folder.is_dir() else (name, revision or find_revision(name))
+        source, revision = (str(folder), None) if folder else (name, revision or find_revision(name))
         encoder = load_weights(AutoModel, source, revision)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
         if tokenizer.pad_token_id is None:

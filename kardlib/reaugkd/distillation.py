@@ -125,8 +125,10 @@ class Classifier(nn.Module):
         return embedding, self.head(embedding)
 
     def tokenize(self, examples: Sequence[Example], max_tokens: int) -> list[dict[str, list[int]]]:
-        """What the encoder is given for every example; the longer text of a pair is cut first."""
+        """What the encoder is given for every example; the longer text of a pair is cut first, a causal one's second."""
         texts, pairs = [e.text for e in examples], [e.pair for e in examples]
+        if any(pairs) and not self.tokenizer.num_special_tokens_to_add(pair=True):  # a causal model's would join them
+            texts, pairs = ["\n".join(pair) for pair in zip(texts, pairs, strict=True)], []
         limit = min(max_tokens, count_positions(self.encoder))
         tokens = self.tokenizer(
             texts, pairs if any(pairs) else None, truncation=True, max_length=limit,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch.autograd import gradcheck
 from torch.nn.functional import normalize
 from transformers import (
@@ -21,7 +22,10 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    LlamaConfig,
+    LlamaModel,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
 )
@@ -268,6 +272,22 @@ def test_outputs_do_not_depend_on_the_batch_and_survive_saving(kind, pooling, kn
     classifier.save(tmp_path)
     loaded = encode(load_classifier(tmp_path), examples, 64)
     assert all((a == b).all() for a, b in zip(loaded, together, strict=True))
+
+
+def test_a_causal_teacher_reads_a_pair_as_two_lines():
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bytes_alone = Tokenizer(models.BPE({byte: i for i, byte in enumerate(alphabet)}, []))
+    bytes_alone.pre_tokenizer, bytes_alone.decoder = pre_tokenizers.ByteLevel(False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytes_alone, pad_token=alphabet[0], padding_side="right")
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    torch.manual_seed(0)
+    teacher = Classifier(LlamaModel(LlamaConfig(vocab_size=256, **shape)), tokenizer, 2, "mean")
+    pairs = [Example("a b", "c", 0), Example("a", "b c", 0), Example("much longer than these", "two", 1)]
+    assert [tokenizer.decode(t["input_ids"]) for t in teacher.tokenize(pairs[:2], 64)] == ["a b\nc", "a\nb c"]
+    assert tokenizer.decode(teacher.tokenize([Example("a b", "", 0)], 64)[0]["input_ids"]) == "a b"
+    together, alone = encode(teacher, pairs, 64).embeddings, [encode(teacher, [p], 64).embeddings[0] for p in pairs]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert not np.allclose(alone[0], alone[1], atol=1e-3)
 
 
 def test_mean_pooling_leaves_padding_out(knobs):

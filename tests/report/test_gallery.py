@@ -109,7 +109,8 @@ def test_the_headline_holds_chance_floors_and_every_student_of_real_questions(tm
     ])  # fmt: skip
     write_rows(tmp_path, "04_main_obqa", [
         {"method": "chance", "value": 0.25}, {"method": "reasoning_distillation", "student": "mine", **right},
-        {"method": "reasoning_distillation", "student": "mine", **right, "metric": "accuracy_by_likelihood", "value": 0.42},
+        {"method": "reasoning_distillation", "student": "mine", **right, "value": 0.42,
+         "metric": "accuracy_by_likelihood"},
         {"method": "kard_gold", "student": "mine", **right},
     ])  # fmt: skip
     assert headline_table(tmp_path) == [
