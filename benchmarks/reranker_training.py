@@ -2,10 +2,10 @@
 
     python benchmarks/reranker_training.py [--dataset strategyqa --data-dir DIR] [--steps 10] [--batch 16] [--out FILE]
 
-`train_reranker` with the scale "real"'s settings, KL among them, on a dataset's first questions. Passages and scores are
-drawn, not searched: speed depends on how long texts are, not on what they say. Those of the closed world, which needs
-no files, have 12 tokens. The library trains a reranker in bfloat16 on GPUs alone; what a CPU would gain is measured by
-letting it take this one for such a device.
+`train_reranker` with the settings of the scale "real", KL among them, on a dataset's first questions. Passages and
+scores are drawn, not searched: speed depends on how long texts are, not on what they say. Those of the closed world,
+which needs no files, have 12 tokens. The library trains a reranker in bfloat16 on GPUs alone; what a CPU would
+gain is measured by letting it take this one for such a device.
 
 The last line is JSON. The fastest of so many repeats counts. By way, in a process of its own: the tokens read a second
 of CPU time, each text of a step counted once, since it is encoded once; the mean loss; the peak MiB, beside which
@@ -90,7 +90,8 @@ def measure(way: str, work: tuple[Any, ...], repeats: int) -> dict[str, Any]:
             return list(json.loads((trained / reranker.LOSSES).read_text()))
 
     reranker.fit = timed  # type: ignore[attr-defined]
-    losses = [train(work) for _ in range(repeats)][0]
+    for _ in range(repeats):
+        losses = train(work)  # the same every time
     seconds, peak = min(spent), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     limit = measure_limit(dtype=torch.bfloat16 if way == "bf16" else torch.float32)
     tokens, *operations = count(work)
