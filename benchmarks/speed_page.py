@@ -82,6 +82,15 @@ def training_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
                f"{done['peak_mib']:,}", f"{done['planned_mib']:,}", f"{done['loss']:.4f}"]  # fmt: skip
 
 
+def reranker_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    for way, name in {"fp32": "the library's, float32", "bf16": "bfloat16, by autocast"}.items():
+        done, ratio = result[way], result[way]["tokens_a_second"] / result["fp32"]["tokens_a_second"]
+        shares = [f"{100 * done[share]:.0f} %" for share in ("share_of_limit", "share_with_attention")]
+        yield [name, f"{done['tokens_a_second']:.0f}", f"{ratio:.2f}", f"{done['limit_gigaflops']:.0f}", *shares,
+               f"{done['peak_mib']:,}", f"{result['planned_mib']:,}", f"{done['loss']:.4f}",
+               ", ".join(done["slowest"])]  # fmt: skip
+
+
 def cost_rows(notebooks: Mapping[str, Mapping[str, Sequence[int]]]) -> Iterator[list[str]]:
     """The suite's artifacts by notebook, and in the last row all of them: how many of a kind, and their seconds."""
     total = defaultdict[str, list[int]](lambda: [0, 0])
@@ -137,6 +146,14 @@ def show(folder: Path) -> list[str]:
         lines += ["", "### Training a pretrained language model", "", *as_markdown(columns, training_rows(result))]
         did = f"{result['model']}, {result['steps']} steps of {result['batch']}"
         lines += ["", f"- {did}; {describe_origin(result['provenance'])}."]
+    for result in read_results(folder, "reranker_training"):
+        columns = ("way", "tokens a second of CPU time", "ratio", "products of large matrices, GFLOP a second",
+                   "share of that limit", "with attention's products", "peak MiB", "planned MiB", "loss",
+                   "what a step's time goes into")  # fmt: skip
+        lines += ["", "### Training a reranker", "", *as_markdown(columns, reranker_rows(result))]
+        did = f"{result['model']}, {DATA[result['dataset']]}, {result['steps']} steps of {result['batch']} questions"
+        done = f"the fastest of {result['repeats']}; {describe_origin(result['provenance'])}"
+        lines += ["", f"- {did}, {result['fp32']['tokens']:,} tokens, {done}."]
     for result in read_results(folder, "suite_costs"):
         columns = ("notebook", "core-seconds", "of which")
         lines += ["", "### The suite", "", *as_markdown(columns, cost_rows(result["notebooks"]))]

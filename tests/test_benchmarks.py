@@ -63,6 +63,14 @@ def test_a_causal_student_has_the_same_losses_from_its_targets_logits_alone(tmp_
     assert all(line[way]["tokens_a_second"] > 0 and line[way]["peak_mib"] > 100 for way in ("all_logits", "bf16"))
 
 
+def test_a_reranker_is_trained_in_both_number_types(tmp_path):
+    size = ["--steps", "2", "--batch", "2", "--repeats", "1"]
+    line = run("benchmarks/reranker_training.py", *size, "--out", str(tmp_path / "line.json"))
+    assert line["bf16"]["loss"] == pytest.approx(line["fp32"]["loss"], rel=0.02) and line["planned_mib"] > 100
+    for way in ("fp32", "bf16"):
+        assert 0 < line[way]["share_of_limit"] < line[way]["share_with_attention"] and line[way]["peak_mib"] > 100
+
+
 def test_every_kind_of_student_is_trained_at_every_point_of_the_grid(tmp_path, monkeypatch):
     monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
     grid = ["--methods", "fine_tuning", "reasoning_distillation", "--rates", "1e-3", "--epochs", "1", "2"]

@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from kardlib.errors import KardError
@@ -127,6 +128,14 @@ def say_shared(where: str | Path, train: Iterable[str], test: Iterable[str]) -> 
 def say(text: str) -> None:
     """Print once what is not wrong but should be known, on stderr: stdout is for what a command is asked for."""
     print(text, file=sys.stderr, flush=True)
+
+
+def say_rise(name: str, losses: Sequence[float]) -> None:
+    """Say where a training's loss, by step or as logged, did not fall: means of its first tenth and of its last."""
+    tenth = -(-len(losses) // 10)
+    if len(losses) > 1 and fmean(losses[-tenth:]) >= fmean(losses[:tenth]):
+        change = f"({fmean(losses[:tenth]):.3f} at first, {fmean(losses[-tenth:]):.3f} at last)"
+        say(f"{name}: the loss did not fall {change}: lower its learning rate, or train longer")
 
 
 def list_some(items: Sequence[str], most: int = 20) -> str:

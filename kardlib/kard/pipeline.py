@@ -23,7 +23,7 @@ from kardlib.artifacts.store import Kind, canonical_json, fingerprint
 from kardlib.data.answers import last_letter, majority_vote, parse_answer, score
 from kardlib.data.files import DataError, Question
 from kardlib.data.prompts import CONCLUSION, SHOTS, answer_text, few_shot_text, source_text, target_text
-from kardlib.data.records import say
+from kardlib.data.records import say_rise
 from kardlib.data.world import build_world
 from kardlib.kard.experiment import Cell, Experiment, Knobs, weigh_texts, write_texts
 from kardlib.kard.methods import METHODS, UNRANKED, Method
@@ -241,9 +241,7 @@ def train_students(experiment: Experiment, asked: Asked, make: MakeAll = make_al
     trained = make(experiment.store, STUDENT, jobs, experiment.settings.compute, here)
     for file in [folder / "losses.json" for folder in (*adapted.values(), *trained.values())]:
         losses = json.loads(file.read_text()) if file.exists() else []  # a bundle's student is trained elsewhere
-        if len(losses) > 1 and losses[-1]["loss"] >= losses[0]["loss"]:
-            ends = ", ".join(f"{losses[i]['loss']:.3f} at step {losses[i]['step']}" for i in (0, -1))
-            say(f"{file.parent.name}: the loss did not fall ({ends}): lower its learning rate, or train longer")
+        say_rise(file.parent.name, [entry["loss"] for entry in losses])
     folders = {cell: trained[key] for cell, key in keys.items()}
     return folders | {cell: folder / "student" for cell, folder in train_rag(experiment, together).items()}
 

@@ -41,7 +41,7 @@ LONGEST = 2  # the longest one in a hundred texts is about twice as long as the 
 RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, for a teacher that has not written yet
 PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
 MANY = 10**9  # passages, where their number is not known
-TRAINED = ("reranker", *TARGETS)  # what trains a reranker; weighing passages for some is not counted
+TRAINED = ("reranker", *TARGETS)  # what trains a reranker
 
 Grid = Mapping[str, Sequence[Row]]  # notebook -> what it asks for
 
@@ -238,7 +238,7 @@ def _plan_kard(experiment: Experiment, on: Device, downloads: Sequence[Mapping[s
     stored = list_stored(experiment.store, STUDENT)
     work = [training_work(basis, name, learnt[name], stored) for name in settings.students]
     work += [writing_work(basis, name, written[name]) for name in settings.students]
-    work += reranker_work(basis, writings)
+    work += [*reranker_work(basis, writings), *weighing_work(basis, writings)]
     teachers = [t for t in dict.fromkeys(variant.teacher for variant in variants.values()) if t.verifier]
     work += [verifier_work(basis, name, teachers) for name in dict.fromkeys(t.verifier for t in teachers if t.verifier)]
     disk = measure_disk(experiment.store, downloads, work)
@@ -339,10 +339,9 @@ def reranker_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]
     settings, texts, device = basis.settings, basis.texts, basis.device
     knobs, shape, many = settings.reranker, find_shape(settings.reranker.model), texts.passages or MANY
     question, passage = (min(knobs.max_tokens, n / CHARACTERS) for n in (texts.question, texts.passage))
-    rationales = min(texts.train, knobs.questions or texts.train) * settings.teacher.rationales
     ways = [json.loads(way)[0] for _, way in {(w.reads, w.ranked_by) for w in writings if w.reads in TRAINED}]
     names = Counter(canonical_json({"settings": way, "seed": seed}) for way in ways for seed in settings.seeds)
-    steps = -(-rationales // knobs.batch) * knobs.epochs * names.total()
+    steps = -(-count_learnt(basis) // knobs.batch) * knobs.epochs * names.total()
     drawn = min(2 * knobs.sampled * knobs.batch, many)  # passages of a step, at most
     seen = steps * (knobs.batch * question + drawn * passage)
     # notebook 03 ranks held-out questions too, before training and after
@@ -360,6 +359,24 @@ def reranker_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]
         train = train._replace(hours=flops / speed, memory=memory, disk=4.0 * shape.parameters * names.total())
         rank = rank._replace(hours=forward_flops(shape, ranked, 0) / speed, disk=0.0)
     return [train, rank]
+
+
+def weighing_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]:
+    """How likely each rationale is to the middle student after each candidate: what both of `TARGETS` learn from."""
+    knobs, name = basis.settings.reranker, basis.experiment.student
+    times = len({w.ranked_by for w in writings if w.reads in TARGETS}) * len(basis.settings.seeds)
+    candidates = min(knobs.rationale_candidates + knobs.question_candidates, basis.texts.passages or MANY)
+    pairs, settings, shape = times * count_learnt(basis) * candidates, basis.of(name).settings, find_shape(name)
+    source, target = source_tokens(settings, basis.texts, 1), target_tokens(settings, basis.texts, "rationale")
+    speed = basis.device.flops * basis.device.training * 3600
+    hours = pairs * forward_flops(shape, source, target) / speed if shape else None
+    return [Work("weigh", name, times, None, None, round(pairs * (source + target)), hours, disk=0.0)] if times else []
+
+
+def count_learnt(basis: Basis) -> int:
+    """Rationales that a reranker learns from, before the filter."""
+    asked = basis.settings.reranker.questions or basis.texts.train
+    return min(basis.texts.train, asked) * basis.settings.teacher.rationales
 
 
 def list_stored(store: Store, kind: Kind) -> Counter[str]:

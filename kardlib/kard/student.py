@@ -109,6 +109,11 @@ def takes_bf16(settings: StudentSettings) -> bool:
     return pick_device().bf16 or (settings.bf16 and multiplies_bf16())
 
 
+def prepare_to_ask(model: PreTrainedModel, settings: StudentSettings) -> PreTrainedModel:
+    """The model on the device that computes, in the number type that it is asked in."""
+    return model.to(pick_device().type, torch.bfloat16 if takes_bf16(settings) else torch.float32).eval()  # type: ignore[arg-type]
+
+
 class Examples(torch.utils.data.Dataset):
     """Tokenised sources and targets, each cut to its limit; padded per batch, never here.
 
@@ -283,8 +288,7 @@ def write(
     A text ends with its first sure answer (`docs/answers.md`) unless it is to be `whole`. Sources are taken in order of
     length, so that a batch holds little padding; greedy texts do not depend on the batch.
     """
-    device = pick_device()
-    model = model.to(device.type, torch.bfloat16 if takes_bf16(settings) else torch.float32).eval()  # type: ignore[arg-type]
+    model = prepare_to_ask(model, settings)
     set_seed(seed)
     limit = source_limit(model.config, settings)
     tokenizer.truncation_side = settings.truncation_side
@@ -295,7 +299,7 @@ def write(
                     "num_return_sequences": settings.samples}  # fmt: skip
     texts: list[list[str]] = [[] for _ in sources]
     for batch in _batches(sorted(range(len(ids)), key=lambda i: (len(ids[i]), i)), settings.generation_batch):
-        inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(device.type)
+        inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(model.device)
         start = 0 if model.config.is_encoder_decoder else inputs.input_ids.shape[1]  # a causal LM repeats its source
         stops = StoppingCriteriaList([] if whole else [AnswerIsOut(tokenizer, start)])
         written = model.generate(  # type: ignore[operator]
@@ -335,8 +339,7 @@ def score_options(
     """
     from kardlib.models.encoders import TOKENS, length_batches  # its settings need pydantic, which `work` does without
 
-    device, both = pick_device(), model.config.is_encoder_decoder
-    model = model.to(device.type, torch.bfloat16 if takes_bf16(settings) else torch.float32).eval()  # type: ignore[arg-type]
+    model, both = prepare_to_ask(model, settings), model.config.is_encoder_decoder
     tokenizer.truncation_side = settings.truncation_side
     limit = source_limit(model.config, settings)
     read = tokenizer(

@@ -33,6 +33,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import atomic_write
 from kardlib.data.files import DataError
+from kardlib.data.records import say_rise
 from kardlib.errors import StoppedError
 
 T = TypeVar("T")
@@ -97,10 +98,8 @@ def fit(
         if first and (len(losses) % 50 == 0 or len(losses) == steps):
             seconds = time.monotonic() - began
             print(f"{name}: step {len(losses)}/{steps}, loss {fmean(losses[-50:]):.3f}, {seconds:.0f} s", flush=True)
-    tenth = -(-steps // 10)
-    if first and losses and fmean(losses[-tenth:]) > fmean(losses[:tenth]):
-        at_first, at_last = (f"{fmean(part):.3f}" for part in (losses[:tenth], losses[-tenth:]))
-        print(f"{name}: the loss did not fall ({at_first}, {at_last}): lower its learning rate, or train longer")
+    if first:
+        say_rise(name, losses)
     return losses, time.monotonic() - began
 
 

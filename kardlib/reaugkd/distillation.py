@@ -19,7 +19,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import check_begun, write_json
 from kardlib.data.files import DataError
-from kardlib.data.records import say
+from kardlib.data.records import say_rise
 from kardlib.models.catalogue import identify
 from kardlib.models.encoders import count_positions, length_batches, load_encoder, say_cut
 from kardlib.models.training import PartTrainer, find_checkpoint, trainer_arguments
@@ -125,7 +125,7 @@ class Classifier(nn.Module):
         return embedding, self.head(embedding)
 
     def tokenize(self, examples: Sequence[Example], max_tokens: int) -> list[dict[str, list[int]]]:
-        """What the encoder is given for every example; the longer text of a pair is cut first, a causal one's second."""
+        """What the encoder is given for every example; the longer text of a pair is cut first, or the second."""
         texts, pairs = [e.text for e in examples], [e.pair for e in examples]
         if any(pairs) and not self.tokenizer.num_special_tokens_to_add(pair=True):  # a causal model's would join them
             texts, pairs = ["\n".join(pair) for pair in zip(texts, pairs, strict=True)], []
@@ -229,10 +229,7 @@ def train_classifier(
         compute_loss_func=lambda outputs, number, **_: objective(outputs[0].float(), outputs[1].float(), number),
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded=False))
-    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if len(logged) > 1 and logged[-1] >= logged[0]:
-        change = f"({logged[0]:.3f} at first, {logged[-1]:.3f} at last)"
-        say(f"{folder.name}: the loss did not fall {change}: lower its learning rate, or train longer")
+    say_rise(folder.name, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
 
 
 def label_objective(labels: Tensor) -> Objective:

@@ -142,12 +142,12 @@ def test_a_loss_that_did_not_fall_is_said_whenever_the_student_is_taken(
 
     for ends, said in (
         ((2.0, 1.0), ""),
-        ((1.0, 2.0), f"{tmp_path.name}: the loss did not fall (1.000 at step 10, 2.00"),
+        ((1.0, 2.0), f"{tmp_path.name}: the loss did not fall (1.000 at first, 2.00"),
     ):
         losses = [{"step": step, "loss": loss} for step, loss in zip((10, 20), ends, strict=True)]
         (tmp_path / "losses.json").write_text(json.dumps(losses))
         train_students(experiment, {Cell(RD, student, 0): prepared}, make)
-        assert capsys.readouterr().err.partition("0 at step 20")[0] == said
+        assert capsys.readouterr().err.partition("0 at last")[0] == said
 
 
 def test_the_training_that_is_told_is_the_one_that_happens(experiment, student):

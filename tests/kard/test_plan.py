@@ -43,6 +43,10 @@ def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
     # 16: eleven ways of the released code, of which one only reads the answers otherwise; nine more rerankers, 20: two
     assert planned["notebooks"]["16"]["predictions"] == 10 * 3
     assert [w["artifacts"] for w in planned["work"] if w["model"] == "bert-nano"] == [12 * 3, 2 + 12 * 3]
+    # 20: with each seed one passage for a rationale at a time, at most 64 for each of 2,000
+    (weighed,) = [w for w in planned["work"] if w["what"] == "weigh"]
+    assert (weighed["model"], weighed["artifacts"]) == ("t5-nano-base", 3)
+    assert 3 * 2000 * 64 * 10 < weighed["tokens"] < 3 * 2000 * 64 * 200 and weighed["hours"] > 0
     sampled = plan(preset().override({"student.samples": 2}), store=Store(tmp_path))
     assert sampled["notebooks"]["04"]["predictions"] == 14 * 3 * 3
 

@@ -11,6 +11,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from kardlib.artifacts.store import describe_files
 from kardlib.data.files import DataError
+from kardlib.data.records import say
 from kardlib.errors import StoppedError
 from kardlib.kard.student import load_student, train_student
 from kardlib.models.training import STOP, EpochOrder, find_checkpoint, fit, linear_schedule, merge_embeddings, part_of
@@ -114,9 +115,10 @@ def test_a_loss_that_is_not_finite_ends_a_training_at_once(tmp_path):
 def test_a_loss_that_did_not_fall_is_said(rise, tmp_path, capsys):
     model = torch.nn.Linear(1, 1)
     loss_of = lambda step: model.weight.square().sum() + rise * step  # noqa: E731
+    say.cache_clear()
     fit("toy", model, {model: 0.01}, linear_schedule(0, 30), 30, loss_of,
         seed=0, checkpoint=tmp_path / "last.pt", checkpoint_every=50)  # fmt: skip
-    assert ("toy: the loss did not fall (" in capsys.readouterr().out) == (rise > 0)
+    assert ("toy: the loss did not fall (" in capsys.readouterr().err) == (rise > 0)
 
 
 def test_a_checkpoint_that_holds_its_state_alone_is_passed_over(tmp_path):
