@@ -24,7 +24,7 @@ from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, IN_TARGET
 from kardlib.kard.memorization import Task
 from kardlib.registry import REGISTRY, Entry, enter, label
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
-from kardlib.report.drawings import accuracy, kard, memory, reaugkd, scorecard
+from kardlib.report.drawings import accuracy, case, kard, memory, reaugkd, scorecard
 from kardlib.report.figures import PAGE, save_figure
 from kardlib.report.rows import (
     AT_K,
@@ -169,6 +169,7 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "09_passages": lambda table, _: kard.plot_knob(table, "Passages read at test, k"),
     "10_dapt": lambda table, _: accuracy.plot_main(table),
     "11_rag": lambda table, _: kard.plot_rag(table),
+    "12_case": lambda table, _: case.plot_case(table),
     "12_failures": lambda table, _: kard.plot_shares(table),
     "13_glue": lambda table, _: reaugkd.plot_glue(table),
     "13_reaugkd": lambda table, _: accuracy.plot_main(table),
