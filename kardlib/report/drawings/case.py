@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import chain
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -50,7 +51,7 @@ def wrap(text: str, width: float, bold: bool = False) -> list[str]:
     return lines
 
 
-def _write(ax: Axes, place: tuple[float, float], top: float, text: str, most: int | None = None, **look: str) -> float:
+def _write(ax: Axes, place: tuple[float, float], top: float, text: str, most: int | None = None, **look: Any) -> float:
     """Write a text in its place from `top` down, its first `most` lines; returns where it ends."""
     lines = wrap(text, place[1], look.get("weight") == "bold")
     if most and len(lines) > most:
