@@ -257,6 +257,9 @@ def run_table(options: argparse.Namespace) -> int:
     from kardlib.report.papers import FORMATS, find_data, paper_tables  # late: seaborn takes seconds
 
     tables = [t for path in find_data(options.figure, options.figures) for t in paper_tables(path, options.gains)]
+    if not tables:
+        other = "leave out --gains" if options.gains else "--gains prints them"
+        raise KardError(f"{options.figure} holds no {'gains' if options.gains else 'values, only gains'}: {other}")
     for title, table in tables:
         heading = {"latex": f"% {title}\n", "markdown": f"{title}\n\n"}.get(options.format, "")
         print(f"{heading}{FORMATS[options.format](table)}", end="\n\n" if len(tables) > 1 else "\n")

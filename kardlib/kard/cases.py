@@ -163,6 +163,49 @@ def _find_conclusion(question: Question, text: str, letter: int | None) -> int |
     return conclude(question, *values) if len(values) == 1 else None
 
 
+# One case
+
+
+def won_by_reading(experiment: Experiment, recalled: Predictions, read: Predictions) -> list[bool]:
+    """Of every question whether who recalls answers it wrongly and who reads rightly, with all that it takes before it.
+
+    The paper's Table 6 shows such a case; the first of them is ours. None where no gold passage is known.
+    """
+    return [
+        was != q.answer == given and bool(experiment.data.gold.get(q.id)) and has_read_all(experiment, q, passages)
+        for q, was, given, passages in zip(read.questions, recalled.answers, read.answers, read.passages, strict=True)
+    ]
+
+
+def case_rows(asked: Prepared, written: Mapping[Cell, Predictions], i: int, figure: str) -> list[dict[str, Any]]:
+    """Rows of a figure's data: question `i` under several methods, each text with what is to be said of it, 0 or 1.
+
+    The knob says what a text (`at`) is and `x` which: the "question" is answered "right"; an "option" is "gold", and
+    "answered"; a "passage" that was read is "gold"; a "sentence" of the first sample is "judged" (`judge_sentences`),
+    and then "true" and "supported".
+    """
+    rows, experiment = [], asked.experiment
+    for cell, p in written.items():
+        q, read, given = p.questions[i], p.passages[i], p.answers[i]
+        who = {"method": cell.method, "student": cell.student, "seed": cell.seed, "k": len(read) or None}
+        texts = [("question", 1, q.text, {"right": given == q.answer})]
+        for n, option in enumerate(q.options):
+            texts.append(("option", n + 1, option, {"gold": n == q.answer, "answered": n == given}))
+        for rank, passage in enumerate(read, 1):
+            is_gold = passage in experiment.data.gold.get(q.id, ())
+            texts.append(("passage", rank, asked.runs.passages[passage], {"gold": is_gold}))
+        for n, (sentence, signs) in enumerate(judge_sentences(experiment.world, p.texts[i][0], read), 1):
+            judged = {"true": "✓" in signs, "supported": "▣" in signs} if signs else {}
+            texts.append(("sentence", n, sentence, {"judged": bool(signs)} | judged))
+        rows += [
+            experiment.place(figure) | who | {"knob": knob, "x": x, "at": said, "metric": metric, "value": float(holds)}
+            for knob, x, text, said_of_it in texts
+            if (said := " ".join(text.split()))
+            for metric, holds in said_of_it.items()
+        ]
+    return rows
+
+
 # HTML
 
 

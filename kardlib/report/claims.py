@@ -167,6 +167,7 @@ class Claim(Group):
     cases: tuple[Case, ...] = ()
     beside: tuple[Selection, ...] = ()
     percent: bool = True
+    headline: bool = False
     note: str = ""
 
     @model_validator(mode="after")
@@ -382,13 +383,14 @@ def _count(scorecard: pd.DataFrame) -> str:
 def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale: str) -> pd.DataFrame:
     """What `plot_claims` draws: the gains of one dataset at one scale, and the papers' (scale "reported").
 
-    A figure's data with three more columns: "where" in the paper, "verdict", empty for a paper's own gain, and
-    "could_fail".
+    A figure's data with four more columns: "where" in the paper, "verdict", empty for a paper's own gain, "could_fail"
+    and "headline".
     """
     ours = scorecard[(scorecard["dataset"] == dataset) & (scorecard["scale"] == scale)]
     lines = []
     for claim in [claim for claim in claims if claim.row.over and claim.row.metric != GROWTH]:
         about = {"figure": "14_scorecard", "method": claim.id, "where": claim.where, "verdict": "", "could_fail": True}
+        about["headline"] = claim.headline
         place = {"scale": "reported", "metric": claim.row.metric, "over": claim.row.over}
         for reported in claim.reported:
             found, numbers = find_table(reported.table).dataset, reported.numbers(claim.row)
@@ -397,7 +399,9 @@ def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale:
             numbers = {name: case[name] and case[name] / 100 for name in ("value", "low", "high")}
             lines.append({**case, **about, **numbers, "verdict": case["verdict"], "could_fail": case["could_fail"]})
     shown = long_form({name: line.get(name) for name in COLUMNS if name != "seed"} for line in lines)
-    return shown.assign(**{name: [line[name] for line in lines] for name in ("where", "verdict", "could_fail")})
+    return shown.assign(
+        **{name: [line[name] for line in lines] for name in ("where", "verdict", "could_fail", "headline")}
+    )
 
 
 # The scorecard as text

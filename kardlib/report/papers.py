@@ -24,7 +24,8 @@ from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, IN_TARGET
 from kardlib.kard.memorization import Task
 from kardlib.registry import REGISTRY, Entry, enter, label
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
-from kardlib.report.drawings import accuracy, kard, memory, reaugkd, scorecard
+from kardlib.report.drawings import accuracy, case, kard, memory, reaugkd, scorecard
+from kardlib.report.evaluate import GROWTH
 from kardlib.report.figures import PAGE, save_figure
 from kardlib.report.rows import (
     AT_K,
@@ -58,6 +59,9 @@ FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
     "latex": lambda table: table.to_latex(index=False, escape=True),
     "csv": lambda table: table.to_csv(index=False, lineterminator="\n").rstrip(),
 }
+
+# Shown in per cent or points: fractions, and what is no fraction of one but made of them
+PER_CENT = FRACTIONS | {GROWTH, "excess_keys", "excess_recall", "latency_overhead"}
 
 # The data of a figure
 
@@ -93,7 +97,7 @@ def paper_tables(path: Path, gain: bool = False) -> Iterator[tuple[str, pd.DataF
     """
     table = (gained if gain else measured)(read_drawn(path))
     for metric, rows in table.groupby("metric", sort=False):
-        unit = (" (points)" if gain else " (%)") if metric in FRACTIONS else ""
+        unit = (" (points)" if gain else " (%)") if metric in PER_CENT else " (nats)" if "loss" in str(metric) else ""
         yield f"{path.stem}: {str(metric).replace('_', ' ')}{unit}", lay_out(rows)
 
 
@@ -123,12 +127,12 @@ def _name_condition(row: Mapping[str, Any]) -> str:
     if row["over"]:
         return ""
     parts = [f"k = {row['k']}" if row["metric"] in AT_K else "", row["at"] or ""]
-    return ", ".join(filter(None, [*parts, f"{row['knob']} = {row['x']:g}" if row["x"] is not None else ""]))
+    return ", ".join(filter(None, [*parts, f"{row['knob']} = {row['x']:,.10g}" if row["x"] is not None else ""]))
 
 
 def _number(row: Mapping[str, Any]) -> str:
     """A value and its interval, in per cent or points if it is a fraction, and what could not be read."""
-    unit, form = (100, ".1f") if row["metric"] in FRACTIONS else (1, ",.4g")
+    unit, form = (100, ".1f") if row["metric"] in PER_CENT else (1, ",.0f" if abs(row["value"]) >= 1000 else ",.4g")
     form = f"+{form}" if row["over"] else form
     interval = "" if row["low"] is None else f" [{unit * row['low']:{form}}, {unit * row['high']:{form}}]"
     return with_unread(f"{unit * row['value']:{form}}{interval}", row["unread"])
@@ -169,6 +173,7 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "09_passages": lambda table, _: kard.plot_knob(table, "Passages read at test, k"),
     "10_dapt": lambda table, _: accuracy.plot_main(table),
     "11_rag": lambda table, _: kard.plot_rag(table),
+    "12_case": lambda table, _: case.plot_case(table),
     "12_failures": lambda table, _: kard.plot_shares(table),
     "13_glue": lambda table, _: reaugkd.plot_glue(table),
     "13_reaugkd": lambda table, _: accuracy.plot_main(table),

@@ -32,7 +32,7 @@ FRACTIONS = {  # metrics between 0 and 1, whose gains lie between -1 and 1
     "doubled_hop",
     "error", "error_shown", "error_all", "f1", "former_answers", "gold_among_read", "hits_answer", "hits_gold",
     "hits_silver", "nearest_shares_label", "recall", "share_of_failures", "supported_statements", "true_statements",
-    "whole_chain",
+    "whole_chain", "won_by_reading",
 }  # fmt: skip
 AT_K = ("hits_gold", "hits_silver")  # metrics that say nothing without their k
 MOST_UNREAD = 0.2  # share of the answers: where more could not be read, nothing is told

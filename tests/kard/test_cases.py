@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,10 +19,12 @@ from kardlib.data.world import DIAGNOSES, RELATIONS, World, build_world, fill_di
 from kardlib.kard.cases import (
     CAUSES,
     FAILED,
+    MEANING,
     MISSED,
     PAPERS_CAUSES,
     UNPARSABLE,
     as_table,
+    case_rows,
     count_outcomes,
     find_causes,
     find_papers_causes,
@@ -35,11 +38,15 @@ from kardlib.kard.cases import (
     show_rankings,
     show_side_by_side,
     show_tokens,
+    won_by_reading,
 )
 from kardlib.kard.experiment import Cell, Experiment
 from kardlib.kard.pipeline import Predictions
+from kardlib.report.drawings.case import PLACES, plot_case
 from kardlib.report.drawings.kard import plot_shares
-from kardlib.report.evaluate import share_rows
+from kardlib.report.evaluate import share_rows, summary_rows
+from kardlib.report.figures import save_figure
+from kardlib.report.papers import draw_again
 from kardlib.report.rows import COLUMNS, FigureError, long_form
 from kardlib.settings import preset
 
@@ -278,6 +285,77 @@ def test_failures_are_one_bar_a_student_and_the_papers_beside_them():
     assert [text.get_text() for text in ours.get_legend().get_texts()] == list(CAUSES)
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_shares(long_form(rows).iloc[:0])
+
+
+def case_of(prepared, world):
+    """A question of two hops, and what three methods read and wrote: one is right, by what it read."""
+    question = two_hop(world)
+    chain, (signs, relation) = world.chains[question.id], hops(world, question)
+    other = next(p.id for p in world.passages if p.id not in {*signs, *relation})
+    wrong = (question.answer + 1) % 4
+    diagnosis = fill_diagnosis(DIAGNOSES[0], chain.ailment, chain.signs)
+    says = [
+        RELATIONS[chain.relation][2][0].format(a=chain.ailment, v=v) for v in (question.options[wrong], chain.value)
+    ]
+    return question, {
+        Cell("reasoning_distillation", "t", 0): answer(
+            question, [], wrong, f"Consider this. {says[0]} The answer is B."
+        ),
+        Cell("kard_bm25", "t", 0): answer(question, [signs[0], other], None, f"{diagnosis} {says[0]}"),
+        Cell("kard_reranker", "t", 0): answer(
+            question, [signs[0], relation[0]], question.answer, f"{diagnosis} {says[1]}"
+        ),
+    }
+
+
+def test_a_case_is_won_by_reading_where_all_was_read_and_recalling_is_wrong(experiment, prepared, world):
+    question, written = case_of(prepared, world)
+    recalled, _, read = written.values()
+    wrong, (part, whole) = recalled.answers[0], (read.passages[0][:1], read.passages[0])
+    for was, is_now, passages, won in (
+        (wrong, question.answer, whole, True), (None, question.answer, whole, True), (wrong, wrong, whole, False),
+        (question.answer, question.answer, whole, False), (wrong, question.answer, part, False),
+        (wrong, None, whole, False), (None, None, whole, False),
+    ):  # fmt: skip
+        two = answer(question, [], was), answer(question, passages, is_now)
+        assert won_by_reading(experiment, *two) == [won]
+
+
+def test_a_case_is_drawn_as_texts_and_again_from_its_data(prepared, world, tmp_path):
+    question, written = case_of(prepared, world)
+    where = {"figure": "12_case", "dataset": "world", "scale": "smoke", "method": "kard_reranker", "student": "t"}
+    rows = summary_rows([[True, False, False, False]], [0], metric="won_by_reading", **where)
+    table = long_form(rows + case_rows(prepared, written, 0, "12_case"))
+    figure = plot_case(table)
+    said = [text.get_text() for text in figure.axes[0].texts]
+    gold = LETTERS[question.answer]
+    assert f"{gold}. {question.options[question.answer]} ✓" in said and f"✓ {gold}, right" in said
+    assert "✗ no answer" in said and "nothing" in said and any("25.0 % [" in line for line in said)
+    signs = [line.split()[0] for line in said if line.split()[0] in MEANING]  # of an answer, then of what is written
+    assert signs[:8] == ["✗", "✗", *("✗", "✓▣", "✗"), *("✓", "✓▣", "✓▣")]
+    assert sum("★ " in line for line in said) == 3 + 1  # the legend's
+    edges = [box.get_linestyle() for box in figure.axes[0].patches]
+    assert len(edges) == 5 and len(set(edges)) == 2  # not by colour alone
+    save_figure(figure, "12_case", table, tmp_path, {"seed": 0})
+    draw_again(tmp_path / "12_case.csv", tmp_path / "again", "one-column")
+    for suffix in ("csv", "png", "pdf"):
+        assert (tmp_path / "again" / f"12_case.{suffix}").read_bytes() == (tmp_path / f"12_case.{suffix}").read_bytes()
+
+
+def test_a_case_of_any_texts_fits_on_its_page(prepared, world, monkeypatch):
+    _, written = case_of(prepared, world)
+    for passage, text in zip(world.passages, (f"costs $5 and $x_1$ {'W' * 200}", "a long word " * 200), strict=False):
+        monkeypatch.setitem(prepared.runs.passages, passage.id, text)
+    first = next(iter(written))
+    written[first] = replace(written[first], passages=[[p.id for p in world.passages[:2]]])
+    figure = plot_case(long_form(case_rows(prepared, written, 0, "12_case")))
+    figure.canvas.draw()
+    (left, bottom, right, top), (width, height) = figure.get_tightbbox().extents, figure.get_size_inches()
+    assert left >= 0 and bottom >= 0 and right <= width and top <= height
+    reads = [text.get_window_extent() for text in figure.axes[0].texts if text.get_position()[0] == PLACES["reads"][0]]
+    assert max(box.x1 for box in reads) < PLACES["writes"][0] / 72 * figure.dpi
+    with pytest.raises(FigureError, match="nothing to draw"):
+        plot_case(long_form([]))
 
 
 def test_answers_of_another_world_are_judged_by_its_facts(experiment, monkeypatch):

@@ -63,6 +63,14 @@ class TestCommitted:
         outputs = [o.get("data", {}).get("text/html", "") for c in cells[start:end] for o in c.get("outputs", ())]
         assert sum("<table" in output for output in outputs) <= 1
 
+    def test_no_finding_is_a_number_that_was_typed(self, path):
+        cells = nbformat.read(path, 4).cells
+        (start,) = [i for i, c in enumerate(cells) if c.source.startswith("## What we found")]
+        (end,) = [i for i, c in enumerate(cells) if c.source.startswith("## Limits")] or [len(cells)]
+        prose = "\n".join(c.source for c in cells[start : end + 1] if c.cell_type == "markdown").split("\n## Limits")[0]
+        typed = re.findall(r"[\d.]+\s*(?:%|per cent|points?\b)", prose)
+        assert set(typed) <= {"95 %"}, "a result comes from rows: of a table, a printed sentence or the claims"
+
     def test_the_parameters_cell_holds_the_common_parameters(self, path):
         tagged = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
         assert len(tagged) == 1

@@ -452,6 +452,16 @@ def test_gains_in_what_a_task_is_judged_by_are_drawn():
     assert [ax.get_xlabel() for ax in figure.axes] == ["Gain in Matthews correlation (points)"]
 
 
+def test_the_figure_shows_headline_claims_alone_where_there_are_some():
+    claims = [claim(id="told", headline=True, reported=[]), claim(id="left out", reported=[])]
+    table = gains(claims, judge(claims, long_form([row()]).assign(file="")), "world", "embedded")
+    names = [
+        [tick.get_text() for tick in plot_claims(part).axes[0].get_yticklabels()]
+        for part in (table, table.assign(headline=False))
+    ]
+    assert [[name.partition(" (")[0] for name in shown] for shown in names] == [["told"], ["told", "left out"]]
+
+
 def test_every_claim_of_a_gain_has_a_panel():
     of_gains = [claim for claim in read_claims() if claim.row.over and claim.row.metric != GROWTH]
     rows = long_form(row(method=claim.id, metric=claim.row.metric) for claim in of_gains)

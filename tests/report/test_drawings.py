@@ -171,6 +171,13 @@ def test_plot_knob(knobs):
     assert low == 0 and high > 154  # the highest whisker is whole
 
 
+def test_where_no_answer_could_be_read_a_knobs_panel_says_so():
+    rows = [accuracy_row(knob="share", x=x, unread=unread) for x, unread in ((0.01, 0.9), (0.25, 0.1), (1, None))]
+    (ax,) = plot_knob(long_form(rows), "Training questions (%)").axes
+    assert [(text.get_text(), text.xy[0]) for text in ax.texts] == [("unread", 0.01)]
+    assert ax.get_xlim()[0] < 0.01
+
+
 def test_one_series_has_no_legend_and_the_papers_curve_beside_it():
     rows = [accuracy_row(figure="07_rationales", knob="l", x=x) for x in (1, 3, 10)]
     fig = plot_knob(long_form(rows), "Rationales, l")

@@ -75,6 +75,21 @@ def test_what_could_not_be_read_is_said_and_no_zero_stands_for_it(tmp_path):
     assert differ.iloc[0, -3:].tolist() == ["100% unread", "40.0", "100% unread"]
 
 
+def test_what_is_made_of_fractions_is_in_per_cent_and_a_large_number_has_all_its_digits(tmp_path, capsys):
+    rows = [accuracy_row(metric="latency_overhead", value=0.0123, knob="entries", x=1e6)]
+    rows += [accuracy_row(metric="bytes", value=1234567.0), accuracy_row(metric="loss", value=0.5)]
+    grown = accuracy_row(metric="accuracy_gain_growth", over="few_shot", value=1.25, low=1.0, high=1.5)
+    long_form([*rows, grown]).to_csv(tmp_path / "18_latency.csv", index=False)
+    tables = dict(paper_tables(tmp_path / "18_latency.csv"))
+    assert [*tables] == [f"18_latency: {said}" for said in ("latency overhead (%)", "bytes", "loss (nats)")]
+    assert [table.iloc[0, -1] for table in tables.values()] == ["1.2", "1,234,567", "0.5"]
+    assert "entries = 1,000,000" in tables["18_latency: latency overhead (%)"]
+    ((title, gains),) = paper_tables(tmp_path / "18_latency.csv", gain=True)
+    assert title.endswith("accuracy gain growth (points)") and gains.iloc[0, -1] == "+125.0 [+100.0, +150.0]"
+    assert main(["table", "13_where"]) == 2
+    assert capsys.readouterr().err == "kard: 13_where holds no values, only gains: --gains prints them\n"
+
+
 @pytest.mark.parametrize("form, begins", [("markdown", "| method"), ("latex", "% 05_dat"), ("csv", "method,share")])
 def test_the_command_prints_each_format(form, begins, capsys):
     assert main(["table", "05", f"--{form}"]) == 0
@@ -130,7 +145,7 @@ def test_what_draws_a_figure_again_is_what_its_notebook_calls():
 
 def test_every_published_figure_can_be_drawn_again():
     known = {name for path in FIGURES.glob("*.csv") for name in DRAWN if path.stem.startswith(name)}
-    assert known | {GLUE, "03_losses", "04_losses"} == DRAWN.keys() - {"15_own"}
+    assert known | {GLUE, "03_losses", "04_losses", "12_case"} == DRAWN.keys() - {"15_own"}
 
 
 def write_rows(path: Path, *rows: dict) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -223,6 +224,7 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
         if accuracy and ax is not axes[0]:
             ax.sharey(axes[0])  # accuracies are compared across panels
         draw_by_knob(ax, part, sorted(table["x"].unique()), unit)
+        _say_unread(ax, part)
         for value in chance if accuracy else ():
             ax.axhline(value, label=label("chance"), **DASHED)
         title = ", ".join(filter(None, [MEASURES[metric], at]))
@@ -237,6 +239,16 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
     else:
         axes[0].set_ylabel(label(methods[0]))
     return fig
+
+
+def _say_unread(ax: Axes, part: pd.DataFrame) -> None:
+    """Say it where no method's answers could be read, so that nothing is drawn there."""
+    for x in (drawn := told(part).groupby("x")["value"].count())[drawn == 0].index:
+        at: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 7, "color": "0.35"}
+        ax.annotate("unread", (x, 0.03), **at)
+        left, right = ax.get_xlim()
+        room = (right / left) ** 0.12
+        ax.set_xlim(min(left, x / room), max(right, x * room))
 
 
 def _paper_panel(ax: Axes, name: str, methods: list[str], unit: float = 1) -> None:

@@ -31,14 +31,17 @@ def plot_claims(table: pd.DataFrame) -> Figure:
     """Gains that claims are tested on: a panel for each of `UNITS`, a row a claim (`method`), a line for each case.
 
     Beside the house's columns there is "where", the place in the paper, "verdict", empty for a paper's own gain, and
-    "could_fail": claims none of whose tests could are left out, if there are others. The paper's own gains are a band
-    behind ours, for they are of other tasks. Raises FigureError if there are no rows, or a metric has no unit.
+    "could_fail": claims none of whose tests could are left out, if there are others; so are those that are no
+    "headline". The paper's own gains are a band behind ours, for they are of other tasks. Raises FigureError if there
+    are no rows, or a metric has no unit.
     """
     if table.empty:
         raise FigureError("nothing to draw: no claim has a gain, neither ours nor the paper's")
     tested = table[(table["verdict"] != "") & table["could_fail"]]
     table = table[table["method"].isin(tested["method"])] if len(tested) else table[table["verdict"] == ""]
     table = table[table["could_fail"]]
+    if "headline" in table and table["headline"].any():
+        table = table[table["headline"]]
     first = table["metric"].where(table["metric"].isin(UNITS), table["metric"].str.split("_").str[0])
     if unknown := set(table.loc[~first.isin(UNITS), "metric"]):
         raise FigureError(f"no panel is for gains in {min(unknown)!r}: add its unit to UNITS of {__name__}")
