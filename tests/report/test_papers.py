@@ -145,7 +145,7 @@ def test_what_draws_a_figure_again_is_what_its_notebook_calls():
 
 def test_every_published_figure_can_be_drawn_again():
     known = {name for path in FIGURES.glob("*.csv") for name in DRAWN if path.stem.startswith(name)}
-    assert known | {GLUE, "03_losses", "04_losses", "12_case"} == DRAWN.keys() - {"15_own"}
+    assert known | {GLUE, "03_losses", "04_losses"} == DRAWN.keys() - {"15_own"}
 
 
 def write_rows(path: Path, *rows: dict) -> Path:
