@@ -77,13 +77,17 @@ def lab(browser, tmp_path_factory):
             server.wait()
 
 
-def run_all_cells(browser, address: str) -> list[dict]:
-    """Open a notebook, run it, and return its cells."""
-    browser.open(address)
+def run_all_cells(browser, lab: str, name: str) -> list[dict]:
+    """Open a notebook, run it, and return its cells, none of which ends in an error."""
+    browser.complaints.clear()
+    browser.open(f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
     browser.wait(IDLE, LONGEST)
     browser.ask("jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ran = true }), 0")
     browser.wait("window.ran", LONGEST)
-    return browser.ask(f"{PANEL}.model.toJSON().cells")
+    cells = browser.ask(f"{PANEL}.model.toJSON().cells")
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert [output for output in outputs if output["output_type"] == "error"] == []
+    return cells
 
 
 def focus_cell(browser, number: int) -> None:
@@ -117,10 +121,7 @@ def test_the_front_door_is_the_tour(lab, browser, pictures):
 @pytest.mark.timeout(LONGEST + 4 * PATIENCE)
 @pytest.mark.parametrize(("name", "controls"), CASES)
 def test_all_cells_run_and_keys_move_every_control(name, controls, lab, browser, pictures):
-    browser.complaints.clear()
-    cells = run_all_cells(browser, f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    assert [output for output in outputs if output["output_type"] == "error"] == []
+    cells = run_all_cells(browser, lab, name)
     (number,) = [i for i, cell in enumerate(cells) if "\nexplore(" in cell["source"]]
     focus_cell(browser, number)
     browser.photograph(pictures / f"{name}.png")
@@ -132,4 +133,13 @@ def test_all_cells_run_and_keys_move_every_control(name, controls, lab, browser,
         move(browser)
     browser.photograph(pictures / f"{name}_moved.png")
     assert moved == controls
+    assert browser.complaints == []
+
+
+@pytest.mark.slow  # it trains students
+@pytest.mark.timeout(LONGEST + 4 * PATIENCE)
+def test_what_one_adds_oneself_runs(lab, browser, pictures):
+    cells = run_all_cells(browser, lab, "19_extend")
+    browser.photograph(pictures / "19_extend.png")
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
     assert browser.complaints == []
