@@ -1,6 +1,5 @@
 """The map that opens notebook 00: all notebooks and, where somebody looks, which of them were run and what is next."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def show_map(experiment: Experiment, notebooks: Path = REPOSITORY / "notebooks")
 
 def read_title(notebook: Path) -> str:
     """The heading of its first cell."""
-    return re.match("# (.*)", nbformat.read(notebook, as_version=4).cells[0].source)[1]
+    return str(nbformat.read(notebook, as_version=4).cells[0].source).splitlines()[0].removeprefix("# ")
 
 
 def describe(result: Result) -> str:
