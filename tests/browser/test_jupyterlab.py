@@ -79,6 +79,7 @@ def lab(browser, tmp_path_factory):
 
 def run_all_cells(browser, lab: str, name: str) -> list[dict]:
     """Open a notebook, run it, and return its cells, none of which ends in an error."""
+    browser.open("about:blank")  # or the notebook that was open complains that it is left unsaved
     browser.complaints.clear()
     browser.open(f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
     browser.wait(IDLE, LONGEST)
