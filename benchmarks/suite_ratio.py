@@ -3,8 +3,8 @@
     git worktree add /tmp/before 0a8ef90
     python benchmarks/suite_ratio.py /tmp/before . [--only 02,03,04] [--out FILE]
 
-Both take this command's environment; on a busy machine, start it on a core of its own (`taskset`). CPU seconds are those
-of all processes that a run started, peak memory that of all at one moment. The last line is JSON.
+Both take this command's environment; on a busy machine, start it on a core of its own (`taskset`). CPU seconds are
+those of all processes that a run started, peak memory that of all at one moment. The last line is JSON.
 """
 
 import argparse

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pkgutil
 import random
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from kardlib.artifacts.device import free_memory, multiplies_bf16, pick_device
-from kardlib.artifacts.store import check_begun
+from kardlib.artifacts.store import atomic_write, check_begun
 from kardlib.data.answers import answer_end
 from kardlib.data.files import DataError
 from kardlib.errors import first_line
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 transformers_logging.disable_progress_bar()  # of loading and saving, which takes no time
 
 Example = tuple[str, str]  # source and target text
+PATIENCE = 60  # seconds between two lines on how far an asking is
 
 
 def load_student(
@@ -282,11 +284,14 @@ def write(
     settings: StudentSettings,
     seed: int,
     whole: bool = False,
+    checkpoint: Path | None = None,
 ) -> list[list[str]]:
     """For every source the student's texts: one if greedy, else `settings.samples` (top-k, top-p).
 
     A text ends with its first sure answer (`docs/answers.md`) unless it is to be `whole`. Sources are taken in order of
-    length, so that a batch holds little padding; greedy texts do not depend on the batch.
+    length, so that a batch holds little padding; greedy texts do not depend on the batch. They are kept in `checkpoint`
+    after every batch, from which a killed run goes on; samples are not, for they depend on what was drawn before.
+    Raises StoreError for a full disk.
     """
     model = prepare_to_ask(model, settings)
     set_seed(seed)
@@ -298,7 +303,11 @@ def write(
         sampling = {"do_sample": True, "top_k": settings.top_k, "top_p": settings.top_p,
                     "num_return_sequences": settings.samples}  # fmt: skip
     texts: list[list[str]] = [[] for _ in sources]
-    for batch in _batches(sorted(range(len(ids)), key=lambda i: (len(ids[i]), i)), settings.generation_batch):
+    if checkpoint and checkpoint.is_file():
+        texts = json.loads(checkpoint.read_text("utf-8"))
+    order = sorted((i for i, done in enumerate(texts) if not done), key=lambda i: (len(ids[i]), i))
+    work, began, told = sum(len(ids[i]) for i in order), time.monotonic(), time.monotonic()
+    for batch in _batches(order, settings.generation_batch):
         inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(model.device)
         start = 0 if model.config.is_encoder_decoder else inputs.input_ids.shape[1]  # a causal LM repeats its source
         stops = StoppingCriteriaList([] if whole else [AnswerIsOut(tokenizer, start)])
@@ -310,6 +319,13 @@ def write(
             decoded = [text[: answer_end(text)] for text in decoded]
         for row, i in enumerate(batch):
             texts[i] = decoded[row * settings.samples : (row + 1) * settings.samples]
+        if checkpoint and settings.samples == 1:
+            with atomic_write(checkpoint) as temporary:
+                temporary.write_text(json.dumps(texts), "utf-8")
+        if time.monotonic() - told > PATIENCE:
+            told, done = time.monotonic(), sum(len(ids[i]) for i in order if texts[i])
+            left = (told - began) * (work - done) / done / 60
+            print(f"  {sum(map(bool, texts))}/{len(texts)} sources answered, {left:.0f} min left", flush=True)
     return texts
 
 
@@ -317,7 +333,8 @@ def write_predictions(sources: Sequence[str], settings: StudentSettings, seed: i
     """What the student that `settings.model` names writes for every source: `folder/texts.json`. Raises DataError."""
     model, tokenizer = load_student(settings.model, settings.revision, seed)
     settings = _with_limit(model, settings)
-    texts = write(model, tokenizer, fit_sources(sources, tokenizer, settings, model.config), settings, seed)
+    fitted, checkpoint = fit_sources(sources, tokenizer, settings, model.config), folder / "checkpoints" / "texts.json"
+    texts = write(model, tokenizer, fitted, settings, seed, checkpoint=checkpoint)
     (folder / "texts.json").write_text(json.dumps(texts))
 
 

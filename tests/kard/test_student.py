@@ -142,6 +142,27 @@ def test_samples_are_as_many_as_asked_and_repeat_with_their_seed(written):
     assert once == again != other
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_killed_asking_goes_on_with_the_texts_that_it_has(samples, written, tmp_path, monkeypatch, capsys):
+    model, tokenizer, sources = written
+    settings = SETTINGS.model_copy(update={"generation_batch": 2, "samples": samples})
+    whole, asked, generate = write(model, tokenizer, sources[:7], settings, 0), [], model.generate
+    monkeypatch.setattr("kardlib.kard.student.PATIENCE", 0)
+
+    def die_at_third(**inputs):
+        asked.append(len(inputs["input_ids"]))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return generate(**inputs)
+
+    monkeypatch.setattr(model, "generate", die_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        write(model, tokenizer, sources[:7], settings, 0, checkpoint=tmp_path / "texts.json")
+    assert "4/7 sources answered, " in capsys.readouterr().out
+    assert write(model, tokenizer, sources[:7], settings, 0, checkpoint=tmp_path / "texts.json") == whole
+    assert asked == [2, 2, 2] + ([2, 1] if samples == 1 else [2, 2, 2, 1])  # samples depend on those drawn before
+
+
 # Causal LMs: small ones with random weights, of three ways to count positions
 
 
