@@ -342,6 +342,24 @@ def share_rows(causes: Sequence[Sequence[str]], names: Sequence[str], **columns:
     return rows
 
 
+def part_rows(scores: ArrayLike, parts: ArrayLike, names: Sequence[str], **columns: Any) -> list[dict[str, Any]]:
+    """Rows of a figure's data: the mean score of each named part of the answers of all seeds together, `n` of them.
+
+    Scores and the parts' names have shape (seeds, questions): a question may be of another part with another seed. No
+    row of a part without answers, and no interval where all of its answers are alike: nothing is known of others.
+    """
+    table, part, rows = _as_table(scores), np.array(parts), []
+    for name in names:
+        if (asked := part == name).any():
+            mean, *ends = share_interval(table * asked, asked)
+            over, known = columns.get("over", ""), len({*table[asked]}) > 1
+            low, high = _cut(ends, columns["metric"], over) if known else (None, None)
+            unread = None if over else _unread_share(table[asked])
+            numbers = {"value": mean, "low": low, "high": high, "n": int(asked.sum()), "unread": unread}
+            rows.append(columns | {"at": name} | numbers)
+    return rows
+
+
 def _cut(ends: Sequence[float], metric: str, over: str = "") -> list[float | None]:
     """An interval's ends as a row holds them: within what the metric can be, and none that is infinite."""
     cut = np.clip(ends, *limits(metric, over))
