@@ -289,8 +289,9 @@ def test_a_part_is_of_the_answers_of_all_seeds_and_of_other_questions_with_each(
     few = [0, 1] * 20
     (whole,) = part_rows([few], [["a"] * 40], ["a"], **named)
     assert [whole[name] for name in ("value", "low", "high")] == pytest.approx([*mean_interval(few)])
-    gain = part_rows([[1, -1, 0, 1]], [["a", "a", "b", "b"]], ["a", "b"], over="fine_tuning", **named)
-    assert [row["value"] for row in gain] == [0, 0.5] and {row["unread"] for row in gain} == {None}
+    over = {"less": [[0, 1, 0, UNREAD]], "over": "fine_tuning"}
+    gain = part_rows([[1, 0, 0, 1]], [["a", "a", "b", "b"]], ["a", "b"], **named | over)
+    assert [(row["value"], row["unread"]) for row in gain] == [(0, None), (0.5, 0.5)]
     assert len(long_form([*rows.values(), *gain])) == 5
 
 

@@ -383,11 +383,14 @@ def _reading_panel(ax: Axes, rows: pd.DataFrame) -> None:
     methods, several = list_methods(rows), rows["student"].nunique() > 1
     for i, method in enumerate(methods):
         for y, part in enumerate(lines.values()):
-            draw_across(ax, method, part[part["method"] == method], [y + 0.3 * (i - (len(methods) - 1) / 2)])
+            shown, height = part[part["method"] == method], y + 0.3 * (i - (len(methods) - 1) / 2)
+            draw_across(ax, method, shown, [height])
+            if told(shown)["value"].isna().all():
+                ax.text(0.02, height, "unread", va="center", fontsize=6, color=REGISTRY[method].color)
     names = [
         f"{f'{student}, ' if several else ''}{at} ({part['n'].iloc[0]:,})" for (student, at), part in lines.items()
     ]
-    ax.set(title="By what KARD read", xlabel="Accuracy (%)", ylim=(len(lines) - 0.5, -0.5))
+    ax.set(title="By what KARD read", xlabel="Accuracy (%)", xlim=(0, 1), ylim=(len(lines) - 0.5, -0.5))
     ax.set_yticks(range(len(lines)), names)
     show_percent(ax.xaxis)
     ax.grid(axis="x")
