@@ -25,7 +25,9 @@ PAPERS_CAUSES = "no relevant passage", "student failed with one"  # KARD, "Failu
 COLOURS = {"✓▣": "#cfe3f5", "✓": "#d5eedd", "✗": "#f8d5cf"}  # of statements, by their signs
 MEANING = {"✓▣": "true and stated by a passage that was read", "✓": "true, but not read", "✗": "false"}
 MARK = '<span style="background:{};color:#222">{} {}</span>'
-LEGEND = f"<p>{' · '.join(MARK.format(COLOURS[s], s, said) for s, said in MEANING.items())} · ★ a gold passage</p>"
+STAR = "★ a gold passage"
+LEGEND = f"<p>{' · '.join(MARK.format(COLOURS[s], s, said) for s, said in MEANING.items())} · {STAR}</p>"
+GOLD_READ = "all gold", "some gold", "no gold", "gold unknown"  # of a real question's gold passages
 
 # Causes
 
@@ -60,6 +62,21 @@ def _is_doubled(world: World, question: Question, read: Iterable[str]) -> bool:
     chain = world.chains[question.id].facts
     told = Counter(relation for i in read for relation in {fact.relation for fact in world.stated[i] & chain})
     return max(told.values(), default=0) > 1 and len(told) < len({fact.relation for fact in chain})
+
+
+def name_reading(experiment: Experiment, question: Question, read: Iterable[str]) -> str:
+    """What of an answer's needs was read: in the closed world "all it takes" or "less", else one of `GOLD_READ`."""
+    if experiment.world:
+        return "all it takes" if has_read_all(experiment, question, read) else "less"
+    if not (gold := experiment.data.gold.get(question.id)):
+        return "gold unknown"
+    return "all gold" if gold <= {*read} else "no gold" if gold.isdisjoint(read) else "some gold"
+
+
+def name_readings(experiment: Experiment, predictions: Predictions) -> list[str]:
+    """The same of every question of these predictions."""
+    asked = zip(predictions.questions, predictions.passages, strict=True)
+    return [name_reading(experiment, question, read) for question, read in asked]
 
 
 def find_causes(experiment: Experiment, predictions: Predictions) -> list[str]:
@@ -118,15 +135,15 @@ def describe(experiment: Experiment, question: Question) -> dict[str, Any]:
 
 
 def count_outcomes(experiment: Experiment, predictions: Iterable[Predictions]) -> pd.DataFrame:
-    """How many answers are right, wrong or none, by whether all that the answer takes was read; known gold only."""
+    """How many answers are right, wrong or none, by what was read (`name_reading`)."""
     counted = [
-        ("all it takes" if has_read_all(experiment, question, read) else "less", _judge(question, given))
+        (name, _judge(question, given))
         for p in predictions
-        for question, read, given in zip(p.questions, p.passages, p.answers, strict=True)
-        if experiment.data.gold.get(question.id)
+        for name, question, given in zip(name_readings(experiment, p), p.questions, p.answers, strict=True)
     ]
     table = pd.DataFrame(counted, columns=["read", "answer"])
-    return pd.crosstab(table["read"], table["answer"], margins=True, margins_name="all")
+    counts = pd.crosstab(table["read"], table["answer"], margins=True, margins_name="all")
+    return counts.loc[[name for name in ("all it takes", "less", *GOLD_READ, "all") if name in counts.index]]
 
 
 def _judge(question: Question, answer: int | None) -> str:
@@ -226,6 +243,11 @@ def mark_statements(world: World | None, text: str, read: Sequence[str]) -> str:
     """A generated text, each of its statements with its colour and its signs."""
     judged = [(escape(sentence), signs) for sentence, signs in judge_sentences(world, text, read)]
     return "".join(MARK.format(COLOURS[signs], said, signs) if signs else said for said, signs in judged)
+
+
+def show_legend(dataset: str) -> str:
+    """What the signs mean; of a real dataset the star alone, since nobody knows which statements are true."""
+    return LEGEND if dataset == "world" else f"<p>{STAR}</p>"
 
 
 def show_question(question: Question) -> str:

@@ -342,6 +342,28 @@ def share_rows(causes: Sequence[Sequence[str]], names: Sequence[str], **columns:
     return rows
 
 
+def part_rows(
+    scores: ArrayLike, parts: ArrayLike, names: Sequence[str], less: ArrayLike | None = None, **columns: Any
+) -> list[dict[str, Any]]:
+    """Rows of a figure's data: the mean score of each named part of the answers of all seeds together, `n` of them.
+
+    With `less` it is a gain, over these scores of what the column `over` names.
+    Scores and the parts' names have shape (seeds, questions): a question may be of another part with another seed. No
+    row of a part without answers, and no interval where all of its answers are alike: nothing is known of others.
+    """
+    both, part, rows = [_as_table(each) for each in (scores, less) if each is not None], np.array(parts), []
+    table = both[0] - both[1] if len(both) > 1 else both[0]
+    for name in names:
+        if (asked := part == name).any():
+            mean, *ends = share_interval(table * asked, asked)
+            known = len({*table[asked]}) > 1
+            low, high = _cut(ends, columns["metric"], columns.get("over", "")) if known else (None, None)
+            unread = max(filter(None, (_unread_share(each[asked]) for each in both)), default=None)
+            numbers = {"value": mean, "low": low, "high": high, "n": int(asked.sum()), "unread": unread}
+            rows.append(columns | {"at": name} | numbers)
+    return rows
+
+
 def _cut(ends: Sequence[float], metric: str, over: str = "") -> list[float | None]:
     """An interval's ends as a row holds them: within what the metric can be, and none that is infinite."""
     cut = np.clip(ends, *limits(metric, over))

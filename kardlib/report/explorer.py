@@ -19,7 +19,7 @@ from IPython.display import HTML
 
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.data.files import LETTERS, Question
-from kardlib.kard.cases import CAUSES, COLOURS, LEGEND, describe, find_causes, judge_sentences, name_gold
+from kardlib.kard.cases import CAUSES, COLOURS, describe, find_causes, judge_sentences, name_gold, show_legend
 from kardlib.kard.experiment import Cell, describe_run
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import Asked, Predictions
@@ -65,7 +65,7 @@ def make_page(data: Mapping[str, Any], settings: RunSettings) -> str:
     """The page of what `collect` gave."""
     made = provenance() | {"date": None}  # the same results are the same page
     whole = {"about": describe_run(settings), "made": made, "causes": WHY, "colours": COLOURS, **data}
-    page = PAGE.read_text("utf-8").replace("LEGEND", LEGEND)
+    page = PAGE.read_text("utf-8").replace("LEGEND", show_legend(settings.dataset))
     return page.replace("DATA", json.dumps(whole, separators=(",", ":")).translate(IN_HTML))
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from kardlib.errors import first_line, suggest
 from kardlib.kard.bound import sweeps
-from kardlib.kard.cases import CAUSES, PAPERS_CAUSES
+from kardlib.kard.cases import CAUSES, GOLD_READ, PAPERS_CAUSES
 from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, IN_TARGETS, RERANKER_DIFFERENCES
 from kardlib.kard.memorization import Task
 from kardlib.registry import REGISTRY, Entry, enter, label
@@ -78,7 +78,7 @@ def find_data(figure: str, folder: Path) -> list[Path]:
 
 def read_drawn(path: Path) -> pd.DataFrame:
     """A figure's data in the order in which its notebook draws: students from small to large, conditions as listed."""
-    listed = ([""], STUDENTS, CORPORA, CAUSES, PAPERS_CAUSES, RERANKER_DIFFERENCES, ASKING_DIFFERENCES)
+    listed = ([""], STUDENTS, CORPORA, CAUSES, PAPERS_CAUSES, GOLD_READ, RERANKER_DIFFERENCES, ASKING_DIFFERENCES)
     ranks = {name: i for i, name in enumerate(dict.fromkeys(name for names in listed for name in names))}
     return read_table(path).sort_values(
         ["student", "at"], key=lambda column: column.map(lambda name: ranks.get(name, len(ranks))), kind="stable"

@@ -19,6 +19,7 @@ from kardlib.data.world import DIAGNOSES, RELATIONS, World, build_world, fill_di
 from kardlib.kard.cases import (
     CAUSES,
     FAILED,
+    GOLD_READ,
     MEANING,
     MISSED,
     PAPERS_CAUSES,
@@ -32,6 +33,7 @@ from kardlib.kard.cases import (
     judge_reading,
     list_answers,
     mark_statements,
+    name_readings,
     read_conclusions,
     show_passage,
     show_question,
@@ -41,10 +43,11 @@ from kardlib.kard.cases import (
     won_by_reading,
 )
 from kardlib.kard.experiment import Cell, Experiment
+from kardlib.kard.grids import cases as case_grid
 from kardlib.kard.pipeline import Predictions
 from kardlib.report.drawings.case import PLACES, plot_case
 from kardlib.report.drawings.kard import plot_shares
-from kardlib.report.evaluate import share_rows, summary_rows
+from kardlib.report.evaluate import part_rows, share_rows, summary_rows
 from kardlib.report.figures import save_figure
 from kardlib.report.papers import draw_again
 from kardlib.report.rows import COLUMNS, FigureError, long_form
@@ -159,6 +162,47 @@ def test_of_real_data_annotators_say_what_is_missed(tmp_path):
     assert find_causes(real, answer(question, ["p", "q", "r"], 1)) == [FAILED]
     assert find_causes(real, answer(question, ["p", "r"], 1)) == [MISSED]
     assert find_causes(real, answer(unknown, ["p"], 1)) == [""]  # nobody knows
+
+
+@pytest.fixture
+def annotated(tmp_path) -> Experiment:
+    """Three real questions: two of StrategyQA's kind with two gold passages and one, and one that nobody annotated."""
+    questions = [Question(id, "?", ("yes", "no"), 0) for id in "abc"]
+    data = Dataset("strategyqa", {"test": questions}, [], {"a": frozenset({"p", "q"}), "b": frozenset({"p"})})
+    return Experiment(preset("smoke", "strategyqa", str(tmp_path)), Store(tmp_path / "store"), data, None, None)
+
+
+def test_of_real_questions_all_some_or_none_of_the_gold_was_read(annotated):
+    questions, every = annotated.data.splits["test"], [["p", "r", "q"], ["p", "r", "s"], ["r", "s", "t"]]
+    read = [Predictions(questions, [passages] * 3, [[""]] * 3, [1, 0, None]) for passages in every]
+    assert [name_readings(annotated, p) for p in read] == [
+        ["all gold", "all gold", "gold unknown"],
+        ["some gold", "all gold", "gold unknown"],
+        ["no gold", "no gold", "gold unknown"],
+    ]
+    assert [find_causes(annotated, p)[0] for p in read] == [FAILED, MISSED, MISSED]
+    missed, failed = PAPERS_CAUSES
+    assert [find_papers_causes(annotated, p)[0] for p in read] == [failed, failed, missed]  # one of two is relevant
+    counts = count_outcomes(annotated, read)
+    assert list(counts.index) == [*GOLD_READ, "all"] and counts.index.name == "read"
+    assert counts["wrong"].to_dict() == {
+        "all gold": 1,
+        "some gold": 1,
+        "no gold": 1,
+        "gold unknown": 0,
+        "all": 3,
+    }
+    assert counts.loc["all gold"].to_dict() == {"none": 0, "right": 2, "wrong": 1, "all": 3}
+    assert counts.loc["gold unknown"].to_dict() == {"none": 3, "right": 0, "wrong": 0, "all": 3}
+
+
+def test_kard_with_bm25_stands_between_where_it_is_asked_for():
+    def methods(*asked):
+        settings = preset("embedded", "strategyqa", "").override({"methods": asked} if asked else {})
+        return [row.method for row in case_grid(settings).rows]
+
+    assert methods() == methods("kard_bm25") == ["reasoning_distillation", "kard_bm25", "kard_reranker"]
+    assert methods("reasoning_distillation", "kard_reranker") == ["reasoning_distillation", "kard_reranker"]
 
 
 def test_shares_are_of_all_failures_over_all_seeds():
@@ -285,6 +329,41 @@ def test_failures_are_one_bar_a_student_and_the_papers_beside_them():
     assert [text.get_text() for text in ours.get_legend().get_texts()] == list(CAUSES)
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_shares(long_form(rows).iloc[:0])
+
+
+def test_of_real_questions_a_panel_more_shows_what_is_right_by_what_was_read(tmp_path):
+    where = {
+        "figure": "12_failures",
+        "dataset": "strategyqa",
+        "scale": "real",
+        "student": "s",
+        "method": "kard_reranker",
+    }
+    parts = [["all gold", "some gold", "some gold", "gold unknown"]]
+    about = where | {"metric": "accuracy", "knob": "gold read"}
+    rows = share_rows([[FAILED, MISSED, "", ""]], CAUSES, **where)
+    for method, scores in (("kard_reranker", [[0, 0, 1, 1]]), ("reasoning_distillation", [[1, 0, 0, 1]])):
+        rows += part_rows(scores, parts, GOLD_READ, **about | {"method": method})
+    table = long_form(rows)
+    figure = plot_shares(table)
+    *_, panel = figure.axes
+    assert len(figure.axes) == 2 and len(plot_shares(table[table["knob"] == "cause"]).axes) == 1
+    assert [tick.get_text() for tick in panel.get_yticklabels()] == [
+        "all gold (1)",
+        "some gold (2)",
+        "gold unknown (1)",
+    ]
+    legend = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert legend == ["Reasoning distillation (RD)", "KARD (reranker)"]
+    shown = {round(y): [] for line in panel.lines for y in line.get_ydata()}
+    for line in panel.lines:
+        if line.get_marker() in "sD":
+            shown[round(line.get_ydata()[0])].append(line.get_xdata()[0])
+    assert shown == {0: [1, 0], 1: [0, 0.5], 2: [1, 1]}
+    save_figure(figure, "12_failures_strategyqa", table, tmp_path, {"seed": 0})
+    draw_again(tmp_path / "12_failures_strategyqa.csv", tmp_path / "again")
+    first, again = (tmp_path / part / "12_failures_strategyqa.pdf" for part in ("", "again"))
+    assert first.read_bytes() == again.read_bytes()
 
 
 def case_of(prepared, world):

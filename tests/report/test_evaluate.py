@@ -25,6 +25,7 @@ from kardlib.report.evaluate import (
     matthews_interval,
     mean_interval,
     paired_difference,
+    part_rows,
     share_interval,
     share_rows,
     standard_error,
@@ -273,6 +274,25 @@ def test_fractions_intervals_end_at_nothing_and_all():
     (share,) = share_rows([causes], ["missed"])
     assert share["low"] == 0 and share["high"] == pytest.approx(0.155, abs=0.01)
     assert f1_interval(np.arange(20) < 19, np.ones(20)).high == 1
+
+
+def test_a_part_is_of_the_answers_of_all_seeds_and_of_other_questions_with_each():
+    named = {"figure": "f", "dataset": "d", "scale": "s", "method": "kard_bm25", "metric": "accuracy", "knob": "read"}
+    scores, parts = [[1, 0, UNREAD, 1], [1, 1, 0, 1]], [["a", "a", "b", "c"], ["b", "a", "b", "c"]]
+    rows = {row["at"]: row for row in part_rows(scores, parts, ["c", "a", "b", "none"], **named)}
+    assert [(at, row["value"], row["n"]) for at, row in rows.items()] == [
+        ("c", 1, 2), ("a", pytest.approx(2 / 3), 3), ("b", pytest.approx(1 / 3), 3),
+    ]  # fmt: skip
+    assert rows["c"]["low"] is None  # both are right: nothing is known of others
+    assert rows["a"]["low"] < 2 / 3 < rows["a"]["high"] and rows["a"]["unread"] is None
+    assert rows["b"]["unread"] == pytest.approx(1 / 3)
+    few = [0, 1] * 20
+    (whole,) = part_rows([few], [["a"] * 40], ["a"], **named)
+    assert [whole[name] for name in ("value", "low", "high")] == pytest.approx([*mean_interval(few)])
+    over = {"less": [[0, 1, 0, UNREAD]], "over": "fine_tuning"}
+    gain = part_rows([[1, 0, 0, 1]], [["a", "a", "b", "b"]], ["a", "b"], **named | over)
+    assert [(row["value"], row["unread"]) for row in gain] == [(0, None), (0.5, 0.5)]
+    assert len(long_form([*rows.values(), *gain])) == 5
 
 
 def test_a_row_for_each_seed_and_one_over_all():

@@ -136,6 +136,8 @@ def test_of_real_questions_nothing_is_said_that_nobody_knows(tmp_path):
     data = collect({cell: prepare(real, {"p": "evidence", "r": "noise"})}, {cell: predictions})
     assert data["questions"][0]["about"] == {"options": 2} and {signs for _, signs in data["sentences"]} == {""}
     assert data["passages"][data["questions"][0]["gold"][0]] == ("gold", "evidence")
+    page = make_page(data, real.settings)
+    assert "★ a gold passage" in page and "✓▣ true" not in page and "✓▣ true" in make_page(data, SETTINGS)
 
 
 def test_the_page_lies_with_the_figures_and_the_index_links_it(grid, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from kardlib.report.rows import measured
 WIDTH, MARGIN, LINE, SIZE = 396, 6, 9.6, 7.0
 PLACES = {"method": (MARGIN, 78), "reads": (92, 142), "writes": (244, 144)}  # left end and width of a block's texts
 MOST = 6  # lines of a passage, which may be a page of its own
-WON = "RD answers wrongly and KARD (reranker) rightly, with all that the answer takes among what it reads"
+WON = "RD answers wrongly and KARD (reranker) rightly, with all {} among what it reads"
 EDGES = {"✓▣": "solid", "✓": "none", "✗": (0, (2, 1.5))}  # of statements, by their signs: no colour is needed
 
 
@@ -140,8 +140,9 @@ def plot_case(table: pd.DataFrame) -> Figure:
     signs = {_signs(said) for rows in of.values() for _, _, said in _texts(rows, "sentence")}
     y = _write(ax, whole, _rule(ax, y + 3), _legend(signs), color="0.35")
     for row in measured(table[table["metric"] == "won_by_reading"]).itertuples():
+        won = WON.format("that the answer takes" if row.dataset == "world" else "gold passages")
         share = f"{100 * row.value:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}] of {row.n:,} questions are such"
-        y = _write(ax, whole, y, f"The first test question that {WON}. {share}.", color="0.35")
+        y = _write(ax, whole, y, f"The first test question that {won}. {share}.", color="0.35")
     ax.set(xlim=(0, WIDTH), ylim=(y + MARGIN, 0))
     fig.set_size_inches(WIDTH / 72, (y + MARGIN) / 72)
     return fig

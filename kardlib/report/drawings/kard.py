@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kardlib.data.world import STRATA
-from kardlib.kard.cases import CAUSES, PAPERS_CAUSES
+from kardlib.kard.cases import CAUSES, GOLD_READ, PAPERS_CAUSES
 from kardlib.models.catalogue import find_shape
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, RED, REGISTRY, label
 from kardlib.report.drawings.accuracy import CHANCE_ROW, accuracy_panel, name_rows
@@ -340,17 +340,18 @@ def plot_shares(table: pd.DataFrame) -> Figure:
     """What failures are due to: "share_of_failures" at each cause, one bar a student, ours and by the paper's causes.
 
     A whisker is the interval of the first cause's share, the dashed line the paper's of its own failures, which have
-    a bar too. Students come in the order of the table; `n` is how many failures there were. Raises FigureError if there
-    are none.
+    a bar too. Students come in the order of the table; `n` is how many failures there were. Of real questions a panel
+    more: "accuracy" by what was read of their gold passages. Raises FigureError if there are no failures.
     """
     need_metrics(table, "share_of_failures")
+    by_reading = measured(table[table["knob"] == "gold read"])
     table = table[table["metric"] == "share_of_failures"]
     paper = find_table("failure_analysis")
     (inspected,), *papers = (paper.numbers(row) for row in ("inspected", "reranker_missed", "student_failed"))
     splits = {"All it takes must be read": CAUSES, "One relevant passage is enough": PAPERS_CAUSES}
     splits = {title: causes for title, causes in splits.items() if table["at"].isin(causes).any()}
-    fig, axes = make_panels(len(splits), 2.2)
-    for ax, (title, causes) in zip(axes, splits.items(), strict=True):
+    fig, axes = make_panels(len(splits) + (not by_reading.empty), 2.2)
+    for ax, (title, causes) in zip(axes, splits.items(), strict=False):
         shares = table[table["at"].isin(causes)].pivot(index="student", columns="at", values="value")
         first = table[table["at"] == causes[0]].set_index("student")
         shares, whole = shares.loc[first.index, list(causes)], f"The paper ({inspected:.0f})"
@@ -370,7 +371,32 @@ def plot_shares(table: pd.DataFrame) -> Figure:
         show_percent(ax.xaxis)
         ax.tick_params(axis="y", length=0)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), handlelength=1.2)
+    if not by_reading.empty:
+        _reading_panel(axes[-1], by_reading)
     return fig
+
+
+def _reading_panel(ax: Axes, rows: pd.DataFrame) -> None:
+    """Accuracy by what was read, a line for each student and each of `GOLD_READ`: who recalls, and who reads it."""
+    keys = [(s, at) for s in dict.fromkeys(rows["student"]) for at in GOLD_READ]
+    lines = {key: part for key in keys if len(part := rows[(rows["student"] == key[0]) & (rows["at"] == key[1])])}
+    methods, several = list_methods(rows), rows["student"].nunique() > 1
+    for i, method in enumerate(methods):
+        for y, part in enumerate(lines.values()):
+            shown, height = part[part["method"] == method], y + 0.3 * (i - (len(methods) - 1) / 2)
+            draw_across(ax, method, shown, [height])
+            if told(shown)["value"].isna().all():
+                ax.text(0.02, height, "unread", va="center", fontsize=6, color=REGISTRY[method].color)
+    names = [
+        f"{f'{student}, ' if several else ''}{at} ({part['n'].iloc[0]:,})" for (student, at), part in lines.items()
+    ]
+    ax.set(title="By what KARD read", xlabel="Accuracy (%)", xlim=(0, 1), ylim=(len(lines) - 0.5, -0.5))
+    ax.set_yticks(range(len(lines)), names)
+    show_percent(ax.xaxis)
+    ax.grid(axis="x")
+    ax.tick_params(axis="y", length=0)
+    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    ax.legend(handles.values(), handles, loc="upper center", bbox_to_anchor=(0.5, -0.3), handlelength=1.2)
 
 
 @mpl.rc_context(LOOK)
