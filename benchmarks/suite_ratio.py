@@ -40,10 +40,12 @@ def run(folder: Path, only: str) -> dict[str, object]:
         except ChildProcessError:
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-    return {
+    done = {
         "commit": git.stdout.strip(), "seconds": round(time.monotonic() - start), "peak_mib": peak[0] >> 20,
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime),
     }  # fmt: skip
+    print(json.dumps(done), flush=True)  # the other run may not come to its end
+    return done
 
 
 if __name__ == "__main__":
