@@ -56,12 +56,11 @@ def way_rows(dataset: str, done: Mapping[str, Any]) -> Iterator[list[str]]:
     """BM25's ways: what a question takes, how much of it is Lucene's own search, and what the rest is."""
     at = done["seconds"]
     ours = {"hits as JSON in Java": at["json"] - at["search"],
-            "read by Python on two threads": at["process"] - at["analysis"] - at["json"],
-            "between processes": at["batches"] - at["process"]}  # fmt: skip
+            "read by Python, handed between processes": at["batches"] - at["analysis"] - at["json"]}  # fmt: skip
     theirs = {"hits with stored texts in Java": at["pyserini_java"] - done["lucene"],
               "read by Python": at["pyserini"] - at["pyserini_java"]}  # fmt: skip
     alone = ours | {"a request for each": at["loop"] - at["batches"]}
-    ways = {"pyserini": ("pyserini's `search` in a loop", theirs), "loop": ("the library's, in a loop", alone),
+    ways = {"pyserini": ("pyserini's search, in a loop", theirs), "loop": ("the library's, in a loop", alone),
             "batches": ("the library's, in batches", ours)}  # fmt: skip
     for way, (name, steps) in ways.items():
         took, ratio = at[way], at[way] / at["batches"]
