@@ -4,9 +4,10 @@
 
 Every point is a process of its own, which first does the work once in small, so that nothing is loaded later. Then
 CPU seconds are counted, those of the Lucene process that it holds with them, and by how much the memory of both rises
-at its peak. Without Lucene runs under a second are repeated, and the median is taken. Passages are generated
-(`index_million.py`) or, where a nano model reads them, the closed world's; what a student would write is made up, as no
-student is trained.
+at its peak; of curves marked as `traced`, what Python allocates, since new objects may lie where others were freed, so
+that a process does not grow. Without Lucene runs under a second are repeated, and the median is taken. Passages are
+generated (`index_million.py`) or, where a nano model reads them, the closed world's; what a student would write is made
+up, as no student is trained.
 
 An exponent is the slope of the line through the upper half of a curve, both axes logarithmic: 1 says that ten times as
 much takes ten times as long. Memory that never rises by `FLAT` MiB has none. The last line is JSON.
@@ -21,6 +22,7 @@ import random
 import re
 import shutil
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
@@ -76,6 +78,7 @@ class Curve(NamedTuple):
     sizes: Sequence[int]
     setup: Setup
     java: bool = False  # it holds a Lucene process, which is warmed by the setup, for starting one takes seconds
+    traced: bool = False  # its memory is that of Python's objects, and is counted as they are allocated
 
 
 # Inputs
@@ -173,13 +176,8 @@ def read_data(count: int, folder: Path) -> Iterator[Callable[[], object]]:
 
 @contextlib.contextmanager
 def keep_run(count: int, folder: Path) -> Iterator[Callable[[], object]]:
-    run = make_run(count, KAPPA, CORPUS)
-
-    def work() -> Run:
-        write_run(folder / "run.tsv", run)
-        return read_run(folder / "run.tsv")
-
-    yield work
+    run, path = make_run(count, KAPPA, CORPUS), folder / "run.tsv"
+    yield lambda: (write_run(path, run), read_run(path))
 
 
 @contextlib.contextmanager
@@ -381,15 +379,13 @@ def draw_students(count: int, folder: Path) -> Iterator[Callable[[], object]]:
 
 # All of them
 
-TEN = (1, 3, 10)
-MILLION = (10_000, 100_000, 1_000_000)
-KAPPAS = (20, 140, 1000)
+TEN, MILLION, KAPPAS = (1, 3, 10), (10_000, 100_000, 1_000_000), (20, 140, 1000)
 CURVES = [
     Curve("questions", "BM25 search", [200 * n for n in TEN], search_questions, java=True),
     Curve("questions", "reranking, 20 candidates", [200 * n for n in TEN], rank_questions),
     Curve("questions", "evaluation", [2_000 * n for n in TEN], evaluate),
     Curve("questions", "own data, written and read", [1_000 * n for n in TEN], read_data),
-    Curve("questions", "run table, written and read", [2_000 * n for n in TEN], keep_run),
+    Curve("questions", "run table, written and read", [2_000 * n for n in TEN], keep_run, traced=True),
     Curve("questions", "explorer, case studies", [200 * n for n in TEN], explore),
     Curve("passages", "index", MILLION, build_index, java=True),
     Curve("passages", "search, 400 questions", MILLION, search_passages, java=True),
@@ -443,6 +439,11 @@ def measure(curve: Curve, size: int, repeats: int, folder: Path) -> tuple[float,
             work()
             seconds.append(cpu_seconds() - began)
             mib.append((read_memory("VmHWM") - before) / 2**20)
+    if curve.traced:  # after the time is taken, which it would double
+        with curve.setup(size, folder) as work:
+            tracemalloc.start()
+            work()
+            mib = [tracemalloc.get_traced_memory()[1] / 2**20]
     return median(seconds), median(mib)
 
 
@@ -461,12 +462,19 @@ def measure_curve(curve: Curve, share: float, repeats: int, folder: Path) -> dic
     }  # fmt: skip
 
 
+def add_curves(file: Path, line: dict[str, Any]) -> dict[str, Any]:
+    """What stands in the file with these curves anew, which say themselves when they were measured."""
+    kept = json.loads(file.read_text())
+    new = {(c["axis"], c["work"]): c | {"provenance": line["provenance"]} for c in line["curves"]}
+    return dict(kept) | {"curves": [new.pop((c["axis"], c["work"]), c) for c in kept["curves"]] + [*new.values()]}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=MILLION[-1], help="the most that there are")
     parser.add_argument("--repeats", type=int, default=3, help="of a short run")
     parser.add_argument("--share", type=float, default=1.0, help="of all sizes, to try it out")
-    parser.add_argument("--only", nargs="+", help="these curves alone, as AXIS: WORK")
+    parser.add_argument("--only", nargs="+", help="these curves alone, as AXIS: WORK; in --out others stay")
     parser.add_argument("--out", type=Path, help="write the JSON there too")
     options = parser.parse_args()
     load, curves = os.getloadavg()[0], {f"{curve.axis}: {curve.name}": curve for curve in CURVES}
@@ -477,12 +485,14 @@ if __name__ == "__main__":
         for name in options.only or curves:
             fewer = options.passages / MILLION[-1] if curves[name].axis == "passages" else 1
             measured.append(measure_curve(curves[name], fewer * options.share, options.repeats, Path(place)))
-            line = json.dumps({
+            line = {
                 "benchmark": "growth", "provenance": provenance(), "cores": psutil.cpu_count(), "threads": 1,
                 "load": [round(l, 1) for l in (load, os.getloadavg()[0])], "share": options.share,
                 "repeats": options.repeats, "curves": measured,
-            })  # fmt: skip
+            }  # fmt: skip
+            if options.only and options.out and options.out.exists():
+                line = add_curves(options.out, line)
             if options.out:  # after every curve: all of them take long
                 with atomic_write(options.out) as file:
-                    file.write_text(line + "\n")
-    print(line)
+                    file.write_text(json.dumps(line) + "\n")
+    print(json.dumps(line))

@@ -1,11 +1,11 @@
-"""The released code's way beside this library's: reranking, writing, training and BM25, in CPU time of one process.
+"""The released code's way beside this library's: reranking, writing and training, in CPU time of one process.
 
     python benchmarks/official.py [--dataset obqa --data-dir DIR] [--model minilm] [--student smollm2] [--out FILE]
 
 The released code's way is rebuilt from what is said of it, not copied: every text padded to 512 tokens, one question at
 a time, every passage encoded anew for every question, float32, five samples of up to 1,024 tokens, activations computed
 again in training. Where that leaves something open, the cheaper reading is taken: a question's candidates are encoded
-at once, and a step's texts are. The library's way is the library's functions.
+at once, and a step's texts are. The library's way is the library's functions. BM25 has a file of its own, `bm25.py`.
 
 Both get the same weights, texts and threads. First they must give the same rankings, greedy texts and loss, else the
 run ends with an error. The released code's way is timed with torch's own kernels and with those that the library
@@ -50,12 +50,11 @@ from kardlib.settings import RunSettings, StudentSettings, preset
 
 PADDED, WRITTEN, SAMPLES, TOP_K, TOP_P = 512, 1024, 5, 50, 0.95  # the released code's
 CANDIDATES = 100  # of a question: kappa*
-AT_ONCE = 100  # queries that BM25 is given together
 AT_A_TIME = 8  # examples whose gradients are added up to a step's, which bounds the memory of padded texts
 CLOSE = 2e-4  # scores that may be ranked either way: `rank` rounds to four decimals
 AIMS = {"world": {"reranking": 150.0}, "obqa": {"reranking": 150.0}, "strategyqa": {"reranking": 25.0}}
 AIM = {"generation": 20.0, "training": 40.0, "bm25": 1.8}
-PARTS = ("bm25", "reranking", "generation", "training")
+PARTS = ("reranking", "generation", "training")
 
 
 class Work(NamedTuple):
@@ -390,35 +389,13 @@ class Training(OfStudent):
 KINDS = {"reranking": Reranking, "generation": Generation, "training": Training}
 
 
-def measure_bm25(lucene: Lucene, index: Path, questions: Mapping[str, str]) -> dict[str, Any]:
-    """Queries in batches against one after the other, by turns, so that what else the machine does meets both."""
-    lucene.search(index, questions, CANDIDATES)  # warms up
-    spent = {"loop": [0.0, 0.0], "batches": [0.0, 0.0]}  # CPU seconds and seconds
-    for first in range(0, len(questions), AT_ONCE):
-        asked = dict(list(questions.items())[first : first + AT_ONCE])
-        found = {}
-        for way, parts in (("loop", [{q: text} for q, text in asked.items()]), ("batches", [asked])):
-            began = cpu_seconds(), time.perf_counter()
-            found[way] = {q: hits for part in parts for q, hits in lucene.search(index, part, CANDIDATES).items()}
-            spent[way][0] += cpu_seconds() - began[0]
-            spent[way][1] += time.perf_counter() - began[1]
-        check(found["loop"] == found["batches"], "ranking by BM25")
-    (loop, loop_wall), (batches, batches_wall) = (spent[way] for way in ("loop", "batches"))
-    return {"questions": len(questions), "threads": lucene.settings.threads, "official_seconds": loop / len(questions),
-            "library_seconds": batches / len(questions), "ratio": round(loop / batches, 2),
-            "ratio_elapsed": round(loop_wall / batches_wall, 2)}  # fmt: skip
-
-
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """All parts that are asked for, by name."""
     torch.set_num_threads(1)
     load, parts, aims = os.getloadavg()[0], {}, AIM | AIMS[options.dataset]
     with tempfile.TemporaryDirectory() as place, Lucene(preset().knowledge) as lucene:
         work = prepare(options, lucene, Path(place) / "index")
-        if "bm25" in options.parts:
-            parts["bm25"] = measure_bm25(lucene, Path(place) / "index", work.questions) | {"aim": aims["bm25"]}
-            print(f"bm25: {parts['bm25']}", flush=True)
-    kinds = {name: KINDS[name](work, options) for name in PARTS if name in options.parts and name in KINDS}
+    kinds = {name: KINDS[name](work, options) for name in PARTS if name in options.parts}
     limits = {"torch": measure_limit()}
     released = {name: kind.official() for name, kind in kinds.items()}  # before torch's kernels are replaced
     limits["library"] = measure_limit() if multiply_with_onednn() else limits["torch"]
@@ -444,7 +421,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", help="folder with kard/ and kb/, for obqa and strategyqa")
     parser.add_argument("--model", help="of the reranker; without it bert-nano for the world, else minilm")
     parser.add_argument("--student", help="without it t5-nano-base for the world, else nothing is written or learnt")
-    parser.add_argument("--questions", type=int, help="of the test set, to search and rerank for; without it all")
+    parser.add_argument("--questions", type=int, help="of the test set, that are searched for; without it all")
     parser.add_argument("--out", type=Path, help="write the JSON there too")
 
 
@@ -468,7 +445,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20, help="the library's")
     options = parser.parse_args()
     fill_models(parser, options)
-    options.parts = options.parts or (PARTS if options.student else PARTS[:2])
+    options.parts = options.parts or (PARTS if options.student else PARTS[:1])
     if options.student is None and {"generation", "training"} & {*options.parts}:
         parser.error("say with --student who writes and learns on real questions")
     return options

@@ -21,7 +21,7 @@ from kardlib.report.figures import LOOK
 from kardlib.report.gallery import as_markdown, write_between
 
 BEGIN, END = "<!-- results: made by benchmarks/speed_page.py -->", "<!-- end of results -->"
-WORK = {"reranking": "reranking", "generation": "five samples", "training": "training", "bm25": "BM25"}
+WORK = {"reranking": "reranking", "generation": "five samples", "training": "training"}
 UNIT = {"training": "an example"}  # of which the times are; else a question
 WAYS = {"all_logits": "the Trainer's, float32", "target_logits": "logits of targets alone, no mask, float32",
         "bf16": "these in bfloat16"}  # fmt: skip
@@ -47,18 +47,66 @@ def official_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
         if part := result["parts"].get(name):
             verdict = "reached" if part["ratio"] >= part["aim"] else "missed"
             times = [milliseconds(part[f"{way}_seconds"]) for way in ("official", "library")]
-            row = [
-                f"{work}, {UNIT.get(name, 'a question')}",
-                DATA[result["dataset"]],
-                *times,
-                f"{part['ratio']:g}",
-            ]
-            if name == "bm25":
-                elapsed = f"{part['ratio_elapsed']:g} times in elapsed time on {part['threads']} threads"
-                yield [*row, "", f"{part['aim']:g}, {verdict}", "no products", elapsed]
-            else:
-                share, slowest = f"{100 * part['limit_share']:.1f} %", ", ".join(part["slowest"])
-                yield [*row, f"{part['ratio_same_kernels']:g}", f"{part['aim']:g}, {verdict}", share, slowest]
+            share, slowest = f"{100 * part['limit_share']:.1f} %", ", ".join(part["slowest"])
+            yield [f"{work}, {UNIT.get(name, 'a question')}", DATA[result["dataset"]], *times, f"{part['ratio']:g}",
+                   f"{part['ratio_same_kernels']:g}", f"{part['aim']:g}, {verdict}", share, slowest]  # fmt: skip
+
+
+def way_rows(dataset: str, done: Mapping[str, Any]) -> Iterator[list[str]]:
+    """BM25's ways: what a question takes, how much of it is Lucene's own search, and what the rest is."""
+    at = done["seconds"]
+    ours = {"hits as JSON in Java": at["json"] - at["search"],
+            "read by Python, handed between processes": at["batches"] - at["analysis"] - at["json"]}  # fmt: skip
+    theirs = {"hits with stored texts in Java": at["pyserini_java"] - done["lucene"],
+              "read by Python": at["pyserini"] - at["pyserini_java"]}  # fmt: skip
+    alone = ours | {"a request for each": at["loop"] - at["batches"]}
+    ways = {"pyserini": ("pyserini's search, in a loop", theirs), "loop": ("the library's, in a loop", alone),
+            "batches": ("the library's, in batches", ours)}  # fmt: skip
+    for way, (name, steps) in ways.items():
+        took, ratio = at[way], at[way] / at["batches"]
+        verdict = f"{done['aim']:g}, {'reached' if ratio >= done['aim'] else 'missed'}" if way != "batches" else ""
+        rest = ", ".join(f"{step} {100 * max(0.0, seconds) / took:.0f} %" for step, seconds in steps.items())
+        yield [DATA[dataset], name, milliseconds(took), f"{ratio:.2f}", verdict,
+               f"{100 * done['lucene'] / took:.0f} %", f"{took / done['lucene']:.1f}", rest]  # fmt: skip
+
+
+def agreement_rows(dataset: str, compared: Mapping[str, Any]) -> Iterator[list[str]]:
+    for tokens, name in {"own_tokens": "its own", "lucene_tokens": "Lucene's"}.items():
+        shares = [f"{100 * compared[tokens][f'other_first_{k}']:.1f} %" for k in (1, 10, 100)]
+        yield [DATA[dataset], f"{compared['questions']:,}", name, *shares]
+
+
+def size_rows(sizes: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    for size in sizes:
+        for name, done in size.items():
+            if name != "passages":
+                memory = [f"{done[f'{work}_mib']:,}" for work in ("index", "search")]
+                yield [f"{size['passages']:,}", {"library": "Lucene"}.get(name, name), f"{done['index_seconds']:.1f}",
+                       memory[0], milliseconds(done["search_seconds"]), memory[1]]  # fmt: skip
+
+
+def show_bm25(result: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """BM25's tables, and how much of the suite is searching."""
+    ways, origin = result["ways"], result["provenance"]
+    columns = ("questions", "way", "CPU ms", "over batches", "aim", "Lucene's own search", "over that alone",
+               "the rest")  # fmt: skip
+    lines = ["", "### BM25", "", *as_markdown(columns, [r for name in ways for r in way_rows(name, ways[name])]), ""]
+    first = [f"{DATA[name]} {done['first_seconds'] / done['seconds']['batches']:.1f}" for name, done in ways.items()]
+    lines += [f"- A first pass in batches, while Java still compiles, over a later one: {', '.join(first)}."]
+    counted = ", ".join(f"{DATA[name]} {done['questions']:,}" for name, done in ways.items())
+    load = f"load {result['load'][0]:g} to {result['load'][1]:g}"
+    lines += [f"- Questions timed: {counted}; {origin['device']}, {load}, {describe_origin(origin)}."]
+    if compared := {name: done["bm25s"] for name, done in ways.items() if done["bm25s"]}:
+        columns = ("questions", "number", f"bm25s ({result['bm25s']}) given tokens that are", "another first passage",
+                   "others among the first 10", "others among the first 100")  # fmt: skip
+        lines += ["", *as_markdown(columns, [r for name in compared for r in agreement_rows(name, compared[name])])]
+    columns = ("generated passages", "library", "index, CPU s", "peak MiB", "a question, CPU ms", "MiB after a search")
+    lines += ["", *as_markdown(columns, size_rows(result["sizes"]))]
+    for cost in costs:
+        spent = [(kind, seconds) for kinds in cost["notebooks"].values() for kind, (_, seconds) in kinds.items()]
+        some, whole = (sum(s for k, s in spent if k in kinds or not kinds) for kinds in (("run", "index"), ()))
+        lines += ["", f"- Of the suite's {whole:,} core-seconds its indexes and runs take {some:,}."]
+    return lines
 
 
 def peer_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -116,7 +164,7 @@ def describe(result: Mapping[str, Any]) -> str:
     origin = result["provenance"]
     limits = result.get("limit_gigaflops")
     rates = f"; products {limits['torch']:g} and {limits['library']:g} GFLOP a second and core" if limits else ""
-    done = [f"{WORK[name]}: {count_work(part)}" for name, part in result.get("parts", {}).items()]
+    done = [f"{WORK[name]}: {count_work(part)}" for name, part in result.get("parts", {}).items() if name in WORK]
     rates += f"; {', '.join(done)}" if done else ""
     return (
         f"{DATA[result['dataset']]}: {origin['device']}, {result['cores']} cores, load {result['load'][0]:g} to "
@@ -134,6 +182,8 @@ def show(folder: Path) -> list[str]:
         rows = [row for result in results["official"] for row in official_rows(result)]
         lines += ["", "### The released code's way", "", *as_markdown(columns, rows)]
         lines += ["", *(f"- {describe(result)}" for result in results["official"])]
+    for result in read_results(folder, "bm25"):
+        lines += show_bm25(result, read_results(folder, "suite_costs"))
     if results["peers"]:
         columns = ("peer", "questions", "work", "peer, CPU ms", "library, CPU ms", "ratio", "same kernels",
                    "peak MiB, library / peer", "agreement")  # fmt: skip
@@ -185,7 +235,8 @@ def describe_growth(result: Mapping[str, Any]) -> str:
     origin, share = result["provenance"], result["share"]
     shrunk = "" if share == 1 else f"; all sizes times {share:g}"
     load = f"load {result['load'][0]:g} to {result['load'][1]:g}"
-    return f"{origin['device']}, {result['cores']} cores, {load}, {describe_origin(origin)}{shrunk}."
+    anew = [f"; {c['work']}: {describe_origin(c['provenance'])}" for c in result["curves"] if "provenance" in c]
+    return f"{origin['device']}, {result['cores']} cores, {load}, {describe_origin(origin)}{shrunk}{''.join(anew)}."
 
 
 def draw_growth(curves: Sequence[Mapping[str, Any]]) -> Figure:

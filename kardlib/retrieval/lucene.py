@@ -270,7 +270,7 @@ class _Anserini:
         self.bm25 = _java_class("org.apache.lucene.search.similarities.BM25Similarity")(k1, b)
         self.analyzer = _java_class("io.anserini.analysis.DefaultEnglishAnalyzer").newDefaultInstance()
         self.bag_of_words = _java_class("io.anserini.search.query.BagOfWordsQueryGenerator")()
-        self.to_json = _java_class("com.fasterxml.jackson.databind.ObjectMapper")().writeValueAsString
+        self.to_json = _make_mapper().writeValueAsString
         _java_class("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(2**31 - 1)  # rationales may be long
         self.threads = threads
         self.pool = ThreadPoolExecutor(threads)
@@ -393,17 +393,28 @@ class _Anserini:
 
         pyjnius keeps the object of a method call in a variable that all threads share, so threads may only call methods
         of the same objects: the searcher and the JSON mapper. Hits come as JSON, because asking Java for every number
-        of every hit takes longer than the search. An id is read from the fields that hits are sorted by, so that no
-        stored document is fetched.
+        of every hit takes longer than the search. Score and id are read from the fields that hits are sorted by: no
+        stored document is fetched, and no score computed again (`False`).
         """
         k = max(1, min(k, searcher.getIndexReader().maxDoc()))
 
         def search(query: Any) -> Hits:
-            hits = json.loads(self.to_json(searcher.search(query, k, order, True)))["scoreDocs"]
-            return [(_decode(hit["fields"][1]), hit["score"]) for hit in hits]
+            hits = json.loads(self.to_json(searcher.search(query, k, order, False)))["scoreDocs"]
+            return [(_decode(id), score) for hit in hits for score, id in [hit["fields"]]]
 
         first = [search(query) for query in queries[:1]]  # which loads Java's classes
         return first + list(self.pool.map(search, queries[1:]))
+
+
+def _make_mapper() -> Any:
+    """Jackson's mapper, which writes of a hit only the fields that it is sorted by: half as much JSON to read."""
+    mapper, ignored = _java_class("com.fasterxml.jackson.databind.ObjectMapper")(), _java_class("java.util.HashSet")()
+    for name in ("score", "doc", "shardIndex", "valid"):
+        ignored.add(name)
+    ignorals = _java_class("com.fasterxml.jackson.annotation.JsonIgnoreProperties$Value").forIgnoredProperties(ignored)
+    for name in ("search.FieldDoc", "util.BytesRef"):
+        mapper.configOverride(_java_class("java.lang.Class").forName(f"org.apache.lucene.{name}")).setIgnorals(ignorals)
+    return mapper
 
 
 def _decode(reference: Mapping[str, Any]) -> str:
