@@ -94,9 +94,9 @@ class DualEncoder(nn.Module):
 
 def load_retriever(settings: RagSettings) -> DualEncoder:
     """A trained one's folder, or one encoder to start both sides from, named like a reranker's. Raises DataError."""
-    place = Path(settings.model)
-    trained = all((place / side).is_dir() for side in SIDES)
-    names = {side: str(place / side) if trained else settings.model for side in SIDES}
+    folder = Path(settings.model)
+    trained = all((folder / side).is_dir() for side in SIDES)
+    names = {side: str(folder / side) if trained else settings.model for side in SIDES}
     loaded = {side: load_encoder(name, settings.revision) for side, name in names.items()}
     retriever = DualEncoder({side: e for side, (e, _) in loaded.items()}, loaded["question"][1], settings)
     return retriever.to(pick_device().type).eval()

@@ -186,7 +186,7 @@ def build_student(settings: ReAugKDSettings, labels: int, seed: int) -> Classifi
 
 
 @torch.inference_mode()
-def encode(classifier: Classifier, examples: Sequence[Example], max_tokens: int) -> Outputs:
+def run_classifier(classifier: Classifier, examples: Sequence[Example], max_tokens: int) -> Outputs:
     """Outputs for every example, in order; batches of nearly one length."""
     device = pick_device()
     classifier = classifier.to(device.type).eval()
@@ -328,5 +328,5 @@ def distill_student(
 def finish(classifier: Classifier, task: Task, splits: Sequence[str], settings: ReAugKDSettings, folder: Path) -> None:
     """Save a trained classifier and what it says of some splits."""
     classifier.save(folder)
-    said = {split: encode(classifier, task.splits[split], settings.max_tokens) for split in splits}
+    said = {split: run_classifier(classifier, task.splits[split], settings.max_tokens) for split in splits}
     memory.write_outputs(folder, said)

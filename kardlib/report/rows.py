@@ -59,7 +59,7 @@ Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else val
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Row(Group):
+class ResultRow(Group):
     """One row, in the order of the columns; empty where a column does not apply."""
 
     figure: str = Field(min_length=1)
@@ -110,7 +110,7 @@ class Row(Group):
         return f"{self.metric} of {self.method}"
 
 
-COLUMNS = list(Row.model_fields)
+COLUMNS = list(ResultRow.model_fields)
 KEYS = COLUMNS[: COLUMNS.index("value")]  # of one cell
 NUMBERS = dict.fromkeys(("seed", "k", "n"), "Int64")
 NUMBERS |= dict.fromkeys(("x", "over_x", "value", "low", "high", "unread"), "float64")
@@ -127,7 +127,7 @@ def long_form(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         if unknown := set(row) - set(COLUMNS) - SHOWN:
             raise FigureError(f"row {i}: there is no column {min(unknown)!r}; the columns are {', '.join(COLUMNS)}")
         try:
-            checked.append(validate(Row, {name: value for name, value in row.items() if name in COLUMNS}).model_dump())
+            checked.append(validate(ResultRow, {name: value for name, value in row.items() if name in COLUMNS}).model_dump())
         except SettingsError as error:
             raise FigureError(f"row {i}: {error}") from None
     table = pd.DataFrame(checked, columns=COLUMNS).astype(NUMBERS)

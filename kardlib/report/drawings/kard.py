@@ -224,7 +224,7 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
         if accuracy and ax is not axes[0]:
             ax.sharey(axes[0])  # accuracies are compared across panels
         draw_by_knob(ax, part, sorted(table["x"].unique()), unit)
-        _say_unread(ax, part)
+        _mark_unread(ax, part)
         for value in chance if accuracy else ():
             ax.axhline(value, label=label("chance"), **DASHED)
         title = ", ".join(filter(None, [MEASURES[metric], at]))
@@ -241,7 +241,7 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
     return fig
 
 
-def _say_unread(ax: Axes, part: pd.DataFrame) -> None:
+def _mark_unread(ax: Axes, part: pd.DataFrame) -> None:
     """Say it where no method's answers could be read, so that nothing is drawn there."""
     for x in (drawn := told(part).groupby("x")["value"].count())[drawn == 0].index:
         at: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 7, "color": "0.35"}
