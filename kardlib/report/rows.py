@@ -127,7 +127,8 @@ def long_form(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         if unknown := set(row) - set(COLUMNS) - SHOWN:
             raise FigureError(f"row {i}: there is no column {min(unknown)!r}; the columns are {', '.join(COLUMNS)}")
         try:
-            checked.append(validate(ResultRow, {name: value for name, value in row.items() if name in COLUMNS}).model_dump())
+            known = {name: value for name, value in row.items() if name in COLUMNS}
+            checked.append(validate(ResultRow, known).model_dump())
         except SettingsError as error:
             raise FigureError(f"row {i}: {error}") from None
     table = pd.DataFrame(checked, columns=COLUMNS).astype(NUMBERS)
