@@ -36,7 +36,6 @@ from kardlib.settings import RagSettings, StudentSettings
 SIDES = ("question", "passage")  # a trained retriever's folder holds an ordinary checkpoint of each
 IGNORED = -100  # label of a token that is no target: padding, or a causal LM's source
 
-# ---------------------------------------------------------------------------------------------------------------------
 # The equations
 
 
@@ -57,7 +56,6 @@ def contrastive_loss(scores: Tensor, positives: Tensor, drawn: Tensor) -> Tensor
     return cross_entropy(scores.masked_fill(others, -torch.inf), drawn)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # The retriever
 
 
@@ -147,7 +145,6 @@ def retrieve_and_write(
     write_json(folder / LOSSES, losses)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Training
 
 

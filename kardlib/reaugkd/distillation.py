@@ -32,7 +32,6 @@ from kardlib.settings import Losses, ReAugKDSettings
 HEAD, HEAD_FACTS = "head.safetensors", "classifier.json"
 TOKENS = 4096  # padded tokens that an encoder reads at once
 
-# ---------------------------------------------------------------------------------------------------------------------
 # The equations
 
 
@@ -98,7 +97,6 @@ def _angles(x: Tensor) -> Tensor:
     return directions @ directions.transpose(1, 2)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Encoders that classify
 
 
@@ -201,7 +199,6 @@ def run_classifier(classifier: Classifier, examples: Sequence[Example], max_toke
     return Outputs(*(torch.stack(column).numpy() for column in columns))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Training
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # embeddings, logits and numbers of a batch's examples -> loss

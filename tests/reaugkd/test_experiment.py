@@ -42,11 +42,11 @@ from kardlib.reaugkd.distillation import (
     build_teacher,
     contrastive_loss,
     distill_student,
-    run_classifier,
     keep_layers,
     label_objective,
     relational_loss,
     rkd_loss,
+    run_classifier,
     soft_label_loss,
     student_objective,
     train_classifier,
@@ -285,7 +285,8 @@ def test_a_causal_teacher_reads_a_pair_as_two_lines():
     pairs = [Example("a b", "c", 0), Example("a", "b c", 0), Example("much longer than these", "two", 1)]
     assert [tokenizer.decode(t["input_ids"]) for t in teacher.tokenize(pairs[:2], 64)] == ["a b\nc", "a\nb c"]
     assert tokenizer.decode(teacher.tokenize([Example("a b", "", 0)], 64)[0]["input_ids"]) == "a b"
-    together, alone = run_classifier(teacher, pairs, 64).embeddings, [run_classifier(teacher, [p], 64).embeddings[0] for p in pairs]
+    together = run_classifier(teacher, pairs, 64).embeddings
+    alone = [run_classifier(teacher, [pair], 64).embeddings[0] for pair in pairs]
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert not np.allclose(alone[0], alone[1], atol=1e-3)
 
@@ -490,7 +491,8 @@ def test_a_saved_student_says_what_its_outputs_say(distilled):
     experiment = distilled.experiment
     students = distill_students(experiment, train_teacher(experiment), distilled.memory)
     folder = students[METHODS["reaugkd"].losses, 0]
-    spoken = run_classifier(load_classifier(folder), experiment.task.splits["test"], experiment.settings.reaugkd.max_tokens)
+    examples, knobs = experiment.task.splits["test"], experiment.settings.reaugkd
+    spoken = run_classifier(load_classifier(folder), examples, knobs.max_tokens)
     assert spoken.logits == pytest.approx(outputs(distilled, "reaugkd")[0].logits, abs=1e-5)
 
 
