@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom, t
 
-from kardlib.report.rows import MOST_UNREAD, limits
+from kardlib.report.rows import AGAINST_GOLD, MOST_UNREAD, limits
 
 if TYPE_CHECKING:
     from kardlib.kard.experiment import Experiment
@@ -290,7 +290,7 @@ def gain_rows(
 
 def _lacks_gold(experiment: "Experiment", metric: str = "", split: str = "test", **_: Any) -> bool:
     asked = experiment.data.splits.get(split, [])
-    return bool(asked) and "gold" in metric and not any(experiment.data.gold.get(q.id) for q in asked)
+    return bool(asked) and metric in AGAINST_GOLD and not any(experiment.data.gold.get(q.id) for q in asked)
 
 
 def _name(experiment: "Experiment", figure: str, row: "Row") -> dict[str, Any]:

@@ -30,6 +30,7 @@ from kardlib.report.figures import PAGE, save_figure
 from kardlib.report.rows import (
     AT_K,
     FRACTIONS,
+    IN_NATS,
     KEYS,
     FigureError,
     gained,
@@ -97,7 +98,7 @@ def paper_tables(path: Path, gain: bool = False) -> Iterator[tuple[str, pd.DataF
     """
     table = (gained if gain else measured)(read_drawn(path))
     for metric, rows in table.groupby("metric", sort=False):
-        unit = (" (points)" if gain else " (%)") if metric in PER_CENT else " (nats)" if "loss" in str(metric) else ""
+        unit = (" (points)" if gain else " (%)") if metric in PER_CENT else " (nats)" if metric in IN_NATS else ""
         yield f"{path.stem}: {str(metric).replace('_', ' ')}{unit}", lay_out(rows)
 
 

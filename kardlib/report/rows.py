@@ -35,6 +35,8 @@ FRACTIONS = {  # metrics between 0 and 1, whose gains lie between -1 and 1
     "whole_chain", "won_by_reading",
 }  # fmt: skip
 AT_K = ("hits_gold", "hits_silver")  # metrics that say nothing without their k
+AGAINST_GOLD = ("hits_gold", "gold_among_read")  # metrics that need gold passages
+IN_NATS = ("loss", "first_loss", "last_loss", "retriever_loss")
 MOST_UNREAD = 0.2  # share of the answers: where more could not be read, nothing is told
 ROUNDED = 1e-9  # by so much a mean may be past the end of its interval
 SHOWN = {"p"}  # what a row may say beside its columns, for a notebook to show; no figure's data holds it
