@@ -29,7 +29,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from kardlib.artifacts.store import Kind, Store, atomic_write, fingerprint, provenance
 from kardlib.models.catalogue import identify
 from kardlib.models.encoders import find_minilm
-from kardlib.reaugkd.distillation import Classifier, build_student, encode
+from kardlib.reaugkd.distillation import Classifier, build_student, run_classifier
 from kardlib.reaugkd.memory import (
     Array,
     KnowledgeBase,
@@ -71,7 +71,7 @@ def embed(store: Store, student: Classifier, splits: dict[str, list[Example]]) -
     }
 
     def build(folder: Path) -> None:
-        write_outputs(folder, {name: encode(student, examples, 128) for name, examples in splits.items()})
+        write_outputs(folder, {name: run_classifier(student, examples, 128) for name, examples in splits.items()})
 
     return read_outputs(store.make(Kind("latency_embeddings"), spec, build))
 
@@ -124,7 +124,7 @@ def measure_time(
     for i in range(1 + PASSES[batch]):
         at = [j % len(sentences) for j in range(i * batch, (i + 1) * batch)]
         start = time.process_time()
-        own = encode(student, [sentences[j] for j in at], 128).probabilities
+        own = run_classifier(student, [sentences[j] for j in at], 128).probabilities
         seconds["student"].append(time.process_time() - start)
         for kind, base in bases.items():
             start = time.process_time()

@@ -152,7 +152,7 @@ class Packed:
         record = {"kind": kind.name, "recipe": kind.recipe, "builder": kind.builder, "spec": spec, "work": encoded}
         name, size = name_job(record), self.parameters[str(settings_of(record)["model"])]
         self.parameters[RESULTS + name] = size
-        self.jobs[name] = record | {"label": label, "parameters": size, "cost": estimate(kind, work) * size}
+        self.jobs[name] = record | {"label": label, "parameters": size, "cost": count_operations(kind, work) * size}
         return name
 
     def encode(self, value: Any) -> Any:
@@ -182,20 +182,20 @@ class Packed:
         if model.startswith(RESULTS) or model in LOADERS:
             self.parameters.setdefault(model, shape.parameters if (shape := find_shape(model)) else 10**8)
             return model, None
-        place = NANO / model if (NANO / model).is_dir() else Path(model)
-        local = (place / WEIGHTS).is_file()
-        name = f"{place.name}-{identify(model)}" if local else model.replace("/", "--")
+        source = NANO / model if (NANO / model).is_dir() else Path(model)
+        local = (source / WEIGHTS).is_file()
+        name = f"{source.name}-{identify(model)}" if local else model.replace("/", "--")
         revision = None if local else revision or find_revision(model)
         if name not in self.models or (self.with_models and not (self.folder / "models" / name).is_dir()):
-            if self.with_models or (place / MANIFEST).is_file():  # the store's students are nowhere else
-                self.copy_model(place if local else fetch_model(model, revision), name)
-            self.models[name] = {"hub": "" if local else model, "sha256": hash_file(place / WEIGHTS) if local else ""}
+            if self.with_models or (source / MANIFEST).is_file():  # the store's students are nowhere else
+                self.copy_model(source if local else fetch_model(model, revision), name)
+            self.models[name] = {"hub": "" if local else model, "sha256": hash_file(source / WEIGHTS) if local else ""}
         self.parameters[name] = shape.parameters if (shape := find_shape(model)) else 10**8
         return name, revision
 
-    def copy_model(self, place: Path, name: str) -> None:
+    def copy_model(self, source: Path, name: str) -> None:
         """Copy a model's folder, whole or not at all. Raises BundleError for one without safetensors."""
-        files = [path for path in place.iterdir() if path.is_file() and path.suffix in OF_A_MODEL]
+        files = [path for path in source.iterdir() if path.is_file() and path.suffix in OF_A_MODEL]
         if not any(path.suffix == ".safetensors" for path in files):
             raise BundleError(f"{name} has no safetensors: load it once here, which says how to convert it")
         unfinished = self.folder / "models" / f"{name}.unfinished"
@@ -230,7 +230,7 @@ def fetch_model(name: str, revision: str | None) -> Path:
         raise BundleError(f"{why}: correct it, or use --without-models") from None
 
 
-def estimate(kind: Kind, work: Sequence[Any]) -> float:
+def count_operations(kind: Kind, work: Sequence[Any]) -> float:
     """What a job costs for each of its model's parameters: six operations a token in training, two in writing."""
     texts, knobs = work[0], next(value for value in work if isinstance(value, StudentSettings))
     read = sum(len(text) for item in texts for text in ([item] if isinstance(item, str) else item)) / 4

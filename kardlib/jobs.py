@@ -159,12 +159,12 @@ def find_model(bundle: Bundle, name: str) -> str:
         return name
     if name.startswith(RESULTS):
         return str(bundle.result(name.removeprefix(RESULTS)))
-    known, place = bundle.models[name], bundle.folder / "models" / name
-    if not place.is_dir() and not known["hub"]:
-        raise BundleError(f"the bundle came without the model {name}: put its folder at {place}")
-    if place.is_dir() and known["sha256"] and hash_file(place / WEIGHTS) != known["sha256"]:
-        raise BundleError(f"{place / WEIGHTS} holds other weights than those that the bundle was written for")
-    return str(place if place.is_dir() else known["hub"])
+    known, folder = bundle.models[name], bundle.folder / "models" / name
+    if not folder.is_dir() and not known["hub"]:
+        raise BundleError(f"the bundle came without the model {name}: put its folder at {folder}")
+    if folder.is_dir() and known["sha256"] and hash_file(folder / WEIGHTS) != known["sha256"]:
+        raise BundleError(f"{folder / WEIGHTS} holds other weights than those that the bundle was written for")
+    return str(folder if folder.is_dir() else known["hub"])
 
 
 def read_result(folder: Path) -> dict[str, Any]:

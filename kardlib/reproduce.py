@@ -434,6 +434,9 @@ def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
 
     Raises ReproduceError if an absolute path remains, or if the text is larger than `MAX_KB`.
     """
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor  # imported late: nbconvert is slow
+
+    joining = CoalesceStreamsPreprocessor()
     default, injected = find_cell(notebook, "parameters"), find_cell(notebook, "injected-parameters")
     if default and injected:
         given = {name: value for name, value in read_assignments(injected.source).items() if name != "figures_dir"}
@@ -449,7 +452,7 @@ def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
         if cell.cell_type == "code":
             count += cell.execution_count is not None
             cell.execution_count = count if cell.execution_count is not None else None
-            cell.outputs = join_streams(cell.outputs)
+            joining.preprocess_cell(cell, {}, 0)  # the clock alone decides how a stream is cut
             for output in cell.outputs:
                 clean_output(output, cell.execution_count, root)
         for holder, key in [(cell, "source"), *find_strings(cell.get("outputs", []))]:
@@ -463,17 +466,6 @@ def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
     if (kb := len(text.encode()) / 1000) > MAX_KB:
         raise ReproduceError(f"{name} is not published: it is {kb:.0f} KB, more than {MAX_KB}; show less, or smaller")
     return text
-
-
-def join_streams(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
-    """A cell's outputs; what one stream wrote without a break is one of them: the clock alone decides how it is cut."""
-    joined: list[NotebookNode] = []
-    for output in outputs:
-        if joined and output.output_type == "stream" and output.name == joined[-1].get("name"):
-            joined[-1].text += output.text
-        else:
-            joined.append(output)
-    return joined
 
 
 def clean_output(output: NotebookNode, execution_count: int | None, root: Path) -> None:

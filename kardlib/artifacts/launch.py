@@ -162,7 +162,7 @@ def build_job(folder: Path) -> int:
     return 0
 
 
-def end_with_parent() -> None:
+def end_with_input() -> None:
     """End this process when its standard input does, which the training's own process holds open as long as it lives.
 
     A killed notebook would else leave its processes training on, in the folder that the next run goes on in.
@@ -177,5 +177,5 @@ def end_with_parent() -> None:
 
 if __name__ == "__main__":  # `work FOLDER`, as torchrun starts it; with `--held` by a process that may be killed
     if "--held" in sys.argv:
-        end_with_parent()
+        end_with_input()
     sys.exit(build_job(Path(sys.argv[2])))

@@ -329,15 +329,14 @@ def ask_question(world: World, id: str, stratum: str, ailment: str, position: in
     return Question(id, f"{opening} {text}", tuple(options), gold, stratum)
 
 
-def write_rationale(chain: Chain, rng: random.Random, diagnosis: str = "", statement: str = "") -> str:
-    """A chain in words; `diagnosis` and `statement` are the templates of its hops, drawn if empty."""
+def write_rationale(chain: Chain, rng: random.Random) -> str:
+    """A chain in words, whose templates are drawn."""
     parts = []
     if chain.signs:
         signs = rng.choice(list(permutations(chain.signs)))
-        parts.append(fill_diagnosis(diagnosis or rng.choice(DIAGNOSES), chain.ailment, signs))
+        parts.append(fill_diagnosis(rng.choice(DIAGNOSES), chain.ailment, signs))
     if chain.relation:
-        template = statement or rng.choice(RELATIONS[chain.relation][2])
-        parts.append(template.format(a=chain.ailment, v=chain.value))
+        parts.append(rng.choice(RELATIONS[chain.relation][2]).format(a=chain.ailment, v=chain.value))
     return rng.choice(OPENERS) + " ".join(parts)
 
 

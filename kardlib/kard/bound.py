@@ -54,7 +54,7 @@ RECALLERS = {"recall_visible": True, "recall_hidden": False}  # whether the lear
 READERS = {"read_key": {"prefix": False}, "read_prefix": {"prefix": True}, "read_hidden": {"visible": False}}
 
 
-def summarize(values: ArrayLike, **columns: Any) -> dict[str, Any]:
+def mean_over_draws(values: ArrayLike, **columns: Any) -> dict[str, Any]:
     """A row with the mean over draws and its 95 % t-interval, cut to what is possible: an excess may be negative."""
     values = np.asarray(values, dtype=float)
     mean, spread = values.mean(), values.std(ddof=1) / len(values) ** 0.5
@@ -80,8 +80,8 @@ def sample_rows(settings: MemorizationSettings) -> Rows:
         for method, visible in RECALLERS.items():
             stored = [remember(draw, visible) for draw, _ in draws]
             errors = [recall(draw, *s, visible) for (draw, _), s in zip(draws, stored, strict=True)]
-            rows.append(summarize(errors, method=method, metric="error", **where))
-            rows.append(summarize([s[1].sum() for s in stored], method=method, metric="bits", **where))
+            rows.append(mean_over_draws(errors, method=method, metric="error", **where))
+            rows.append(mean_over_draws([s[1].sum() for s in stored], method=method, metric="bits", **where))
         rows.append(where | {"method": "theorem_1", "metric": "bits", "value": task.samples * task.bits})
     return rows
 
@@ -99,12 +99,12 @@ def budget_rows(settings: MemorizationSettings) -> Rows:
             for draw, rng in draws:
                 owners, lengths = remember(draw, visible)
                 errors.append(recall(draw, owners, cut(lengths, budget, rng), visible))
-            rows.append(summarize(errors, method=method, x=budget, **where))
+            rows.append(mean_over_draws(errors, method=method, x=budget, **where))
     for budget in [round(rate * share / 100) for share in range(61)]:
         rows.append(where | {"method": "floor", "x": budget, "value": least_error(task, known, budget)})
     for order in range(2, 7):
         stored, errors = np.array([recall_lossy(draw, order) for draw, _ in draws]).T
-        rows.append(summarize(errors, method="recall_lossy", x=round(stored.mean()), **where))
+        rows.append(mean_over_draws(errors, method="recall_lossy", x=round(stored.mean()), **where))
     return rows
 
 
@@ -120,14 +120,14 @@ def key_rows(task: Task, eps: Sequence[float], draws: int, seed: int, readers: S
     keys = range(min(task.bits, math.ceil(max(marks.values())) + 2) + 1)
     drawn = [draw for draw, _ in draws_of(task, draws, seed)]
     optimal = np.array([recall(draw, *remember(draw)) for draw in drawn])
-    rows.append(summarize(optimal, method="recall_visible", metric="error", student=str(task)))
+    rows.append(mean_over_draws(optimal, method="recall_visible", metric="error", student=str(task)))
     for method in readers:
         errors = np.array([read(draw, [*keys, task.bits], **READERS[method]) for draw in drawn]).T  # (keys + 1, draws)
         for key, error in zip(keys, errors[:-1], strict=True):
             where = {"student": str(task), "knob": "key", "x": key, "method": method}
-            rows.append(summarize(error, metric="error", **where))
-            rows.append(summarize(error - errors[-1], metric="excess_keys", **where))
-            rows.append(summarize(error - optimal, metric="excess_recall", **where))
+            rows.append(mean_over_draws(error, metric="error", **where))
+            rows.append(mean_over_draws(error - errors[-1], metric="excess_keys", **where))
+            rows.append(mean_over_draws(error - optimal, metric="excess_recall", **where))
     return rows
 
 
@@ -164,12 +164,12 @@ def growth_rows(settings: MemorizationSettings) -> Rows:
         rows.append(where | {"method": "theorem_2", "value": task.samples * m})
         for method, visible in RECALLERS.items():
             needed = [fewest_bits(draw, visible, settings.eps, rate / 256) for draw, _ in drawn]
-            rows.append(summarize(needed, method=method, **where))
+            rows.append(mean_over_draws(needed, method=method, **where))
         for method in ("read_key", "read_prefix"):
             lengths = [shortest_key(draw, method, settings.eps) for draw, _ in drawn]
             needed = [np.minimum(remember(draw)[1], k).sum() for (draw, _), k in zip(drawn, lengths, strict=True)]
-            rows.append(summarize(needed, method=method, **where))
-            rows.append(summarize(lengths, method=method, **where | {"metric": "key_length"}))
+            rows.append(mean_over_draws(needed, method=method, **where))
+            rows.append(mean_over_draws(lengths, method=method, **where | {"metric": "key_length"}))
     return rows
 
 
@@ -203,14 +203,14 @@ def network_rows(settings: MemorizationSettings) -> Rows:
         trained = train_networks(task, settings)
         where = {"student": f"{trained.parameters:,} weights", "knob": "bits", "x": strings * task.bits}
         for method, shown, everywhere in zip(("network", "network_kb"), trained.on_shown, trained.on_all, strict=True):
-            rows.append(summarize(shown, method=method, metric="error_shown", **where))
-            rows.append(summarize(everywhere, method=method, metric="error_all", **where))
+            rows.append(mean_over_draws(shown, method=method, metric="error_shown", **where))
+            rows.append(mean_over_draws(everywhere, method=method, metric="error_all", **where))
             for seed, value in enumerate(shown):
                 rows.append(where | {"method": method, "metric": "error_shown", "seed": seed, "value": float(value)})
         wrong = np.minimum(trained.on_shown[0], 0.5)
         held = trained.shown * (1 - stats.entropy([wrong, 1 - wrong], base=2))
-        rows.append(summarize(held, method="network", metric="bits_held", **where))
-        rows.append(summarize(trained.shown, method="network", metric="bits_shown", **where))
+        rows.append(mean_over_draws(held, method="network", metric="bits_held", **where))
+        rows.append(mean_over_draws(trained.shown, method="network", metric="bits_shown", **where))
     return rows
 
 

@@ -86,7 +86,7 @@ class Shelf(NamedTuple):
     sums: Array  # (V + 1, d): votes for each position, summed over the strings that stand before
 
 
-def encode(strings: Array) -> Array:
+def first_bits(strings: Array) -> Array:
     """The first 64 bits of strings (V, d) as numbers that sort like them, (V,) uint64; short ones end in zeros."""
     bits = np.zeros((len(strings), 64), dtype=bool)
     bits[:, : strings.shape[1]] = strings[:, :64] > 0
@@ -95,7 +95,7 @@ def encode(strings: Array) -> Array:
 
 def shelve(strings: Array, votes: Array) -> Shelf:
     """Strings (V, d) by their first bits, with the votes that they cast, (V, d)."""
-    codes = encode(strings)
+    codes = first_bits(strings)
     order = np.argsort(codes, kind="stable")
     total = np.int32 if votes.dtype.kind == "i" else np.float64
     sums = np.cumsum(votes[order], axis=0, dtype=total)
@@ -139,7 +139,7 @@ def remember(draw: Draw, visible: bool = True) -> tuple[Array, Array]:
         np.maximum.at(longest, draw.picks, draw.lengths)
         owners = np.flatnonzero(longest)
         return owners, longest[owners]
-    codes = encode(draw.references)[draw.picks]
+    codes = first_bits(draw.references)[draw.picks]
     rest = np.uint64(2**64 - 1) >> np.minimum(draw.lengths, COMPARED).astype(np.uint64)
     order = np.lexsort((draw.lengths, codes & ~rest))  # a string stands right before those that it begins
     codes, rest = codes[order], rest[order]
@@ -160,7 +160,7 @@ def recall(draw: Draw, owners: Array, lengths: Array, visible: bool = True) -> f
         votes[owners] = stored
     else:
         shelf = shelve(references[owners], stored)
-        votes = count_votes(shelf, encode(references), np.arange(references.shape[1])[None])
+        votes = count_votes(shelf, first_bits(references), np.arange(references.shape[1])[None])
     return mean_error(votes, references)
 
 
@@ -216,7 +216,7 @@ def read(draw: Draw, keys: Sequence[int], *, visible: bool = True, prefix: bool 
     never seen has an empty key. With `prefix` they must also agree with the test point's prefix. Hidden: the strings
     vote that begin with the prefix; one that agrees with a stored key has a full vote, others as `weigh` says.
     """
-    codes, positions = encode(draw.strings), np.arange(draw.strings.shape[1])
+    codes, positions = first_bits(draw.strings), np.arange(draw.strings.shape[1])
     asked, ordered = codes[: len(draw.references)], draw.strings[np.argsort(codes, kind="stable")]
     owners, lengths = remember(draw, visible)
     shelf = shelve(ordered, ordered)
@@ -245,7 +245,7 @@ def weigh(agreeing: tuple[Array, Array], references: int, everything: int) -> Ar
 
 def retrieve(draw: Draw, key: int) -> Array:
     """The string (N, d) that the knowledge base holds for each reference's key; zeros for a reference never seen."""
-    codes = encode(draw.strings)
+    codes = first_bits(draw.strings)
     ordered = draw.strings[np.argsort(codes, kind="stable")]
     owners, lengths = remember(draw)
     first, _ = find(shelve(ordered, ordered), codes[owners], np.minimum(lengths, key))

@@ -89,70 +89,51 @@ enter({  # what no student is needed for (floors.py)
     "named_by_reranker": Entry("Option named (reranker)", GREY, ">", ":", block="floors"),
 })  # fmt: skip
 
-for block, color, marker, line, row in (  # in the order of Tables 1, 2 and 7 and of Figure 3, our controls among them
-    ("prompted", GREY, "v", "--", Method("few_shot", "Few-shot ICL", shots="answer")),
-    ("prompted", GREY, "^", "-.", Method("few_shot_cot", "Few-shot ICL + CoT", shots="rationale")),
-    (
-        "prompted", GREY, "P", ":",
-        Method("ka_few_shot_cot", "KA few-shot ICL + CoT", reads_at_test="bm25_question", shots="rationale"),
-    ),
-    ("undistilled", GREY, "X", "--", Method("undistilled", "Undistilled (no passages)")),
-    ("undistilled", GREY, "o", ":", Method("undistilled_bm25", "Undistilled (BM25)", reads_at_test="bm25_question")),
-    ("undistilled", GREY, "D", ":", Method("undistilled_reranker", "Undistilled (reranker)", reads_at_test="reranker")),
-    (
-        "undistilled", GREY, "p", "-",
-        Method("undistilled_silver", "Undistilled (silver, oracle)", reads_at_test="bm25_rationale"),
-    ),
-    ("undistilled", GREY, "H", "-", Method("undistilled_gold", "Undistilled (gold, oracle)", reads_at_test="gold")),
-    ("fine-tuned", PINK, "v", ":", Method("fine_tuning", "Fine-tuning (FT)", "answer")),
-    (
-        "fine-tuned", PINK, "P", "--",
-        Method("ka_fine_tuning", "Knowledge-augmented FT", "answer", "bm25_question", "bm25_question"),
-    ),
-    (
-        "fine-tuned", PINK, "D", "--",
-        Method("ka_fine_tuning_reranker", "KA-FT (reranker)", "answer", "bm25_question", "reranker"),
-    ),
-    ("distilled", RED, "X", "-.", Method("rag", "RAG + RD", "rationale", "rag", "rag")),
-    ("distilled", RED, "<", "-", Method("rag_warm", "RAG + RD, warm start", "rationale", "rag_warm", "rag_warm")),
-    ("distilled", RED, "d", ":", Method("dapt", "DAPT + RD", "rationale", adapted=True)),
-    (
-        "distilled", RED, "h", "--",
-        Method("dapt_kard", "DAPT + KARD (reranker)", "rationale", "bm25_rationale", "reranker", adapted=True),
-    ),
-    ("distilled", ORANGE, "s", "-.", Method("reasoning_distillation", "Reasoning distillation (RD)", "rationale")),
-    ("distilled", SKY, "o", "--", Method("kard_bm25", "KARD (BM25)", "rationale", "bm25_rationale", "bm25_question")),
-    (
-        "distilled", SKY, "s", ":",
-        Method("kard_untrained", "KARD (reranker, no KL)", "rationale", "bm25_rationale", "untrained"),
-    ),
-    (
-        "distilled", BLUE, "D", "-",
-        Method("kard_reranker", "KARD (reranker)", "rationale", "bm25_rationale", "reranker"),
-    ),
-    (
-        "distilled", GREEN, "^", "-",
-        Method("kard_helpful", "KARD (reranker, student's target)", "rationale", "bm25_rationale", "helpful"),
-    ),
-    (
-        "distilled", PINK, "h", "-",
-        Method("kard_helpful_both", "KARD (reranker, both targets)", "rationale", "bm25_rationale", "helpful_both"),
-    ),
-    (
-        "distilled", BLUE, "<", "-.",
-        Method("kard_dense", "KARD (dense retriever)", "rationale", "bm25_rationale", "dense"),
-    ),
-    (
-        "oracles", GREEN, "p", ":",
-        Method("kard_silver", "KARD (silver, oracle)", "rationale", "bm25_rationale", "bm25_rationale"),
-    ),
-    (
-        "oracles", GREEN, "H", "-.",
-        Method("kard_gold", "KARD (gold, oracle)", "rationale", "bm25_rationale", "gold"),
-    ),
-    ("oracles", BLACK, "*", ":", Method("teacher_cot", "Teacher CoT (oracle)", reads_at_test="rationale")),
-):  # fmt: skip
-    register_method(row, block=block, color=color, marker=marker, line=line, hollow=row.reads_at_test in ORACLES)
+for block, rows in {  # in the order of Tables 1, 2 and 7 and of Figure 3, our controls among them
+    "prompted": [
+        (GREY, "v", "--", Method("few_shot", "Few-shot ICL", shots="answer")),
+        (GREY, "^", "-.", Method("few_shot_cot", "Few-shot ICL + CoT", shots="rationale")),
+        (GREY, "P", ":",
+         Method("ka_few_shot_cot", "KA few-shot ICL + CoT", reads_at_test="bm25_question", shots="rationale")),
+    ],
+    "undistilled": [
+        (GREY, "X", "--", Method("undistilled", "Undistilled (no passages)")),
+        (GREY, "o", ":", Method("undistilled_bm25", "Undistilled (BM25)", reads_at_test="bm25_question")),
+        (GREY, "D", ":", Method("undistilled_reranker", "Undistilled (reranker)", reads_at_test="reranker")),
+        (GREY, "p", "-", Method("undistilled_silver", "Undistilled (silver, oracle)", reads_at_test="bm25_rationale")),
+        (GREY, "H", "-", Method("undistilled_gold", "Undistilled (gold, oracle)", reads_at_test="gold")),
+    ],
+    "fine-tuned": [
+        (PINK, "v", ":", Method("fine_tuning", "Fine-tuning (FT)", "answer")),
+        (PINK, "P", "--",
+         Method("ka_fine_tuning", "Knowledge-augmented FT", "answer", "bm25_question", "bm25_question")),
+        (PINK, "D", "--", Method("ka_fine_tuning_reranker", "KA-FT (reranker)", "answer", "bm25_question", "reranker")),
+    ],
+    "distilled": [
+        (RED, "X", "-.", Method("rag", "RAG + RD", "rationale", "rag", "rag")),
+        (RED, "<", "-", Method("rag_warm", "RAG + RD, warm start", "rationale", "rag_warm", "rag_warm")),
+        (RED, "d", ":", Method("dapt", "DAPT + RD", "rationale", adapted=True)),
+        (RED, "h", "--",
+         Method("dapt_kard", "DAPT + KARD (reranker)", "rationale", "bm25_rationale", "reranker", adapted=True)),
+        (ORANGE, "s", "-.", Method("reasoning_distillation", "Reasoning distillation (RD)", "rationale")),
+        (SKY, "o", "--", Method("kard_bm25", "KARD (BM25)", "rationale", "bm25_rationale", "bm25_question")),
+        (SKY, "s", ":", Method("kard_untrained", "KARD (reranker, no KL)", "rationale", "bm25_rationale", "untrained")),
+        (BLUE, "D", "-", Method("kard_reranker", "KARD (reranker)", "rationale", "bm25_rationale", "reranker")),
+        (GREEN, "^", "-",
+         Method("kard_helpful", "KARD (reranker, student's target)", "rationale", "bm25_rationale", "helpful")),
+        (PINK, "h", "-",
+         Method("kard_helpful_both", "KARD (reranker, both targets)", "rationale", "bm25_rationale", "helpful_both")),
+        (BLUE, "<", "-.", Method("kard_dense", "KARD (dense retriever)", "rationale", "bm25_rationale", "dense")),
+    ],
+    "oracles": [
+        (GREEN, "p", ":",
+         Method("kard_silver", "KARD (silver, oracle)", "rationale", "bm25_rationale", "bm25_rationale")),
+        (GREEN, "H", "-.", Method("kard_gold", "KARD (gold, oracle)", "rationale", "bm25_rationale", "gold")),
+        (BLACK, "*", ":", Method("teacher_cot", "Teacher CoT (oracle)", reads_at_test="rationale")),
+    ],
+}.items():  # fmt: skip
+    for color, marker, line, row in rows:
+        register_method(row, block=block, color=color, marker=marker, line=line, hollow=row.reads_at_test in ORACLES)
 
 enter({  # what is retrieved (Figure 4c); dense retrievers before the student joins in have RAG's markers, in grey
     "bm25": Entry("BM25", SKY, "o", "--", block="retrievers"),

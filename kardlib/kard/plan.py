@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from tabulate import tabulate
+
 from kardlib.artifacts.engine import SLOTS
 from kardlib.artifacts.store import Kind, Store, canonical_json
 from kardlib.data.files import Dataset
@@ -40,7 +42,7 @@ ANSWER = 6  # tokens of "The answer is A."
 LONGEST = 2  # the longest one in a hundred texts is about twice as long as the mean one (KARD's recorded rationales)
 RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, for a teacher that has not written yet
 PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
-MANY = 10**9  # passages, where their number is not known
+UNCOUNTED = 10**9  # passages, where their number is not known
 TRAINED = ("reranker", *TARGETS)  # what trains a reranker
 
 Grid = Mapping[str, Sequence[Row]]  # notebook -> what it asks for
@@ -337,7 +339,7 @@ def reranker_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]
     A text is encoded once, so where the passages are few they bound the work.
     """
     settings, texts, device = basis.settings, basis.texts, basis.device
-    knobs, shape, many = settings.reranker, find_shape(settings.reranker.model), texts.passages or MANY
+    knobs, shape, many = settings.reranker, find_shape(settings.reranker.model), texts.passages or UNCOUNTED
     question, passage = (min(knobs.max_tokens, n / CHARACTERS) for n in (texts.question, texts.passage))
     ways = [json.loads(way)[0] for _, way in {(w.reads, w.ranked_by) for w in writings if w.reads in TRAINED}]
     names = Counter(canonical_json({"settings": way, "seed": seed}) for way in ways for seed in settings.seeds)
@@ -365,7 +367,7 @@ def weighing_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]
     """How likely each rationale is to the middle student after each candidate: what both of `TARGETS` learn from."""
     knobs, name = basis.settings.reranker, basis.experiment.student
     times = len({w.ranked_by for w in writings if w.reads in TARGETS}) * len(basis.settings.seeds)
-    candidates = min(knobs.rationale_candidates + knobs.question_candidates, basis.texts.passages or MANY)
+    candidates = min(knobs.rationale_candidates + knobs.question_candidates, basis.texts.passages or UNCOUNTED)
     pairs, settings, shape = times * count_learnt(basis) * candidates, basis.of(name).settings, find_shape(name)
     source, target = source_tokens(settings, basis.texts, 1), target_tokens(settings, basis.texts, "rationale")
     speed = basis.device.flops * basis.device.training * 3600
@@ -449,7 +451,7 @@ def list_notes(basis: Basis, work: Sequence[Work], disk: Mapping[str, float]) ->
 
 def describe_plan(planned: Mapping[str, Any]) -> str:
     """The plan as a page of text."""
-    lines = [planned["run"], "", *_table(
+    lines = [planned["run"], "", _table(
         ("download", "revision", "GB", "here"),
         [(d["name"], (d["revision"] or "")[:9], _gigabytes(d["bytes"]), "yes" if d["here"] else "no")
          for d in planned["downloads"]],
@@ -478,7 +480,7 @@ def _describe_work(planned: Mapping[str, Any]) -> list[str]:
     first = [f"{number}: {n['students']} students, {n['predictions']} predictions" for number, n in counts.items()]
     share = f"{on['training']:.0%} of its peak in training and ranking, {on['writing']:.0%} in writing"
     lines = [f"questions: {texts['train']} to train on, {texts['test']} to test on", asked]
-    lines += ["", f"on {on['name']}, at {share}:", *_table(
+    lines += ["", f"on {on['name']}, at {share}:", _table(
         ("work", "model", "times", "here", "steps", "million tokens", "hours", "GB of memory"),
         [(w["what"], w["model"], w["artifacts"], w["here"], w["steps"], f"{w['tokens'] / 1e6:.1f}",
           None if w["hours"] is None else f"{w['hours']:.{1 if w['hours'] >= 1 else 2}f}", _gigabytes(w["memory"]))
@@ -492,9 +494,7 @@ def _gigabytes(size: float | None) -> str | None:
     return None if size is None else f"{size / 1e9:.{2 if size < 1e10 else 1}f}"
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Lines of a table; its first two columns are texts, the others are numbers. "-" is what is not known."""
-    cells = [names, *(["-" if cell is None else str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    line = "  ".join(f"{{:{'<' if i < 2 else '>'}{width}}}" for i, width in enumerate(widths))
-    return [line.format(*row) for row in cells]
+def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table whose first two columns are texts, the others numbers. "-" is what is not known."""
+    sides = ["left", "left", *["right"] * (len(names) - 2)]
+    return tabulate(rows, names, "plain", missingval="-", disable_numparse=True, colalign=sides if rows else None)

@@ -36,7 +36,6 @@ from kardlib.settings import RagSettings, StudentSettings
 SIDES = ("question", "passage")  # a trained retriever's folder holds an ordinary checkpoint of each
 IGNORED = -100  # label of a token that is no target: padding, or a causal LM's source
 
-# ---------------------------------------------------------------------------------------------------------------------
 # The equations
 
 
@@ -57,7 +56,6 @@ def contrastive_loss(scores: Tensor, positives: Tensor, drawn: Tensor) -> Tensor
     return cross_entropy(scores.masked_fill(others, -torch.inf), drawn)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # The retriever
 
 
@@ -94,9 +92,9 @@ class DualEncoder(nn.Module):
 
 def load_retriever(settings: RagSettings) -> DualEncoder:
     """A trained one's folder, or one encoder to start both sides from, named like a reranker's. Raises DataError."""
-    place = Path(settings.model)
-    trained = all((place / side).is_dir() for side in SIDES)
-    names = {side: str(place / side) if trained else settings.model for side in SIDES}
+    folder = Path(settings.model)
+    trained = all((folder / side).is_dir() for side in SIDES)
+    names = {side: str(folder / side) if trained else settings.model for side in SIDES}
     loaded = {side: load_encoder(name, settings.revision) for side, name in names.items()}
     retriever = DualEncoder({side: e for side, (e, _) in loaded.items()}, loaded["question"][1], settings)
     return retriever.to(pick_device().type).eval()
@@ -147,7 +145,6 @@ def retrieve_and_write(
     write_json(folder / LOSSES, losses)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Training
 
 

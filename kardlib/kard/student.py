@@ -11,7 +11,7 @@ import json
 import pkgutil
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,17 +73,17 @@ def load_student(
     if name in LOADERS:
         load = LOADERS[name].load
         return (load if callable(load) else pkgutil.resolve_name(load))(revision, seed)
-    place = find_folder(name) or name
-    refuse_elsewhere(place)
+    source = find_folder(name) or name
+    refuse_elsewhere(source)
     try:
         revision = revision or find_revision(name)
-        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         architectures = config.architectures or [config.model_type]
         if not config.is_encoder_decoder and set(architectures).isdisjoint(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
             raise ValueError(f"a {architectures[0]} is neither an encoder-decoder nor a causal LM")
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = load_weights(kind, place, revision)
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+        model = load_weights(kind, source, revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
         if tokenizer.eos_token is None:
             raise ValueError("its tokenizer has no end token, so that no text would ever end")
     except (OSError, ValueError) as error:
@@ -160,7 +160,7 @@ def train_student(
     anything is trained if the device's memory cannot hold it (not asked where it is divided).
     """
     set_seed(seed)
-    free, place = free_memory()
+    free, device = free_memory()
     model, tokenizer = load_student(settings.model, settings.revision, seed)
     trained = add_lora(model) if settings.lora else model
     fitted = limit_targets([target for _, target in examples], tokenizer, settings, model.config)
@@ -173,7 +173,7 @@ def train_student(
     shape = read_shape(model.config.to_dict(), model.num_parameters())
     batch = -(-min(settings.batch, len(data)) // read_rank()[1])
     if not sharded:
-        check_memory(shape, settings, batch, source, target, bf16=bf16, free=free, device=place)
+        check_memory(shape, settings, batch, source, target, bf16=bf16, free=free, device=device)
     check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
     filled = settings if settings.lr and settings.epochs else settings.of(settings.model)
     assert filled.lr and filled.epochs, "`of` leaves nothing open"
@@ -307,7 +307,8 @@ def write(
         texts = json.loads(checkpoint.read_text("utf-8"))
     order = sorted((i for i, done in enumerate(texts) if not done), key=lambda i: (len(ids[i]), i))
     work, began, told = sum(len(ids[i]) for i in order), time.monotonic(), time.monotonic()
-    for batch in _batches(order, settings.generation_batch):
+    for first in range(0, len(order), settings.generation_batch):
+        batch = order[first : first + settings.generation_batch]
         inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(model.device)
         start = 0 if model.config.is_encoder_decoder else inputs.input_ids.shape[1]  # a causal LM repeats its source
         stops = StoppingCriteriaList([] if whole else [AnswerIsOut(tokenizer, start)])
@@ -443,7 +444,3 @@ def _with_limit(model: Any, settings: StudentSettings) -> StudentSettings:
     """The settings of what a student writes: where they leave it open, as much as it learnt to write."""
     limit = settings.max_new_tokens or model.generation_config.max_new_tokens or NEW_TOKENS
     return settings.model_copy(update={"max_new_tokens": limit})
-
-
-def _batches(items: Sequence[int], size: int) -> Iterable[Sequence[int]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

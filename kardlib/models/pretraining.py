@@ -86,7 +86,6 @@ def draw_world(seed: int) -> World:
     return build_world(WorldSettings(seed=seed, everyday=everyday, **sizes))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Skills: what a student can do before anybody distils into it, none of it in the words or the order of KARD's texts
 
 

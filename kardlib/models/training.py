@@ -109,7 +109,6 @@ def check_loss(name: str, loss: float, step: int, steps: int, lr: float) -> None
         raise DataError(f"{name}: the loss is {loss} at step {step} of {steps}: lower the learning rate ({lr:g})")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Several processes
 
 
@@ -146,7 +145,6 @@ def merge_embeddings(model: nn.Module) -> None:
                 setattr(module, name, shared)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # transformers' Trainer
 
 

@@ -32,7 +32,6 @@ from kardlib.settings import Losses, ReAugKDSettings
 HEAD, HEAD_FACTS = "head.safetensors", "classifier.json"
 TOKENS = 4096  # padded tokens that an encoder reads at once
 
-# ---------------------------------------------------------------------------------------------------------------------
 # The equations
 
 
@@ -98,7 +97,6 @@ def _angles(x: Tensor) -> Tensor:
     return directions @ directions.transpose(1, 2)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Encoders that classify
 
 
@@ -186,7 +184,7 @@ def build_student(settings: ReAugKDSettings, labels: int, seed: int) -> Classifi
 
 
 @torch.inference_mode()
-def encode(classifier: Classifier, examples: Sequence[Example], max_tokens: int) -> Outputs:
+def run_classifier(classifier: Classifier, examples: Sequence[Example], max_tokens: int) -> Outputs:
     """Outputs for every example, in order; batches of nearly one length."""
     device = pick_device()
     classifier = classifier.to(device.type).eval()
@@ -201,7 +199,6 @@ def encode(classifier: Classifier, examples: Sequence[Example], max_tokens: int)
     return Outputs(*(torch.stack(column).numpy() for column in columns))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Training
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # embeddings, logits and numbers of a batch's examples -> loss
@@ -328,5 +325,5 @@ def distill_student(
 def finish(classifier: Classifier, task: Task, splits: Sequence[str], settings: ReAugKDSettings, folder: Path) -> None:
     """Save a trained classifier and what it says of some splits."""
     classifier.save(folder)
-    said = {split: encode(classifier, task.splits[split], settings.max_tokens) for split in splits}
+    said = {split: run_classifier(classifier, task.splits[split], settings.max_tokens) for split in splits}
     memory.write_outputs(folder, said)

@@ -46,7 +46,7 @@ WEIGHTS: dict[str, list[str]] = {  # the settings that a loss brings into a stud
 
 
 @dataclass(frozen=True, eq=False)
-class Experiment:
+class ReAugKDExperiment:
     """The settings of a run, where its artifacts are kept, its task, and the student's shape."""
 
     settings: RunSettings
@@ -85,7 +85,7 @@ class Memory(NamedTuple):
 class Distilled:
     """What a teacher and its students say of the splits where something is chosen or reported."""
 
-    experiment: Experiment
+    experiment: ReAugKDExperiment
     teacher: dict[str, Outputs]
     memory: Memory
     students: dict[tuple[Losses, int], dict[str, Outputs]]  # by losses and seed; rows share them
@@ -97,12 +97,12 @@ def open_reaugkd(
     dataset: str = "world",
     data_dir: str | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> Experiment:
+) -> ReAugKDExperiment:
     """The experiment of a scale's preset with single knobs changed. Raises SettingsError and DataError."""
     return open_settings(preset(scale, dataset, data_dir).override(overrides or {}))
 
 
-def open_settings(settings: RunSettings, store: Store | None = None) -> Experiment:
+def open_settings(settings: RunSettings, store: Store | None = None) -> ReAugKDExperiment:
     """The experiment of these settings; `store` None: the one that `Store()` finds. Raises DataError."""
     store, task, knobs = store or Store(), open_task(settings), settings.reaugkd
 
@@ -114,7 +114,7 @@ def open_settings(settings: RunSettings, store: Store | None = None) -> Experime
 
     spec = describe_models(knobs, "teacher_layers", "student_layers")
     shape = json.loads((store.make(SHAPE, spec, build) / "shape.json").read_text())  # loading a model takes seconds
-    return Experiment(settings, store, task, **shape)
+    return ReAugKDExperiment(settings, store, task, **shape)
 
 
 def describe_models(knobs: ReAugKDSettings, *names: str) -> dict[str, Any]:
@@ -123,14 +123,14 @@ def describe_models(knobs: ReAugKDSettings, *names: str) -> dict[str, Any]:
     return hashes | knobs.model_dump(mode="json", include={"revision", "student_revision", *names})
 
 
-def training_spec(experiment: Experiment, *names: str) -> dict[str, Any]:
+def training_spec(experiment: ReAugKDExperiment, *names: str) -> dict[str, Any]:
     """What a trained model's artifact is named by: task, backbones, and the settings that all or these names share."""
     names = (*names, "teacher_layers", "pooling", "train_words", "max_tokens", "batch", "warmup")
     task = fingerprint([experiment.task.labels, experiment.task.splits])
     return {"task": task} | describe_models(experiment.settings.reaugkd, *names)
 
 
-def train_teacher(experiment: Experiment) -> Path:
+def train_teacher(experiment: ReAugKDExperiment) -> Path:
     """The folder of the fine-tuned teacher, with its outputs on all splits."""
     seed = experiment.settings.seeds[0]
     spec = training_spec(experiment, "teacher_lr", "teacher_epochs") | {"seed": seed}
@@ -138,7 +138,7 @@ def train_teacher(experiment: Experiment) -> Path:
     return make_all(experiment.store, TEACHER, {seed: (spec, work)})[seed]
 
 
-def build_memory(experiment: Experiment, teacher: Path) -> Memory:
+def build_memory(experiment: ReAugKDExperiment, teacher: Path) -> Memory:
     """The knowledge base of the training split: projected embeddings, soft labels, HNSW graph."""
     seed, knobs, dim = experiment.settings.seeds[0], experiment.settings.reaugkd, experiment.dim
     weights = identify(str(teacher))  # a teacher trained again has the same name
@@ -149,7 +149,7 @@ def build_memory(experiment: Experiment, teacher: Path) -> Memory:
     return Memory(folder, *load_knowledge_base(folder, weights, dim))
 
 
-def distill_students(experiment: Experiment, teacher: Path, memory: Memory) -> dict[tuple[Losses, int], Path]:
+def distill_students(experiment: ReAugKDExperiment, teacher: Path, memory: Memory) -> dict[tuple[Losses, int], Path]:
     """By losses and seed the folder of a student, with its outputs; those that two rows share are trained once."""
     knobs, jobs = experiment.settings.reaugkd, dict[tuple[Losses, int], Job]()
     for losses in dict.fromkeys(method.losses for method in METHODS.values() if method.losses):
@@ -163,7 +163,7 @@ def distill_students(experiment: Experiment, teacher: Path, memory: Memory) -> d
 
 
 def gather(
-    experiment: Experiment, teacher: Path, memory: Memory, students: Mapping[tuple[Losses, int], Path]
+    experiment: ReAugKDExperiment, teacher: Path, memory: Memory, students: Mapping[tuple[Losses, int], Path]
 ) -> Distilled:
     """What teacher and students say, and how predictions are mixed: `k`, `tau`, `beta` are chosen on "dev"."""
     said = {key: read_outputs(folder) for key, folder in students.items()}
@@ -173,7 +173,6 @@ def gather(
     return distilled
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Predictions
 
 

@@ -98,11 +98,11 @@ class KnowledgeBase:
         return len(faiss.serialize_index(self.index)) + self.soft_labels.nbytes
 
 
-def check_size(held: int, asked: int, place: str) -> None:
+def check_size(held: int, asked: int, holder: str) -> None:
     """Raise KnowledgeBaseError if embeddings of two sizes should be compared."""
     if held != asked:
         raise KnowledgeBaseError(
-            f"{place} holds embeddings of size {held}, the student's have size {asked}: build it for this student"
+            f"{holder} holds embeddings of size {held}, the student's have size {asked}: build it for this student"
         )
 
 

@@ -391,10 +391,10 @@ def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale:
     for claim in [claim for claim in claims if claim.row.over and claim.row.metric != GROWTH]:
         about = {"figure": "14_scorecard", "method": claim.id, "where": claim.where, "verdict": "", "could_fail": True}
         about["headline"] = claim.headline
-        place = {"scale": "reported", "metric": claim.row.metric, "over": claim.row.over}
+        beside = {"scale": "reported", "metric": claim.row.metric, "over": claim.row.over}
         for reported in claim.reported:
             found, numbers = find_table(reported.table).dataset, reported.numbers(claim.row)
-            lines += [about | place | {"dataset": found, "student": s, "value": v / 100} for s, v in numbers.items()]
+            lines += [about | beside | {"dataset": found, "student": s, "value": v / 100} for s, v in numbers.items()]
         for case in to_rows(ours[ours["id"] == claim.id]):
             numbers = {name: case[name] and case[name] / 100 for name in ("value", "low", "high")}
             lines.append({**case, **about, **numbers, "verdict": case["verdict"], "could_fail": case["could_fail"]})

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom, t
 
-from kardlib.report.rows import MOST_UNREAD, limits
+from kardlib.report.rows import AGAINST_GOLD, MOST_UNREAD, limits
 
 if TYPE_CHECKING:
     from kardlib.kard.experiment import Experiment
@@ -101,44 +101,30 @@ def share_interval(part: ArrayLike, whole: ArrayLike) -> Interval:
     return mean_interval(share + (table - share * of) / of.mean())
 
 
-def f1_interval(predicted: ArrayLike, gold: ArrayLike) -> Interval:
-    """F1 of the positive class, mean over seeds, and its interval; `predicted` (seeds, questions) and `gold`
-    (questions,) are True where an answer is the positive class.
+def ratio_interval(metric: str, predicted: ArrayLike, gold: ArrayLike) -> Interval:
+    """The positive class's F1 ("f1") or the Matthews correlation with the gold answers ("matthews"): its mean over
+    seeds, and its interval; `predicted` (seeds, questions) and `gold` (questions,) are True for the positive class.
 
-    F1 is a ratio in every seed, and linearised as in `share_interval`. Without a positive prediction or answer it is 0.
-    Raises ValueError for shapes that differ.
+    Both are ratios in every seed, and linearised as in `share_interval`. F1 is 0 without a positive prediction or
+    answer, the correlation where all predictions or all answers are of one class (Matthews, *Comparison of the
+    predicted and observed secondary structure of T4 phage lysozyme*, BBA 1975). Raises ValueError for shapes that
+    differ.
     """
-    mean, low, high = mean_interval(_linear_f1(predicted, gold))
-    return Interval(mean, max(low, 0), min(high, 1))
+    linear, least = RATIOS[metric]
+    mean, low, high = mean_interval(linear(predicted, gold))
+    return Interval(mean, max(low, least), min(high, 1))
 
 
-def f1_difference(a: ArrayLike, b: ArrayLike, gold: ArrayLike) -> Difference:
-    """How far the F1 of `a` is above that of `b`, shapes as in `f1_interval`, tested like `paired_difference`.
+def ratio_difference(metric: str, a: ArrayLike, b: ArrayLike, gold: ArrayLike) -> Difference:
+    """How far the ratio of `a` is above that of `b`, as `ratio_interval` has it, tested like `paired_difference`.
 
     Where one of them has a single row (a teacher), it stands beside every seed. Raises ValueError for shapes that
     differ otherwise.
     """
-    table_a, table_b = np.broadcast_arrays(np.atleast_2d(a), np.atleast_2d(b))
-    mean, low, high, p = paired_difference(_linear_f1(table_a, gold), _linear_f1(table_b, gold))
-    return Difference(mean, max(low, -1), min(high, 1), p)
-
-
-def matthews_interval(predicted: ArrayLike, gold: ArrayLike) -> Interval:
-    """The Matthews correlation with the gold answers, mean over seeds, and its interval; shapes as in `f1_interval`.
-
-    It is a ratio in every seed too. Where a seed's answers are all of one class, or the gold ones, it is 0 (Matthews,
-    *Comparison of the predicted and observed secondary structure of T4 phage lysozyme*, BBA 1975). Raises ValueError
-    for shapes that differ.
-    """
-    mean, low, high = mean_interval(_linear_matthews(predicted, gold))
-    return Interval(mean, max(low, -1), min(high, 1))
-
-
-def matthews_difference(a: ArrayLike, b: ArrayLike, gold: ArrayLike) -> Difference:
-    """How far the Matthews correlation of `a` is above that of `b`, as `f1_difference` has it."""
-    table_a, table_b = np.broadcast_arrays(np.atleast_2d(a), np.atleast_2d(b))
-    mean, low, high, p = paired_difference(_linear_matthews(table_a, gold), _linear_matthews(table_b, gold))
-    return Difference(mean, max(low, -2), min(high, 2), p)
+    linear, least = RATIOS[metric]
+    tables = np.broadcast_arrays(np.atleast_2d(a), np.atleast_2d(b))
+    mean, low, high, p = paired_difference(*(linear(table, gold) for table in tables))
+    return Difference(mean, max(low, least - 1), min(high, 1 - least), p)
 
 
 def _linear_f1(predicted: ArrayLike, gold: ArrayLike) -> NDArray[np.float64]:
@@ -156,6 +142,9 @@ def _linear_matthews(predicted: ArrayLike, gold: ArrayLike) -> NDArray[np.float6
     a, b = (values / np.maximum(values.std(-1, keepdims=True), TINY) for values in centred)
     r = (a * b).mean(axis=1, keepdims=True)
     return r + a * b - r * (a**2 + b**2) / 2
+
+
+RATIOS = {"f1": (_linear_f1, 0), "matthews": (_linear_matthews, -1)}  # by metric: linearised, and the least it can be
 
 
 def _as_answers(predicted: ArrayLike, gold: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -301,7 +290,7 @@ def gain_rows(
 
 def _lacks_gold(experiment: "Experiment", metric: str = "", split: str = "test", **_: Any) -> bool:
     asked = experiment.data.splits.get(split, [])
-    return bool(asked) and "gold" in metric and not any(experiment.data.gold.get(q.id) for q in asked)
+    return bool(asked) and metric in AGAINST_GOLD and not any(experiment.data.gold.get(q.id) for q in asked)
 
 
 def _name(experiment: "Experiment", figure: str, row: "Row") -> dict[str, Any]:

@@ -22,10 +22,8 @@ from kardlib.report.folders import figures_folder
 from kardlib.report.rows import FigureError, in_order, long_form, to_rows
 
 if TYPE_CHECKING:
-    from kardlib.kard import experiment as kard
-    from kardlib.reaugkd import experiment as reaugkd
-
-    MadeBy = kard.Experiment | reaugkd.Experiment
+    from kardlib.kard.experiment import Experiment
+    from kardlib.reaugkd.experiment import ReAugKDExperiment
 
 # Jupyter's backend turns interactive drawing on when it is loaded. Were that first inside an `rc_context`, leaving the
 # context would turn it off again, and a notebook would show its first figure only.
@@ -66,8 +64,9 @@ LOOK: dict[Any, Any] = sns.axes_style("ticks") | {
 
 
 def save_figure(
-    fig: Figure, name: str, data: pd.DataFrame, folder: str | Path | None, made_by: "MadeBy | Mapping[str, Any]"
-) -> None:
+    fig: Figure, name: str, data: pd.DataFrame, folder: str | Path | None,
+    made_by: "Experiment | ReAugKDExperiment | Mapping[str, Any]",
+) -> None:  # fmt: skip
     """Write `{name}.pdf`, `.png` and `.csv` into `folder`, each whole or not at all.
 
     `made_by` is an experiment, whose suffix the name takes, or provenance that is known already. `folder` None: where

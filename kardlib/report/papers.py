@@ -30,6 +30,7 @@ from kardlib.report.figures import PAGE, save_figure
 from kardlib.report.rows import (
     AT_K,
     FRACTIONS,
+    IN_NATS,
     KEYS,
     FigureError,
     gained,
@@ -97,7 +98,7 @@ def paper_tables(path: Path, gain: bool = False) -> Iterator[tuple[str, pd.DataF
     """
     table = (gained if gain else measured)(read_drawn(path))
     for metric, rows in table.groupby("metric", sort=False):
-        unit = (" (points)" if gain else " (%)") if metric in PER_CENT else " (nats)" if "loss" in str(metric) else ""
+        unit = (" (points)" if gain else " (%)") if metric in PER_CENT else " (nats)" if metric in IN_NATS else ""
         yield f"{path.stem}: {str(metric).replace('_', ' ')}{unit}", lay_out(rows)
 
 
@@ -229,7 +230,7 @@ def draw_again(path: Path, folder: Path, style: str = "two-column") -> Path:
 UNSAID = {"figure": "", "dataset": "any", "split": "", "k": None}  # what somebody's own rows need not say
 
 
-def read_run(place: Path) -> tuple[pd.DataFrame, list[str]]:
+def read_run(path: Path) -> tuple[pd.DataFrame, list[str]]:
     """All rows of a run's folder, of one of figures' data, or of one CSV file, and the columns that tell them apart.
 
     Somebody's own CSV file needs the columns method, metric and value, and as many of the others as tell its rows
@@ -237,15 +238,15 @@ def read_run(place: Path) -> tuple[pd.DataFrame, list[str]]:
     FigureError and ClaimError.
     """
     keys = [key for key in KEYS if key != "scale"]
-    if place.is_dir():
-        return read_rows([place / "figures" if (place / "figures").is_dir() else place]), keys
+    if path.is_dir():
+        return read_rows([path / "figures" if (path / "figures").is_dir() else path]), keys
     try:
-        table = pd.read_csv(place, dtype=str, keep_default_na=False).replace("", None)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", None)
     except (OSError, ValueError) as error:
-        raise FigureError(f"{place} is neither a run's folder nor a CSV file: {first_line(error)}") from None
-    usual = UNSAID | {"figure": place.stem, "scale": "embedded"}
+        raise FigureError(f"{path} is neither a run's folder nor a CSV file: {first_line(error)}") from None
+    usual = UNSAID | {"figure": path.stem, "scale": "embedded"}
     rows = long_form(usual | row for row in to_rows(table))
-    return rows.assign(file=place.as_posix()), [key for key in keys if key in table or key not in UNSAID]
+    return rows.assign(file=path.as_posix()), [key for key in keys if key in table or key not in UNSAID]
 
 
 def compare(first: Path, second: Path) -> tuple[str, pd.DataFrame, pd.DataFrame]:
@@ -259,10 +260,10 @@ def compare(first: Path, second: Path) -> tuple[str, pd.DataFrame, pd.DataFrame]
     keys = [key for key in known if key in also]
     verdicts = _changed_verdicts([ours, theirs], keys, first, second)
     ours, theirs = (run.drop_duplicates([*keys, "value"]) for run in (ours, theirs))
-    for run, place in ((ours, first), (theirs, second)):
+    for run, path in ((ours, first), (theirs, second)):
         if (twice := run.duplicated(keys)).any():
             row, missing = run[twice].iloc[0], [key for key in UNSAID if key not in keys]
-            said = f"{place} has several rows of {label(row['method'])}, {in_words(row)}"
+            said = f"{path} has several rows of {label(row['method'])}, {in_words(row)}"
             raise FigureError(f"{said}: add {', '.join(missing) or 'what tells them apart'} to the other's columns")
     both = ours.merge(theirs, on=keys, suffixes=("", "_then"))
     differ = both[~np.isclose(both["value"], both["value_then"], atol=5e-7)]

@@ -90,9 +90,9 @@ class Progress:
             self.lines.pop(result.notebook, None)
             self.ended.add(result.notebook)
         spent = f"{result.seconds:.0f} s  {result.peak_bytes / 2**20:.0f} MiB"
-        print(f"{result.notebook}  {result.status}  {spent}  ({self.describe()})", flush=True)
+        print(f"{result.notebook}  {result.status}  {spent}  ({self.say_left()})", flush=True)
 
-    def describe(self) -> str:
+    def say_left(self) -> str:
         """How many notebooks have ended, and how long the others will take if they take what they took before."""
         now, counted = time.monotonic(), f"{len(self.ended)} of {len(self.durations)} notebooks"
         left, unknown = [], 0
@@ -114,7 +114,7 @@ class Progress:
             before = self.durations.get(line.name)
             spent = say_time(now - line.began) + (f" of {say_time(before)}" if before else "")
             table.add_row(line.name, f"cell {line.at}/{line.cells}", spent, line.doing)
-        table.add_row("all", "", say_time(now - self.began), self.describe())
+        table.add_row("all", "", say_time(now - self.began), self.say_left())
         return table
 
 

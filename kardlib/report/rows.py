@@ -35,6 +35,8 @@ FRACTIONS = {  # metrics between 0 and 1, whose gains lie between -1 and 1
     "whole_chain", "won_by_reading",
 }  # fmt: skip
 AT_K = ("hits_gold", "hits_silver")  # metrics that say nothing without their k
+AGAINST_GOLD = ("hits_gold", "gold_among_read")  # metrics that need gold passages
+IN_NATS = ("loss", "first_loss", "last_loss", "retriever_loss")
 MOST_UNREAD = 0.2  # share of the answers: where more could not be read, nothing is told
 ROUNDED = 1e-9  # by so much a mean may be past the end of its interval
 SHOWN = {"p"}  # what a row may say beside its columns, for a notebook to show; no figure's data holds it
@@ -59,7 +61,7 @@ Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else val
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Row(Group):
+class ResultRow(Group):
     """One row, in the order of the columns; empty where a column does not apply."""
 
     figure: str = Field(min_length=1)
@@ -110,7 +112,7 @@ class Row(Group):
         return f"{self.metric} of {self.method}"
 
 
-COLUMNS = list(Row.model_fields)
+COLUMNS = list(ResultRow.model_fields)
 KEYS = COLUMNS[: COLUMNS.index("value")]  # of one cell
 NUMBERS = dict.fromkeys(("seed", "k", "n"), "Int64")
 NUMBERS |= dict.fromkeys(("x", "over_x", "value", "low", "high", "unread"), "float64")
@@ -127,7 +129,8 @@ def long_form(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         if unknown := set(row) - set(COLUMNS) - SHOWN:
             raise FigureError(f"row {i}: there is no column {min(unknown)!r}; the columns are {', '.join(COLUMNS)}")
         try:
-            checked.append(validate(Row, {name: value for name, value in row.items() if name in COLUMNS}).model_dump())
+            known = {name: value for name, value in row.items() if name in COLUMNS}
+            checked.append(validate(ResultRow, known).model_dump())
         except SettingsError as error:
             raise FigureError(f"row {i}: {error}") from None
     table = pd.DataFrame(checked, columns=COLUMNS).astype(NUMBERS)

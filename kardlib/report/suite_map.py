@@ -26,7 +26,7 @@ def show_map(experiment: Experiment, notebooks: Path = REPOSITORY / "notebooks")
         return Markdown("\n".join(["| | notebook |", "|---|---|", *lines.values()]))
     run = figures_folder(experiment.settings.model_dump(mode="json"), REPOSITORY).parent
     results = {path: read_result(run / path.name) for path in titles}
-    rows = [f"{line} {describe(results[path])} |" for path, line in lines.items()]
+    rows = [f"{line} {say_ending(results[path])} |" for path, line in lines.items()]
     told = ["", describe_store(experiment.store), find_next_step(results)]
     return Markdown("\n".join(["| | notebook | `kard reproduce` |", "|---|---|---|", *rows, *told]))
 
@@ -36,7 +36,7 @@ def read_title(notebook: Path) -> str:
     return str(nbformat.read(notebook, as_version=4).cells[0].source).splitlines()[0].removeprefix("# ")
 
 
-def describe(result: Result) -> str:
+def say_ending(result: Result) -> str:
     """How the run of a notebook ended, and how long it took."""
     return result.status if result.status == "not run" else f"{result.status} in {say_time(result.seconds)}"
 

@@ -15,8 +15,8 @@ from kardlib.kard.memorization import (
     count_votes,
     cut,
     draw_task,
-    encode,
     find,
+    first_bits,
     key_bits,
     least_error,
     read,
@@ -92,7 +92,7 @@ def test_the_visible_learner_against_its_closed_form():
 
 def test_two_strings_share_a_key_with_probability_2_to_minus_m():
     strings = np.array(list(itertools.product((-1, 1), repeat=5)), dtype=np.int8)
-    shelf, codes = shelve(strings, strings), encode(strings)
+    shelf, codes = shelve(strings, strings), first_bits(strings)
     for m in range(6):
         start, end = find(shelf, codes, np.array(m))
         assert (end - start == len(strings) * 2**-m).all()
@@ -117,7 +117,7 @@ def test_the_key_readers_error_against_a_count_by_hand():
 )
 def test_votes_are_those_of_the_strings_that_begin_alike(drawn):
     strings, shared = np.array(drawn[0], dtype=np.int8), np.array(drawn[1])
-    votes = count_votes(shelve(strings, strings), encode(strings), shared[None])
+    votes = count_votes(shelve(strings, strings), first_bits(strings), shared[None])
     for (q, string), (i, s) in itertools.product(enumerate(strings), enumerate(shared)):
         assert votes[q, i] == sum(other[i] for other in strings if (other[:s] == string[:s]).all())
 

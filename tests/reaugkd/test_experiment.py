@@ -42,11 +42,11 @@ from kardlib.reaugkd.distillation import (
     build_teacher,
     contrastive_loss,
     distill_student,
-    encode,
     keep_layers,
     label_objective,
     relational_loss,
     rkd_loss,
+    run_classifier,
     soft_label_loss,
     student_objective,
     train_classifier,
@@ -54,7 +54,7 @@ from kardlib.reaugkd.distillation import (
 )
 from kardlib.reaugkd.experiment import (
     Distilled,
-    Experiment,
+    ReAugKDExperiment,
     build_memory,
     confidence,
     correct,
@@ -265,12 +265,12 @@ def test_outputs_do_not_depend_on_the_batch_and_survive_saving(kind, pooling, kn
     classifier = build_teacher(knobs.model_copy(update={"pooling": pooling, "teacher": str(encoders[kind])}), 3, 0)
     examples = [Example("A baker has fever.", "He has a rash." * (1 + i % 3), 0) for i in range(6)]
     examples.append(Example("insomnia " * 90, "fever", 1))  # longer than the encoder's positions
-    together = encode(classifier, examples, 64)
-    alone = [encode(classifier, [example], 64) for example in examples]
+    together = run_classifier(classifier, examples, 64)
+    alone = [run_classifier(classifier, [example], 64) for example in examples]
     for name in ("embeddings", "logits"):
         assert getattr(together, name) == pytest.approx(np.concatenate([getattr(o, name) for o in alone]), abs=1e-5)
     classifier.save(tmp_path)
-    loaded = encode(load_classifier(tmp_path), examples, 64)
+    loaded = run_classifier(load_classifier(tmp_path), examples, 64)
     assert all((a == b).all() for a, b in zip(loaded, together, strict=True))
 
 
@@ -285,7 +285,8 @@ def test_a_causal_teacher_reads_a_pair_as_two_lines():
     pairs = [Example("a b", "c", 0), Example("a", "b c", 0), Example("much longer than these", "two", 1)]
     assert [tokenizer.decode(t["input_ids"]) for t in teacher.tokenize(pairs[:2], 64)] == ["a b\nc", "a\nb c"]
     assert tokenizer.decode(teacher.tokenize([Example("a b", "", 0)], 64)[0]["input_ids"]) == "a b"
-    together, alone = encode(teacher, pairs, 64).embeddings, [encode(teacher, [p], 64).embeddings[0] for p in pairs]
+    together = run_classifier(teacher, pairs, 64).embeddings
+    alone = [run_classifier(teacher, [pair], 64).embeddings[0] for pair in pairs]
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert not np.allclose(alone[0], alone[1], atol=1e-3)
 
@@ -369,7 +370,7 @@ def test_a_loss_that_did_not_fall_is_said(rise, knobs, tmp_path, capsys):
 def test_an_encoder_of_one_kind_learns_from_one_of_another(teacher, student, knobs, encoders, tmp_path):
     knobs = knobs.model_copy(update={"teacher": str(encoders[teacher]), "student": str(encoders[student])})
     labels = torch.tensor([e.label for e in SAID])
-    outputs = encode(build_teacher(knobs, 2, 0), SAID, 32)
+    outputs = run_classifier(build_teacher(knobs, 2, 0), SAID, 32)
     keys = train_projection(outputs.embeddings, labels.numpy(), 32, 2, knobs, 0)(outputs.embeddings)
     losses: list[float] = []
 
@@ -420,7 +421,7 @@ def write_task(folder: Path) -> Path:
     return folder
 
 
-def distill(experiment: Experiment) -> Distilled:
+def distill(experiment: ReAugKDExperiment) -> Distilled:
     """The steps of notebook 13."""
     teacher = train_teacher(experiment)
     memory = build_memory(experiment, teacher)
@@ -490,7 +491,8 @@ def test_a_saved_student_says_what_its_outputs_say(distilled):
     experiment = distilled.experiment
     students = distill_students(experiment, train_teacher(experiment), distilled.memory)
     folder = students[METHODS["reaugkd"].losses, 0]
-    spoken = encode(load_classifier(folder), experiment.task.splits["test"], experiment.settings.reaugkd.max_tokens)
+    examples, knobs = experiment.task.splits["test"], experiment.settings.reaugkd
+    spoken = run_classifier(load_classifier(folder), examples, knobs.max_tokens)
     assert spoken.logits == pytest.approx(outputs(distilled, "reaugkd")[0].logits, abs=1e-5)
 
 

@@ -16,16 +16,14 @@ from kardlib.kard.pipeline import Gain, Row
 from kardlib.report.evaluate import (
     Interval,
     by_chance,
-    f1_difference,
-    f1_interval,
     gain_row,
     gain_rows,
     hits,
-    matthews_difference,
-    matthews_interval,
     mean_interval,
     paired_difference,
     part_rows,
+    ratio_difference,
+    ratio_interval,
     share_interval,
     share_rows,
     standard_error,
@@ -119,9 +117,9 @@ def test_ratios_are_wrong_as_often_as_they_say():
     for _ in range(1500):
         gold = rng.random(400) < 0.6
         said = np.where(rng.random((3, 400)) < 0.8, gold, ~gold)
-        f1 = f1_interval(said, gold)
+        f1 = ratio_interval("f1", said, gold)
         missed["f1"] += not f1.low <= 2 * 0.48 / (0.56 + 0.6) <= f1.high
-        matthews = matthews_interval(said, gold)
+        matthews = ratio_interval("matthews", said, gold)
         missed["matthews"] += not matthews.low <= 0.144 / (0.56 * 0.44 * 0.6 * 0.4) ** 0.5 <= matthews.high
         hard = rng.random(400)
         failed = rng.random((3, 400)) < hard
@@ -273,7 +271,7 @@ def test_fractions_intervals_end_at_nothing_and_all():
     causes = np.repeat(["missed", "failed"], [1, 19])
     (share,) = share_rows([causes], ["missed"])
     assert share["low"] == 0 and share["high"] == pytest.approx(0.155, abs=0.01)
-    assert f1_interval(np.arange(20) < 19, np.ones(20)).high == 1
+    assert ratio_interval("f1", np.arange(20) < 19, np.ones(20)).high == 1
 
 
 def test_a_part_is_of_the_answers_of_all_seeds_and_of_other_questions_with_each():
@@ -324,13 +322,13 @@ def test_f1_and_its_interval():
     for row in said:
         hit, wrong, missed = (row & gold).sum(), (row & ~gold).sum(), (~row & gold).sum()
         plain.append(2 * hit / (2 * hit + wrong + missed))
-    interval = f1_interval(said, gold)
+    interval = ratio_interval("f1", said, gold)
     assert interval.mean == pytest.approx(np.mean(plain))
     assert interval.low < interval.mean < interval.high < interval.low + 0.2
-    assert f1_interval(gold, gold) == (1, 1, 1)
-    assert f1_interval(np.zeros(200), gold).mean == 0
+    assert ratio_interval("f1", gold, gold) == (1, 1, 1)
+    assert ratio_interval("f1", np.zeros(200), gold).mean == 0
     with pytest.raises(ValueError, match="do not belong together"):
-        f1_interval(said, gold[:5])
+        ratio_interval("f1", said, gold[:5])
 
 
 def test_a_difference_in_f1_is_paired():
@@ -338,15 +336,15 @@ def test_a_difference_in_f1_is_paired():
     gold = rng.random(200) < 0.6
     worse = np.stack([np.where(rng.random(200) < 0.8, gold, ~gold) for _ in range(8)])
     better = np.where(rng.random(worse.shape) < 0.3, gold, worse)  # some of its mistakes are mended
-    gain = f1_difference(better, worse, gold)
-    alone = f1_interval(better, gold), f1_interval(worse, gold)
+    gain = ratio_difference("f1", better, worse, gold)
+    alone = ratio_interval("f1", better, gold), ratio_interval("f1", worse, gold)
     assert gain.mean == pytest.approx(alone[0].mean - alone[1].mean)
     assert 0 < gain.low < gain.mean < gain.high
     assert gain.high - gain.low < min(interval.high - interval.low for interval in alone)
-    assert f1_difference(worse, worse, gold) == (0, 0, 0, 1) and gain.p < 0.05
-    assert f1_difference(gold, worse, gold).mean == pytest.approx(1 - alone[1].mean)  # one row beside eight
+    assert ratio_difference("f1", worse, worse, gold) == (0, 0, 0, 1) and gain.p < 0.05
+    assert ratio_difference("f1", gold, worse, gold).mean == pytest.approx(1 - alone[1].mean)  # one row beside eight
     with pytest.raises(ValueError, match="broadcast"):
-        f1_difference(better, worse[:, :5], gold)
+        ratio_difference("f1", better, worse[:, :5], gold)
 
 
 def test_matthews_correlation_and_its_interval():
@@ -357,17 +355,17 @@ def test_matthews_correlation_and_its_interval():
     for row in said:
         tp, tn, fp, fn = (row & gold).sum(), (~row & ~gold).sum(), (row & ~gold).sum(), (~row & gold).sum()
         plain.append((tp * tn - fp * fn) / np.sqrt(1.0 * (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
-    interval = matthews_interval(said, gold)
+    interval = ratio_interval("matthews", said, gold)
     assert interval.mean == pytest.approx(np.mean(plain))
     assert interval.low < interval.mean < interval.high < interval.low + 0.2
-    assert matthews_interval(gold, gold) == pytest.approx((1, 1, 1))
-    assert matthews_interval(~gold, gold) == pytest.approx((-1, -1, -1))
-    assert matthews_interval(np.ones(400), gold) == pytest.approx((0, 0, 0))  # one class everywhere
-    gain = matthews_difference(gold, said, gold)
+    assert ratio_interval("matthews", gold, gold) == pytest.approx((1, 1, 1))
+    assert ratio_interval("matthews", ~gold, gold) == pytest.approx((-1, -1, -1))
+    assert ratio_interval("matthews", np.ones(400), gold) == pytest.approx((0, 0, 0))  # one class everywhere
+    gain = ratio_difference("matthews", gold, said, gold)
     assert gain.mean == pytest.approx(1 - np.mean(plain)) and gain.low > 0 and gain.p < 0.05
-    assert matthews_difference(said, said, gold) == (0, 0, 0, 1)
+    assert ratio_difference("matthews", said, said, gold) == (0, 0, 0, 1)
     with pytest.raises(ValueError, match="do not belong together"):
-        matthews_interval(said, gold[:5])
+        ratio_interval("matthews", said, gold[:5])
 
 
 def test_seeds_that_each_name_one_letter_everywhere_have_an_interval_of_their_spread():

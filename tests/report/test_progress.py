@@ -48,8 +48,8 @@ def test_in_a_terminal_each_notebook_has_a_line_and_all_have_one():
 
 @pytest.mark.parametrize("unknown, said", [(None, ", more than 5 min left"), (600.0, ", about 10 min left")])
 def test_what_nobody_knows_is_said_to_be_more(unknown, said):
-    assert Progress({"01_one": unknown, "02_two": 300.0}, 2, live=False).describe() == f"0 of 2 notebooks{said}"
-    assert Progress({"01_one": None}, 2, live=False).describe() == "0 of 1 notebooks"
+    assert Progress({"01_one": unknown, "02_two": 300.0}, 2, live=False).say_left() == f"0 of 2 notebooks{said}"
+    assert Progress({"01_one": None}, 2, live=False).say_left() == "0 of 1 notebooks"
 
 
 def test_elsewhere_a_notebook_says_when_it_begins_and_ends_and_once_a_minute_what_it_does(capsys, monkeypatch):

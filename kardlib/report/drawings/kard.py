@@ -15,27 +15,8 @@ from kardlib.data.world import STRATA
 from kardlib.kard.cases import CAUSES, GOLD_READ, PAPERS_CAUSES
 from kardlib.models.catalogue import find_shape
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, RED, REGISTRY, label
+from kardlib.report.drawings import style
 from kardlib.report.drawings.accuracy import CHANCE_ROW, accuracy_panel, name_rows
-from kardlib.report.drawings.style import (
-    DASHED,
-    THIN,
-    WHISKERS,
-    choose_rows,
-    dot_style,
-    draw_across,
-    draw_by_knob,
-    draw_method,
-    in_points,
-    legend_below,
-    list_methods,
-    log_ticks,
-    make_panels,
-    need_metrics,
-    say_sizes,
-    set_log_x,
-    show_percent,
-    whiskers,
-)
 from kardlib.report.figures import COLUMN, LOOK, PAGE
 from kardlib.report.reported import find_table
 from kardlib.report.rows import FRACTIONS, FigureError, gained, measured, told
@@ -47,7 +28,7 @@ def plot_similarities(maps: Mapping[str, np.ndarray], question: Sequence[str], p
 
     A ring marks each row's maximum; their sum, the score of late interaction, stands in the panel's title.
     """
-    fig, axes = make_panels(len(maps), 0.9 + 0.125 * len(question), sharey=True)
+    fig, axes = style.make_panels(len(maps), 0.9 + 0.125 * len(question), sharey=True)
     for ax, (name, similarity) in zip(axes, maps.items(), strict=True):
         image = ax.imshow(similarity, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         ax.scatter(similarity.argmax(1), range(len(question)), s=14, facecolors="none", edgecolors=RED)
@@ -67,7 +48,7 @@ def plot_distributions(table: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(table)), table.index, fontsize=7)
     ax.invert_yaxis()
     ax.set(xlabel="Probability (%)")
-    show_percent(ax.xaxis)
+    style.show_percent(ax.xaxis)
     ax.legend(loc="lower right")
     return fig
 
@@ -78,17 +59,17 @@ def plot_losses(table: pd.DataFrame) -> Figure:
 
     Raises FigureError for no rows.
     """
-    need_metrics(table, "loss")
+    style.need_metrics(table, "loss")
     table = measured(table)
-    kinds, methods = list(dict.fromkeys(table["at"])), list_methods(table)
+    kinds, methods = list(dict.fromkeys(table["at"])), style.list_methods(table)
     fig, ax = plt.subplots(figsize=(COLUMN, 0.8 + 0.5 * len(kinds)))
     for i, method in enumerate(methods):
         rows = table[table["method"] == method].set_index("at").loc[kinds]
-        draw_across(ax, method, rows, np.arange(len(kinds)) + (i - (len(methods) - 1) / 2) / 5)
+        style.draw_across(ax, method, rows, np.arange(len(kinds)) + (i - (len(methods) - 1) / 2) / 5)
     ax.set_yticks(range(len(kinds)), kinds)
     ax.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="Mean loss of a token (nats)")
     ax.grid(axis="x")
-    legend_below(fig, 1)
+    style.legend_below(fig, 1)
     return fig
 
 
@@ -102,16 +83,16 @@ def plot_hits(table: pd.DataFrame) -> Figure:
     Rows whose metric is "hits_gold" or "hits_silver"; `low` and `high` are drawn as whiskers. Raises FigureError if
     there are none.
     """
-    table, _ = choose_rows(table, *HITS_TITLES)
+    table, _ = style.choose_rows(table, *HITS_TITLES)
     panels = [metric for metric in HITS_TITLES if (table["metric"] == metric).any()]
-    fig, axes = make_panels(len(panels), 2.5, sharey=True)
+    fig, axes = style.make_panels(len(panels), 2.5, sharey=True)
     for ax, metric in zip(axes, panels, strict=True):
         found = table[table["metric"] == metric]
-        draw_by_knob(ax, found.assign(x=found["k"]), sorted(found["k"].unique()))
-        ax.set(title=f"{HITS_TITLES[metric]} (n = {say_sizes(found)})", xlabel="Passages looked at, k")
+        style.draw_by_knob(ax, found.assign(x=found["k"]), sorted(found["k"].unique()))
+        ax.set(title=f"{HITS_TITLES[metric]} (n = {style.say_sizes(found)})", xlabel="Passages looked at, k")
     axes[0].set_ylabel("Hits@k (%)")
-    show_percent(axes[0].yaxis)
-    legend_below(fig, columns=2 * len(panels))
+    style.show_percent(axes[0].yaxis)
+    style.legend_below(fig, columns=2 * len(panels))
     return fig
 
 
@@ -121,21 +102,21 @@ def plot_training(table: pd.DataFrame) -> Figure:
 
     The band reaches from the least of the seeds to the greatest. Raises FigureError for no rows.
     """
-    need_metrics(table, "loss")
+    style.need_metrics(table, "loss")
     table = measured(table)
     students = list(dict.fromkeys(table["student"]))
-    fig, axes = make_panels(len(students), 2.5, sharey=True)
+    fig, axes = style.make_panels(len(students), 2.5, sharey=True)
     for ax, student in zip(axes, students, strict=True):
-        for method in list_methods(shown := table[table["student"] == student]):
+        for method in style.list_methods(shown := table[table["student"] == student]):
             rows = shown[shown["method"] == method].sort_values("x")
-            look = dot_style(method) | {"linestyle": REGISTRY[method].line}
+            look = style.dot_style(method) | {"linestyle": REGISTRY[method].line}
             ax.plot(rows["x"], rows["value"], markevery=max(1, len(rows) // 8), **look)
             ax.fill_between(rows["x"], rows["low"], rows["high"], color=look["color"], alpha=0.25, linewidth=0)
         ax.set(title=student, xlabel="Training step", yscale="log")
         ax.grid(axis="y")
-    log_ticks(axes[0].yaxis, most=6)
+    style.log_ticks(axes[0].yaxis, most=6)
     axes[0].set_ylabel("Loss (nats)")
-    legend_below(fig, min(3, len(students)))
+    style.legend_below(fig, min(3, len(students)))
     return fig
 
 
@@ -163,13 +144,13 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
     fig, axes = plt.subplots(len(parts), len(students), figsize=size, sharey=True, squeeze=False)
     for (row, metrics), (column, student) in product(enumerate(parts.values()), enumerate(students)):
         ax, shown = axes[row, column], table[table["student"].isin([student, ""])]
-        for i, method in enumerate(list_methods(shown)):
+        for i, method in enumerate(style.list_methods(shown)):
             rows = shown[shown["method"] == method].set_index("metric").reindex(metrics)
             if method == "chance":
-                ax.plot(range(len(rows)), rows["value"], label=label("chance"), drawstyle="steps-mid", **DASHED)
+                ax.plot(range(len(rows)), rows["value"], label=label("chance"), drawstyle="steps-mid", **style.DASHED)
             else:
                 line = {} if metrics == PARTS["How often training asked about the ailment"] else {"linestyle": "none"}
-                draw_method(ax, method, np.arange(len(rows)) + 0.06 * (i - len(methods) / 2), rows, **line)
+                style.draw_method(ax, method, np.arange(len(rows)) + 0.06 * (i - len(methods) / 2), rows, **line)
         names = [metric.removeprefix("accuracy_").replace("_", "\n") for metric in metrics]
         ax.set_xticks(range(len(metrics)), names)
         ax.set(title="" if row else student, xlim=(-0.3, len(metrics) - 0.7))
@@ -177,8 +158,8 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
     for row, axis in enumerate(parts):
         axes[row, 0].set(ylabel="Accuracy (%)")
         axes[row, len(students) // 2].set(xlabel=axis)
-    show_percent(axes[0, 0].yaxis)
-    legend_below(fig, 3 if len(students) > 1 else 1, list(axes[0]))
+    style.show_percent(axes[0, 0].yaxis)
+    style.legend_below(fig, 3 if len(students) > 1 else 1, list(axes[0]))
     return fig
 
 
@@ -209,12 +190,12 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
     "chance" is a dashed line. The paper's own curve of the same figure (`PAPERS`) has a panel beside the accuracies.
     Raises FigureError if there is nothing to draw.
     """
-    table, chance = choose_rows(table[table["x"].notna() | (table["method"] == "chance")], *MEASURES)
-    methods, unit = list_methods(table), 100 if knob.endswith("(%)") else 1
+    table, chance = style.choose_rows(table[table["x"].notna() | (table["method"] == "chance")], *MEASURES)
+    methods, unit = style.list_methods(table), 100 if knob.endswith("(%)") else 1
     cells = product(MEASURES, table["at"].unique())
     parts = [(m, at, part) for m, at in cells if len(part := table[(table["metric"] == m) & (table["at"] == at)])]
     paper, accuracies = PAPERS.get(table["figure"].iloc[0]), sum(metric == "accuracy" for metric, *_ in parts)
-    fig, axes = make_panels(len(parts) + bool(paper and accuracies), 2.3)
+    fig, axes = style.make_panels(len(parts) + bool(paper and accuracies), 2.3)
     if paper and accuracies:
         beside = axes.pop(accuracies)
         _paper_panel(beside, paper, methods, unit)
@@ -223,25 +204,25 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
         accuracy = metric.startswith("accuracy")
         if accuracy and ax is not axes[0]:
             ax.sharey(axes[0])  # accuracies are compared across panels
-        draw_by_knob(ax, part, sorted(table["x"].unique()), unit)
-        _say_unread(ax, part)
+        style.draw_by_knob(ax, part, sorted(table["x"].unique()), unit)
+        _mark_unread(ax, part)
         for value in chance if accuracy else ():
-            ax.axhline(value, label=label("chance"), **DASHED)
+            ax.axhline(value, label=label("chance"), **style.DASHED)
         title = ", ".join(filter(None, [MEASURES[metric], at]))
         if metric in FRACTIONS:
             ax.set(title=f"{title} (%)", xlabel=knob)
-            show_percent(ax.yaxis)
+            style.show_percent(ax.yaxis)
         else:
             ax.set(title=title, xlabel=knob)
             ax.set_ylim(0, 1.06 * part[["value", "high"]].max(axis=None))  # from zero, with room for the highest marker
     if len(methods) + len(chance) > 1:
-        legend_below(fig, columns=2 if len(fig.axes) == 1 else 4)
+        style.legend_below(fig, columns=2 if len(fig.axes) == 1 else 4)
     else:
         axes[0].set_ylabel(label(methods[0]))
     return fig
 
 
-def _say_unread(ax: Axes, part: pd.DataFrame) -> None:
+def _mark_unread(ax: Axes, part: pd.DataFrame) -> None:
     """Say it where no method's answers could be read, so that nothing is drawn there."""
     for x in (drawn := told(part).groupby("x")["value"].count())[drawn == 0].index:
         at: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 7, "color": "0.35"}
@@ -266,7 +247,7 @@ def _paper_panel(ax: Axes, name: str, methods: list[str], unit: float = 1) -> No
                 markerfacecolor="white", markeredgewidth=0.8)  # fmt: skip
         if line not in REGISTRY:
             ax.annotate(line, (x[-1], y[-1]), (5, 0), textcoords="offset points", va="center", fontsize=7)
-    set_log_x(ax, sorted(points), unit)
+    style.set_log_x(ax, sorted(points), unit)
     ax.margins(x=0.15, y=0.25)
     ax.set_facecolor("0.96")
     ax.grid(axis="y", color="white")
@@ -289,18 +270,18 @@ def plot_students(table: pd.DataFrame) -> Figure:
             raise FigureError(f"the weights of {student} are not known here: its folder is needed to count them")
         weights[student] = shape.parameters / 1e6
     ticks = sorted(weights.values())
-    fig, axes = make_panels(3, 2.5)
+    fig, axes = style.make_panels(3, 2.5)
     for ax, part in ((axes[0], own), (axes[1], gains.assign(method=gains["over"]))):
-        draw_by_knob(ax, part.assign(x=part["student"].map(weights)), ticks, linestyle="none")
+        style.draw_by_knob(ax, part.assign(x=part["student"].map(weights)), ticks, linestyle="none")
         ax.set_xticks(ticks, [f"{million:.2g}" for million in ticks])
-        show_percent(ax.yaxis)
+        style.show_percent(ax.yaxis)
     axes[0].set(title="Accuracy (%)")
     axes[1].set(title="KARD's gain over each (points)")
-    axes[1].axhline(0, **THIN)
-    _paper_panel(axes[2], PAPERS["06_model_size"], list_methods(own))
+    axes[1].axhline(0, **style.THIN)
+    _paper_panel(axes[2], PAPERS["06_model_size"], style.list_methods(own))
     for ax in axes:
         ax.set(xlabel="Weights (millions)")
-    legend_below(fig, 3, axes[:1])
+    style.legend_below(fig, 3, axes[:1])
     return fig
 
 
@@ -310,24 +291,24 @@ def plot_rag(table: pd.DataFrame) -> Figure:
 
     Rows as for `plot_main` (one student) and `plot_hits`. Raises FigureError if either is missing.
     """
-    (accuracy, chance), (found, _) = choose_rows(table, "accuracy"), choose_rows(table, *HITS_TITLES)
+    (accuracy, chance), (found, _) = style.choose_rows(table, "accuracy"), style.choose_rows(table, *HITS_TITLES)
     accuracy, places = name_rows(accuracy)
     titles = {metric: title for metric, title in HITS_TITLES.items() if (found["metric"] == metric).any()}
-    methods, ks = list_methods(found), found["k"].agg(["min", "max"])
+    methods, ks = style.list_methods(found), found["k"].agg(["min", "max"])
     height = 0.8 + 0.22 * max(len(methods), max(places.values()) + CHANCE_ROW)
-    fig, (left, first, *others) = make_panels(1 + len(titles), height)
+    fig, (left, first, *others) = style.make_panels(1 + len(titles), height)
     accuracy_panel(left, accuracy, places, chance)
-    left.set(title=f"Answers (n = {say_sizes(accuracy)})")
+    left.set(title=f"Answers (n = {style.say_sizes(accuracy)})")
     for ax, metric in zip((first, *others), titles, strict=True):
         for i, method in enumerate(methods):
             rows = found[(found["metric"] == metric) & (found["method"] == method)].set_index("k").reindex(ks)
             ax.plot(rows["value"], [i, i], color=REGISTRY[method].color, linewidth=0.6, linestyle=":")
-            draw_across(ax, method, rows, [i, i])
-            ax.plot(rows["value"].iloc[:1], [i], **dot_style(method) | {"markerfacecolor": "white", "zorder": 4})
+            style.draw_across(ax, method, rows, [i, i])
+            ax.plot(rows["value"].iloc[:1], [i], **style.dot_style(method) | {"markerfacecolor": "white", "zorder": 4})
         ax.set(title=HITS_TITLES[metric], xlabel=f"Hits@{ks['min']} to Hits@{ks['max']} (%)")
         ax.set(ylim=(len(methods) - 0.4, -0.6), yticks=range(len(methods)), yticklabels=map(label, methods))
         ax.tick_params(axis="y", length=0)
-        show_percent(ax.xaxis)
+        style.show_percent(ax.xaxis)
         ax.grid(axis="x")
     for ax in others:
         ax.sharex(first)
@@ -343,14 +324,14 @@ def plot_shares(table: pd.DataFrame) -> Figure:
     a bar too. Students come in the order of the table; `n` is how many failures there were. Of real questions a panel
     more: "accuracy" by what was read of their gold passages. Raises FigureError if there are no failures.
     """
-    need_metrics(table, "share_of_failures")
+    style.need_metrics(table, "share_of_failures")
     by_reading = measured(table[table["knob"] == "gold read"])
     table = table[table["metric"] == "share_of_failures"]
     paper = find_table("failure_analysis")
     (inspected,), *papers = (paper.numbers(row) for row in ("inspected", "reranker_missed", "student_failed"))
     splits = {"All it takes must be read": CAUSES, "One relevant passage is enough": PAPERS_CAUSES}
     splits = {title: causes for title, causes in splits.items() if table["at"].isin(causes).any()}
-    fig, axes = make_panels(len(splits) + (not by_reading.empty), 2.2)
+    fig, axes = style.make_panels(len(splits) + (not by_reading.empty), 2.2)
     for ax, (title, causes) in zip(axes, splits.items(), strict=False):
         shares = table[table["at"].isin(causes)].pivot(index="student", columns="at", values="value")
         first = table[table["at"] == causes[0]].set_index("student")
@@ -363,12 +344,13 @@ def plot_shares(table: pd.DataFrame) -> Figure:
             shown = [f"{100 * share:.0f}" if share > 0.1 else "" for share in shares[cause]]
             behind = {"facecolor": color, "edgecolor": "none", "pad": 1}
             ax.bar_label(bars, shown, label_type="center", color="white", fontsize=7, bbox=behind, zorder=4)
-        ax.errorbar(first["value"], range(len(first)), xerr=whiskers(first), color=BLACK, linestyle="none", **WHISKERS)
-        ax.axvline(papers[0][0] / inspected, **DASHED | {"zorder": 3})
+        line = style.WHISKERS | {"color": BLACK, "linestyle": "none"}
+        ax.errorbar(first["value"], range(len(first)), xerr=style.whiskers(first), **line)
+        ax.axvline(papers[0][0] / inspected, **style.DASHED | {"zorder": 3})
         names = [f"{student} ({n:,})" for student, n in first["n"].items()]
         ax.set_yticks(range(len(shares)), [*names, *shares.index[len(first) :]])
         ax.set(title=title, xlabel="Share of failures (%)", xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
-        show_percent(ax.xaxis)
+        style.show_percent(ax.xaxis)
         ax.tick_params(axis="y", length=0)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), handlelength=1.2)
     if not by_reading.empty:
@@ -380,11 +362,11 @@ def _reading_panel(ax: Axes, rows: pd.DataFrame) -> None:
     """Accuracy by what was read, a line for each student and each of `GOLD_READ`: who recalls, and who reads it."""
     keys = [(s, at) for s in dict.fromkeys(rows["student"]) for at in GOLD_READ]
     lines = {key: part for key in keys if len(part := rows[(rows["student"] == key[0]) & (rows["at"] == key[1])])}
-    methods, several = list_methods(rows), rows["student"].nunique() > 1
+    methods, several = style.list_methods(rows), rows["student"].nunique() > 1
     for i, method in enumerate(methods):
         for y, part in enumerate(lines.values()):
             shown, height = part[part["method"] == method], y + 0.3 * (i - (len(methods) - 1) / 2)
-            draw_across(ax, method, shown, [height])
+            style.draw_across(ax, method, shown, [height])
             if told(shown)["value"].isna().all():
                 ax.text(0.02, height, "unread", va="center", fontsize=6, color=REGISTRY[method].color)
     names = [
@@ -392,7 +374,7 @@ def _reading_panel(ax: Axes, rows: pd.DataFrame) -> None:
     ]
     ax.set(title="By what KARD read", xlabel="Accuracy (%)", xlim=(0, 1), ylim=(len(lines) - 0.5, -0.5))
     ax.set_yticks(range(len(lines)), names)
-    show_percent(ax.xaxis)
+    style.show_percent(ax.xaxis)
     ax.grid(axis="x")
     ax.tick_params(axis="y", length=0)
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
@@ -410,11 +392,11 @@ def plot_differences(table: pd.DataFrame) -> Figure:
     if table.empty:
         raise FigureError("nothing to draw: no row is a gain with the knob difference")
     names, panels = list(dict.fromkeys(table["at"])), list(dict.fromkeys(table["metric"]))
-    fig, axes = make_panels(len(panels), 0.8 + 0.28 * len(names), sharex=True, sharey=True)
+    fig, axes = style.make_panels(len(panels), 0.8 + 0.28 * len(names), sharex=True, sharey=True)
     for ax, metric in zip(axes, panels, strict=True):
         rows = table[table["metric"] == metric]
-        ax.axvline(0, **THIN)
-        draw_across(ax, "kard_reranker", in_points(rows), [names.index(name) for name in rows["at"]])
+        ax.axvline(0, **style.THIN)
+        style.draw_across(ax, "kard_reranker", style.in_points(rows), [names.index(name) for name in rows["at"]])
         ax.set(title=MEASURES[metric], xlabel="Change (points)")
         ax.grid(axis="x")
     axes[0].set_yticks(range(len(names)), names)

@@ -14,18 +14,7 @@ from matplotlib.figure import Figure
 from kardlib.data.world import STRATA
 from kardlib.kard.memorization import Task
 from kardlib.registry import BLACK, GREEN, GREY, PINK, RED, REGISTRY, label
-from kardlib.report.drawings.style import (
-    DASHED,
-    THIN,
-    draw_by_knob,
-    draw_method,
-    legend_below,
-    list_methods,
-    make_panels,
-    need_metrics,
-    show_percent,
-    whiskers,
-)
+from kardlib.report.drawings import style
 from kardlib.report.figures import COLUMN, LOOK, PAGE
 from kardlib.report.rows import measured
 
@@ -37,8 +26,8 @@ def plot_learners(table: pd.DataFrame) -> Figure:
     Metrics "error" and "bits" with the knob "samples", "error" with the knob "budget", and "rate", in which the budget
     is shown. Raises FigureError for no rows.
     """
-    need_metrics(table, "error", "bits", "rate")
-    fig, (error, bits, budget) = make_panels(3, 2.7)
+    style.need_metrics(table, "error", "bits", "rate")
+    fig, (error, bits, budget) = style.make_panels(3, 2.7)
     rate = table[table["metric"] == "rate"]["value"].item()
     samples = table[table["knob"] == "samples"]
     _draw_by_x(error, samples[samples["metric"] == "error"])
@@ -55,10 +44,10 @@ def plot_learners(table: pd.DataFrame) -> Figure:
     budget.set(title="(b) Error against budget", xlabel="Budget / (n d)")
     for ax in (error, budget):
         ax.set_ylabel("Error (%)")
-        show_percent(ax.yaxis)
+        style.show_percent(ax.yaxis)
     for ax in (error, bits, budget):
         ax.grid(axis="y")
-    legend_below(fig, 3)
+    style.legend_below(fig, 3)
     return fig
 
 
@@ -76,7 +65,7 @@ def plot_keys(table: pd.DataFrame, middle: Task, sweeps: Mapping[str, Sequence[T
     Metrics "error" and "excess_keys" with the knob "key" (bits; `student`: the task), and "m": Theorem 2's, for each
     eps (dashed). Raises FigureError for no rows.
     """
-    need_metrics(table, "error", "excess_keys", "m")
+    style.need_metrics(table, "error", "excess_keys", "m")
     sweeps = sweeps or {}
     lines = 2 if sweeps else 1
     fig, axes = plt.subplots(lines, 2, figsize=(PAGE, 2.4 * lines + 0.3), squeeze=False)
@@ -87,10 +76,10 @@ def plot_keys(table: pd.DataFrame, middle: Task, sweeps: Mapping[str, Sequence[T
     for ax in axes.flat:
         ax.set_xlabel("Key length, m (bits)")
         ax.grid(axis="y")
-        show_percent(ax.yaxis)
+        style.show_percent(ax.yaxis)
         if ax is not excess:
             ax.set(ylabel="Error (%)", ylim=(0, 0.52))
-    legend_below(fig, 4, [errors])
+    style.legend_below(fig, 4, [errors])
     return fig
 
 
@@ -119,15 +108,15 @@ def _reader_panels(errors: Axes, excess: Axes, table: pd.DataFrame, task: Task) 
     """All readers' errors in one task, and by how much they are above those with whole strings."""
     part = table[table["student"] == str(task)]
     error, above = part[part["metric"] == "error"], part[(part["metric"] == "excess_keys") & (part["value"] > 0)]
-    for method in list_methods(error):
+    for method in style.list_methods(error):
         rows = error[error["method"] == method].sort_values("x")
         if rows["x"].isna().all():  # it reads no key
             entry = REGISTRY[method]
             errors.axhline(rows["value"].item(), color=entry.color, linestyle=entry.line, label=entry.label)
             continue
-        draw_method(errors, method, rows["x"], rows, markevery=3, errorevery=3)
+        style.draw_method(errors, method, rows["x"], rows, markevery=3, errorevery=3)
         rows = above[above["method"] == method].sort_values("x")
-        draw_method(excess, method, rows["x"], rows, markevery=3, errorevery=3)
+        style.draw_method(excess, method, rows["x"], rows, markevery=3, errorevery=3)
     marks = _thresholds(table, task)
     for eps, m in marks.items():
         excess.plot([0, m, m], [eps, eps, 1e-6], color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
@@ -152,14 +141,14 @@ def plot_growth(table: pd.DataFrame) -> Figure:
     Theorem 1's Omega(n d) has no constant, so that its slope alone is drawn: from the optimal learner's first point.
     The metric is "bits", the knob "length". Raises FigureError for no rows.
     """
-    need_metrics(table, "bits")
+    style.need_metrics(table, "bits")
     part = table[(table["metric"] == "bits") & (table["method"] != "theorem_1")]
     fig, ax = plt.subplots(figsize=(COLUMN, 3.3))
     _draw_by_x(ax, part)
     learner = part[part["method"] == "recall_visible"].sort_values("x")
     first = learner.iloc[0]
     slope = first["value"] / first["x"] * learner["x"]
-    ax.plot(learner["x"], slope, label="Theorem 1's slope, 1", **DASHED)
+    ax.plot(learner["x"], slope, label="Theorem 1's slope, 1", **style.DASHED)
     ax.set_xscale("log", base=2)
     ax.set_yscale("symlog", linthresh=100, linscale=0.4)  # a reader may need no bit at all
     ticks = sorted(part["x"].unique())
@@ -167,7 +156,7 @@ def plot_growth(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="Length of a string, d (bits)", ylabel="Bits needed")
     ax.set_ylim(bottom=-15)
     ax.grid(axis="y")
-    legend_below(fig, 2)
+    style.legend_below(fig, 2)
     return fig
 
 
@@ -177,7 +166,7 @@ def plot_networks(table: pd.DataFrame) -> Figure:
 
     The line is at the most bits that the network alone held at any size ("bits_held"). Raises FigureError for no rows.
     """
-    need_metrics(table, "error_shown")
+    style.need_metrics(table, "error_shown")
     table = measured(table)
     shown = table[table["metric"] == "bits_shown"].drop_duplicates("x").set_index("x")["value"]
     part = table[table["metric"] == "error_shown"]
@@ -188,17 +177,17 @@ def plot_networks(table: pd.DataFrame) -> Figure:
     ax.set_xscale("log", base=2)
     ax.set_xticks(list(shown), [f"{x:,.0f}" for x in shown], rotation=30)
     ax.set(xlabel="Bits that the samples show", ylabel="Error on shown bits (%)")
-    show_percent(ax.yaxis)
+    style.show_percent(ax.yaxis)
     ax.grid(axis="y")
-    legend_below(fig, 1)
+    style.legend_below(fig, 1)
     return fig
 
 
 def _draw_by_x(ax: Axes, table: pd.DataFrame, unit: float = 1) -> None:
     """A line against `x`, in `unit`s, for each method."""
-    for method in list_methods(table):
+    for method in style.list_methods(table):
         rows = table[table["method"] == method].sort_values("x")
-        draw_method(ax, method, rows["x"] / unit, rows)
+        style.draw_method(ax, method, rows["x"] / unit, rows)
 
 
 @mpl.rc_context(LOOK)
@@ -209,24 +198,24 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
     reading overtakes recalling ("crossing"). Raises FigureError if nothing is there.
     """
     table = measured(table)
-    need_metrics(table, "accuracy_of_rationale")
+    style.need_metrics(table, "accuracy_of_rationale")
     told, strata = table[table["metric"] == "accuracy_of_rationale"], (STRATA[0], STRATA[-1])
     students, chance = list(dict.fromkeys(told["student"])), table[table["method"] == "chance"].set_index("metric")
     fig, axes = plt.subplots(2, len(students), figsize=(PAGE, 4.4), sharex=True, sharey=True, squeeze=False)
     for (row, stratum), (column, student) in product(enumerate(strata), enumerate(students)):
         ax, shown = axes[row, column], told[(told["at"] == stratum) & (told["student"] == student)]
-        draw_by_knob(ax, shown, sorted(shown["x"].unique()))
-        ax.axhline(chance.loc[f"accuracy_{stratum}", "value"], label=label("chance"), **DASHED)
+        style.draw_by_knob(ax, shown, sorted(shown["x"].unique()))
+        ax.axhline(chance.loc[f"accuracy_{stratum}", "value"], label=label("chance"), **style.DASHED)
         crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
         for size in crossing["value"] if not row else ():
-            ax.axvline(size, **THIN | {"linestyle": ":"})
+            ax.axvline(size, **style.THIN | {"linestyle": ":"})
             ax.annotate(f"{size:.0f}", (size, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
         ax.set(title=student if not row else "")
     for ax, stratum in zip(axes[:, 0], strata, strict=True):
         ax.set(ylabel=f"Shown {stratum} (%)")
-    show_percent(axes[0, 0].yaxis)
+    style.show_percent(axes[0, 0].yaxis)
     axes[1, len(students) // 2].set(xlabel="Ailments in the world")
-    legend_below(fig, 3, axes.flat)
+    style.legend_below(fig, 3, axes.flat)
     return fig
 
 
@@ -238,22 +227,22 @@ def plot_editions(table: pd.DataFrame) -> Figure:
     first (metric "former_answers"). Raises FigureError if they are not there.
     """
     table = measured(table)
-    need_metrics(table := table[table["knob"] == "edition"], "accuracy_of_rationale", "former_answers")
+    style.need_metrics(table := table[table["knob"] == "edition"], "accuracy_of_rationale", "former_answers")
     bars = {"right, first edition": ("accuracy_of_rationale", "first edition"),
             "right, new edition": ("accuracy_of_rationale", "new edition"),
             "what was right before": ("former_answers", "new edition")}  # fmt: skip
-    students, methods = list(dict.fromkeys(table["student"])), list_methods(table)
-    fig, axes = make_panels(len(students), 2.6, sharey=True)
+    students, methods = list(dict.fromkeys(table["student"])), style.list_methods(table)
+    fig, axes = style.make_panels(len(students), 2.6, sharey=True)
     for ax, student in zip(axes, students, strict=True):
         for i, ((name, (metric, at)), color) in enumerate(zip(bars.items(), (GREY, GREEN, RED), strict=True)):
             rows = table[(table["student"] == student) & (table["metric"] == metric) & (table["at"] == at)]
             rows = rows.set_index("method").reindex(methods)
             places = np.arange(len(methods)) + 0.27 * (i - 1)
-            ax.bar(places, rows["value"], 0.25, yerr=whiskers(rows), color=color, label=name, capsize=2)
+            ax.bar(places, rows["value"], 0.25, yerr=style.whiskers(rows), color=color, label=name, capsize=2)
         ax.set_xticks(range(len(methods)), [label(method).replace(" ", "\n") for method in methods])
         ax.set(title=student)
         ax.grid(axis="y")
     axes[0].set(ylabel="Questions on changed facts (%)")
-    show_percent(axes[0].yaxis)
-    legend_below(fig, len(students))
+    style.show_percent(axes[0].yaxis)
+    style.legend_below(fig, len(students))
     return fig

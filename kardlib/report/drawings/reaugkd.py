@@ -9,20 +9,8 @@ from matplotlib.figure import Figure
 
 from kardlib.reaugkd.tasks import COLUMNS
 from kardlib.registry import BLUE, GREEN, ORANGE, PINK, RED, REGISTRY, label
+from kardlib.report.drawings import style
 from kardlib.report.drawings.accuracy import AXES, accuracy_panel, name_rows
-from kardlib.report.drawings.style import (
-    DASHED,
-    choose_rows,
-    dot_style,
-    draw_method,
-    in_points,
-    legend_below,
-    list_methods,
-    log_ticks,
-    make_panels,
-    need_metrics,
-    say_sizes,
-)
 from kardlib.report.figures import COLUMN, LOOK, PAGE
 from kardlib.report.reported import find_table
 from kardlib.report.rows import FigureError, gained, is_judged, measured
@@ -38,11 +26,11 @@ def plot_spaces(table: pd.DataFrame) -> Figure:
     Metrics "first_component" and "second_component" with the knob "example", whose `x` is the example's number and `at`
     its label; "nearest_shares_label" stands in the title. Raises FigureError if one is missing.
     """
-    need_metrics(table, "first_component", "second_component", "nearest_shares_label")
+    style.need_metrics(table, "first_component", "second_component", "nearest_shares_label")
     shares = measured(table).query("metric == 'nearest_shares_label'").set_index("method")["value"]
     looks = dict(zip(dict.fromkeys(table.loc[table["at"] != "", "at"]), SPACE_LOOKS, strict=False))
-    methods = list_methods(table)
-    fig, axes = make_panels(len(methods), 2.9, sharex=True, sharey=True)
+    methods = style.list_methods(table)
+    fig, axes = style.make_panels(len(methods), 2.9, sharex=True, sharey=True)
     for ax, method in zip(axes, methods, strict=True):
         for name, (color, marker) in looks.items():
             rows = table[(table["method"] == method) & (table["at"] == name)].sort_values("x")
@@ -50,7 +38,7 @@ def plot_spaces(table: pd.DataFrame) -> Figure:
             ax.scatter(x, y, s=14, color=color, marker=marker, alpha=0.8, linewidths=0, label=name)
         ax.set(title=f"{label(method)}\nnearest of its label: {100 * shares[method]:.0f} %", xlabel="First component")
     axes[0].set_ylabel("Second component")
-    legend_below(fig, len(looks), axes[:1])
+    style.legend_below(fig, len(looks), axes[:1])
     return fig
 
 
@@ -69,11 +57,11 @@ def plot_where(table: pd.DataFrame) -> Figure:
     for knob in panels:
         if missing := set(ticks) - set(table.loc[table["knob"] == knob, "x"]):
             raise FigureError(f"nothing to draw: no gain has the knob {knob} and the x {min(missing)}")
-    fig, axes = make_panels(2, 2.2, sharey=True)
+    fig, axes = style.make_panels(2, 2.2, sharey=True)
     for ax, (knob, (title, first, last)) in zip(axes, panels.items(), strict=True):
         rows = table[table["knob"] == knob]
         _quarters_panel(ax, rows)
-        ax.set(title=title, xlabel=f"Quarter of the questions (n = {say_sizes(rows)})")
+        ax.set(title=title, xlabel=f"Quarter of the questions (n = {style.say_sizes(rows)})")
         ax.set_xticks(ticks, [f"1 ({first})", *map(str, ticks[1:-1]), f"{QUARTERS} ({last})"])
     axes[0].set_ylabel("Gain from retrieval (points)")
     return fig
@@ -81,8 +69,8 @@ def plot_where(table: pd.DataFrame) -> Figure:
 
 def _quarters_panel(ax: Axes, gains: pd.DataFrame) -> None:
     """Gains from retrieval against the quarter, `x`."""
-    draw_method(ax, "reaugkd", gains["x"], in_points(gains), linestyle="none")
-    ax.axhline(0, **DASHED)
+    style.draw_method(ax, "reaugkd", gains["x"], style.in_points(gains), linestyle="none")
+    ax.axhline(0, **style.DASHED)
     ax.set_xlim(0.5, QUARTERS + 0.5)
     ax.grid(axis="y")
 
@@ -101,9 +89,9 @@ def plot_compression(table: pd.DataFrame) -> Figure:
         text = ", ".join(f"{100 * kept:g} %" for kept in sorted(same["x"].unique()))
         at = (same["kib"].max(), same["change"].min())
         ax.annotate(text, at, (0, -4), textcoords="offset points", ha="center", va="top", fontsize=7)
-    log_ticks(ax.xaxis, most=6)
+    style.log_ticks(ax.xaxis, most=6)
     ax.set(xlabel="Size of the knowledge base (KiB)", ylabel="Change of accuracy (points)")
-    legend_below(fig, columns=2)
+    style.legend_below(fig, columns=2)
     return fig
 
 
@@ -116,13 +104,13 @@ def _compression_panel(ax: Axes, table: pd.DataFrame) -> pd.DataFrame:
     if points.empty:
         raise FigureError("nothing to draw: no kind of knowledge base has rows accuracy, of single seeds, and bytes")
     points = points.assign(kib=points["value_of_base"] / 1024)
-    for method in list_methods(points):
-        rows, dot = points[points["method"] == method], dot_style(method)
+    for method in style.list_methods(points):
+        rows, dot = points[points["method"] == method], style.dot_style(method)
         means = rows.groupby("kib")["change"].mean()
         ax.plot(rows["kib"], rows["change"], **dot | {"markersize": 2.5, "alpha": 0.5, "label": ""})
         ax.plot(means.index, means, **dot | {"linestyle": REGISTRY[method].line or "none"})
     for without in accuracy[accuracy["method"] == "reaugkd_no_retrieval"].groupby("method")["change"].mean():
-        ax.axhline(without, label="without retrieval", **DASHED)
+        ax.axhline(without, label="without retrieval", **style.DASHED)
     ax.set_xscale("log")
     ax.margins(x=0.1, y=0.2)
     ax.grid(axis="y")
@@ -151,9 +139,9 @@ def plot_glue(table: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(len(tasks), len(widths), figsize=size, squeeze=False, width_ratios=widths)
     for task, line in zip(tasks, axes, strict=True):
         part = table[table["dataset"] == task]
-        judged, chance = choose_rows(part[is_judged(part) & (part["knob"] == "")], *AXES)
+        judged, chance = style.choose_rows(part[is_judged(part) & (part["knob"] == "")], *AXES)
         accuracy_panel(line[0], *name_rows(judged), chance)
-        line[0].set_title(f"{COLUMNS[task].folder} (n = {say_sizes(part[part['knob'] == ''])})")
+        line[0].set_title(f"{COLUMNS[task].folder} (n = {style.say_sizes(part[part['knob'] == ''])})")
         for ax, top, knob in zip(line[1:], axes[0, 1:], knobs, strict=True):
             if ax is not top:
                 ax.sharex(top)
@@ -182,8 +170,8 @@ def _finish_glue(fig: Figure, axes: np.ndarray, knobs: list[str]) -> None:
         for ax in column:
             ax.set_ylabel(beside)
         if knob == "kept":
-            log_ticks(column[0].xaxis, most=4)
-            legend_below(fig, 3, list(column))
+            style.log_ticks(column[0].xaxis, most=4)
+            style.legend_below(fig, 3, list(column))
         else:
             column[0].set_xticks(range(1, QUARTERS + 1))
 
@@ -195,7 +183,7 @@ def plot_latency(table: pd.DataFrame) -> Figure:
     Metrics "latency_overhead" (a panel for each batch size, `at`), "recall" and "bytes" with the knob "entries". The
     recall of exact search, which is 1, is not drawn. Raises FigureError if there is no overhead.
     """
-    need_metrics(table, "latency_overhead")
+    style.need_metrics(table, "latency_overhead")
     overhead, graph = table[table["metric"] == "latency_overhead"], table[table["method"] == "reaugkd"]
     panels = {
         f"Latency overhead, {at} (%)": (100.0, overhead[overhead["at"] == at]) for at in dict.fromkeys(overhead["at"])
@@ -209,15 +197,15 @@ def plot_latency(table: pd.DataFrame) -> Figure:
         for (student, method), rows in part.groupby(["student", "method"], sort=False):
             rows = rows.sort_values("x").assign(**{name: unit * rows[name] for name in ("value", "low", "high")})
             look = {"color": colors[student], "markerfacecolor": colors[student]}
-            draw_method(ax, method, rows["x"], rows, label=f"{student}: {label(method)}", **look)
+            style.draw_method(ax, method, rows["x"], rows, label=f"{student}: {label(method)}", **look)
         if part["metric"].eq("latency_overhead").any():
-            ax.axhline(percent, label=f"the paper's {percent:g} %", **DASHED)
+            ax.axhline(percent, label=f"the paper's {percent:g} %", **style.DASHED)
         ax.set_xscale("log")
-        log_ticks(ax.xaxis, most=5)
+        style.log_ticks(ax.xaxis, most=5)
         if not part["metric"].eq("recall").any():
             ax.set_yscale("log")
-            log_ticks(ax.yaxis, most=8)
+            style.log_ticks(ax.yaxis, most=8)
         ax.set(title=title, xlabel="Entries")
         ax.grid(axis="y")
-    legend_below(fig, columns=2)
+    style.legend_below(fig, columns=2)
     return fig

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from kardlib.registry import BLUE, GREEN, GREY, RED
 from kardlib.report.drawings.style import THIN, WHISKERS, in_points, legend_below, whiskers
 from kardlib.report.figures import LOOK, PAGE
-from kardlib.report.rows import FigureError, to_rows
+from kardlib.report.rows import AT_K, FigureError, to_rows
 
 VERDICTS = {  # marker and colour; the same markers in greyscale
     "reproduced": ("o", BLUE),
@@ -20,10 +20,14 @@ VERDICTS = {  # marker and colour; the same markers in greyscale
     "not reproduced": ("X", RED),
     "not told": ("|", GREY),
 }
-UNITS = {"hits": "Gain in Hits@k (points)", "accuracy": "Gain in accuracy (points)",
-         "accuracy_of_rationale": "Gain in what rationales conclude rightly (points)",
-         "true_statements": "Gain in true statements (points)",
-         "matthews": "Gain in Matthews correlation (points)"}  # fmt: skip
+ANSWERED = "accuracy accuracy_by_likelihood accuracy_never accuracy_seldom accuracy_often".split()
+UNITS = {  # title of a panel -> the metrics whose gains it shows
+    "Gain in Hits@k (points)": AT_K,
+    "Gain in accuracy (points)": ANSWERED,
+    "Gain in what rationales conclude rightly (points)": ["accuracy_of_rationale"],
+    "Gain in true statements (points)": ["true_statements"],
+    "Gain in Matthews correlation (points)": ["matthews"],
+}
 
 
 @mpl.rc_context(LOOK)
@@ -33,7 +37,7 @@ def plot_claims(table: pd.DataFrame) -> Figure:
     Beside the house's columns there is "where", the place in the paper, "verdict", empty for a paper's own gain, and
     "could_fail": claims none of whose tests could are left out, if there are others; so are those that are no
     "headline". The paper's own gains are a band behind ours, for they are of other tasks. Raises FigureError if there
-    are no rows, or a metric has no unit.
+    are no rows, or a metric has no panel.
     """
     if table.empty:
         raise FigureError("nothing to draw: no claim has a gain, neither ours nor the paper's")
@@ -42,10 +46,9 @@ def plot_claims(table: pd.DataFrame) -> Figure:
     table = table[table["could_fail"]]
     if "headline" in table and table["headline"].any():
         table = table[table["headline"]]
-    first = table["metric"].where(table["metric"].isin(UNITS), table["metric"].str.split("_").str[0])
-    if unknown := set(table.loc[~first.isin(UNITS), "metric"]):
+    if unknown := set(table["metric"]) - {metric for metrics in UNITS.values() for metric in metrics}:
         raise FigureError(f"no panel is for gains in {min(unknown)!r}: add its unit to UNITS of {__name__}")
-    parts = [(title, table[first == unit]) for unit, title in UNITS.items() if (first == unit).any()]
+    parts = [(title, part) for title, of in UNITS.items() if len(part := table[table["metric"].isin(of)])]
     rows = [_stack_claims(part) for _, part in parts]
     heights = [max(bottom for _, bottom in stack.values()) for stack in rows]
     height = 0.5 + 0.5 * len(parts) + 0.096 * sum(heights)
