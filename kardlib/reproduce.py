@@ -112,8 +112,8 @@ def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Map
     rows = {"methods"} if scale == "real" else set()  # a table of pretrained students grows as computing time allows
     if publish and (scale not in ("embedded", "real") or dataset == "own" or overrides.keys() - rows):
         raise ReproduceError(
-            "only the scales embedded and real, with settings as they are (but the methods of real) and not on your own "
-            "data, are published: leave out --publish, or --scale, --dataset own and --set"
+            "only the scales embedded and real, with settings as they are (but the methods of real) and not on your "
+            "own data, are published: leave out --publish, or --scale, --dataset own and --set"
         )
     if dataset == "own" and data_dir is None:
         raise ReproduceError("--dataset own needs --data-dir: the folder that holds your questions.jsonl")

@@ -173,7 +173,7 @@ def test_wrong_settings_are_an_error_before_anything_runs(tmp_path: Path) -> Non
         {"scale": "real", "dataset": "obqa", "overrides": {**fewer["overrides"], "retrieval.k": 1}},
     ):  # fmt: skip
         with pytest.raises(
-            ReproduceError, match="only the scales embedded and real, with settings as they are .but the methods of"
+            ReproduceError, match=r"only the scales embedded and real, with settings as they are \(but the me"
         ):
             reproduce(**unfit, publish=True, root=tmp_path)
     assert not (tmp_path / "runs").exists()

@@ -112,13 +112,20 @@ def test_the_headline_holds_chance_floors_and_every_student_of_real_questions(tm
         {"method": "reasoning_distillation", "student": "mine", **right, "value": 0.42,
          "metric": "accuracy_by_likelihood"},
         {"method": "kard_gold", "student": "mine", **right},
+        {"method": "undistilled_reranker", "student": "mine", **right, "unread": 0.7},
+    ])  # fmt: skip
+    write_rows(tmp_path, "04_main_strategyqa", [  # its letters could be read
+        {"method": "kard_reranker", "student": "mine", **right, "unread": 0.02},
+        {"method": "kard_reranker", "student": "mine", **right, "metric": "accuracy_by_likelihood"},
     ])  # fmt: skip
     assert headline_table(tmp_path) == [
-        "| method | never shown | seldom | often | all | OpenbookQA, mine | OpenbookQA, mine, likeliest option |",
-        "|---|---|---|---|---|---|---|",
-        "| Chance | 25.0 |  |  |  | 25.0 |  |",
-        "| Reasoning distillation (RD) |  |  |  |  | 40.0 [30.0, 50.0] | 42.0 [30.0, 50.0] |",
-        "| KARD (reranker) | 40.0 [30.0, 50.0] |  |  | 40.0 [30.0, 50.0] |  |  |",
+        "| method | never shown | seldom | often | all | OpenbookQA, mine | OpenbookQA, mine, likeliest option "
+        "| StrategyQA, mine |",
+        "|---|---|---|---|---|---|---|---|",
+        "| Chance | 25.0 |  |  |  | 25.0 |  |  |",
+        "| Reasoning distillation (RD) |  |  |  |  | 40.0 [30.0, 50.0] | 42.0 [30.0, 50.0] |  |",
+        "| Undistilled (reranker) |  |  |  |  | 70% unread |  |  |",
+        "| KARD (reranker) | 40.0 [30.0, 50.0] |  |  | 40.0 [30.0, 50.0] |  |  | 40.0 [30.0, 50.0], 2% unread |",
     ]
 
 
