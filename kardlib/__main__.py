@@ -227,7 +227,7 @@ def run_bundle(options: argparse.Namespace) -> int:
 
 def run_unbundle(options: argparse.Namespace) -> int:
     """Take the results and say how many."""
-    from kardlib.unbundle import unbundle
+    from kardlib.bundle import unbundle
 
     print(unbundle(options.folder, Store()))
     return 0
@@ -253,7 +253,7 @@ def run_claims(options: argparse.Namespace) -> int:
 
 
 def run_table(options: argparse.Namespace) -> int:
-    """Print the tables of a figure, or of all figures of a notebook."""
+    """Print the tables of a figure, or of all figures of a notebook. Raises KardError where there is none."""
     from kardlib.report.papers import FORMATS, find_data, paper_tables  # late: seaborn takes seconds
 
     tables = [t for path in find_data(options.figure, options.figures) for t in paper_tables(path, options.gains)]
@@ -289,7 +289,10 @@ def run_compare(options: argparse.Namespace) -> int:
 
 
 def run_predictions(options: argparse.Namespace) -> int:
-    """Print a row for every question and cell of a grid, or its explorer; what the store lacks is made first."""
+    """Print a row for every question and cell of a grid, or its explorer; what the store lacks is made first.
+
+    Raises SettingsError for a method, a student or a seed that the grid lacks.
+    """
     from kardlib.bundle import grid_cells  # late: torch takes seconds
     from kardlib.kard.cases import list_answers
     from kardlib.kard.experiment import open_experiment

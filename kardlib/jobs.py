@@ -8,8 +8,8 @@
     partial/        what is begun: a training's checkpoints
 
 A job names the library's own function that makes an artifact (`Kind.builder`) and what that function is given.
-`bundle.py` writes the folder, `work.py` does the jobs, `unbundle.py` takes the results back. Nothing here imports torch
-or pydantic.
+`bundle.py` writes the folder and takes the results back, `work.py` does the jobs. Nothing here imports torch or
+pydantic.
 """
 
 import json

@@ -11,7 +11,7 @@ import pytest
 
 from kardlib.__main__ import main
 from kardlib.artifacts.store import Store, describe_files
-from kardlib.bundle import bundle, grid_cells
+from kardlib.bundle import bundle, grid_cells, unbundle
 from kardlib.data.files import DataError
 from kardlib.jobs import BUNDLE, RESULT, WEIGHTS, BundleError, check_files, find_model, name_job, read_bundle
 from kardlib.kard.experiment import Cell, open_settings
@@ -20,7 +20,6 @@ from kardlib.kard.pipeline import answer
 from kardlib.kard.student import load_student
 from kardlib.models.catalogue import identify
 from kardlib.settings import preset
-from kardlib.unbundle import unbundle
 
 GUARD = """
 import builtins, runpy, sys

@@ -23,7 +23,6 @@ ROOMS = [
     "jobs",
     "work",
     "bundle",
-    "unbundle",
     "reproduce",
     "__main__",
 ]

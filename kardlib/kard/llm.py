@@ -278,7 +278,10 @@ def request_completion(
 
 
 def limited_client(purse: Purse) -> Any:
-    """An HTTP client that reads no more than `MAX_BYTES` of an answer, and counts what is paid without one."""
+    """An HTTP client that reads no more than `MAX_BYTES` of an answer, and counts what is paid without one.
+
+    What it sends raises TeacherError once the spending limit is used up.
+    """
     import openai
 
     # by openai's releases httpx or httpx2

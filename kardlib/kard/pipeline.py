@@ -225,7 +225,10 @@ def few_shots(prepared: Prepared, method: Method) -> list[Example]:
 
 
 def train_students(experiment: Experiment, asked: Asked, make: MakeAll = make_all) -> dict[Cell, Path]:
-    """By cell the folder of its trained student, for methods that train one; cells of one key share it."""
+    """By cell the folder of its trained student, for methods that train one; cells of one key share it.
+
+    Raises DataError where a student that has a loss of its own would be trained by another one.
+    """
     learners = {cell: p for cell, p in asked.items() if METHODS[cell.method].learns}
     together = {cell: p for cell, p in learners.items() if METHODS[cell.method].rag}
     alone = {cell: p for cell, p in learners.items() if cell not in together}

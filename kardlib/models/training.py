@@ -291,9 +291,11 @@ class StopAtCheckpoint(TrainerCallback):
     """Ends a training by StoppedError once `STOP` is set, but never between its last step and its end."""
 
     def on_step_end(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        """The Trainer's hook: once `STOP` is set, a checkpoint follows."""
         control.should_save = control.should_save or STOP.is_set()
 
     def on_save(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        """The Trainer's hook, when a checkpoint is written. Raises StoppedError."""
         if STOP.is_set() and state.global_step < state.max_steps:
             raise StoppedError(f"stopped after step {state.global_step} of {state.max_steps}")
 

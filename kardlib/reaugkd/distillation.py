@@ -21,7 +21,7 @@ from kardlib.artifacts.store import check_begun, write_json
 from kardlib.data.files import DataError
 from kardlib.data.records import say_rise
 from kardlib.models.catalogue import identify
-from kardlib.models.encoders import count_positions, length_batches, load_encoder, say_cut
+from kardlib.models.encoders import TOKENS, count_positions, length_batches, load_encoder, say_cut
 from kardlib.models.training import PartTrainer, find_checkpoint, trainer_arguments
 from kardlib.reaugkd import memory
 from kardlib.reaugkd.memory import Array, Outputs
@@ -30,7 +30,6 @@ from kardlib.retrieval.dense import build_index
 from kardlib.settings import Losses, ReAugKDSettings
 
 HEAD, HEAD_FACTS = "head.safetensors", "classifier.json"
-TOKENS = 4096  # padded tokens that an encoder reads at once
 
 # The equations
 

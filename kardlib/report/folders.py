@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kardlib.artifacts.store import REPOSITORY, fingerprint, hash_file
+from kardlib.data.files import OWN
 from kardlib.knobs import flatten
 from kardlib.settings import preset
 
-OWN_FILES = ("questions", "passages", "gold", "rationales")  # what is read of your own data, in whatever format
 SHOWN = 40  # characters of a name that say what is changed
 
 
@@ -26,7 +26,7 @@ def run_name(settings: Mapping[str, Any]) -> str:
     changed = {name: value for name, value in flatten(settings) if usual.get(name) != value}
     said = [f"{name}={value}" for name, value in changed.items()]
     if dataset == "own" and folder:
-        found = [path for path in sorted(Path(folder).iterdir()) if path.name.split(".")[0] in OWN_FILES]
+        found = [path for path in sorted(Path(folder).iterdir()) if path.name.split(".")[0] in OWN]
         changed["data"] = {path.name: hash_file(path) for path in found}
         said.insert(0, Path(folder).resolve().name)
     parts = [scale, dataset, *([",".join(said)[:SHOWN], fingerprint(changed)[:8]] if changed else [])]

@@ -72,11 +72,13 @@ class Renderer(IPythonRenderer):
         self.contents = contents
 
     def heading(self, text: str, level: int, **attrs: Any) -> str:
+        """A heading, which the contents link to."""
         id = re.sub(r"[^\w.]+", "-", re.sub(r"<.*?>", "", text))
         self.contents.append((level, id, text))
         return f'<h{level} id="{id}">{text}</h{level}>\n'
 
     def table(self, text: str) -> str:
+        """A table that scrolls by itself where the page is narrow."""
         return f'<div class="wide" tabindex="0"><table>{text}</table></div>\n'
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
@@ -86,10 +88,13 @@ class Renderer(IPythonRenderer):
         return f"{text} (<code>{html.escape(url.removeprefix('../'))}</code>)"
 
     def block_math(self, body: str) -> str:
+        """LaTeX on lines of its own, as MathML."""
         return f'<span class="wide">{as_mathml(body, "block")}</span>'
 
     def inline_math(self, body: str) -> str:
+        """LaTeX within a line, as MathML."""
         return f'<span class="{"long" if len(body) > LONG else "short"}">{as_mathml(body, "inline")}</span>'
 
     def latex_environment(self, name: str, body: str) -> str:
+        """LaTeX between `\\begin` and `\\end`, as MathML."""
         return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
