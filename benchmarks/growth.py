@@ -53,7 +53,7 @@ from kardlib.models.catalogue import NANO
 from kardlib.models.encoders import load_reranker, rank
 from kardlib.report.claims import format_claims, judge, read_claims, read_rows
 from kardlib.report.drawings.accuracy import plot_main
-from kardlib.report.evaluate import f1_interval, gain_row, hits, matthews_interval, summary_rows
+from kardlib.report.evaluate import gain_row, hits, ratio_interval, summary_rows
 from kardlib.report.explorer import collect, make_page
 from kardlib.report.figures import save_figure
 from kardlib.report.rows import long_form
@@ -162,8 +162,8 @@ def evaluate(count: int, folder: Path) -> Iterator[Callable[[], object]]:
     def work() -> None:
         summary_rows(right[0], SEEDS)
         gain_row(*right, over="other")
-        f1_interval(right[0], right[1][0])
-        matthews_interval(right[0], right[1][0])
+        ratio_interval("f1", right[0], right[1][0])
+        ratio_interval("matthews", right[0], right[1][0])
         hits(run, relevant, 10)
 
     yield work
