@@ -64,7 +64,8 @@ def headline_table(figures: Path) -> list[str]:
         if suffix and (path := figures / f"04_main{suffix}.csv").is_file():
             table = read_table(path)
             unread = table[table.method.isin(HEADLINE)].unread.max()
-            read = {m: how for m, how in READINGS.items() if m == "accuracy" or unread > MOST_UNREAD}
+            shown = set(table.metric) if unread > MOST_UNREAD else {"accuracy"}
+            read = {metric: how for metric, how in READINGS.items() if metric in shown}
             students = [name for name in table.student.unique() if name]
             parts += [(f"{dataset}, {s}{how}", table, metric, s) for s in students for metric, how in read.items()]
     columns = {}
