@@ -21,7 +21,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,7 +34,7 @@ import psutil
 from growth import ask_words, forget_peak, read_memory
 from index_million import generate
 from official import AIM, AIMS, CANDIDATES, check, cpu_seconds
-from peers import STOP_WORDS
+from peers import index_by_peer, tokenize
 
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.data.files import Passage, read_kard
@@ -155,22 +155,6 @@ def has_peer() -> bool:
         return False
 
 
-def tokenize(texts: Iterable[str]) -> list[list[str]]:
-    import bm25s
-    from Stemmer import Stemmer
-
-    settings = {"stopwords": STOP_WORDS, "stemmer": Stemmer("porter"), "show_progress": False}
-    return list(bm25s.tokenize(list(texts), **settings, return_ids=False))
-
-
-def index_by_peer(texts: Any) -> Any:
-    import bm25s
-
-    index = bm25s.BM25(k1=KNOBS.k1, b=KNOBS.b, method="lucene")
-    index.index(texts, show_progress=False)
-    return index
-
-
 def compare_peer(
     given: Sequence[Passage], questions: Mapping[str, str], ours: Run, lucene: Sequence[Any]
 ) -> dict[str, Any]:
@@ -178,7 +162,10 @@ def compare_peer(
     if not has_peer():
         return {}
     compared: dict[str, Any] = {"questions": len(questions)}
-    names, own = [p.id for p in given], (tokenize(p.text for p in given), tokenize(questions.values()))
+    names, own = (
+        [p.id for p in given],
+        [tokenize(texts, return_ids=False) for texts in ((p.text for p in given), questions.values())],
+    )
     for whose, (passages, asked) in {"own_tokens": own, "lucene_tokens": lucene}.items():
         found, scores = index_by_peer(passages).retrieve(asked, k=min(CANDIDATES, len(names)), show_progress=False)
         theirs = [
@@ -201,17 +188,15 @@ def grow_library(count: int) -> dict[str, float]:
 
 
 def grow_peer(count: int) -> dict[str, float]:
-    import bm25s
-    from Stemmer import Stemmer
-
-    stemmer, questions, start = Stemmer("porter"), ask_words(ASKED), read_memory("VmRSS")
+    tokenize([""])  # imports are not counted
+    questions, start = ask_words(ASKED), read_memory("VmRSS")
 
     def build() -> Any:
-        texts = [passage.text for passage in generate(count)]
-        return index_by_peer(bm25s.tokenize(texts, stopwords=STOP_WORDS, stemmer=stemmer, show_progress=False))
+        return index_by_peer(tokenize(passage.text for passage in generate(count)))
 
     def search(index: Any) -> Any:
-        return index.retrieve(tokenize(questions.values()), k=CANDIDATES, show_progress=False)
+        tokens = tokenize(questions.values(), return_ids=False)
+        return index.retrieve(tokens, k=CANDIDATES, show_progress=False)
 
     return grow(build, search, start, count)
 

@@ -20,7 +20,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -116,7 +116,8 @@ def search(work: Work, options: argparse.Namespace) -> Measured:
     return searching, (run, building)
 
 
-def search_by_peer(work: Work, options: argparse.Namespace) -> Measured:
+def tokenize(texts: Iterable[str], **how: Any) -> Any:
+    """bm25s's tokens, without Lucene's stop words, stemmed where PyStemmer is installed."""
     import bm25s
 
     try:
@@ -125,23 +126,32 @@ def search_by_peer(work: Work, options: argparse.Namespace) -> Measured:
         stemmer = Stemmer("porter")
     except ImportError:
         stemmer = None
-    asking: dict[str, Any] = {"stopwords": STOP_WORDS, "stemmer": stemmer, "show_progress": False}
-    knobs, names = preset().knowledge, list(work.passages)
-    index = bm25s.BM25(k1=knobs.k1, b=knobs.b, method="lucene")
+    return bm25s.tokenize(list(texts), stopwords=STOP_WORDS, stemmer=stemmer, show_progress=False, **how)
 
-    def build() -> None:
-        index.index(bm25s.tokenize(list(work.passages.values()), **asking), show_progress=False)
+
+def index_by_peer(tokens: Any) -> Any:
+    """bm25s's index, with Lucene's formula and the library's parameters."""
+    import bm25s
+
+    knobs = preset().knowledge
+    index = bm25s.BM25(k1=knobs.k1, b=knobs.b, method="lucene")
+    index.index(tokens, show_progress=False)
+    return index
+
+
+def search_by_peer(work: Work, options: argparse.Namespace) -> Measured:
+    tokenize([""])  # imports are not counted
+    names = list(work.passages)
 
     def find() -> Run:
-        tokens = bm25s.tokenize(list(work.questions.values()), **asking, return_ids=False)
-        k = min(CANDIDATES, len(names))
+        tokens, k = tokenize(work.questions.values(), return_ids=False), min(CANDIDATES, len(names))
         found, scores = index.retrieve(tokens, k=k, show_progress=False)
         return {
             q: [(names[i], float(score)) for i, score in zip(f, s, strict=True) if score > 0]
             for q, f, s in zip(work.questions, found, scores, strict=True)
         }
 
-    building, _ = timed(build)
+    building, index = timed(lambda: index_by_peer(tokenize(work.passages.values())))
     searching, run = timed(find)
     return searching, (run, building)
 
