@@ -47,6 +47,7 @@ from kardlib.models.training import (
     PartTrainer,
     add_lora,
     find_checkpoint,
+    mean_losses,
     merge_embeddings,
     read_rank,
     trainer_arguments,
@@ -205,8 +206,7 @@ def train_student(
         model.generation_config.max_new_tokens = fitted.max_new_tokens  # for when it is asked
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
-    (folder / "losses.json").write_text(json.dumps(losses))
+    (folder / "losses.json").write_text(json.dumps(mean_losses(trainer.state)))
 
 
 def mask_spans(text: str, settings: DaptSettings, sentinels: Sequence[str], rng: random.Random) -> Example:

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.functional import cross_entropy
@@ -25,6 +26,7 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
     get_linear_schedule_with_warmup,
 )
@@ -155,14 +157,15 @@ def trainer_arguments(
     """Of a training on so many examples for so many epochs, or `steps`: `linear_schedule`, gradient norm cut at 1.
 
     `bf16` asks for bfloat16 where the device would compute in float32. AdamW decays weights only where `others` say
-    so. Checkpoints lie in `folder/checkpoints`: one at every fifth of the steps, but at least 100 apart.
+    so. Checkpoints lie in `folder/checkpoints`: one at every fifth of the steps, but at least 100 apart. Every step's
+    loss is logged (`mean_losses`).
     """
     device, total = pick_device(), steps or -(-examples // batch) * epochs
     return TrainingArguments(
         output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=device.type == "cpu", bf16=device.bf16 or bf16,
         per_device_train_batch_size=batch, num_train_epochs=epochs, max_steps=steps or -1, learning_rate=lr,
         warmup_steps=int(warmup * total), lr_scheduler_type="linear", max_grad_norm=1.0, save_strategy="steps",
-        save_steps=max(100, total // 5), save_total_limit=1, logging_steps=max(10, total // 4), report_to=[],
+        save_steps=max(100, total // 5), save_total_limit=1, logging_steps=1, report_to=[],
         logging_nan_inf_filter=False, disable_tqdm=True, remove_unused_columns=False, ddp_find_unused_parameters=False,
         **others,
     )  # fmt: skip
@@ -276,15 +279,34 @@ def add_lora(model: PreTrainedModel) -> nn.Module:
         raise DataError(f"LoRA does not know the query and value layers of a {kind!r}: set lora to false") from error
 
 
+def mean_losses(state: TrainerState) -> list[dict[str, Any]]:
+    """The mean loss of every quarter of the steps that are done, but at least of 10: "loss" up to "step".
+
+    It is taken of the steps' own losses, which a checkpoint holds: the Trainer's mean, where a killed run goes on,
+    would be of the steps since then alone. Summed as the Trainer does, in float32.
+    """
+    losses = np.array([entry["loss"] for entry in state.log_history if "loss" in entry], np.float32)
+    size = steps_of_a_mean(state)
+    ends = range(size, len(losses) + 1, size)
+    return [{"step": end, "loss": float(losses[end - size : end].cumsum()[-1]) / size} for end in ends]
+
+
+def steps_of_a_mean(state: TrainerState) -> int:
+    """Over how many steps `mean_losses` takes a mean."""
+    return max(10, state.max_steps // 4)
+
+
 class PlainProgress(TrainerCallback):
-    """One line of text at each log, as batch runs want it. Raises DataError for a loss that is not finite."""
+    """A line of text for each of `mean_losses`, as batch runs want it. Raises DataError for a loss not finite."""
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # type: ignore[no-untyped-def]
         """The Trainer's hook."""
         for name in {"loss", "train_loss"}.intersection(logs or ()):  # the last steps', and at the end that of all
             check_loss("student", float(logs[name]), state.global_step, state.max_steps, args.learning_rate)
-        if logs and "loss" in logs and state.is_world_process_zero:
-            print(f"  step {state.global_step}/{state.max_steps} loss {float(logs['loss']):.3f}", flush=True)
+        due = logs and "loss" in logs and state.global_step % steps_of_a_mean(state) == 0
+        if due and state.is_world_process_zero:
+            loss = mean_losses(state)[-1]["loss"]
+            print(f"  step {state.global_step}/{state.max_steps} loss {loss:.3f}", flush=True)
 
 
 class StopAtCheckpoint(TrainerCallback):

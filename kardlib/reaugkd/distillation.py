@@ -22,7 +22,7 @@ from kardlib.data.files import DataError
 from kardlib.data.records import say_rise
 from kardlib.models.catalogue import identify
 from kardlib.models.encoders import TOKENS, count_positions, length_batches, load_encoder, say_cut
-from kardlib.models.training import PartTrainer, find_checkpoint, trainer_arguments
+from kardlib.models.training import PartTrainer, find_checkpoint, mean_losses, trainer_arguments
 from kardlib.reaugkd import memory
 from kardlib.reaugkd.memory import Array, Outputs
 from kardlib.reaugkd.tasks import Example, Task
@@ -225,7 +225,7 @@ def train_classifier(
         compute_loss_func=lambda outputs, number, **_: objective(outputs[0].float(), outputs[1].float(), number),
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded=False))
-    say_rise(folder.name, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    say_rise(folder.name, [mean["loss"] for mean in mean_losses(trainer.state)])
 
 
 def label_objective(labels: Tensor) -> Objective:

@@ -393,7 +393,7 @@ train_student(EXAMPLES * 20, SETTINGS.model_copy(update={"epochs": 3}), seed=0, 
 """
 
 
-def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path):
+def test_a_killed_training_ends_with_the_weights_and_losses_of_one_that_was_not(tmp_path):
     root = str(ROOT)
     command = [sys.executable, "-c", TRAIN]
     subprocess.run([*command, str(tmp_path / "whole"), root], cwd=root, check=True, capture_output=True)
@@ -411,6 +411,7 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path):
     assert "step" in again.stdout
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[k], killed[k]) for k in whole)
+    assert (tmp_path / "whole" / "losses.json").read_bytes() == (tmp_path / "killed" / "losses.json").read_bytes()
 
 
 def test_checkpoints_of_other_settings_are_refused_and_kept(tmp_path):
