@@ -51,7 +51,7 @@ Grid = Mapping[str, Sequence[Row]]  # notebook -> what it asks for
 class Device(NamedTuple):
     """What computes. The shares of its peak are assumptions: in training what this project aims at, in writing what is
     left of a GPU that makes one token of every text at a time. The CPU's give 0.9 hours for the embedded scale, whose
-    first run is known to take one to one and a half, retrieval and RAG with it.
+    first run is known to take one to two, retrieval and RAG with it.
     """
 
     name: str
