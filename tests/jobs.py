@@ -36,6 +36,13 @@ def wait_and_write(store: Store, seconds: float) -> Path:
     return store.make(Kind("waited"), {"seconds": seconds}, build)
 
 
+def write_threads(folder: Path) -> None:
+    """A builder: how many threads torch computes on."""
+    import torch
+
+    (folder / "threads").write_text(str(torch.get_num_threads()))
+
+
 def die(store: Store, log: str) -> Path:
     with open(log, "a") as file:
         print("tried", file=file)

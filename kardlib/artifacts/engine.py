@@ -82,8 +82,28 @@ def make_all(
         sent = [(kind, *job, compute, slots) for job in missing]
         for i, folder in enumerate(run_jobs(_make, store, sent, workers), 1):
             print(f"{kind.name} {i}/{len(sent)} {folder.name}", flush=True)
-    made = {name: _make(store, kind, *job, None if here else compute, slots=0) for name, job in different.items()}
+    slots, as_worker = (1, _compute_as_worker()) if missing and here else (0, contextlib.nullcontext())
+    with as_worker:
+        made = {name: _make(store, kind, *job, None if here else compute, slots) for name, job in different.items()}
     return {key: made[name] for key, name in names.items()}
+
+
+@contextlib.contextmanager
+def _compute_as_worker() -> Iterator[None]:
+    """Compute in this process as a worker does: the number of threads changes a trained model's last bits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    prepare_torch(slot_threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def slot_threads() -> int:
+    """How many threads a job has: a slot's share of the cores, or `$OMP_NUM_THREADS`."""
+    return int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 1) // SLOTS)
 
 
 def _make(store: Store, kind: Kind, spec: Spec, work: Work, compute: ComputeSettings | None, slots: int) -> Path:
@@ -101,12 +121,11 @@ def run_jobs(make: Make, store: Store, jobs: Sequence[Work], workers: int) -> It
     if choose_engine()[0] == "ray":
         yield from _run_on_ray(make, store, jobs, workers)
         return
-    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 1) // SLOTS)
     check_script()
     context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
     context.set_forkserver_preload(["kardlib.kard.reranker", "kardlib.kard.student"])
     try:
-        with ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(threads,)) as pool:
+        with ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(slot_threads(),)) as pool:
             futures = [pool.submit(make, store, *job) for job in jobs]
             processes = list(pool._processes.values())  # `shutdown` forgets them
             try:

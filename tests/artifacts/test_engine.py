@@ -14,9 +14,10 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import torch
 
 from kardlib.__main__ import main
-from kardlib.artifacts.engine import SLOTS, EngineError, check_ray, connect_ray, run_jobs, take_slots
+from kardlib.artifacts.engine import SLOTS, EngineError, check_ray, connect_ray, make_all, run_jobs, take_slots
 from kardlib.artifacts.store import MANIFEST, REPOSITORY, Kind, Store, StoreError, artifact_name
 from kardlib.report.claims import judge, read_claims, read_rows
 from kardlib.reproduce import reproduce
@@ -43,6 +44,15 @@ def test_jobs_share_the_slots_and_who_wants_the_machine_alone_waits_for_all(tmp_
     assert len(most) == len(threads) and not running
     assert max(map(len, most)) == SLOTS  # side by side
     assert all(at_once == [SLOTS] or SLOTS not in at_once for at_once in most)
+
+
+def test_what_one_process_alone_can_make_is_made_with_a_workers_threads(tmp_path, monkeypatch):
+    kind, own = Kind("threads", builder="tests.jobs:write_threads"), torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", str(own + 1))
+    for here in (True, False):
+        made = make_all(Store(tmp_path / str(here)), kind, {0: ({}, ())}, here=here)
+        assert (made[0] / "threads").read_text() == str(own + 1)
+    assert torch.get_num_threads() == own
 
 
 SCRIPT = """
