@@ -1,11 +1,13 @@
 """Which device and which number format to compute with, and the reason, so that a run can print it."""
 
+import contextlib
 import functools
 import os
 import platform
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,6 +62,19 @@ def prepare_torch(threads: int) -> None:
 
     torch.set_num_threads(threads)
     multiply_with_onednn()
+
+
+@contextlib.contextmanager
+def on_threads(threads: int) -> Iterator[None]:
+    """Compute on so many threads of the CPU within this context. Imports torch."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @functools.cache

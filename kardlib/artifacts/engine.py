@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from kardlib.artifacts import launch
-from kardlib.artifacts.device import prepare_torch
+from kardlib.artifacts.device import multiply_with_onednn, on_threads, prepare_torch
 from kardlib.artifacts.store import Kind, Spec, Store, artifact_name
 from kardlib.errors import KardError, first_line
 from kardlib.settings import ComputeSettings
@@ -82,23 +82,13 @@ def make_all(
         sent = [(kind, *job, compute, slots) for job in missing]
         for i, folder in enumerate(run_jobs(_make, store, sent, workers), 1):
             print(f"{kind.name} {i}/{len(sent)} {folder.name}", flush=True)
-    slots, as_worker = (1, _compute_as_worker()) if missing and here else (0, contextlib.nullcontext())
-    with as_worker:
-        made = {name: _make(store, kind, *job, None if here else compute, slots) for name, job in different.items()}
+    with contextlib.ExitStack() as as_worker:
+        if missing and here:
+            multiply_with_onednn()
+            as_worker.enter_context(on_threads(slot_threads()))  # their number changes a trained model's last bits
+        build = functools.partial(_make, store, kind, compute=None if here else compute, slots=int(here))
+        made = {name: build(*job) for name, job in different.items()}
     return {key: made[name] for key, name in names.items()}
-
-
-@contextlib.contextmanager
-def _compute_as_worker() -> Iterator[None]:
-    """Compute in this process as a worker does: the number of threads changes a trained model's last bits."""
-    import torch
-
-    threads = torch.get_num_threads()
-    prepare_torch(slot_threads())
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def slot_threads() -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kardlib.artifacts.device import pick_device
+from kardlib.artifacts.device import on_threads, pick_device
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, fingerprint, write_json
 from kardlib.errors import KardError, suggest
@@ -156,20 +156,15 @@ def time_ranking(prepared: Prepared, reranker: Path, questions: int = 20, repeat
     spec = {"model": model, "run": fingerprint(run), "repeats": repeats, "threads": 1}
 
     def build(folder: Path) -> None:
-        import torch
-
         from kardlib.models import encoders
 
-        model, milliseconds, threads = encoders.load_reranker(settings), [], torch.get_num_threads()
+        model, milliseconds = encoders.load_reranker(settings), []
         clock = time.perf_counter if pick_device().type == "cuda" else time.process_time
-        try:
-            torch.set_num_threads(1)
+        with on_threads(1):
             for _ in range(1 + repeats):
                 began = clock()
                 encoders.rank(model, first, run, prepared.runs.passages)
                 milliseconds.append(1000 * (clock() - began) / len(first))
-        finally:
-            torch.set_num_threads(threads)
         write_json(folder / "milliseconds.json", milliseconds[1:])  # the first one warmed up
 
     return list(json.loads((experiment.store.make(TIMING, spec, build) / "milliseconds.json").read_text()))

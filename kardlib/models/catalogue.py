@@ -8,8 +8,8 @@ import inspect
 import json
 import os
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,6 +270,27 @@ def _resolve_main(name: str, offline: bool) -> str | None:
         ) from None
     print(f"{name} is taken at the commit {commit}", flush=True)
     return commit
+
+
+def find_snapshot(name: str, files: Sequence[str], offline: bool = False) -> Path | None:
+    """The folder of these files of a model of the table: the Hub's cache's, else fetched.
+
+    None where they are not here and the Hub is out of reach, or `offline` says not to ask it.
+    """
+    from huggingface_hub import HfApi, snapshot_download  # imported late: it takes half a second
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    revision = MODELS[name].revision
+    fetch = functools.partial(snapshot_download, name, revision=revision, allow_patterns=files)
+    with suppress(LocalEntryNotFoundError):
+        return Path(fetch(local_files_only=True))
+    if offline:
+        return None
+    try:
+        HfApi().model_info(name, revision=revision, timeout=5)  # fails at once without network, unlike a fetch
+        return Path(fetch())
+    except Exception:  # whatever the Hub client's HTTP library raises
+        return None
 
 
 # Weights

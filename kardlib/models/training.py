@@ -301,7 +301,7 @@ class PlainProgress(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # type: ignore[no-untyped-def]
         """The Trainer's hook."""
-        for name in {"loss", "train_loss"}.intersection(logs or ()):  # the last steps', and at the end that of all
+        for name in {"loss", "train_loss"}.intersection(logs or ()):  # the step's, and at the end that of all
             check_loss("student", float(logs[name]), state.global_step, state.max_steps, args.learning_rate)
         due = logs and "loss" in logs and state.global_step % steps_of_a_mean(state) == 0
         if due and state.is_world_process_zero:

