@@ -83,9 +83,9 @@ def make_all(
         for i, folder in enumerate(run_jobs(_make, store, sent, workers), 1):
             print(f"{kind.name} {i}/{len(sent)} {folder.name}", flush=True)
     with contextlib.ExitStack() as as_worker:
-        if missing and here:
+        if here:  # a worker's kernels and threads, which change a trained model's last bits
             multiply_with_onednn()
-            as_worker.enter_context(on_threads(slot_threads()))  # their number changes a trained model's last bits
+            as_worker.enter_context(on_threads(slot_threads()))
         build = functools.partial(_make, store, kind, compute=None if here else compute, slots=int(here))
         made = {name: build(*job) for name, job in different.items()}
     return {key: made[name] for key, name in names.items()}

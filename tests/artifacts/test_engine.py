@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -46,13 +48,19 @@ def test_jobs_share_the_slots_and_who_wants_the_machine_alone_waits_for_all(tmp_
     assert all(at_once == [SLOTS] or SLOTS not in at_once for at_once in most)
 
 
-def test_what_one_process_alone_can_make_is_made_with_a_workers_threads(tmp_path, monkeypatch):
-    kind, own = Kind("threads", builder="tests.jobs:write_threads"), torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", str(own + 1))
-    for here in (True, False):
-        made = make_all(Store(tmp_path / str(here)), kind, {0: ({}, ())}, here=here)
-        assert (made[0] / "threads").read_text() == str(own + 1)
-    assert torch.get_num_threads() == own
+def count_threads(root: Path) -> tuple[list[int], list[int]]:
+    """In a process of its own, whose kernels change: a job's threads, made here and by a worker; torch's own around."""
+    own = [torch.get_num_threads()]
+    os.environ["OMP_NUM_THREADS"] = str(own[0] + 1)
+    kind = Kind("threads", builder="tests.jobs:write_threads")
+    made = [make_all(Store(root / str(here)), kind, {0: ({}, ())}, here=here)[0] for here in (True, False)]
+    return [int((folder / "threads").read_text()) for folder in made], [*own, torch.get_num_threads()]
+
+
+def test_what_one_process_alone_can_make_is_made_with_a_workers_threads(tmp_path):
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        jobs, own = pool.submit(count_threads, tmp_path).result()
+    assert jobs == [own[0] + 1] * 2 and own[1] == own[0]
 
 
 SCRIPT = """
