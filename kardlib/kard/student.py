@@ -60,6 +60,7 @@ transformers_logging.disable_progress_bar()  # of loading and saving, which take
 
 Example = tuple[str, str]  # source and target text
 PATIENCE = 60  # seconds between two lines on how far an asking is
+STRETCH = 16  # tokens that a causal LM writes before it is seen which texts of a batch are out
 
 
 def load_student(
@@ -289,11 +290,12 @@ def write(
     """For every source the student's texts: one if greedy, else `settings.samples` (top-k, top-p).
 
     A text ends with its first sure answer (`docs/answers.md`) unless it is to be `whole`. Sources are taken in order of
-    length, so that a batch holds little padding; greedy texts do not depend on the batch. They are kept in `checkpoint`
-    after every batch, from which a killed run goes on; samples are not, for they depend on what was drawn before.
+    length, so that a batch holds little padding; in float32 greedy texts do not depend on the batch. They are kept in
+    `checkpoint` after every batch, from which a killed run goes on; samples are not, for they depend on what was drawn
+    before.
     Raises StoreError for a full disk.
     """
-    model = prepare_to_ask(model, settings)
+    model, both = prepare_to_ask(model, settings), model.config.is_encoder_decoder
     set_seed(seed)
     limit = source_limit(model.config, settings)
     tokenizer.truncation_side = settings.truncation_side
@@ -310,12 +312,15 @@ def write(
     for first in range(0, len(order), settings.generation_batch):
         batch = order[first : first + settings.generation_batch]
         inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(model.device)
-        start = 0 if model.config.is_encoder_decoder else inputs.input_ids.shape[1]  # a causal LM repeats its source
-        stops = StoppingCriteriaList([] if whole else [AnswerIsOut(tokenizer, start)])
-        written = model.generate(  # type: ignore[operator]
-            **inputs, max_new_tokens=settings.max_new_tokens, **sampling, stopping_criteria=stops
-        )
-        decoded = tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)
+        start = 0 if both else inputs.input_ids.shape[1]  # a causal LM repeats its source
+        if both or settings.samples > 1:
+            stops = StoppingCriteriaList([] if whole else [AnswerIsOut(tokenizer, start)])
+            written = model.generate(  # type: ignore[operator]
+                **inputs, max_new_tokens=settings.max_new_tokens, **sampling, stopping_criteria=stops
+            )
+            decoded = tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)
+        else:
+            decoded = _write_on(model, tokenizer, inputs, settings.max_new_tokens or NEW_TOKENS, whole)
         if not whole:
             decoded = [text[: answer_end(text)] for text in decoded]
         for row, i in enumerate(batch):
@@ -327,6 +332,35 @@ def write(
             told, done = time.monotonic(), sum(len(ids[i]) for i in order if texts[i])
             left = (told - began) * (work - done) / done / 60
             print(f"  {sum(map(bool, texts))}/{len(texts)} sources answered, {left:.0f} min left", flush=True)
+    return texts
+
+
+def _write_on(model: Any, tokenizer: Any, inputs: Any, limit: int, whole: bool) -> list[str]:
+    """A causal LM's greedy texts after input_ids (B, S), a stretch at a time: a text that is out leaves the batch.
+
+    Real rationales differ in length by far: kept to the end of the longest, half of all steps would be of texts that
+    are out (docs/LOG.md).
+    """
+    ids, mask, cache = inputs.input_ids, inputs.attention_mask, None
+    start, texts, rows = ids.shape[1], [""] * len(ids), list(range(len(ids)))
+    ends = torch.tensor(model.generation_config.eos_token_id, device=ids.device)
+    while rows:
+        left = start + limit - ids.shape[1]
+        written = model.generate(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, do_sample=False,
+            max_new_tokens=min(left, STRETCH), return_dict_in_generate=True,
+        )  # fmt: skip
+        new, cache = written.sequences[:, start:], written.past_key_values
+        for row, text in zip(rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+            texts[row] = text
+        out = torch.isin(new, ends).any(1)
+        if not whole:
+            out |= torch.tensor([answer_end(texts[row]) is not None for row in rows], device=out.device)
+        under_way = (~out).nonzero()[:, 0] if left > STRETCH else out[:0].nonzero()[:, 0]
+        rows, ids = [rows[i] for i in under_way.tolist()], written.sequences[under_way]
+        mask = torch.nn.functional.pad(mask[under_way], (0, ids.shape[1] - mask.shape[1]), value=1)
+        if len(rows) < len(out):
+            cache.batch_select_indices(under_way)
     return texts
 
 

@@ -221,6 +221,24 @@ def test_what_is_written_on_after_an_answer_does_not_depend_on_the_batch(opt, tm
     assert together == [write(model, tokenizer, [source], settings, seed=0)[0] for source in sources]
 
 
+def test_a_text_that_is_out_leaves_the_batch(opt, tmp_path, monkeypatch):
+    """Short, long, and cut at the limit: the same texts as generated in one go, with fewer rows the longer it takes."""
+    said = {"Which?": "The answer is A.", "Who is it?": "cures " * 4 + "it.", "Who will help him?": "cures " * 20}
+    settings = SETTINGS.model_copy(update={"model": str(opt), "epochs": 160, "lr": 1e-2, "max_new_tokens": 40})
+    train_student([*said.items()] * 8, settings, seed=0, folder=tmp_path)
+    model, tokenizer = load_student(str(tmp_path))
+    inputs = tokenizer([*said], padding=True, return_tensors="pt")
+    ids = model.generate(**inputs, max_new_tokens=40, do_sample=False)[:, inputs.input_ids.shape[1] :]
+    at_once = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    assert len({len(text) for text in at_once}) == 3
+    rows, generate = [], model.generate
+    monkeypatch.setattr("kardlib.kard.student.STRETCH", 3)
+    monkeypatch.setattr(model, "generate", lambda **given: rows.append(len(given["input_ids"])) or generate(**given))
+    for whole in (True, False):
+        assert write(model, tokenizer, [*said], settings, 0, whole=whole) == [[text] for text in at_once]
+    assert rows[0] == 3 and rows[-1] == 1 and rows == [*sorted(rows[: len(rows) // 2], reverse=True)] * 2
+
+
 SAID = {  # the answer that is first sure
     "word Therefore, the answer is (B) no. The answer is C.": 1,
     "The answer is A. It cures. The answer is C.": 0,
