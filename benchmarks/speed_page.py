@@ -130,6 +130,14 @@ def training_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
                f"{done['peak_mib']:,}", f"{done['planned_mib']:,}", f"{done['loss']:.4f}"]  # fmt: skip
 
 
+def writing_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    for number in ("float32", "bf16"):
+        done, questions = result[number], result["questions"]
+        times = [f"{done['seconds'][way] / questions:.2f}" for way in ("kept", "leaving")]
+        lengths = f"{done['tokens'] / questions:.0f}, {done['longest']}"
+        yield [number, *times, f"{done['ratio']:.2f}", lengths, f"{100 * done['same_texts']:.0f} %"]
+
+
 def reranker_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     for way, name in {"fp32": "the library's, float32", "bf16": "bfloat16, by autocast"}.items():
         done, ratio = result[way], result[way]["tokens_a_second"] / result["fp32"]["tokens_a_second"]
@@ -203,6 +211,12 @@ def show(folder: Path) -> list[str]:
                    "share of that limit", "peak MiB", "planned MiB", "loss")  # fmt: skip
         lines += ["", "### Training a pretrained language model", "", *as_markdown(columns, training_rows(result))]
         did = f"{result['model']}, {result['steps']} steps of {result['batch']}"
+        lines += ["", f"- {did}; {describe_origin(result['provenance'])}."]
+    for result in read_results(folder, "causal_writing"):
+        columns = ("number type", "kept to the longest text, CPU s a question", "texts leave, CPU s a question",
+                   "ratio", "tokens of a text, of the longest", "same texts")  # fmt: skip
+        lines += ["", "### Writing with a pretrained language model", "", *as_markdown(columns, writing_rows(result))]
+        did = f"{result['model']}, {DATA[result['dataset']]}, one batch of {result['questions']} questions"
         lines += ["", f"- {did}; {describe_origin(result['provenance'])}."]
     for result in read_results(folder, "reranker_training"):
         columns = ("way", "tokens a second of CPU time", "ratio", "products of large matrices, GFLOP a second",

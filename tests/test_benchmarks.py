@@ -14,6 +14,7 @@ import torch
 
 from kardlib.artifacts.device import describe_device
 from kardlib.artifacts.store import REPOSITORY, Kind, Store
+from kardlib.settings import StudentSettings
 from tests.kard.test_student import save_causal
 
 
@@ -61,6 +62,17 @@ def test_a_causal_student_has_the_same_losses_from_its_targets_logits_alone(tmp_
     assert line["target_logits"]["loss"] == pytest.approx(line["all_logits"]["loss"], abs=1e-4)
     assert line["bf16"]["loss"] == pytest.approx(line["all_logits"]["loss"], rel=0.02)
     assert all(line[way]["tokens_a_second"] > 0 and line[way]["peak_mib"] > 100 for way in ("all_logits", "bf16"))
+
+
+def test_a_batch_that_texts_leave_writes_what_one_that_is_kept_does(tmp_path, monkeypatch):
+    folder = save_causal(tmp_path / "llama", "llama", max_position_embeddings=2048)
+    settings = StudentSettings(model=str(folder), max_new_tokens=40)
+    sources = [f"Question {i}: which remedy will help? {'It is a cure. ' * i}" for i in range(5)]
+    module = load("causal_writing")
+    monkeypatch.setattr(module.student, "_write_on", module.student._write_on)  # as it was, after the test
+    measured = module.measure(sources, settings, 0)
+    assert measured["float32"]["same_texts"] == 1 and measured["float32"]["tokens"] > 0
+    assert all(seconds > 0 for number in measured.values() for seconds in number["seconds"].values())
 
 
 def test_a_reranker_is_trained_in_both_number_types(tmp_path):
