@@ -348,17 +348,18 @@ def _write_on(model: Any, tokenizer: Any, inputs: Any, limit: int, whole: bool) 
     """
     ids, mask, cache = inputs.input_ids, inputs.attention_mask, None
     start, texts, rows = ids.shape[1], [""] * len(ids), list(range(len(ids)))
-    ends = torch.tensor(model.generation_config.eos_token_id, device=ids.device)
+    ends = model.generation_config.eos_token_id
+    ends = tokenizer.eos_token_id if ends is None else ends
     while rows:
         left = start + limit - ids.shape[1]
         written = model.generate(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, do_sample=False,
+            input_ids=ids, attention_mask=mask, past_key_values=cache, do_sample=False, eos_token_id=ends,
             max_new_tokens=min(left, STRETCH), return_dict_in_generate=True,
         )  # fmt: skip
         new, cache = written.sequences[:, start:], written.past_key_values
         for row, text in zip(rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
             texts[row] = text
-        out = torch.isin(new, ends).any(1)
+        out = torch.isin(new, torch.tensor(ends, device=new.device)).any(1)
         if not whole:
             out |= torch.tensor([answer_end(texts[row]) is not None for row in rows], device=out.device)
         under_way = (~out).nonzero()[:, 0] if left > STRETCH else out[:0].nonzero()[:, 0]

@@ -234,9 +234,11 @@ def test_a_text_that_is_out_leaves_the_batch(opt, tmp_path, monkeypatch):
     rows, generate = [], model.generate
     monkeypatch.setattr("kardlib.kard.student.STRETCH", 3)
     monkeypatch.setattr(model, "generate", lambda **given: rows.append(len(given["input_ids"])) or generate(**given))
-    for whole in (True, False):
-        assert write(model, tokenizer, [*said], settings, 0, whole=whole) == [[text] for text in at_once]
-    assert rows[0] == 3 and rows[-1] == 1 and rows == [*sorted(rows[: len(rows) // 2], reverse=True)] * 2
+    for end in (model.generation_config.eos_token_id, None):  # a checkpoint may leave it to its tokenizer
+        model.generation_config.eos_token_id = end
+        for whole in (True, False):
+            assert write(model, tokenizer, [*said], settings, 0, whole=whole) == [[text] for text in at_once]
+    assert rows[0] == 3 and rows[-1] == 1 and rows == [*sorted(rows[: len(rows) // 4], reverse=True)] * 4
 
 
 SAID = {  # the answer that is first sure
