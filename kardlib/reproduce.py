@@ -234,18 +234,19 @@ def kernel_environment(engine: str, address: str, force: bool) -> dict[str, str]
 
 
 def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> Iterator[Result]:
-    """The results of `run_notebook` as they end, `at_once` side by side; none is started after one has failed.
+    """The results of `run_notebook` as they end, `at_once` side by side.
 
-    The scorecard's notebook starts once all others have ended.
+    After one has failed, those under way go on and none is started. The scorecard's notebook starts once all others
+    have ended.
     """
-    stopped = threading.Event()
+    failed, stopped = threading.Event(), threading.Event()
 
     def run_next(notebook: Path) -> Result | None:
-        if stopped.is_set():
+        if failed.is_set() or stopped.is_set():
             return None
         result = run_notebook(notebook, stopped, *arguments)
         if result.status == "failed":
-            stopped.set()
+            failed.set()
         return result
 
     with ThreadPoolExecutor(at_once) as pool:

@@ -204,6 +204,17 @@ def test_a_failing_cell_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
     assert page.count(">done<") == page.count(">failed<") == page.count("<td>not run") == 1
 
 
+def test_a_notebook_under_way_ends_after_another_has_failed(tmp_path: Path) -> None:
+    wait = "while not pathlib.Path('../runs/embedded-world/02_fails.html').exists(): time.sleep(0.05)"
+    write_notebook(tmp_path, "01_slow", f"import pathlib, time\n{wait}", "print('to the end')")
+    write_notebook(tmp_path, "02_fails", "raise ValueError('no')")
+    write_notebook(tmp_path, "03_never", "print(3)")
+    with pytest.raises(ReproduceError, match=r"^02_fails, cell 3 of 3: ValueError: no \(see runs/.*; finished work is"):
+        reproduce(root=tmp_path, at_once=2)
+    run = tmp_path / "runs" / "embedded-world"
+    assert "to the end" in printed(run / "01_slow.ipynb") and not (run / "03_never.ipynb").exists()
+
+
 def test_a_kernel_that_dies_is_named(tmp_path: Path) -> None:
     write_notebook(tmp_path, "01_dies", "import os\nos.kill(os.getpid(), 9)")
     with pytest.raises(ReproduceError, match=r"^01_dies, cell 3 of 3: the kernel died, perhaps for want of memory"):
