@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import platform
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+
+SLOTS = 2  # jobs that run at a time on a machine, whichever notebook asks for them: more would want for memory
 
 
 class Device(NamedTuple):
@@ -126,6 +129,11 @@ def free_memory() -> tuple[int, str]:
         kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by torch, for the next one who asks
         return torch.cuda.mem_get_info()[0] + kept, "the GPU"
     return psutil.virtual_memory().available, "this machine"
+
+
+def slot_memory() -> float:
+    """Bytes of this machine's memory for each of `SLOTS` jobs; no bound where a GPU computes, for one job at a time."""
+    return math.inf if pick_device().type == "cuda" else psutil.virtual_memory().total / SLOTS
 
 
 def describe_device() -> str:

@@ -33,12 +33,11 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from kardlib.artifacts import launch
-from kardlib.artifacts.device import multiply_with_onednn, on_threads, prepare_torch
+from kardlib.artifacts.device import SLOTS, multiply_with_onednn, on_threads, prepare_torch
 from kardlib.artifacts.store import Kind, Spec, Store, artifact_name
 from kardlib.errors import KardError, first_line
 from kardlib.settings import ComputeSettings
 
-SLOTS = 2  # jobs that run at a time on a machine, whichever notebook asks for them: more would want for memory
 RETRIES = 3  # how often a job is given to another machine because its machine died
 PATIENCE = 5  # seconds that a Ray head has to answer
 TOKEN = (  # without one a head runs the code of whoever reaches it

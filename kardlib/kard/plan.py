@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from kardlib.artifacts.engine import SLOTS
+from kardlib.artifacts.device import SLOTS
 from kardlib.artifacts.store import Kind, Store, canonical_json
 from kardlib.data.files import Dataset
 from kardlib.data.hub import HUB

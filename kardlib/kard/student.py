@@ -33,14 +33,14 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from kardlib.artifacts.device import free_memory, multiplies_bf16, pick_device
+from kardlib.artifacts.device import free_memory, multiplies_bf16, pick_device, slot_memory
 from kardlib.artifacts.store import atomic_write, check_begun
 from kardlib.data.answers import answer_end
 from kardlib.data.files import DataError
 from kardlib.errors import first_line
 from kardlib.kard.prompting import NEW_TOKENS, fit_sources, limit_targets, source_limit, target_ids
 from kardlib.models.catalogue import LOADERS, find_folder, find_revision, load_weights, read_shape, refuse_elsewhere
-from kardlib.models.costs import check_memory
+from kardlib.models.costs import check_memory, spare_memory
 from kardlib.models.nano import build_student, build_tokenizer
 from kardlib.models.training import (
     CHECKPOINTING,
@@ -180,6 +180,7 @@ def train_student(
     shape = read_shape(model.config.to_dict(), model.num_parameters())
     batch = -(-min(settings.batch, len(data)) // read_rank()[1])
     if not sharded:
+        settings = spare_memory(shape, settings, batch, source, target, bf16=bf16, share=slot_memory())
         check_memory(shape, settings, batch, source, target, bf16=bf16, free=free, device=device)
     check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
     filled = settings if settings.lr and settings.epochs else settings.of(settings.model)

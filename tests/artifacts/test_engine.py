@@ -19,7 +19,8 @@ import pytest
 import torch
 
 from kardlib.__main__ import main
-from kardlib.artifacts.engine import SLOTS, EngineError, check_ray, connect_ray, make_all, run_jobs, take_slots
+from kardlib.artifacts.device import SLOTS
+from kardlib.artifacts.engine import EngineError, check_ray, connect_ray, make_all, run_jobs, take_slots
 from kardlib.artifacts.store import MANIFEST, REPOSITORY, Kind, Store, StoreError, artifact_name
 from kardlib.report.claims import judge, read_claims, read_rows
 from kardlib.reproduce import reproduce

@@ -1,9 +1,12 @@
 """Estimates of costs against what transformers and torch measure."""
 
+import functools
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel
 
 from kardlib.errors import TooLargeError
@@ -14,12 +17,14 @@ from kardlib.models.costs import (
     check_memory,
     forward_flops,
     lora_parameters,
+    spare_memory,
     training_bytes,
     training_flops,
     writing_bytes,
 )
 from kardlib.models.nano import build_tokenizer
 from kardlib.settings import StudentSettings
+from tests.kard.test_student import save_causal
 from tests.models.test_catalogue import build
 
 
@@ -105,6 +110,26 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would(free: float, check
     needed = "65.0" if checkpointing else "194.4"
     assert message.startswith(f"google/flan-t5-xl needs about {needed} GB to train on 32 examples of up to 762 tokens")
     assert fits in message and "\n" not in message
+
+
+def test_activations_are_computed_again_where_a_jobs_share_of_memory_does_not_hold_them(capsys) -> None:
+    settings = StudentSettings(model="google/flan-t5-base", batch=16)
+    fit = functools.partial(spare_memory, MODELS[settings.model].shape, settings, 16, 512, 330, bf16=True)
+    assert fit(share=1e12) is settings and not capsys.readouterr().out
+    spared = fit(share=12e9)
+    assert spared.gradient_checkpointing and spared.of_training() == settings.of_training()
+    assert "more than a job's share of the memory (12.0): activations are computed again" in capsys.readouterr().out
+    assert spare_memory(MODELS[settings.model].shape, spared, 16, 512, 330, bf16=True, share=1) is spared
+
+
+def test_what_is_learnt_is_the_same_to_the_bit_where_activations_are_computed_again(tmp_path, monkeypatch, capsys):
+    settings = StudentSettings(model=str(save_causal(tmp_path / "llama", "llama")), lr=1e-3, epochs=1, batch=2)
+    for name, share in (("kept", math.inf), ("again", 0.0)):
+        monkeypatch.setattr("kardlib.kard.student.slot_memory", lambda share=share: share)
+        train_student([("Which remedy?", "The answer is A.")] * 8, settings, 0, tmp_path / name)
+        assert ("computed again" in capsys.readouterr().out) == (name == "again")
+    kept, again = (load_file(tmp_path / name / "model.safetensors") for name in ("kept", "again"))
+    assert all(torch.equal(kept[weight], again[weight]) for weight in kept)
 
 
 def test_what_fits_is_let_through() -> None:
