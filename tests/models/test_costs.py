@@ -123,7 +123,9 @@ def test_activations_are_computed_again_where_a_jobs_share_of_memory_does_not_ho
 
 
 def test_what_is_learnt_is_the_same_to_the_bit_where_activations_are_computed_again(tmp_path, monkeypatch, capsys):
-    settings = StudentSettings(model=str(save_causal(tmp_path / "llama", "llama")), lr=1e-3, epochs=1, batch=2)
+    settings = StudentSettings(
+        model=str(save_causal(tmp_path / "llama", "llama")), lr=1e-3, epochs=1, batch=2, max_new_tokens=24
+    )
     for name, share in (("kept", math.inf), ("again", 0.0)):
         monkeypatch.setattr("kardlib.kard.student.slot_memory", lambda share=share: share)
         train_student([("Which remedy?", "The answer is A.")] * 8, settings, 0, tmp_path / name)
