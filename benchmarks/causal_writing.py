@@ -73,7 +73,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     prepare_torch(threads=1)
     try:
-        experiment = open_experiment("real", options.dataset, options.data_dir)
+        experiment = open_experiment("real", options.dataset, str(options.data_dir))
         cells = [Cell(RERANKER, experiment.student, experiment.settings.seeds[0])]
         asked = prepare_all(experiment, cells)
         students = train_students(experiment, asked)
