@@ -52,13 +52,13 @@ def measure(sources: Sequence[str], settings: StudentSettings, seed: int) -> dic
             student._write_on = write_batch
             began = time.process_time()
             texts[way] = [text for (text,) in student.write(model, tokenizer, fitted, asked, seed)]
-            seconds[way] = round(time.process_time() - began, 1)
+            seconds[way] = round(time.process_time() - began, 3)
         same = sum(map(str.__eq__, *texts.values())) / len(sources)
         if same < 1 and not bf16:
             raise SystemExit(f"in float32 the two ways wrote the same text for {same:.0%} of the sources only")
         lengths = [len(ids) for ids in tokenizer(texts["leaving"]).input_ids]
         number = "bf16" if bf16 else "float32"
-        measured[number] = {"seconds": seconds, "ratio": round(seconds["kept"] / max(0.1, seconds["leaving"]), 2),
+        measured[number] = {"seconds": seconds, "ratio": round(seconds["kept"] / seconds["leaving"], 2),
                             "same_texts": round(same, 3), "tokens": sum(lengths), "longest": max(lengths)}  # fmt: skip
         print(f"{number}: {measured[number]}", flush=True)
     return measured
