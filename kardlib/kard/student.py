@@ -351,8 +351,7 @@ def _write_on(model: Any, tokenizer: Any, inputs: Any, limit: int, whole: bool) 
     start, texts, rows = ids.shape[1], [""] * len(ids), list(range(len(ids)))
     ends = model.generation_config.eos_token_id
     ends = tokenizer.eos_token_id if ends is None else ends
-    while rows:
-        left = start + limit - ids.shape[1]
+    while rows and (left := start + limit - ids.shape[1]) > 0:
         written = model.generate(
             input_ids=ids, attention_mask=mask, past_key_values=cache, do_sample=False, eos_token_id=ends,
             max_new_tokens=min(left, STRETCH), return_dict_in_generate=True,
@@ -363,7 +362,7 @@ def _write_on(model: Any, tokenizer: Any, inputs: Any, limit: int, whole: bool) 
         out = torch.isin(new, torch.tensor(ends, device=new.device)).any(1)
         if not whole:
             out |= torch.tensor([answer_end(texts[row]) is not None for row in rows], device=out.device)
-        under_way = (~out).nonzero()[:, 0] if left > STRETCH else out[:0].nonzero()[:, 0]
+        under_way = (~out).nonzero()[:, 0]
         rows, ids = [rows[i] for i in under_way.tolist()], written.sequences[under_way]
         mask = torch.nn.functional.pad(mask[under_way], (0, ids.shape[1] - mask.shape[1]), value=1)
         if len(rows) < len(out):
