@@ -1,5 +1,6 @@
 """Jobs for other machines, whose workers import this file alone."""
 
+import json
 import os
 import signal
 import time
@@ -36,11 +37,17 @@ def wait_and_write(store: Store, seconds: float) -> Path:
     return store.make(Kind("waited"), {"seconds": seconds}, build)
 
 
-def write_threads(folder: Path) -> None:
-    """A builder: how many threads torch computes on."""
+def how_torch_multiplies() -> tuple[int, list[float]]:
+    """This process's threads, and a product whose last bits depend on them and on who multiplies."""
     import torch
 
-    (folder / "threads").write_text(str(torch.get_num_threads()))
+    a, b = (torch.randn(500, 500, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    return torch.get_num_threads(), (a @ b)[0].tolist()
+
+
+def write_how_torch_multiplies(folder: Path) -> None:
+    """A builder."""
+    (folder / "torch.json").write_text(json.dumps(how_torch_multiplies()))
 
 
 def die(store: Store, log: str) -> Path:

@@ -80,13 +80,29 @@ def on_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def prepared_torch(threads: int) -> Iterator[None]:
+    """As `prepare_torch`, within this context: afterwards torch's own kernels multiply again, to the bit."""
+    with on_threads(threads):
+        kernels = replace_kernels()
+        try:
+            yield
+        finally:
+            del kernels
+
+
 @functools.cache
 def multiply_with_onednn() -> Any:
+    """`replace_kernels`, for as long as this process lives."""
+    return replace_kernels()
+
+
+def replace_kernels() -> Any:
     """Let oneDNN, not MKL, multiply this process's float32 matrices on the CPU. Imports torch.
 
     MKL leaves AVX-512 to Intel's processors; oneDNN, also a part of torch, uses it on all that have it. On an AMD EPYC
-    (Zen 5) it multiplies twice as fast, and training takes a third less time (benchmarks/onednn.py). What is returned,
-    and cached here, keeps torch's own kernels replaced.
+    (Zen 5) it multiplies twice as fast, and training takes a third less time (benchmarks/onednn.py). Torch's
+    own kernels stay replaced as long as what is returned is kept.
     """
     import torch
 

@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from kardlib.artifacts import launch
-from kardlib.artifacts.device import SLOTS, multiply_with_onednn, on_threads, prepare_torch
+from kardlib.artifacts.device import SLOTS, prepare_torch, prepared_torch
 from kardlib.artifacts.store import Kind, Spec, Store, artifact_name
 from kardlib.errors import KardError, first_line
 from kardlib.settings import ComputeSettings
@@ -81,10 +81,8 @@ def make_all(
         sent = [(kind, *job, compute, slots) for job in missing]
         for i, folder in enumerate(run_jobs(_make, store, sent, workers), 1):
             print(f"{kind.name} {i}/{len(sent)} {folder.name}", flush=True)
-    with contextlib.ExitStack() as as_worker:
-        if here:  # a worker's kernels and threads, which change a trained model's last bits
-            multiply_with_onednn()
-            as_worker.enter_context(on_threads(slot_threads()))
+    # a worker's kernels and threads, which change a trained model's last bits; not those of what comes after
+    with prepared_torch(slot_threads()) if here else contextlib.nullcontext():
         build = functools.partial(_make, store, kind, compute=None if here else compute, slots=int(here))
         made = {name: build(*job) for name, job in different.items()}
     return {key: made[name] for key, name in names.items()}

@@ -9,14 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
-import torch
 
 from kardlib.__main__ import main
 from kardlib.artifacts.device import SLOTS
@@ -25,7 +22,7 @@ from kardlib.artifacts.store import MANIFEST, REPOSITORY, Kind, Store, StoreErro
 from kardlib.report.claims import judge, read_claims, read_rows
 from kardlib.reproduce import reproduce
 from kardlib.settings import StudentSettings
-from tests.jobs import die, write_elsewhere, write_folder
+from tests.jobs import die, how_torch_multiplies, write_elsewhere, write_folder
 
 
 def test_jobs_share_the_slots_and_who_wants_the_machine_alone_waits_for_all(tmp_path):
@@ -49,19 +46,14 @@ def test_jobs_share_the_slots_and_who_wants_the_machine_alone_waits_for_all(tmp_
     assert all(at_once == [SLOTS] or SLOTS not in at_once for at_once in most)
 
 
-def count_threads(root: Path) -> tuple[list[int], list[int]]:
-    """In a process of its own, whose kernels change: a job's threads, made here and by a worker; torch's own around."""
-    own = [torch.get_num_threads()]
-    os.environ["OMP_NUM_THREADS"] = str(own[0] + 1)
-    kind = Kind("threads", builder="tests.jobs:write_threads")
-    made = [make_all(Store(root / str(here)), kind, {0: ({}, ())}, here=here)[0] for here in (True, False)]
-    return [int((folder / "threads").read_text()) for folder in made], [*own, torch.get_num_threads()]
-
-
-def test_what_one_process_alone_can_make_is_made_with_a_workers_threads(tmp_path):
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        jobs, own = pool.submit(count_threads, tmp_path).result()
-    assert jobs == [own[0] + 1] * 2 and own[1] == own[0]
+def test_what_one_process_alone_can_make_is_made_as_by_a_worker_and_changes_nothing_after_it(tmp_path, monkeypatch):
+    before = how_torch_multiplies()
+    monkeypatch.setenv("OMP_NUM_THREADS", str(before[0] + 1))
+    kind = Kind("torch", builder="tests.jobs:write_how_torch_multiplies")
+    made = [make_all(Store(tmp_path / str(here)), kind, {0: ({}, ())}, here=here)[0] for here in (True, False)]
+    alone, worker = (json.loads((folder / "torch.json").read_text()) for folder in made)
+    assert alone == worker and alone[0] == before[0] + 1
+    assert how_torch_multiplies() == before  # else a training that goes on here would end with other bits
 
 
 SCRIPT = """
