@@ -25,12 +25,12 @@ def at_size(world: WorldSettings, ailments: int) -> Knobs:
     return (("world.ailments", ailments), *((f"world.{name}", number) for name, number in grown.items()))
 
 
-def crossing(sizes: Sequence[float], remembered: ArrayLike, read: ArrayLike) -> float | None:
-    """The size from which on reading is right at least as often as remembering; the curves are (sizes,) each.
+def crossing(sizes: Sequence[float], first: ArrayLike, second: ArrayLike) -> float | None:
+    """The size from which on the second is right at least as often as the first; the curves are (sizes,) each.
 
-    Between sizes both are straight lines over log size. None where reading leads at all sizes, or not at the greatest.
+    Between sizes both are straight lines over log size. None where the second leads at all, or not at the greatest.
     """
-    lead, log = np.asarray(read, float) - np.asarray(remembered, float), np.log(sizes)
+    lead, log = np.asarray(second, float) - np.asarray(first, float), np.log(sizes)
     behind = np.flatnonzero(lead < 0)
     if not len(behind) or behind[-1] == len(lead) - 1:
         return None

@@ -36,7 +36,7 @@ CORPORA: dict[str, Knobs] = {"none": (), "own": (("dapt.corpus", "own"),), "neig
 IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
 IN_STRATA = ("bag_of_words", FT, RD, "undistilled_reranker", "ka_fine_tuning_reranker", RERANKER)
 IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
-EPOCHS: dict[int, Knobs] = {n: (("student.epochs", n),) for n in (5, 20, 80)}  # how often the same is shown
+EPOCHS = (5, 20, 80)  # how often the same is shown
 IN_TARGETS = (BM25, RERANKER, "kard_helpful", "kard_helpful_both")
 ON_OWN_DATA = (FT, KA_FT, RD, BM25, RERANKER)
 BESIDE_YOURS = ("undistilled_reranker", RD, BM25, RERANKER, "kard_silver")
@@ -228,9 +228,11 @@ def frontier(settings: RunSettings, ailments: Collection[int] = ()) -> Grid:
     return Grid([*at.values()], [] if ailments else growth)
 
 
-def exposures(settings: RunSettings) -> Grid:
-    """Recalling after being shown the same more often."""
-    return Grid([Row(RD, middle(settings), knobs, "epochs", n) for n, knobs in EPOCHS.items()])
+def exposures(settings: RunSettings, epochs: Collection[int] = ()) -> Grid:
+    """Recalling after being shown the same more often; for given `epochs` all students, and those who read, too."""
+    methods, students = ((RD, RERANKER), settings.students) if epochs else ((RD,), [middle(settings)])
+    each = product(epochs or EPOCHS, students, methods)
+    return Grid([Row(m, student, (("student.epochs", n),), "epochs", n) for n, student, m in each])
 
 
 def targets(settings: RunSettings) -> Grid:

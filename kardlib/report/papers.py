@@ -185,6 +185,7 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "15_own": lambda table, _: accuracy.plot_main(table),
     "16_differences": lambda table, _: kard.plot_differences(table),
     "17_frontier": lambda table, _: memory.plot_frontier(table),
+    "17_exposures_full": lambda table, _: memory.plot_frontier(table),
     "17_exposures": lambda table, _: kard.plot_knob(table, "Epochs"),
     "17_editions": lambda table, _: memory.plot_editions(table),
     "18_compression": lambda table, _: reaugkd.plot_compression(table),

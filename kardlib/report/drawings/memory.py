@@ -190,12 +190,15 @@ def _draw_by_x(ax: Axes, table: pd.DataFrame, unit: float = 1) -> None:
         style.draw_method(ax, method, rows["x"] / unit, rows)
 
 
+FRONTIERS = {"ailments": "Ailments in the world", "epochs": "Epochs, each showing every training question once"}
+
+
 @mpl.rc_context(LOOK)
 def plot_frontier(table: pd.DataFrame) -> Figure:
-    """What is concluded rightly against the number of ailments, a column for each student.
+    """What is concluded rightly against the number of ailments or of epochs (`knob`), a column for each student.
 
     Rows are of what was shown "often" and "never" (`at`; metric "accuracy_of_rationale"). A dotted line stands where
-    reading overtakes recalling ("crossing"). Raises FigureError if nothing is there.
+    one way overtakes the other ("crossing"). Raises FigureError if nothing is there.
     """
     table = measured(table)
     style.need_metrics(table, "accuracy_of_rationale")
@@ -209,12 +212,12 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
         crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
         for size in crossing["value"] if not row else ():
             ax.axvline(size, **style.THIN | {"linestyle": ":"})
-            ax.annotate(f"{size:.0f}", (size, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
+            ax.annotate(f"{size:.3g}", (size, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
         ax.set(title=student if not row else "")
     for ax, stratum in zip(axes[:, 0], strata, strict=True):
         ax.set(ylabel=f"Shown {stratum} (%)")
     style.show_percent(axes[0, 0].yaxis)
-    axes[1, len(students) // 2].set(xlabel="Ailments in the world")
+    axes[1, len(students) // 2].set(xlabel=FRONTIERS[told["knob"].iloc[0]])
     style.legend_below(fig, 3, axes.flat)
     return fig
 
