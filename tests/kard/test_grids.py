@@ -50,6 +50,16 @@ def test_the_largest_share_is_the_one_that_all_other_notebooks_train_on():
     assert grids.shares_at(tenth) == {0.01: (("student.share", 0.01),), 0.05: (("student.share", 0.05),), 0.1: ()}
 
 
+def test_after_given_epochs_all_students_are_asked_and_those_who_read_too():
+    settings = preset()
+    few, all_of = grids.exposures(settings).rows, grids.exposures(settings, [1, 20]).rows
+    assert {(row.method, row.student) for row in few} == {("reasoning_distillation", "t5-nano-base")}
+    assert {(row.method, row.student, row.x) for row in all_of} == {
+        (m, s, n) for m in ("reasoning_distillation", "kard_reranker") for s in settings.students for n in (1, 20)
+    }
+    assert [dict(row.knobs)["student.epochs"] for row in few] == [row.x for row in few]
+
+
 def test_equal_steps_are_those_of_three_rationales():
     settings = preset()
     rows = grids.rationales(settings, 24).rows

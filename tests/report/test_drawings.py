@@ -28,7 +28,7 @@ from kardlib.report.drawings.kard import (
     plot_students,
     plot_training,
 )
-from kardlib.report.drawings.memory import plot_editions, plot_frontier, plot_keys
+from kardlib.report.drawings.memory import FRONTIERS, plot_editions, plot_frontier, plot_keys
 from kardlib.report.drawings.reaugkd import plot_compression, plot_glue, plot_latency, plot_spaces, plot_where
 from kardlib.report.evaluate import loss_rows
 from kardlib.report.reported import find_table
@@ -512,8 +512,9 @@ def test_text_fits_on_the_page():
             assert left > -0.01 and bottom > -0.01 and right < width + 0.01 and top < height + 0.01
 
 
-def test_plot_frontier():
-    told = {"knob": "ailments", "metric": "accuracy_of_rationale"}
+@pytest.mark.parametrize(("knob", "xlabel"), FRONTIERS.items())
+def test_plot_frontier(knob, xlabel):
+    told = {"knob": knob, "metric": "accuracy_of_rationale"}
     curves = {("reasoning_distillation", "often"): (0.8, 0.4), ("kard_reranker", "often"): (0.5, 0.6),
               ("reasoning_distillation", "never"): (0.1, 0.2), ("kard_reranker", "never"): (0.3, 0.4)}  # fmt: skip
     rows = [
@@ -528,6 +529,7 @@ def test_plot_frontier():
         drawn = {c.get_label(): c.lines[0].get_ydata().tolist() for c in ax.containers}
         assert drawn == {label(m): list(curves[m, at]) for m in ("reasoning_distillation", "kard_reranker")}
     assert [text.get_text() for text in often.texts] == ["60"] and not never.texts
+    assert never.get_xlabel() == xlabel
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_frontier(long_form(rows[-1:]))
 
