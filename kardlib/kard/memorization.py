@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from kardlib.artifacts.device import on_threads
 from kardlib.settings import MemorizationSettings
 
 Array = NDArray[Any]
@@ -266,6 +267,7 @@ class Trained(NamedTuple):
     parameters: int  # weights of one network
 
 
+@on_threads(1)  # tensors are small: threads that wait for a busy core cost more than they give
 def train_networks(task: Task, settings: MemorizationSettings) -> Trained:
     """Two networks a draw, alike but for their input: one is also given the retrieved string, the other zeros.
 
@@ -275,7 +277,6 @@ def train_networks(task: Task, settings: MemorizationSettings) -> Trained:
     """
     import torch  # late: it takes seconds
 
-    torch.set_num_threads(1)  # tensors are small: threads that wait for a busy core cost more than they give
     d, inputs, labels, shown = task.bits, [], [], []
     for number in range(settings.network_draws):
         rng = np.random.default_rng([settings.seed, 5, task.strings, number])
