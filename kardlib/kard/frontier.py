@@ -4,18 +4,20 @@ Worlds grow while everything else stays: training asks about every ailment as of
 often in all of them, and the same students learn for as many epochs.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import comb, log2
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kardlib.data.world import RELATIONS, SIGNS
+from kardlib.data.world import RELATIONS, SIGNS, World
 from kardlib.kard.experiment import Cell, Experiment, Knobs
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import Predictions, predict, prepare_all, train_students
 from kardlib.kard.prepare import prepare
 from kardlib.kard.rankings import rank, train_rerankers
+from kardlib.kard.teacher import Rationale
 from kardlib.settings import WorldSettings
 
 
@@ -41,6 +43,17 @@ def crossing(sizes: Sequence[float], first: ArrayLike, second: ArrayLike) -> flo
 def count_bits(ailments: int) -> float:
     """Bits of what there is to know of one ailment: which signs it has, and which of all values for each relation."""
     return log2(comb(len(SIGNS), 3)) + len(RELATIONS) * log2(ailments)
+
+
+def count_showings(world: World, rationales: Iterable[Rationale]) -> dict[str, float]:
+    """By stratum how many of the rationales say what an ailment has for a relation, on average over all of them."""
+    chains = [world.chains[r.question_id] for r in rationales]
+    told = Counter(chain.ailment for chain in chains if chain.relation)
+    return {
+        s: sum(told[a] for a in ailments) / len(ailments) / len(RELATIONS)
+        for s, ailments in world.strata.items()
+        if ailments
+    }
 
 
 def known_share(right: ArrayLike, guessed: ArrayLike) -> float:

@@ -5,9 +5,19 @@ from math import log2
 import numpy as np
 import pytest
 
+from kardlib.data.world import RELATIONS
 from kardlib.kard.experiment import Cell
-from kardlib.kard.frontier import ask_new_edition, at_size, count_bits, crossing, known_share, names_former
+from kardlib.kard.frontier import (
+    ask_new_edition,
+    at_size,
+    count_bits,
+    count_showings,
+    crossing,
+    known_share,
+    names_former,
+)
 from kardlib.kard.pipeline import Predictions, answer
+from kardlib.kard.teacher import Rationale
 
 
 def test_a_world_grows_in_all_its_parts(experiment):
@@ -32,6 +42,16 @@ def test_reading_overtakes_where_the_curves_meet_for_the_last_time():
 
 def test_bits_of_an_ailment_are_its_signs_and_a_value_for_every_relation():
     assert count_bits(16) == pytest.approx(log2(40 * 39 * 38 / 6) + 5 * 4)
+
+
+def test_a_fact_is_shown_by_every_rationale_of_a_question_that_asks_for_it(experiment):
+    world = experiment.world
+    asked = [q for q in world.splits["train"] if world.chains[q.id].relation]
+    twice = [Rationale(q.id, number, "", q.answer) for q in world.splits["train"] for number in (0, 1)]
+    shown = count_showings(world, twice)
+    facts = {stratum: len(ailments) * len(RELATIONS) for stratum, ailments in world.strata.items()}
+    assert sum(shown[stratum] * facts[stratum] for stratum in facts) == pytest.approx(2 * len(asked))
+    assert shown["often"] > shown["seldom"] > shown["never"] == 0
 
 
 def test_what_is_known_is_what_guessing_does_not_explain():
