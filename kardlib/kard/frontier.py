@@ -6,7 +6,7 @@ often in all of them, and the same students learn for as many epochs.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from math import comb, log2
+from math import comb, inf, log2
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,17 +27,33 @@ def at_size(world: WorldSettings, ailments: int) -> Knobs:
     return (("world.ailments", ailments), *((f"world.{name}", number) for name, number in grown.items()))
 
 
-def crossing(sizes: Sequence[float], first: ArrayLike, second: ArrayLike) -> float | None:
+def crossing(sizes: Sequence[float], first: ArrayLike, second: ArrayLike) -> float:
     """The size from which on the second is right at least as often as the first; the curves are (sizes,) each.
 
-    Between sizes both are straight lines over log size. None where the second leads at all, or not at the greatest.
+    Between sizes both are straight lines over log size. 0 if the second leads at all, infinite if not at the greatest.
     """
     lead, log = np.asarray(second, float) - np.asarray(first, float), np.log(sizes)
     behind = np.flatnonzero(lead < 0)
     if not len(behind) or behind[-1] == len(lead) - 1:
-        return None
+        return inf if len(behind) else 0.0
     i = behind[-1]
     return float(np.exp(log[i] + (log[i + 1] - log[i]) * lead[i] / (lead[i] - lead[i + 1])))
+
+
+def measure_crossing(
+    sizes: Sequence[float], first: ArrayLike, second: ArrayLike, draws: int = 1000, seed: int = 0
+) -> dict[str, float | None]:
+    """The `crossing`'s value and its 95 % interval, `low` to `high`; None for what lies beyond all sizes.
+
+    What is right is (sizes, questions) each. The interval is a bootstrap's: so many draws of as many questions.
+    """
+    lead = np.asarray(second, float) - np.asarray(first, float)
+    drawn = np.random.default_rng(seed).integers(lead.shape[1], size=(draws, lead.shape[1]))
+    means = [lead.mean(1), *(lead[:, questions].mean(1) for questions in drawn)]
+    value, *others = (crossing(sizes, np.zeros(len(sizes)), mean) for mean in means)
+    low, high = np.quantile(others, (0.025, 0.975), method="nearest")
+    found = {"value": value, "low": low, "high": high}
+    return {name: float(size) if 0 < size < inf else None for name, size in found.items()}
 
 
 def count_bits(ailments: int) -> float:

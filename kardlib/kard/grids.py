@@ -36,7 +36,7 @@ CORPORA: dict[str, Knobs] = {"none": (), "own": (("dapt.corpus", "own"),), "neig
 IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
 IN_STRATA = ("bag_of_words", FT, RD, "undistilled_reranker", "ka_fine_tuning_reranker", RERANKER)
 IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
-EPOCHS = (5, 20, 80)  # how often the same is shown
+EPOCHS = (1, 2, 5, 10, 20)  # how often the same is shown
 IN_TARGETS = (BM25, RERANKER, "kard_helpful", "kard_helpful_both")
 ON_OWN_DATA = (FT, KA_FT, RD, BM25, RERANKER)
 BESIDE_YOURS = ("undistilled_reranker", RD, BM25, RERANKER, "kard_silver")
@@ -228,10 +228,9 @@ def frontier(settings: RunSettings, ailments: Collection[int] = ()) -> Grid:
     return Grid([*at.values()], [] if ailments else growth)
 
 
-def exposures(settings: RunSettings, epochs: Collection[int] = ()) -> Grid:
-    """Recalling after being shown the same more often; for given `epochs` all students, and those who read, too."""
-    methods, students = ((RD, RERANKER), settings.students) if epochs else ((RD,), [middle(settings)])
-    each = product(epochs or EPOCHS, students, methods)
+def exposures(students: Collection[str]) -> Grid:
+    """Recalling and reading after being shown the same more often."""
+    each = product(EPOCHS, students, (RD, RERANKER))
     return Grid([Row(m, student, (("student.epochs", n),), "epochs", n) for n, student, m in each])
 
 
@@ -261,7 +260,9 @@ def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> di
         "12": cases(settings).rows,
         "15": own_data(settings, methods).rows,
         "16": differences(settings).rows,
-        "17": [r._replace(knobs=(*r.knobs, one)) for r in (*frontier(settings).rows, *exposures(settings).rows)],
+        "17": [
+            r._replace(knobs=(*r.knobs, one)) for r in (*frontier(settings).rows, *exposures([middle(settings)]).rows)
+        ],
         "19": [row._replace(knobs=(one,)) for row in extended(settings, methods).rows],
         "20": targets(settings).rows,
     }

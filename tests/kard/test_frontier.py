@@ -1,6 +1,6 @@
 """Worlds of many sizes, what is known of them, and what is answered when their facts have changed."""
 
-from math import log2
+from math import inf, log2
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from kardlib.kard.frontier import (
     count_showings,
     crossing,
     known_share,
+    measure_crossing,
     names_former,
 )
 from kardlib.kard.pipeline import Predictions, answer
@@ -35,9 +36,24 @@ def test_reading_overtakes_where_the_curves_meet_for_the_last_time():
     assert crossing((10, 100, 1000), (0.9, 0.5, 0.3), (0.6, 0.5, 0.5)) == pytest.approx(100)
     twice = crossing((1, 10, 100, 1000), (0.5, 0.2, 0.5, 0.2), (0.4, 0.4, 0.4, 0.4))
     assert twice == pytest.approx(10 ** (2 + 1 / 3))
-    assert crossing((10, 100), (0.2, 0.1), (0.5, 0.5)) is None
-    assert crossing((10, 100), (0.9, 0.8), (0.5, 0.5)) is None
-    assert crossing((10, 100, 1000), (0.6, 0.4, 0.5), (0.4, 0.4, 0.4)) is None  # it does not stay ahead
+    assert crossing((10, 100), (0.2, 0.1), (0.5, 0.5)) == 0
+    assert crossing((10, 100), (0.9, 0.8), (0.5, 0.5)) == inf
+    assert crossing((10, 100, 1000), (0.6, 0.4, 0.5), (0.4, 0.4, 0.4)) == inf  # it does not stay ahead
+
+
+def test_a_crossing_has_the_interval_that_other_questions_would_give():
+    rng = np.random.default_rng(0)
+    sizes, chances = (10, 100, 1000), np.array([[0.2], [0.4], [0.6]])  # over 0.5: from 316 on
+    found = []
+    for _ in range(60):
+        first, second = rng.random((3, 400)) < 0.5, rng.random((3, 400)) < chances
+        measured = measure_crossing(sizes, first, second, draws=200)
+        assert measured["low"] <= measured["value"] <= (measured["high"] or inf)
+        found.append(measured["low"] <= 10**2.5 <= (measured["high"] or inf))
+    assert 0.85 <= np.mean(found) <= 1
+    never = measure_crossing(sizes, np.ones((3, 400)), np.zeros((3, 400)), draws=10)
+    assert never == measure_crossing(sizes, np.zeros((3, 400)), np.ones((3, 400)), draws=10)
+    assert never == {"value": None, "low": None, "high": None}
 
 
 def test_bits_of_an_ailment_are_its_signs_and_a_value_for_every_relation():

@@ -198,7 +198,7 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
     """What is concluded rightly against the number of ailments or of epochs (`knob`), a column for each student.
 
     Rows are of what was shown "often" and "never" (`at`; metric "accuracy_of_rationale"). A dotted line stands where
-    one way overtakes the other ("crossing"). Raises FigureError if nothing is there.
+    one way overtakes the other ("crossing"), in its interval. Raises FigureError if nothing is there.
     """
     table = measured(table)
     style.need_metrics(table, "accuracy_of_rationale")
@@ -210,9 +210,10 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
         style.draw_by_knob(ax, shown, sorted(shown["x"].unique()))
         ax.axhline(chance.loc[f"accuracy_{stratum}", "value"], label=label("chance"), **style.DASHED)
         crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
-        for size in crossing["value"] if not row else ():
+        for size, *ends in crossing[["value", "low", "high"]].to_numpy() if not row else ():
+            ax.axvspan(*np.where(np.isnan(ends), ax.get_xlim(), ends), color=GREY, alpha=0.2, linewidth=0, zorder=0)
             ax.axvline(size, **style.THIN | {"linestyle": ":"})
-            ax.annotate(f"{size:.3g}", (size, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
+            ax.annotate(f"{size:.0f}", (size, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
         ax.set(title=student if not row else "")
     for ax, stratum in zip(axes[:, 0], strata, strict=True):
         ax.set(ylabel=f"Shown {stratum} (%)")
