@@ -135,7 +135,8 @@ def _number(row: Mapping[str, Any]) -> str:
     """A value and its interval, in per cent or points if it is a fraction, and what could not be read."""
     unit, form = (100, ".1f") if row["metric"] in PER_CENT else (1, ",.0f" if abs(row["value"]) >= 1000 else ",.4g")
     form = f"+{form}" if row["over"] else form
-    interval = "" if row["low"] is None else f" [{unit * row['low']:{form}}, {unit * row['high']:{form}}]"
+    low, high = ("…" if row[end] is None else f"{unit * row[end]:{form}}" for end in ("low", "high"))
+    interval = f" [{low}, {high}]" if {low, high} != {"…"} else ""  # one end alone is open: it lies beyond what was run
     return with_unread(f"{unit * row['value']:{form}}{interval}", row["unread"])
 
 
@@ -280,7 +281,7 @@ def _show_differences(differ: pd.DataFrame, first: Path, second: Path) -> pd.Dat
         then = row | {name: row[f"{name}_then"] for name in ("value", "low", "high", "unread")}
         change = row | {"over": "first", "value": then["value"] - row["value"], "low": None, "high": None}
         change["unread"] = max(filter(None, (row["unread"], then["unread"])), default=None)
-        if row["low"] is not None and then["low"] is not None:
+        if None not in (row["low"], row["high"], then["low"], then["high"]):
             below = np.hypot(then["value"] - then["low"], row["high"] - row["value"])
             above = np.hypot(then["high"] - then["value"], row["value"] - row["low"])
             change |= {"low": change["value"] - below, "high": change["value"] + above}

@@ -75,6 +75,16 @@ def test_what_could_not_be_read_is_said_and_no_zero_stands_for_it(tmp_path):
     assert differ.iloc[0, -3:].tolist() == ["100% unread", "40.0", "100% unread"]
 
 
+def test_an_interval_that_lies_beyond_what_was_run_has_an_open_end(tmp_path):
+    crossing = accuracy_row(metric="crossing", value=110.9, low=85.6)
+    long_form([crossing]).to_csv(tmp_path / "17_frontier.csv", index=False)
+    ((_, table),) = paper_tables(tmp_path / "17_frontier.csv")
+    assert table.iloc[0, -1] == "110.9 [85.6, …]"
+    long_form([crossing | {"value": 99.0}]).to_csv(tmp_path / "then.csv", index=False)
+    _, differ, _ = compare(tmp_path / "17_frontier.csv", tmp_path / "then.csv")
+    assert differ.iloc[0, -3:].tolist() == ["110.9 [85.6, …]", "99 [85.6, …]", "-11.9"]
+
+
 def test_what_is_made_of_fractions_is_in_per_cent_and_a_large_number_has_all_its_digits(tmp_path, capsys):
     rows = [accuracy_row(metric="latency_overhead", value=0.0123, knob="entries", x=1e6)]
     rows += [accuracy_row(metric="bytes", value=1234567.0), accuracy_row(metric="loss", value=0.5)]
