@@ -18,7 +18,7 @@ from kardlib.report.captions import DATASETS, find_caption
 from kardlib.report.claims import judge, mean_rows, read_claims, read_rows, summarize, tally
 from kardlib.report.drawings.reaugkd import plot_glue
 from kardlib.report.figures import save_figure
-from kardlib.report.papers import escape, paper_tables
+from kardlib.report.papers import escape, lay_out, paper_tables
 from kardlib.report.reported import find_table
 from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_order, measured, read_table, with_unread
 from kardlib.settings import preset
@@ -88,6 +88,13 @@ def other_findings(figures: Path) -> list[str]:
             f"{cells[row.method]} %, {escape(label(row.over))} {cells[row.over]} %; gain {in_points(row)}."
             for row in gained(likeliest).itertuples()
         ]
+    if (path := figures / "17_exposures_full.csv").is_file():
+        table = read_table(path)
+        cells = lay_out(table[table.metric == "crossing"].round(1)).iloc[0]
+        after = [f"{cells[student]} epochs ({student})" for student in preset().students if student in cells]
+        lines.append(
+            f"- Closed world, shown often, RD and KARD taught as long: RD overtakes KARD after {', '.join(after)}."
+        )
     for suffix, dataset in DATASETS.items():
         if suffix and (path := figures / f"03_hits{suffix}.csv").is_file():
             table = read_table(path)

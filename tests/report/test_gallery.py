@@ -134,7 +134,13 @@ def test_real_data_and_the_count_of_verdicts_stand_below_the_headline(tmp_path):
     write_rows(tmp_path, "03_hits_obqa", [
         {"method": "bm25", **ends}, {"method": "reranker", **ends}, {"method": "reranker", "over": "bm25", **ends},
     ])  # fmt: skip
-    found, claims = other_findings(tmp_path)
+    crossing = {"method": "reasoning_distillation", "metric": "crossing"}
+    write_rows(tmp_path, "17_exposures_full", [
+        {"student": "t5-nano-large", "value": 7.5, "low": 5.0, "high": 9.81, **crossing},
+        {"student": "t5-nano-small", "value": 13.5, "low": 8.5, **crossing},
+    ])  # fmt: skip
+    crossed, found, claims = other_findings(tmp_path)
+    assert crossed.endswith("after 13.5 [8.5, …] epochs (t5-nano-small), 7.5 [5, 9.8] epochs (t5-nano-large).")
     assert found.startswith("- OpenbookQA, ") and "reranker 20.0 [10.0, 30.0] % of questions, BM25 20.0 [" in found
     assert found.endswith("gain +20.0 points [+10.0, +30.0].")
     assert claims.startswith("- Claims ([scorecard](docs/scorecard.md)): ")
