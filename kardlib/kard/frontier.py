@@ -42,8 +42,8 @@ def crossing(sizes: Sequence[float], first: ArrayLike, second: ArrayLike) -> flo
 
 def measure_crossing(
     sizes: Sequence[float], first: ArrayLike, second: ArrayLike, draws: int = 1000, seed: int = 0
-) -> dict[str, float | None]:
-    """The `crossing`'s value and its 95 % interval, `low` to `high`; None for what lies beyond all sizes.
+) -> dict[str, float]:
+    """The `crossing`'s value and its 95 % interval, `low` to `high`: 0 before all sizes, infinite beyond them.
 
     What is right is (sizes, questions) each. The interval is a bootstrap's: so many draws of as many questions.
     """
@@ -52,8 +52,7 @@ def measure_crossing(
     means = [lead.mean(1), *(lead[:, questions].mean(1) for questions in drawn)]
     value, *others = (crossing(sizes, np.zeros(len(sizes)), mean) for mean in means)
     low, high = np.quantile(others, (0.025, 0.975), method="nearest")
-    found = {"value": value, "low": low, "high": high}
-    return {name: float(size) if 0 < size < inf else None for name, size in found.items()}
+    return {"value": value, "low": float(low), "high": float(high)}
 
 
 def count_bits(ailments: int) -> float:

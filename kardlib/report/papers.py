@@ -135,8 +135,9 @@ def _number(row: Mapping[str, Any]) -> str:
     """A value and its interval, in per cent or points if it is a fraction, and what could not be read."""
     unit, form = (100, ".1f") if row["metric"] in PER_CENT else (1, ",.0f" if abs(row["value"]) >= 1000 else ",.4g")
     form = f"+{form}" if row["over"] else form
-    low, high = ("…" if row[end] is None else f"{unit * row[end]:{form}}" for end in ("low", "high"))
-    interval = f" [{low}, {high}]" if {low, high} != {"…"} else ""  # one end alone is open: it lies beyond what was run
+    ends = [row[end] for end in ("low", "high") if row[end] is not None]
+    shown = [f"{unit * end:{form}}" if np.isfinite(end) else "…" for end in ends]  # infinite: beyond what was run
+    interval = f" [{', '.join(shown)}]" if np.isfinite(ends).any() else ""
     return with_unread(f"{unit * row['value']:{form}}{interval}", row["unread"])
 
 

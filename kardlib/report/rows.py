@@ -7,7 +7,8 @@ knob, x, at                     what varies along a figure; its value as a numbe
 metric                          an identifier of what was measured
 over, over_x, over_at,          what a gain is over: the row then holds `method` less `over` on the same questions,
   over_student                  and of the rival's x, at and student those that are not the row's own
-value, low, high, n             the number, its interval, and over how many (questions, failures, passes)
+value, low, high, n             the number, its interval, and over how many (questions, failures, passes);
+                                an end that lies beyond what was run is infinite
 unread                          the share of the answers that could not be read, of a gain the greater one; empty: none
 """
 
@@ -59,6 +60,7 @@ def _identify(name: str) -> str:
 
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+End = Annotated[float, Field(allow_inf_nan=True)]  # of an interval; a NaN is between no two numbers
 
 
 class ResultRow(Group):
@@ -81,8 +83,8 @@ class ResultRow(Group):
     over_at: Text = ""
     over_student: Text = ""
     value: Number
-    low: Number | None = None
-    high: Number | None = None
+    low: End | None = None
+    high: End | None = None
     n: int | None = Field(None, ge=0)
     unread: float | None = Field(None, gt=0, le=1)
 

@@ -30,10 +30,10 @@ def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
     planned = plan(preset(), store=Store(tmp_path))
     # 04: fine-tuning and RD, each with and without passages; 05: three of them at three shares; 07: seven ways for KARD
     # at a quarter of the questions; 10: two corpora, with and without passages; 16: rationales with the answer in their
-    # query; 17: three in worlds of two other sizes with one seed, RD for two numbers of epochs beside its own; all
-    # others share them
+    # query; 17: three in worlds of two other sizes with one seed, RD and KARD for four numbers of epochs each
+    # beside their own; all others share them
     made = {number: n["students"] for number, n in planned["notebooks"].items() if n["students"]}
-    assert made == {"04": 4 * 3 * 3, "05": 3 * 3 * 3, "07": 7 * 3, "10": 4 * 3, "16": 3, "17": 2 * 3 * 3 + 2}
+    assert made == {"04": 4 * 3 * 3, "05": 3 * 3 * 3, "07": 7 * 3, "10": 4 * 3, "16": 3, "17": 2 * 3 * 3 + 2 * 4}
     students = [w for w in planned["work"] if w["what"] == "train" and w["model"].startswith("t5")]
     assert sum(w["artifacts"] for w in students) == sum(made.values())
     # without fine-tuning or a reranker greedy answers do not depend on the seed: few-shot prompts, the teacher's
@@ -60,12 +60,13 @@ def test_steps_and_tokens_follow_from_questions_and_rationales(tmp_path: Path) -
     in_07 = [-(-250 * l // 64) for l in (1, 3, 5, 10)] + 3 * [-(-750 // 64)]
     main = answers * (ft + ka_ft) + rationales * (rd + kard)
     in_17 = [-(-n // 64) * ft + -(-2 * n // 64) * (rd + kard) for n in (200, 2000)]  # of 12 and of 120 ailments
-    longer = rationales * (5 + 80)  # of 17; the third, 20 epochs, are RD's own
+    shown = 2 * (1 + 2 + 5 + 10 + 20)  # epochs of 17
+    longer = rationales * (shown - rd - kard)  # what is shown as often as is their own is one with it
     others = sum(in_07) * kard + 2 * rationales * (rd + kard) + rationales * kard + sum(in_17) + longer
     assert row["steps"] == main + sum(by_share) + others
-    at = (plan(settings.override({"student.epochs": n}), store=Store(tmp_path))["work"][0] for n in (1, 2, 3))
+    at = (plan(settings.override({"student.epochs": n}), store=Store(tmp_path))["work"][0] for n in (3, 6, 9))
     one, two, three = at
-    longer += rationales * 20  # nobody's own where the settings say how many epochs
+    longer = rationales * shown  # nobody's own where the settings say how many epochs
     assert two["steps"] - longer > 1.7 * (one["steps"] - longer)  # 07 and 17 have steps of their own
     assert 0 < three["hours"] - two["hours"] == pytest.approx(two["hours"] - one["hours"], rel=0.1)
 

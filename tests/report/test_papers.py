@@ -1,6 +1,7 @@
 """Tables, figures and comparisons from the figures' data alone, as the command line prints them."""
 
 import re
+from math import inf
 from pathlib import Path
 
 import nbformat
@@ -75,8 +76,8 @@ def test_what_could_not_be_read_is_said_and_no_zero_stands_for_it(tmp_path):
     assert differ.iloc[0, -3:].tolist() == ["100% unread", "40.0", "100% unread"]
 
 
-def test_an_interval_that_lies_beyond_what_was_run_has_an_open_end(tmp_path):
-    crossing = accuracy_row(metric="crossing", value=110.9, low=85.6)
+def test_an_interval_that_goes_beyond_what_was_run_has_an_open_end(tmp_path):
+    crossing = accuracy_row(metric="crossing", value=110.9, low=85.6, high=inf)
     long_form([crossing]).to_csv(tmp_path / "17_frontier.csv", index=False)
     ((_, table),) = paper_tables(tmp_path / "17_frontier.csv")
     assert table.iloc[0, -1] == "110.9 [85.6, …]"

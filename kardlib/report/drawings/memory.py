@@ -209,12 +209,13 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
         ax, shown = axes[row, column], told[(told["at"] == stratum) & (told["student"] == student)]
         style.draw_by_knob(ax, shown, sorted(shown["x"].unique()))
         ax.axhline(chance.loc[f"accuracy_{stratum}", "value"], label=label("chance"), **style.DASHED)
+        ax.set(title=student if not row else "", xlim=ax.get_xlim())  # an open interval goes to the edge, and not past
+    for ax, student in zip(axes[0], students, strict=True):
         crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
-        for size, *ends in crossing[["value", "low", "high"]].to_numpy() if not row else ():
-            ax.axvspan(*np.where(np.isnan(ends), ax.get_xlim(), ends), color=GREY, alpha=0.2, linewidth=0, zorder=0)
+        for size, *ends in crossing[["value", "low", "high"]].to_numpy():
+            ax.axvspan(*np.clip(ends, *ax.get_xlim()), color=GREY, alpha=0.2, linewidth=0, zorder=0)
             ax.axvline(size, **style.THIN | {"linestyle": ":"})
             ax.annotate(f"{size:.0f}", (size, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
-        ax.set(title=student if not row else "")
     for ax, stratum in zip(axes[:, 0], strata, strict=True):
         ax.set(ylabel=f"Shown {stratum} (%)")
     style.show_percent(axes[0, 0].yaxis)
