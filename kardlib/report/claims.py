@@ -6,7 +6,7 @@ None of our numbers is typed: what no notebook has written is not run.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -38,7 +38,7 @@ class ClaimError(KardError, ValueError):
 
 # Claims
 
-PATTERNS = ("student", "at", "over_at", "over_student")  # columns in which `*` stands for any text
+PATTERNS = ("student", "at", "over_at", "over_student")  # columns in which `*` stands for any text, and `|` for or
 
 
 class Selection(Group):
@@ -62,7 +62,7 @@ class Selection(Group):
         table = table[table["seed"].isna() & (table["over_x"].isna() | (self.over_x is not None))]
         for name, wanted in self.model_dump(exclude_none=True).items():
             if name in PATTERNS and wanted:
-                found = table[name].map(lambda text, pattern=wanted: bool(text) and fnmatchcase(text, pattern))
+                found = table[name].ne("") & table[name].str.match("|".join(map(translate, wanted.split("|"))))
             elif (name, wanted) == ("metric", "accuracy"):
                 found = is_judged(table)
             else:

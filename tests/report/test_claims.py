@@ -217,6 +217,7 @@ def chosen(*rows: dict, **selection) -> list[dict]:
 def test_rows_are_chosen_by_their_fields():
     rows = [row(student=s, k=k) for s in ("t5-nano-base", "t5-nano-large") for k in (1, 3)]
     assert [(r["student"], r["k"]) for r in chosen(*rows, student="*base", k=1)] == [("t5-nano-base", 1)]
+    assert len(chosen(*rows, student="*base|t5-nano-large")) == 4 and not chosen(*rows, student="*bas|t5")
     assert len(chosen(*rows)) == 4 and not chosen(*rows, dataset="obqa") and not chosen(*rows, student="base")
     rows = [row(knob="l", x=x, at=at) for x in (5, 10) for at in ("", "equal steps")]
     assert [r["at"] for r in chosen(*rows, x=10)] == ["", "equal steps"]
