@@ -15,14 +15,15 @@ FT, KA_FT, RD = "fine_tuning", "ka_fine_tuning", "reasoning_distillation"
 BM25, RERANKER = "kard_bm25", "kard_reranker"
 
 # What is above what in the main table: the paper's claims, and controls that it lacks (what distillation adds to a
-# student that reads the same, and what KARD adds to KA-FT that reads the same)
+# student that reads the same, what KARD adds to KA-FT that reads the same, and what gold passages and KL training add)
 COMPARED = (
     (RERANKER, RD), (RERANKER, BM25), (RERANKER, KA_FT), (BM25, RD), (RD, FT), (KA_FT, FT), (FT, "few_shot"),
     ("few_shot_cot", "few_shot"), ("kard_silver", RERANKER), ("teacher_cot", RERANKER),
 )  # fmt: skip
 CONTROLS = (
     (BM25, "undistilled_bm25"), (RERANKER, "undistilled_reranker"), ("kard_silver", "undistilled_silver"),
-    (BM25, KA_FT), (RERANKER, "ka_fine_tuning_reranker"),
+    (BM25, KA_FT), (RERANKER, "ka_fine_tuning_reranker"), ("kard_gold", RERANKER), (RERANKER, "kard_untrained"),
+    ("undistilled_gold", "undistilled"),
 )  # fmt: skip
 
 # What an ablation varies: its value, and the settings that differ
