@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
 from math import inf
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -181,6 +182,13 @@ class Claim(Group):
         return self
 
     @property
+    def effect(self) -> float | None:
+        """The mean of the papers' numbers, of a growth of the last less the first; None where there are none."""
+        found = [[*reported.numbers(self.row).values()] for reported in self.reported]
+        numbers = [one for some in found for one in ([some[-1] - some[0]] if self.row.metric == GROWTH else some)]
+        return fmean(numbers) if numbers else None
+
+    @property
     def noted(self) -> str:
         """The note with the papers' numbers in their places."""
         tables = read_reported()
@@ -293,8 +301,8 @@ def _gained(rows: pd.DataFrame) -> pd.DataFrame:
 ORDER = ["dataset", "student", "k", "knob", "x", "at", "over_x", "over_at", "over_student"]  # of a claim's cases
 OF_A_CASE = [name for name in COLUMNS if name not in ("figure", "seed")]
 SCORECARD = [
-    "id", "paper", "where", "notebook", "says", "reported", *OF_A_CASE, "seeds", "p", "test", "verdict", "could_fail",
-    "why", "beside", "note", "file",
+    "id", "paper", "where", "notebook", "says", "reported", *OF_A_CASE, "seeds", "p", "test", "verdict", "effect",
+    "enough", "could_fail", "why", "beside", "note", "file",
 ]  # fmt: skip
 
 
@@ -305,7 +313,8 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     has no row at any scale has one line, "not run at this scale", the first. A row without an interval decides
     nothing, and of answers that could mostly not be read nothing is told (`evaluate.verdict`). "seeds" is how many
     there are rows of for the same figure, method and student; "p" is the paired test's, where the rows hold it;
-    "could_fail" whether the verdict could have been another, and "why"; "beside" what is to be told with it.
+    "could_fail" whether the verdict could have been another, and "why"; "beside" what is to be told with it. "enough"
+    says whether the test would be decided if what was measured were the papers' mean ("effect"), as exactly as it is.
     """
     alike = ["figure", "dataset", "scale", "method", "student"]
     seeds = rows.groupby(alike, dropna=False)["seed"].transform("nunique") if len(rows) else 0
@@ -313,7 +322,7 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     if derived := best_rows(rows) + mean_rows(rows):
         rows = pd.concat([rows, pd.DataFrame(derived)], ignore_index=True)
     scales = [scale for scale in get_args(Scale) if (rows["scale"] == scale).any()] or [""]
-    lines = []
+    lines, numbers = [], ("value", "low", "high")
     for claim in claims:
         mine = rows[rows["figure"].str.startswith(f"{claim.notebook}_")]
         found = claim.row.choose(mine)
@@ -322,25 +331,25 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
         about = claim.model_dump(include={"id", "paper", "where", "notebook", "says"}) | {
             "reported": "; ".join(reported.in_words(claim.row) for reported in claim.reported),
             "test": claim.test.in_words(unit),
-            "note": claim.noted,
-        }
+            "note": claim.noted, "effect": claim.effect,
+        }  # fmt: skip
+        lower, upper = (unit * end for end in claim.test.ends)
         for scale in scales:
             cases = found[found["scale"] == scale].sort_values(ORDER, key=_rank)
             others = [row for other in claim.beside for row in to_rows(other.choose(mine[mine["scale"] == scale]))]
             about["beside"] = "; ".join(map(_in_short, others))
             for case in cases.to_dict("records"):
-                ends = {name: case[name] for name in ("value", "low", "high")}
-                decided = verdict(Interval(*ends.values()), *claim.test.ends, unread=case["unread"])
-                weight, shown = claim.weight(case["dataset"], scale), {name: unit * end for name, end in ends.items()}
-                lines.append({**case, **about, **weight, **shown, "verdict": decided})
+                case |= claim.weight(case["dataset"], scale) | {name: unit * case[name] for name in numbers}
+                value, low, high = (case[name] for name in numbers)
+                decided = verdict(Interval(value, low, high), lower, upper, unread=case["unread"])
+                enough = claim.effect and lower < claim.effect - (value - low) and claim.effect + (high - value) < upper
+                lines.append({**case, **about, "verdict": decided, "enough": bool(enough)})
         if found.empty:
             lines.append(about | claim.weight("", scales[0]) | {"scale": scales[0], "verdict": NOT_RUN})
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
     kinds = {name: kind for name, kind in NUMBERS.items() if name in SCORECARD}
-    kinds |= {"seeds": "Int64", "p": "float64", "could_fail": "bool"}
-    texts = [name for name in SCORECARD if name not in kinds]
-    scorecard[texts] = scorecard[texts].fillna("")
-    return scorecard.astype(kinds)
+    kinds |= {"seeds": "Int64", "p": "float64", "effect": "float64", "enough": "boolean", "could_fail": "bool"}
+    return scorecard.fillna({name: "" for name in SCORECARD if name not in kinds}).astype(kinds)
 
 
 def _in_short(row: Mapping[str, Any]) -> str:
@@ -359,7 +368,7 @@ def _rank(column: pd.Series) -> pd.Series:
 def tally(scorecard: pd.DataFrame) -> str:
     """How many verdicts of each kind, as a sentence: of tests that could have failed, and of those that could not.
 
-    Beside the first stands how many chance alone would give (`evaluate.by_chance`).
+    Beside the first stands what chance alone would give (`evaluate.by_chance`), and what is undecided but "enough".
     """
     told = scorecard[~scorecard["verdict"].isin([NOT_TOLD, NOT_RUN])]
     could, could_not = told[told["could_fail"]], told[~told["could_fail"]]
@@ -368,6 +377,8 @@ def tally(scorecard: pd.DataFrame) -> str:
         expected, most = by_chance(len(could))
         parts.append(f"{len(could)} tests that could have failed: {_count(could)}")
         parts.append(f"chance alone would give {expected:.1f} reproduced and {expected:.1f} not, hardly over {most}")
+    if enough := could.loc[could["verdict"] == "undecided", "enough"].sum():
+        parts.append(f"of the undecided {enough} would be decided were the effect as large as the papers'")
     if len(could_not):
         parts.append(f"{len(could_not)} that could not: {_count(could_not)}")
     if untold := _count(scorecard.drop(told.index)):
@@ -457,7 +468,10 @@ def _case(case: pd.Series, named: bool) -> str:
     if case.verdict == NOT_TOLD:
         return f"{where}: {case.unread:.0%} of answers could not be read"
     seeds = f", {case.seeds} seed{'s' * (case.seeds > 1)}" if pd.notna(case.seeds) and case.seeds else ""
-    return f"{where}: {_number(case)}{seeds}{'' if pd.isna(case.p) else f', p = {case.p:.2g}'}"
+    text = f"{where}: {_number(case)}{seeds}{'' if pd.isna(case.p) else f', p = {case.p:.2g}'}"
+    if case.verdict != "undecided" or pd.isna(case.effect):
+        return text
+    return f"{text}, questions {'enough' if case.enough else 'too few'} for the papers' {case.effect:{'+' * bool(case.over)}.3g}"
 
 
 def _number(case: Any) -> str:

@@ -164,6 +164,25 @@ def test_no_rows_at_all():
     assert tally(table) == "1 not run at this scale" and tally(judge([], read_rows([]))) == "no claims"
 
 
+def test_an_undecided_test_says_whether_the_papers_effect_would_have_been_decided():
+    rows = [row(0.01, reach, student=s) for s, reach in (("a", 0.07), ("b", 0.08))]  # the paper's base student: 7.12
+    table = scorecard(*rows)
+    assert table["effect"].tolist() == [7.12] * 2 and table["enough"].tolist() == [True, False]
+    assert tally(table).endswith("; of the undecided 1 would be decided were the effect as large as the papers'")
+    here = summarize(table)["here"].item().splitlines()
+    assert [line.rpartition(", ")[-1] for line in here] == [
+        "questions enough for the papers' +7.12",
+        "questions too few for the papers' +7.12",
+    ]
+    ours = scorecard(*rows, reported=[])
+    assert not ours["enough"].any() and "papers" not in tally(ours) + summarize(ours)["here"].item()
+    grown = {"metric": GROWTH, "over_student": "a"}
+    (growth,) = [claim for claim in read_claims() if claim.id == "KARD's gain over RD shrinks with the student"]
+    assert growth.effect == pytest.approx(2.62 - 7.12)
+    (line,) = judge([growth], long_form([row(-0.01, 0.04, figure="06_x", **grown)]).assign(file="")).to_dict("records")
+    assert line["verdict"] == "undecided" and line["enough"]
+
+
 def test_only_tests_that_could_have_failed_are_counted():
     guessing = {"dataset": "world", "could_fail": False, "why": "RD guesses."}
     rows = [row(0.05), *(row(0.05, dataset="obqa", student=s) for s in "abc"), row(-0.05, dataset="strategyqa")]
