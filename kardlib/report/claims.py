@@ -471,7 +471,8 @@ def _case(case: pd.Series, named: bool) -> str:
     text = f"{where}: {_number(case)}{seeds}{'' if pd.isna(case.p) else f', p = {case.p:.2g}'}"
     if case.verdict != "undecided" or pd.isna(case.effect):
         return text
-    return f"{text}, questions {'enough' if case.enough else 'too few'} for the papers' {case.effect:{'+' * bool(case.over)}.3g}"
+    effect = f"{case.effect:{'+.3g' if case.over else '.3g'}}"
+    return f"{text}, questions {'enough' if case.enough else 'too few'} for the papers' {effect}"
 
 
 def _number(case: Any) -> str:
