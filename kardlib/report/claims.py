@@ -472,7 +472,7 @@ def _case(case: pd.Series, named: bool) -> str:
     if case.verdict != "undecided" or pd.isna(case.effect):
         return text
     effect = f"{case.effect:{'+.3g' if case.over else '.3g'}}"
-    return f"{text}, questions {'enough' if case.enough else 'too few'} for the papers' {effect}"
+    return f"{text}, {'' if case.enough else 'not '}exact enough for the papers' {effect}"
 
 
 def _number(case: Any) -> str:

@@ -227,7 +227,7 @@ def show_scorecard(figures: Path) -> list[str]:
         "What the papers claim, with a verdict for every dataset, scale and student that was run. The whole 95 %",
         "interval decides: inside what the test asks for ✓ reproduced, outside ✗ not reproduced, else ? undecided.",
         "Gains are in points, shares in per cent, the papers' numbers in theirs. Only tests that could have failed",
-        "count. Chance alone: if every true number lay on the edge of what its test asks for. Questions enough: an",
+        "count. Chance alone: if every true number lay on the edge of what its test asks for. Exact enough: an",
         "effect as large as the mean of the papers' numbers would have been decided.",
         "", *scorecard_table(figures), "",
         "## Gains", "",

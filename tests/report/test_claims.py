@@ -171,8 +171,8 @@ def test_an_undecided_test_says_whether_the_papers_effect_would_have_been_decide
     assert tally(table).endswith("; of the undecided 1 would be decided were the effect as large as the papers'")
     here = summarize(table)["here"].item().splitlines()
     assert [line.rpartition(", ")[-1] for line in here] == [
-        "questions enough for the papers' +7.12",
-        "questions too few for the papers' +7.12",
+        "exact enough for the papers' +7.12",
+        "not exact enough for the papers' +7.12",
     ]
     ours = scorecard(*rows, reported=[])
     assert not ours["enough"].any() and "papers" not in tally(ours) + summarize(ours)["here"].item()
