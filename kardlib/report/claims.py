@@ -7,7 +7,7 @@ None of our numbers is typed: what no notebook has written is not run.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
-from math import inf
+from math import inf, nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, Self, get_args
@@ -182,11 +182,11 @@ class Claim(Group):
         return self
 
     @property
-    def effect(self) -> float | None:
-        """The mean of the papers' numbers, of a growth of the last less the first; None where there are none."""
+    def effect(self) -> float:
+        """The mean of the papers' numbers, of a growth of the last less the first; NaN if there are none."""
         found = [[*reported.numbers(self.row).values()] for reported in self.reported]
         numbers = [one for some in found for one in ([some[-1] - some[0]] if self.row.metric == GROWTH else some)]
-        return fmean(numbers) if numbers else None
+        return fmean(numbers) if numbers else nan
 
     @property
     def noted(self) -> str:
@@ -331,7 +331,7 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
         about = claim.model_dump(include={"id", "paper", "where", "notebook", "says"}) | {
             "reported": "; ".join(reported.in_words(claim.row) for reported in claim.reported),
             "test": claim.test.in_words(unit),
-            "note": claim.noted, "effect": claim.effect,
+            "note": claim.noted, "effect": (effect := claim.effect),
         }  # fmt: skip
         lower, upper = (unit * end for end in claim.test.ends)
         for scale in scales:
@@ -342,8 +342,8 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
                 case |= claim.weight(case["dataset"], scale) | {name: unit * case[name] for name in numbers}
                 value, low, high = (case[name] for name in numbers)
                 decided = verdict(Interval(value, low, high), lower, upper, unread=case["unread"])
-                enough = claim.effect and lower < claim.effect - (value - low) and claim.effect + (high - value) < upper
-                lines.append({**case, **about, "verdict": decided, "enough": bool(enough)})
+                enough = lower < effect - (value - low) and effect + (high - value) < upper
+                lines.append({**case, **about, "verdict": decided, "enough": enough})
         if found.empty:
             lines.append(about | claim.weight("", scales[0]) | {"scale": scales[0], "verdict": NOT_RUN})
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
