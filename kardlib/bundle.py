@@ -54,7 +54,7 @@ from kardlib.jobs import (
     settings_of,
 )
 from kardlib.kard.experiment import PREDICTIONS, Cell, Experiment, describe_run, writing_job
-from kardlib.kard.grids import NUMBERS, all_grids
+from kardlib.kard.grids import all_grids, numbers_at
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import (
     ADAPTED,
@@ -80,7 +80,7 @@ def grid_cells(experiment: Experiment, numbers: Sequence[str], rag: bool = False
     """The cells of these notebooks' grids, RAG's if asked for. Raises BundleError for a notebook without a grid."""
     settings, steps = experiment.settings, 1
     if "07" in numbers:
-        examples = training_examples(prepare(experiment, NUMBERS[3]), METHODS["kard_bm25"])
+        examples = training_examples(prepare(experiment, numbers_at(settings)[3]), METHODS["kard_bm25"])
         steps = settings.student.of(experiment.student, "rationale", reads=True).count_steps(len(examples))
     grids = all_grids(settings, experiment.methods, steps)
     if unknown := sorted({*numbers} - grids.keys()):

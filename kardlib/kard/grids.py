@@ -28,9 +28,7 @@ CONTROLS = (
 
 # What an ablation varies: its value, and the settings that differ
 SHARES = (0.01, 0.05, 0.25)  # of the training questions (KARD, Figure 4a, and 5 %), besides those that all others take
-NUMBERS: dict[int, Knobs] = {  # l, rationales (Table 3, and one) of a quarter of the questions: ten of all take long
-    l: (("student.share", 0.25), ("teacher.rationales", l)) for l in (1, 3, 5, 10)
-}
+NUMBERS = (1, 3, 5, 10)  # l, rationales a question (Table 3, and one)
 CANDIDATES: dict[int, Knobs] = {kappa: (("retrieval.candidates", kappa),) for kappa in (10, 20, 50, 100)}  # Table 4, 10
 PASSAGES: dict[int, Knobs] = {k: (("retrieval.k", k),) for k in (1, 2, 3, 5)}  # read at test (Table 5, and 5)
 CORPORA: dict[str, Knobs] = {"none": (), "own": (("dapt.corpus", "own"),), "neighbour": (("dapt.corpus", "neighbour"),)}
@@ -72,9 +70,15 @@ def middle(settings: RunSettings) -> str:
     return settings.students[len(settings.students) // 2]
 
 
-def at_steps(steps: int) -> dict[int, Knobs]:
-    """`NUMBERS`, trained for as many steps as three rationales take."""
-    return {l: knobs if l == 3 else (*knobs, ("student.steps", steps)) for l, knobs in NUMBERS.items()}
+def numbers_at(settings: RunSettings) -> dict[int, Knobs]:
+    """Each of `NUMBERS`, of a quarter of the questions or of the settings' share if less: ten of all take long."""
+    share = min(0.25, settings.student.share)
+    return {l: (("student.share", share), ("teacher.rationales", l)) for l in NUMBERS}
+
+
+def at_steps(numbers: dict[int, Knobs], steps: int) -> dict[int, Knobs]:
+    """The same numbers, trained for as many steps as three rationales take."""
+    return {l: knobs if l == 3 else (*knobs, ("student.steps", steps)) for l, knobs in numbers.items()}
 
 
 def shares_at(settings: RunSettings) -> dict[float, Knobs]:
@@ -143,7 +147,8 @@ def oracle(settings: RunSettings, methods: Collection[str]) -> Grid:
 
 def rationales(settings: RunSettings, steps: int) -> Grid:
     """Table 3: every number over three, at equal epochs and at equal steps; `steps` are those that three take."""
-    conditions = {"": NUMBERS, "equal steps": at_steps(steps)}
+    numbers = numbers_at(settings)
+    conditions = {"": numbers, "equal steps": at_steps(numbers, steps)}
     rows = [Row(BM25, middle(settings), knobs, "l", l, at) for at, by in conditions.items() for l, knobs in by.items()]
     three = {row.at: row for row in rows if row.x == 3}
     return Grid(rows, [Gain(row, three[row.at]) for row in rows if row.x != 3])

@@ -25,7 +25,7 @@ from kardlib.data.hub import HUB
 from kardlib.data.prompts import SHOTS, TEACHER_PROMPT, teacher_text
 from kardlib.kard.downloads import INDEXES, list_downloads
 from kardlib.kard.experiment import SILVER, Cell, Experiment, Knobs, describe_run, open_settings
-from kardlib.kard.grids import NUMBERS, all_grids
+from kardlib.kard.grids import all_grids, numbers_at
 from kardlib.kard.helpful import TARGETS
 from kardlib.kard.llm import estimate, server_teacher
 from kardlib.kard.methods import METHODS, main_rows
@@ -224,7 +224,7 @@ def open_unread(settings: RunSettings, store: Store) -> Experiment:
 
 def _plan_kard(experiment: Experiment, on: Device, downloads: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     settings, texts = experiment.settings, count_texts(experiment)
-    basis, three = Basis(experiment, texts, on), settings.override(dict(NUMBERS[3]))
+    basis, three = Basis(experiment, texts, on), settings.override(dict(numbers_at(settings)[3]))
     middle = three.student.of(experiment.student, "rationale", reads=True)
     steps = middle.count_steps(count_examples(three, texts, "rationale"))
     rows = main_rows(experiment.world is not None, True, bool(experiment.data.gold), settings.methods)

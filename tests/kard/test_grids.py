@@ -66,7 +66,14 @@ def test_equal_steps_are_those_of_three_rationales():
         len({row.knobs for row in rows}) == 7 and len(rows) == 8
     )  # four numbers, and three of them again at the steps of the fourth
     assert {dict(row.knobs).get("student.steps") for row in rows} == {None, 24}
-    assert grids.at_steps(24)[3] == grids.NUMBERS[3]
+    numbers = grids.numbers_at(settings)
+    assert grids.at_steps(numbers, 24)[3] == numbers[3]
+
+
+def test_rationales_are_counted_on_a_quarter_of_the_questions_or_on_fewer():
+    for share, taken in ((1.0, 0.25), (0.3, 0.25), (0.1, 0.1)):
+        few = preset().override({"student.share": share})
+        assert {dict(knobs)["student.share"] for knobs in grids.numbers_at(few).values()} == {taken}
 
 
 def test_no_more_passages_are_read_than_there_are_candidates():
