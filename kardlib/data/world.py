@@ -22,6 +22,9 @@ from functools import cached_property
 from itertools import permutations, product
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kardlib.data.files import Dataset, Passage, Question
 
 if TYPE_CHECKING:
@@ -178,6 +181,14 @@ class World:
         """Whether a passage (its id) states a hop of the chain."""
         stated = self.stated[passage]
         return bool(stated) and stated <= chain.facts
+
+    def clusters(self, split: str) -> NDArray[np.int64]:
+        """Of each of a split's questions its stratum and the ailment it asks about, as numbers, (2, questions).
+
+        Questions about one ailment share its facts, so that intervals speak of ailments: `evaluate.by_cluster`.
+        """
+        number, asked = {a: i for i, a in enumerate(self.values["ailment"])}, self.splits[split]
+        return np.array([[STRATA.index(q.stratum), number[self.chains[q.id].ailment]] for q in asked]).T
 
     def dataset(self) -> Dataset:
         """The world as a dataset, like one that is read from files."""

@@ -144,6 +144,13 @@ class Experiment:
         parts = {"one_hop": ~two, "two_hops": two, "yes_no": either, "options": ~either}
         return {f"accuracy_{kind}": part for kind, part in parts.items() if part.any()}
 
+    def clusters(self, split: str = "test") -> NDArray[np.int64] | None:
+        """The closed world's strata and ailments of a split's questions, (2, questions): `World.clusters`.
+
+        None for a real dataset, whose questions each stand for themselves.
+        """
+        return self.world.clusters(split) if self.world else None
+
     def at(self, knobs: Knobs) -> "Experiment":
         """The same experiment with single settings changed. Raises SettingsError."""
         settings = self.settings.override(dict(knobs))

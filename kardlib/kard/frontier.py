@@ -41,16 +41,23 @@ def crossing(sizes: Sequence[float], first: ArrayLike, second: ArrayLike) -> flo
 
 
 def measure_crossing(
-    sizes: Sequence[float], first: ArrayLike, second: ArrayLike, draws: int = 1000, seed: int = 0
+    sizes: Sequence[float], first: ArrayLike, second: ArrayLike, about: ArrayLike, draws: int = 1000, seed: int = 0
 ) -> dict[str, float]:
     """The `crossing`'s value and its 95 % interval, `low` to `high`: 0 before all sizes, infinite beyond them.
 
-    What is right is (sizes, questions) each. The interval is a bootstrap's: so many draws of as many questions.
+    What is right is (sizes, questions) each, and `about` says of which ailment each question is. The interval is a
+    bootstrap's: so many draws of as many ailments with all of their questions, the same ones at every size that asks
+    about as many (at one size of world that is the same world, shown more often).
     """
     lead = np.asarray(second, float) - np.asarray(first, float)
-    drawn = np.random.default_rng(seed).integers(lead.shape[1], size=(draws, lead.shape[1]))
-    means = [lead.mean(1), *(lead[:, questions].mean(1) for questions in drawn)]
-    value, *others = (crossing(sizes, np.zeros(len(sizes)), mean) for mean in means)
+    means = []
+    for right, asked in zip(lead, np.asarray(about), strict=True):
+        _, ailment, questions = np.unique(asked, return_inverse=True, return_counts=True)
+        count = len(questions)
+        times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+        sums = np.bincount(ailment, right)
+        means.append([right.mean(), *(times @ sums / (times @ questions))])
+    value, *others = (crossing(sizes, np.zeros(len(sizes)), mean) for mean in np.transpose(means))
     low, high = np.quantile(others, (0.025, 0.975), method="nearest")
     return {"value": value, "low": float(low), "high": float(high)}
 

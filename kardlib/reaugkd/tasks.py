@@ -7,7 +7,7 @@ everything is chosen, is taken off the training set. A malformed file raises Dat
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +49,7 @@ class Task:
     name: str
     labels: tuple[str, ...]
     splits: dict[str, list[Example]]  # by the names in `data.files.SPLITS`
+    clusters: NDArray[np.int64] | None = None  # of the test examples: `World.clusters`; None where each is its own
 
     def __post_init__(self) -> None:
         for split in SPLITS:
@@ -206,4 +207,5 @@ def world_task(settings: WorldSettings, train: int, dev: int) -> Task:
         split: [RawExample(q.text, "", world.chains[q.id].value, f"question {q.id}") for q in questions]
         for split, questions in world.splits.items()
     }
-    return index_labels("world", splits, "raise reaugkd.train or lower world.ailments")
+    task = index_labels("world", splits, "raise reaugkd.train or lower world.ailments")
+    return replace(task, clusters=world.clusters("test"))

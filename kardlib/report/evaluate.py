@@ -1,5 +1,6 @@
 """From outcomes to numbers: every mean comes with an interval and a paired test."""
 
+import functools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
@@ -12,13 +13,16 @@ from scipy.stats import binom, t
 from kardlib.report.rows import AGAINST_GOLD, MOST_UNREAD, limits
 
 if TYPE_CHECKING:
-    from kardlib.kard.experiment import Experiment
+    from kardlib.kard.experiment import Experiment, Knobs
     from kardlib.kard.pipeline import Gain, Row
 
 LEVEL = 0.95  # of all intervals
 NOT_TOLD = "not told"
 GROWTH = "accuracy_gain_growth"  # a difference of two gains, beside which a paper's own gains do not belong
 TINY = 1e-9  # spread of answers that are all of one class
+
+Clusters = NDArray[np.int64] | None  # (2, questions): `by_cluster`; None where each question stands for itself
+Asked = str | NDArray[np.bool_] | None  # which questions of a split count: `tabulate`
 
 # Metrics: an array with one value per question, so that methods can be compared question by question
 
@@ -60,17 +64,17 @@ class Difference(NamedTuple):
     p: float
 
 
-def mean_interval(values: ArrayLike) -> Interval:
+def mean_interval(values: ArrayLike, clusters: Clusters = None) -> Interval:
     """Mean of a metric, `values` of shape (questions,) or (seeds, questions), and its t interval (`standard_error`).
 
     With one seed it is the t interval over questions: it speaks of new questions and of this training run alone, since
-    one run cannot know how far runs lie apart. Of a single value nothing is known, and the interval is infinite.
-    Raises ValueError for no values, NaN, or another shape.
+    one run cannot know how far runs lie apart. With `clusters` it speaks of new clusters (`by_cluster`). Of a single
+    value nothing is known, and the interval is infinite. Raises ValueError for no values, NaN, or another shape.
     """
-    return Interval(*_t_test(_as_table(values))[:3])
+    return Interval(*_t_test(_as_table(values), clusters)[:3])
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
+def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Clusters = None) -> Difference:
     """How far `a` is above `b`, two methods on the same questions with the same seeds.
 
     Both are (questions,) or (seeds, questions). The interval is that of `mean_interval` for their differences, and `p`
@@ -83,10 +87,10 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
             f"the two methods must answer the same questions with the same seeds: {table_a.shape} and {table_b.shape} "
             "(seeds, questions) differ"
         )
-    return _t_test(table_a - table_b)
+    return _t_test(table_a - table_b, clusters)
 
 
-def share_interval(part: ArrayLike, whole: ArrayLike) -> Interval:
+def share_interval(part: ArrayLike, whole: ArrayLike, clusters: Clusters = None) -> Interval:
     """The share `sum(part) / sum(whole)`, e.g. of the failures that have one cause, and its interval.
 
     Both are (questions,) or (seeds, questions). How large the whole is varies too, so the share is linearised: each
@@ -98,7 +102,7 @@ def share_interval(part: ArrayLike, whole: ArrayLike) -> Interval:
     if table.shape != of.shape or not of.sum():
         raise ValueError(f"a share needs a part and a whole, not empty, of one shape: {table.shape} and {of.shape}")
     share = table.sum() / of.sum()
-    return mean_interval(share + (table - share * of) / of.mean())
+    return mean_interval(share + (table - share * of) / of.mean(), clusters)
 
 
 def ratio_interval(metric: str, predicted: ArrayLike, gold: ArrayLike) -> Interval:
@@ -123,7 +127,8 @@ def ratio_difference(metric: str, a: ArrayLike, b: ArrayLike, gold: ArrayLike) -
     """
     linear, least = RATIOS[metric]
     tables = np.broadcast_arrays(np.atleast_2d(a), np.atleast_2d(b))
-    mean, low, high, p = paired_difference(*(linear(table, gold) for table in tables))
+    linear_a, linear_b = (linear(table, gold) for table in tables)
+    mean, low, high, p = paired_difference(linear_a, linear_b)
     return Difference(mean, max(low, least - 1), min(high, 1 - least), p)
 
 
@@ -153,6 +158,26 @@ def _as_answers(predicted: ArrayLike, gold: ArrayLike) -> tuple[NDArray[np.float
     if guess.ndim != 2 or guess.shape[1:] != truth.shape or not guess.size:
         raise ValueError(f"predictions {guess.shape} and answers {truth.shape} do not belong together")
     return guess, truth
+
+
+def by_cluster(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(seeds, questions) -> (seeds, clusters): numbers with the same means, that spread as far as clusters do.
+
+    Questions about the same facts are right or wrong together and say less than as many that have nothing in common.
+    `clusters` are two rows: the stratum of every question, and the cluster of that stratum. A cluster's number says how
+    far all of its questions are from the mean of their stratum, since no draw changes how many are of a stratum
+    (Cochran, *Sampling Techniques*, 1977; of language models Miller, *Adding Error Bars to Evals*, 2024). The last
+    factor makes up for the means, one for each stratum, that were taken off. With one cluster in every stratum nothing
+    is known of others.
+    """
+    stratum, cluster = (np.unique(codes, return_inverse=True)[1] for codes in clusters)
+    strata, count = stratum.max() + 1, cluster.max() + 1
+    if strata == count:
+        return values.mean(1, keepdims=True)
+    means = np.bincount(stratum, values.mean(0)) / np.bincount(stratum)
+    sums = np.stack([np.bincount(cluster, row) for row in values - means[stratum]])
+    apart = (sums - sums.mean(1, keepdims=True)) * count / len(cluster)
+    return values.mean(1, keepdims=True) + apart * math.sqrt((count - 1) / (count - strata))
 
 
 def standard_error(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
@@ -186,8 +211,10 @@ def standard_error(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
     return mean[..., 0, 0], error, satterthwaite
 
 
-def _t_test(table: NDArray[np.float64]) -> Difference:
+def _t_test(table: NDArray[np.float64], clusters: Clusters = None) -> Difference:
     """Mean of (seeds, questions), its interval, and the p with which it is not 0."""
+    if clusters is not None:
+        table = by_cluster(table, clusters)
     mean, error, freedom = map(float, standard_error(table))
     reach = error * float(t.ppf((1 + LEVEL) / 2, freedom))
     p = 2 * float(t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
@@ -220,7 +247,9 @@ def by_chance(tests: int) -> tuple[float, int]:
     return tests * share, int(binom.ppf(0.95, tests, share))
 
 
-def summary_rows(values: ArrayLike, seeds: Sequence[int | None], **columns: Any) -> list[dict[str, Any]]:
+def summary_rows(
+    values: ArrayLike, seeds: Sequence[int | None], clusters: Clusters = None, **columns: Any
+) -> list[dict[str, Any]]:
     """Rows of a figure's data for one metric: one per seed, and one over all seeds with its 95 % interval.
 
     `values` has shape (seeds, questions); a seed of None stands for what does not vary with it: no row of its own.
@@ -231,20 +260,22 @@ def summary_rows(values: ArrayLike, seeds: Sequence[int | None], **columns: Any)
         for s, v in zip(seeds, table, strict=True)
         if s is not None
     ]
-    mean, *ends = mean_interval(table)
+    mean, *ends = mean_interval(table, clusters)
     low, high = _cut(ends, columns.get("metric", ""))
     numbers = {"value": mean, "low": low, "high": high, "n": table.shape[1], "unread": _unread_share(table)}
     return [*rows, columns | {"seed": None} | numbers]
 
 
-def gain_row(a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", **columns: Any) -> dict[str, Any]:
+def gain_row(
+    a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", clusters: Clusters = None, **columns: Any
+) -> dict[str, Any]:
     """The row of a figure's data that a claim is tested on: how far `a` is above `b`, with its paired interval.
 
     `columns` say what `a` is, and `over` with the columns `over_x`, `over_at` and `over_student` what `b` is; both have
     shape (seeds, questions). The paired test's "p" is there to be shown (`claims.findings`); a figure's data has no
     column for it.
     """
-    mean, *ends, p = paired_difference(a, b)
+    mean, *ends, p = paired_difference(a, b, clusters)
     low, high = _cut(ends, metric, over)
     unread = max(filter(None, map(_unread_share, (a, b))), default=None)
     numbers = {"value": mean, "low": low, "high": high, "n": _as_table(a).shape[1], "p": p, "unread": unread}
@@ -253,39 +284,88 @@ def gain_row(a: ArrayLike, b: ArrayLike, over: str, metric: str = "accuracy", **
 
 def tabulate(
     experiment: "Experiment", figure: str, scores: Mapping["Row", ArrayLike], gains: Iterable["Gain"] = (),
-    **columns: Any,
+    asked: Asked = "accuracy", **columns: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of a figure's data for a grid: the summary of every row's scores, then what some rows gain over others.
 
     Scores have shape (seeds, questions), or (questions,) where they do not vary with the seed: these have no row of
-    their own for a seed, and stand beside every seed of what is compared with them. A row's columns are its own, the
-    experiment's, accuracy on the split "test", and `retrieval.k`; `columns` are others, or other values of these. There
-    are no rows against gold passages where no question of the split has any: nothing could be found, and 0 says more.
+    their own for a seed, and stand beside every seed of what is compared with them. They are of all questions of the
+    split, of which `asked` says which count: a name of `experiment.strata` or `kinds`, or a mask (questions,); None
+    says that they are no questions'. A row's columns are its own, the experiment's, accuracy on the split "test", and
+    `retrieval.k`; `columns` are others, or other values of these. There are no rows against gold passages where no
+    question of the split has any: nothing could be found, and 0 says more. Raises ValueError where the closed world
+    has another number of questions.
     """
     if _lacks_gold(experiment, **columns):
         return []
     rows, seeds = [], experiment.settings.seeds
     for row, values in scores.items():
         named = _name(experiment, figure, row) | columns
-        rows += summary_rows(values, seeds if np.ndim(values) == 2 else [None], **named)
-    return [*rows, *gain_rows(experiment, figure, scores, gains, **columns)]
+        table, clusters = _sample(_asks(experiment, row.knobs), values, asked, named["split"])
+        rows += summary_rows(table, seeds if np.ndim(values) == 2 else [None], clusters, **named)
+    return [*rows, *gain_rows(experiment, figure, scores, gains, asked, **columns)]
 
 
 def gain_rows(
-    experiment: "Experiment", figure: str, scores: Mapping["Row", ArrayLike], gains: Iterable["Gain"], **columns: Any
-) -> list[dict[str, Any]]:
+    experiment: "Experiment", figure: str, scores: Mapping["Row", ArrayLike], gains: Iterable["Gain"],
+    asked: Asked = "accuracy", **columns: Any,
+) -> list[dict[str, Any]]:  # fmt: skip
     """The gains alone, of which `scores` hold all rows; a gain less another one is of the metric `GROWTH`."""
     if _lacks_gold(experiment, **columns):
         return []
-    tables, rows = {row: _as_table(values) for row, values in scores.items()}, []
+    rows = []
     for above, below, less in gains:
-        a, b = np.broadcast_arrays(tables[above], tables[below])
         named, rival = _name(experiment, figure, above), less.above if less else below
-        if less:
-            a, b, named["metric"] = a - b, tables[less.above] - tables[less.below], GROWTH
         named |= {f"over_{c}": getattr(rival, c) for c in ("student", "x", "at") if getattr(rival, c) != named[c]}
-        rows.append(gain_row(a, b, below.method, **named | columns))
+        named |= ({"metric": GROWTH} if less else {}) | columns
+        here = _asks(experiment, above.knobs)
+        (a, clusters), (b, _) = (_sample(here, scores[row], asked, named["split"]) for row in (above, below))
+        a, b = np.broadcast_arrays(a, b)
+        if less:
+            there = _asks(experiment, less.above.knobs)
+            (c, others), (d, _) = (_sample(there, scores[row], asked, named["split"]) for row in less[:2])
+            a, b = a - b, c - d
+            if clusters is not None and others is not None and here.settings.world != there.settings.world:
+                a, b, clusters = side_by_side(a, b, clusters, others)
+        rows.append(gain_row(a, b, below.method, clusters=clusters, **named))
     return rows
+
+
+def side_by_side(
+    a: NDArray[np.float64], b: NDArray[np.float64], of_a: NDArray[np.int64], of_b: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Two samples of other questions, (seeds, questions) with their clusters, as one that `gain_row` can compare.
+
+    Each is 0 on the other's questions, and weighs more on its own, so that its mean stays.
+    """
+    sizes = a.shape[1], b.shape[1]
+    a = np.pad(a * sum(sizes) / sizes[0], ((0, 0), (0, sizes[1])))
+    b = np.pad(b * sum(sizes) / sizes[1], ((0, 0), (sizes[0], 0)))
+    return a, b, np.hstack([of_a, of_b + of_a.max() + 1])
+
+
+@functools.lru_cache(maxsize=8)  # a world is built once for all rows that ask about it
+def _asks(experiment: "Experiment", knobs: "Knobs") -> "Experiment":
+    """The experiment whose questions a row is asked: of another world where its knobs say so."""
+    world = tuple(knob for knob in knobs if knob[0].startswith("world."))
+    return experiment.at(world) if world else experiment
+
+
+def _sample(
+    experiment: "Experiment", values: ArrayLike, asked: Asked, split: str
+) -> tuple[NDArray[np.float64], Clusters]:
+    """Of a row's scores those that count, (seeds, questions), and the clusters of their questions."""
+    table = _as_table(values)
+    if asked is None:
+        return table, None
+    clusters = experiment.clusters(split)
+    if clusters is not None and clusters.shape[1] != table.shape[1]:
+        raise ValueError(f"{table.shape[1]} scores are not those of the {clusters.shape[1]} questions of {split!r}")
+    if isinstance(asked, str):
+        if asked == "accuracy":
+            return table, clusters
+        asked = (experiment.strata | experiment.kinds)[asked]
+    return table[:, asked], None if clusters is None else clusters[:, asked]
 
 
 def _lacks_gold(experiment: "Experiment", metric: str = "", split: str = "test", **_: Any) -> bool:
@@ -314,7 +394,9 @@ def loss_rows(curves: Mapping[int, Mapping[int, float]], **columns: Any) -> list
     return rows
 
 
-def share_rows(causes: Sequence[Sequence[str]], names: Sequence[str], **columns: Any) -> list[dict[str, Any]]:
+def share_rows(
+    causes: Sequence[Sequence[str]], names: Sequence[str], clusters: Clusters = None, **columns: Any
+) -> list[dict[str, Any]]:
     """Rows of a figure's data: the share of each named cause among the failures of all seeds together, `n` of them.
 
     `causes` has shape (seeds, questions), empty where nothing failed. No rows where nothing failed at all. The interval
@@ -324,7 +406,7 @@ def share_rows(causes: Sequence[Sequence[str]], names: Sequence[str], **columns:
     failed, metric = table != "", "share_of_failures"
     rows = []
     for cause in names if failed.any() else ():
-        share, *ends = share_interval(table == cause, failed)
+        share, *ends = share_interval(table == cause, failed, clusters)
         low, high = _cut(ends, metric)
         numbers = {"value": share, "low": low, "high": high, "n": int(failed.sum())}
         rows.append(columns | {"metric": metric, "knob": "cause", "at": cause} | numbers)

@@ -41,18 +41,24 @@ def test_reading_overtakes_where_the_curves_meet_for_the_last_time():
     assert crossing((10, 100, 1000), (0.6, 0.4, 0.5), (0.4, 0.4, 0.4)) == inf  # it does not stay ahead
 
 
-def test_a_crossing_has_the_interval_that_other_questions_would_give():
+def test_a_crossing_has_the_interval_that_other_ailments_would_give():
+    """Of every ailment ten questions that are right or wrong together are one: fewer would do for questions alone."""
     rng = np.random.default_rng(0)
     sizes, chances = (10, 100, 1000), np.array([[0.2], [0.4], [0.6]])  # over 0.5: from 316 on
-    found = []
-    for _ in range(60):
-        first, second = rng.random((3, 400)) < 0.5, rng.random((3, 400)) < chances
-        measured = measure_crossing(sizes, first, second, draws=200)
-        assert measured["low"] <= measured["value"] <= measured["high"]
-        found.append(measured["low"] <= 10**2.5 <= measured["high"])
-    assert 0.85 <= np.mean(found) <= 1
-    assert set(measure_crossing(sizes, np.ones((3, 400)), np.zeros((3, 400)), draws=10).values()) == {inf}
-    assert set(measure_crossing(sizes, np.zeros((3, 400)), np.ones((3, 400)), draws=10).values()) == {0}
+    about = np.tile(np.repeat(np.arange(40), 10), (3, 1))
+    for together in (1, 10):
+        found, single = [], []
+        for _ in range(60):
+            right = rng.random((2, 3, 400 // together)) < [np.full((3, 1), 0.5), chances]
+            first, second = right.repeat(together, axis=2)
+            for asked, held in ((about, found), (np.tile(np.arange(400), (3, 1)), single)):
+                measured = measure_crossing(sizes, first, second, asked, draws=200)
+                assert measured["low"] <= measured["value"] <= measured["high"]
+                held.append(measured["low"] <= 10**2.5 <= measured["high"])
+        assert 0.85 <= np.mean(found) <= 1
+    assert np.mean(single) < 0.75  # that the ten hang together must be said
+    assert set(measure_crossing(sizes, np.ones((3, 400)), np.zeros((3, 400)), about, draws=10).values()) == {inf}
+    assert set(measure_crossing(sizes, np.zeros((3, 400)), np.ones((3, 400)), about, draws=10).values()) == {0}
 
 
 def test_bits_of_an_ailment_are_its_signs_and_a_value_for_every_relation():

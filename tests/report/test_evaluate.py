@@ -11,11 +11,13 @@ from scipy.stats import t, ttest_rel
 from kardlib.artifacts.store import Store
 from kardlib.data.answers import UNREAD
 from kardlib.data.files import Dataset, Question
+from kardlib.data.world import build_world
 from kardlib.kard.experiment import Experiment
 from kardlib.kard.pipeline import Gain, Row
 from kardlib.report.evaluate import (
     Interval,
     by_chance,
+    by_cluster,
     gain_row,
     gain_rows,
     hits,
@@ -104,6 +106,45 @@ def test_intervals_and_p_are_wrong_as_often_as_they_say(seeds, spread):
     a, b = answers(2000, seeds, spread)
     assert 3 <= rejections(a - 0.5) <= 7
     assert 3 <= rejections(a.astype(float) - b) <= 7
+
+
+def answers_of_clusters(draws: int, seeds: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
+    """As `answers`, of 60 ailments with 10 or 20 questions each, of two strata, one of them harder; with the clusters.
+
+    An ailment is easy or hard for a method as a whole.
+    """
+    rng = np.random.default_rng(0)
+    ailment = np.repeat(np.arange(60), np.tile([10, 20], 30))
+    stratum = (ailment >= 30).astype(int)
+    hard = rng.normal(0, 0.12, (2, draws, 1, 60))[..., ailment] + np.array([0.1, -0.1])[stratum]
+    luck = rng.normal(0, spread, (2, draws, seeds, 1))
+    return rng.random((2, draws, seeds, len(ailment))) < 0.5 + hard + luck, np.stack([stratum, ailment])
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0), (3, 0), (5, 0.01), (5, 0.03)])
+def test_intervals_of_questions_that_share_facts_are_wrong_as_often_as_they_say(seeds, spread):
+    (a, b), clusters = answers_of_clusters(1000, seeds, spread)
+    for values in (a - 0.5, a.astype(float) - b):
+        assert 3 <= rejections(np.stack([by_cluster(draw, clusters) for draw in values])) <= 7
+        assert rejections(values) > 10  # as if each question stood for itself
+
+
+def test_clusters_keep_every_seeds_mean_and_their_spread_is_that_by_hand():
+    values = np.array([[1.0, 0, 1, 1, 0, 0], [1, 1, 1, 0, 1, 0]])
+    clusters = np.array([[0, 0, 0, 1, 1, 1], [4, 4, 7, 5, 5, 9]])
+    pooled = by_cluster(values, clusters)
+    assert pooled.shape == (2, 4) and pooled.mean(1) == pytest.approx(values.mean(1))
+    easy, hard = 5 / 6, 2 / 6  # means of the strata
+    sums = [1 - 2 * easy, 1 - 2 * hard, 1 - easy, 0 - hard]  # of the first seed: ailments 4, 5, 7, 9
+    by_hand = 3 / 6 + (np.array(sums) - np.mean(sums)) * 4 / 6 * np.sqrt(3 / 2)
+    assert pooled[0] == pytest.approx(by_hand)
+    assert mean_interval([1, 0, 1], [[0, 0, 1], [0, 0, 1]]) == (pytest.approx(2 / 3), -np.inf, np.inf)
+
+
+def test_questions_that_each_stand_for_themselves_are_clusters_of_one():
+    a, b = np.random.default_rng(0).random((2, 3, 50)) < [[[0.8]], [[0.5]]]
+    alone = np.stack([np.zeros(50, int), np.arange(50)])
+    assert paired_difference(a, b, alone) == pytest.approx(paired_difference(a, b))
 
 
 def test_one_seed_cannot_know_how_far_training_runs_lie_apart():
@@ -249,6 +290,45 @@ def test_against_gold_passages_that_nobody_knows_there_is_no_row_and_no_zero():
             rows = tabulate(here, "08_candidates", scores, [Gain(*scores)], metric=metric)
             assert bool(rows) == bool(gain_rows(here, "11_rag", scores, [Gain(*scores)], metric=metric)) == known
         assert tabulate(here, "08_candidates", scores, metric="hits_silver", split="silver")
+
+
+def closed_world() -> Experiment:
+    settings = preset("smoke").model_copy(update={"seeds": (0, 1)})
+    world = build_world(settings.world)
+    return Experiment(settings, Store(), world.dataset(), world, None)
+
+
+def test_intervals_of_the_closed_world_speak_of_ailments():
+    here = closed_world()
+    clusters = here.clusters()
+    rng = np.random.default_rng(0)
+    better, worse = Row("kard_reranker", "t5-nano-base"), Row("fine_tuning", "t5-nano-base")
+    scores = {row: rng.random((2, clusters.shape[1])) < chance for row, chance in ((better, 0.8), (worse, 0.3))}
+    odd = clusters[1] % 2 == 1
+    for name, part in [*here.strata.items(), *here.kinds.items(), (odd, odd)]:
+        _, _, whole, *_, gain = tabulate(here, "04_main", scores, [Gain(better, worse)], asked=name)
+        told = mean_interval(scores[better][:, part], clusters[:, part])
+        assert (whole["value"], whole["n"]) == (told.mean, scores[better][:, part].shape[1])
+        assert whole["low"] == max(0, told.low)
+        apart = paired_difference(scores[better][:, part], scores[worse][:, part], clusters[:, part])
+        assert (gain["value"], gain["p"]) == (apart.mean, apart.p)
+    with pytest.raises(ValueError, match=f"7 scores are not those of the {clusters.shape[1]} questions of 'test'"):
+        tabulate(here, "04_main", {better: np.ones((2, 7))})
+    (row,) = tabulate(here, "08_candidates", {better: np.ones(7)}, asked=None, metric="milliseconds")
+    assert row["value"] == 1
+
+
+def test_a_growth_between_two_worlds_is_as_uncertain_as_both_leads():
+    here, rng = closed_world(), np.random.default_rng(0)
+    large = (("world.ailments", here.settings.world.ailments + 12),)
+    at = [Row("kard_reranker", "t5-nano-base", knobs, "ailments", x) for x, knobs in enumerate(((), large))]
+    leads = [Gain(row, row._replace(method="fine_tuning")) for row in at]
+    scores = {row: rng.random(here.clusters().shape[1]) < 0.5 for lead in leads for row in lead[:2]}
+    (row,) = gain_rows(here, "17_frontier", scores, [leads[1]._replace(less=leads[0])])
+    each = [gain_rows(here.at(lead.above.knobs), "17_frontier", scores, [lead])[0] for lead in leads]
+    assert row["value"] == pytest.approx(each[1]["value"] - each[0]["value"])
+    widths = [one["high"] - one["low"] for one in (row, *each)]
+    assert widths[0] == pytest.approx(np.hypot(*widths[1:]), rel=0.1)  # the t quantiles of other freedoms aside
 
 
 def test_a_gain_less_another_says_how_a_lead_grows():
