@@ -213,9 +213,8 @@ def standard_error(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
 
 def _t_test(table: NDArray[np.float64], clusters: Clusters = None) -> Difference:
     """Mean of (seeds, questions), its interval, and the p with which it is not 0."""
-    if clusters is not None:
-        table = by_cluster(table, clusters)
-    mean, error, freedom = map(float, standard_error(table))
+    mean, drawn = float(table.mean()), table if clusters is None else by_cluster(table, clusters)
+    _, error, freedom = map(float, standard_error(drawn))
     reach = error * float(t.ppf((1 + LEVEL) / 2, freedom))
     p = 2 * float(t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
     return Difference(mean, mean - reach, mean + reach, p)

@@ -213,7 +213,7 @@ def show_scorecard(figures: Path) -> list[str]:
     return [
         "## KARD, Tables 1 and 2", "",
         "Accuracy in per cent: the paper's base student on three datasets, our students on the closed world with 95 %",
-        "intervals over questions and seeds. Tasks differ: compare the order, not the level.",
+        "intervals over questions (closed world: ailments) and seeds. Tasks differ: compare the order, not the level.",
         "", *main_table(figures), "",
         "## KARD, Figure 4c", "",
         "Share of questions with a right passage among the first *k*, in per cent. Silver passages are the top 3 that",
