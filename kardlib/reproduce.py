@@ -37,7 +37,7 @@ from kardlib.errors import KardError, suggest
 from kardlib.report.folders import figures_folder
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index
 from kardlib.report.progress import Progress, follow, read_durations
-from kardlib.settings import GLUE_TASKS, preset
+from kardlib.settings import GLUE_TASKS, GROWING, preset
 
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
 CLASSIFYING = {"13", "14", "18"}  # run on texts that are sorted into classes
@@ -109,11 +109,11 @@ def reproduce(
 def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Mapping[str, Any], publish: bool) -> None:
     """Raise SettingsError or ReproduceError before anything runs if settings, folder or publishing do not fit."""
     preset(scale, dataset, data_dir).override(overrides)
-    rows = {"methods"} if scale == "real" else set()  # a table of pretrained students grows as computing time allows
-    if publish and (scale not in ("embedded", "real") or dataset == "own" or overrides.keys() - rows):
+    allowed = GROWING if scale == "real" else set()
+    if publish and (scale not in ("embedded", "real") or dataset == "own" or overrides.keys() - allowed):
         raise ReproduceError(
-            "only the scales embedded and real, with settings as they are (but the methods of real) and not on your "
-            "own data, are published: leave out --publish, or --scale, --dataset own and --set"
+            f"only the scales embedded and real, with settings as they are (but {', '.join(sorted(GROWING))} of real) "
+            "and not on your own data, are published: leave out --publish, or --scale, --dataset own and --set"
         )
     if dataset == "own" and data_dir is None:
         raise ReproduceError("--dataset own needs --data-dir: the folder that holds your questions.jsonl")

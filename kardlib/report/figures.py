@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from PIL import Image
 
 from kardlib.artifacts.store import provenance
 from kardlib.report.folders import figures_folder
@@ -61,6 +62,12 @@ LOOK: dict[Any, Any] = sns.axes_style("ticks") | {
 
 
 # Files
+
+
+def read_provenance(picture: Path) -> dict[str, Any]:
+    """What `save_figure` wrote into a PNG of what made it; empty for another picture."""
+    with Image.open(picture) as image:
+        return json.loads(image.info.get("Provenance", "{}"))
 
 
 def save_figure(

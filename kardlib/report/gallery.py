@@ -17,11 +17,11 @@ from kardlib.registry import REGISTRY, label
 from kardlib.report.captions import DATASETS, find_caption
 from kardlib.report.claims import judge, mean_rows, read_claims, read_rows, summarize, tally
 from kardlib.report.drawings.reaugkd import plot_glue
-from kardlib.report.figures import save_figure
+from kardlib.report.figures import read_provenance, save_figure
 from kardlib.report.papers import escape, lay_out, paper_tables
 from kardlib.report.reported import find_table
 from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_order, measured, read_table, with_unread
-from kardlib.settings import preset
+from kardlib.settings import GROWING, preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
 
@@ -203,9 +203,23 @@ def show_figures(figures: Path) -> list[str]:
     for name in [path.stem for path in _shown(figures, "png")]:
         caption = find_caption(name)
         files = f"`{name}`, [data](../figures/{name}.csv), [PDF](../figures/{name}.pdf)"
-        lines += [f"**{escape(caption.beside)}** ({files})", "", escape(caption.shows), ""]
+        shown = escape(caption.shows) + less_than_usual(figures, name)
+        lines += [f"**{escape(caption.beside)}** ({files})", "", shown, ""]
         lines += [f"![{escape(caption.shows)}](../figures/{name}.png)", ""]
     return lines
+
+
+def less_than_usual(figures: Path, name: str) -> str:
+    """Of a figure of the scale "real" how much its run took where the scale takes another amount (`GROWING`)."""
+    made = read_provenance(figures / f"{name}.png").get("settings", {})
+    if made.get("scale") != "real":
+        return ""
+    usual, told = preset("real", made["dataset"], "").model_dump(mode="json"), []
+    for knob in sorted(GROWING - {"methods"}):
+        group, name = knob.split(".")
+        if (took := made[group][name]) != (takes := usual[group][name]):
+            told.append(f"`{knob}` {took} (usually {takes})")
+    return f" Run with {' and '.join(told)}." if told else ""
 
 
 def show_scorecard(figures: Path) -> list[str]:

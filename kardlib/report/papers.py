@@ -6,7 +6,6 @@ Nothing is trained and no notebook is run: what these commands read, `report.fig
 """
 
 import html
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
 from kardlib.errors import first_line, suggest
 from kardlib.kard.bound import sweeps
@@ -26,7 +24,7 @@ from kardlib.registry import REGISTRY, Entry, enter, label
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
 from kardlib.report.drawings import accuracy, case, kard, memory, reaugkd, scorecard
 from kardlib.report.evaluate import GROWTH
-from kardlib.report.figures import PAGE, save_figure
+from kardlib.report.figures import PAGE, read_provenance, save_figure
 from kardlib.report.rows import (
     AT_K,
     FRACTIONS,
@@ -205,10 +203,7 @@ def draw_again(path: Path, folder: Path, style: str = "two-column") -> Path:
     one. `style` is a name of `STYLES`.
     """
     table, picture = read_drawn(path), path.with_suffix(".png")
-    made = {}
-    if picture.is_file():
-        with Image.open(picture) as image:
-            made = json.loads(image.info.get("Provenance", "{}"))
+    made = read_provenance(picture) if picture.is_file() else {}
     known = next((name for name in DRAWN if path.stem == name or path.stem.startswith(f"{name}_")), None)
     if not known or table.empty:
         raise FigureError(f"{path} is empty, or not the data of a notebook's figure (they are {', '.join(DRAWN)})")

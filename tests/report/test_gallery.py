@@ -1,10 +1,13 @@
 """What the README and the pages of docs/ say is what the figures' data say."""
 
+import json
 import shutil
 from math import inf
 
 import pandas as pd
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from kardlib.kard.grids import middle
 from kardlib.registry import REGISTRY, Entry
@@ -59,7 +62,7 @@ def test_refreshing_changes_the_sections_of_the_pages_that_are_there_alone(tmp_p
 
 def test_every_figure_stands_under_its_place_in_the_paper_with_its_caption(tmp_path):
     for name in ("04_main", "03_hits_obqa", "99_new"):
-        (tmp_path / f"{name}.png").write_bytes(b"x")
+        Image.new("1", (1, 1)).save(tmp_path / f"{name}.png")
     shown = show_figures(tmp_path)
     assert [line for line in shown if line.startswith("**")] == [
         "**KARD, Figure 4c, on OpenbookQA** (`03_hits_obqa`, [data](../figures/03_hits_obqa.csv), "
@@ -70,6 +73,22 @@ def test_every_figure_stands_under_its_place_in_the_paper_with_its_caption(tmp_p
     caption = escape(find_caption("04_main").shows)
     assert caption in shown and f"![{caption}](../figures/04_main.png)" in shown
     assert "![99 new](../figures/99_new.png)" in shown
+
+
+def test_a_figure_of_less_than_its_scale_takes_says_so(tmp_path):
+    usual = preset("real", "obqa", "")
+    for name, changes in (
+        ("04_main_obqa", {}),
+        ("07_rationales_obqa", {"student.share": 0.1, "reranker.questions": 9}),
+    ):
+        settings = usual.override(changes).model_dump(mode="json")
+        facts = PngInfo()
+        facts.add_text("Provenance", json.dumps({"settings": settings}))
+        Image.new("1", (1, 1)).save(tmp_path / f"{name}.png", pnginfo=facts)
+    whole, less = [line for line in show_figures(tmp_path) if line.endswith(".") and not line.startswith("!")]
+    assert "Run with" not in whole
+    few = f"`reranker.questions` 9 (usually {usual.reranker.questions})"
+    assert less.endswith(f" Run with {few} and `student.share` 0.1 (usually {usual.student.share}).")
 
 
 def test_one_figure_shows_all_tasks_of_glue_and_stands_for_theirs(tmp_path):
