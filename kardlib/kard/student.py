@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import pkgutil
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +33,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from kardlib.artifacts.device import free_memory, multiplies_bf16, pick_device, slot_memory
-from kardlib.artifacts.store import atomic_write, check_begun
+from kardlib.artifacts.store import check_begun
 from kardlib.data.answers import answer_end
 from kardlib.data.files import DataError
 from kardlib.errors import first_line
+from kardlib.kard.answered import Answered
 from kardlib.kard.prompting import NEW_TOKENS, fit_sources, limit_targets, source_limit, target_ids
 from kardlib.models.catalogue import LOADERS, find_folder, find_revision, load_weights, read_shape, refuse_elsewhere
 from kardlib.models.costs import check_memory, spare_memory
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 transformers_logging.disable_progress_bar()  # of loading and saving, which takes no time
 
 Example = tuple[str, str]  # source and target text
-PATIENCE = 60  # seconds between two lines on how far an asking is
 STRETCH = 16  # tokens that a causal LM writes before it is seen which texts of a batch are out
 
 
@@ -298,8 +297,7 @@ def write(
     A text ends with its first sure answer (`docs/answers.md`) unless it is to be `whole`. Sources are taken in order of
     length, so that a batch holds little padding; in float32 greedy texts do not depend on the batch. They are kept in
     `checkpoint` after every batch, from which a killed run goes on; samples are not, for they depend on what was drawn
-    before.
-    Raises StoreError for a full disk.
+    before. Raises StoreError for a full disk.
     """
     model, both = prepare_to_ask(model, settings), model.config.is_encoder_decoder
     set_seed(seed)
@@ -310,11 +308,8 @@ def write(
     if settings.samples > 1:
         sampling = {"do_sample": True, "top_k": settings.top_k, "top_p": settings.top_p,
                     "num_return_sequences": settings.samples}  # fmt: skip
-    texts: list[list[str]] = [[] for _ in sources]
-    if checkpoint and checkpoint.is_file():
-        texts = json.loads(checkpoint.read_text("utf-8"))
-    order = sorted((i for i, done in enumerate(texts) if not done), key=lambda i: (len(ids[i]), i))
-    work, began, told = sum(len(ids[i]) for i in order), time.monotonic(), time.monotonic()
+    texts = Answered(list(map(len, ids)), checkpoint if settings.samples == 1 else None)
+    order = sorted(texts.open, key=lambda i: (len(ids[i]), i))
     for first in range(0, len(order), settings.generation_batch):
         batch = order[first : first + settings.generation_batch]
         inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(model.device)
@@ -329,16 +324,8 @@ def write(
             decoded = _write_on(model, tokenizer, inputs, settings.max_new_tokens or NEW_TOKENS, whole)
         if not whole:
             decoded = [text[: answer_end(text)] for text in decoded]
-        for row, i in enumerate(batch):
-            texts[i] = decoded[row * settings.samples : (row + 1) * settings.samples]
-        if checkpoint and settings.samples == 1:
-            with atomic_write(checkpoint) as temporary:
-                temporary.write_text(json.dumps(texts), "utf-8")
-        if time.monotonic() - told > PATIENCE:
-            told, done = time.monotonic(), sum(len(ids[i]) for i in order if texts[i])
-            left = (told - began) * (work - done) / done / 60
-            print(f"  {sum(map(bool, texts))}/{len(texts)} sources answered, {left:.0f} min left", flush=True)
-    return texts
+        texts.add(batch, [decoded[row * settings.samples :][: settings.samples] for row in range(len(batch))])
+    return texts.all
 
 
 def _write_on(model: Any, tokenizer: Any, inputs: Any, limit: int, whole: bool) -> list[str]:
@@ -387,13 +374,14 @@ def score_options(
     begun: Sequence[str],
     options: Sequence[Sequence[str]],
     settings: StudentSettings,
+    checkpoint: Path | None = None,
 ) -> list[list[float]]:
     """For every source the log-likelihood of each of its options: `log p(option | source, begun)`.
 
     `begun` is what the student has written before the option, e.g. "The answer is"; an option follows after a space.
     Where nothing is begun the option is the whole text. What all options of a source share is read once, in batches of
     nearly one length; logits are computed at the options' tokens alone. Values do not depend on the batch, up to the
-    last bits.
+    last bits; a killed run goes on from `checkpoint`, in the same batches. Raises StoreError for a full disk.
     """
     from kardlib.models.encoders import TOKENS, length_batches  # its settings need pydantic, which `work` does without
 
@@ -408,17 +396,20 @@ def score_options(
     words = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
     prefixes = [[model.config.decoder_start_token_id, *w] if both else r + w for r, w in zip(read, words, strict=True)]
     lengths = {str(i): prefix + (read[i] if both else []) for i, prefix in enumerate(prefixes)}
-    scores: list[list[float]] = [[] for _ in sources]
+    scores = Answered([len(lengths[str(i)]) for i in range(len(sources))], checkpoint)
     for names in length_batches(lengths, TOKENS):
-        batch = [int(name) for name in names]
+        if not {*(batch := [int(name) for name in names])} <= {*scores.open}:
+            continue
         rows = [row for row, i in enumerate(batch) for _ in options[i]]
         pairs = [f"{texts[i]}{' ' if begun[i] else ''}{option}" for i in batch for option in options[i]]
         ends = tokenizer(pairs, add_special_tokens=False, verbose=False).input_ids
         ends = [end[len(words[batch[row]]) :] for end, row in zip(ends, rows, strict=True)]
         encoded = [read[i] for i in batch] if both else []
+        found: list[list[float]] = [[] for _ in batch]
         for row, score in zip(rows, _score_ends(model, [prefixes[i] for i in batch], encoded, rows, ends), strict=True):
-            scores[batch[row]].append(score)
-    return scores
+            found[row].append(score)
+        scores.add(batch, found)
+    return scores.all
 
 
 def _score_ends(
@@ -472,7 +463,8 @@ def write_likelihoods(
     They are written into `folder/likelihoods.json`. Raises DataError.
     """
     model, tokenizer = load_student(settings.model, settings.revision, seed)
-    total = score_options(model, tokenizer, sources, begun, options, _with_limit(model, settings))
+    asked, checkpoint = (model, tokenizer, sources, begun, options), folder / "checkpoints" / "likelihoods.json"
+    total = score_options(*asked, _with_limit(model, settings), checkpoint)
     by_character = [
         [score / len(option) for score, option in zip(scores, texts, strict=True)]
         for scores, texts in zip(total, options, strict=True)

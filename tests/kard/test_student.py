@@ -147,7 +147,7 @@ def test_a_killed_asking_goes_on_with_the_texts_that_it_has(samples, written, tm
     model, tokenizer, sources = written
     settings = SETTINGS.model_copy(update={"generation_batch": 2, "samples": samples})
     whole, asked, generate = write(model, tokenizer, sources[:7], settings, 0), [], model.generate
-    monkeypatch.setattr("kardlib.kard.student.PATIENCE", 0)
+    monkeypatch.setattr("kardlib.kard.answered.PATIENCE", 0)
 
     def die_at_third(**inputs):
         asked.append(len(inputs["input_ids"]))
@@ -487,11 +487,37 @@ def test_options_likelihoods_are_those_of_a_plain_loop(kind, tmp_path, written):
     begun = ["The answer is" if i % 3 else "Balkul cures fever. The answer is" for i in range(len(sources))]
     begun[-3:] = [""] * 3  # the whole text
     options = [["A", "B"] if i % 2 else ["Balkul", "Denfir and more", "rash"] for i in range(len(sources))]
-    scores = score_options(model, tokenizer, sources, begun, options, SETTINGS)
+    checkpoint = tmp_path / "checkpoints" / "likelihoods.json"
+    scores = score_options(model, tokenizer, sources, begun, options, SETTINGS, checkpoint)
+    assert json.loads(checkpoint.read_text()) == scores
     assert [len(s) for s in scores] == [len(o) for o in options]
     for i, source in enumerate(sources):
         plain = [score_plainly(model, tokenizer, source, begun[i], option) for option in options[i]]
         assert scores[i] == pytest.approx(plain, abs=2e-4)
+
+
+def test_a_killed_weighing_goes_on_to_the_same_bits(tmp_path, written, monkeypatch, capsys):
+    monkeypatch.setattr("kardlib.models.encoders.TOKENS", 60)  # several batches
+    monkeypatch.setattr("kardlib.kard.answered.PATIENCE", 0)
+    count = len(written[2])
+    asked = (*load_student("t5-nano-small"), written[2], [""] * count, [["A", "B"]] * count, SETTINGS)
+    whole, checkpoint, weigh = score_options(*asked), tmp_path / "likelihoods.json", kardlib.kard.student._score_ends
+    calls = []
+
+    def killed_at_the_third(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return weigh(*arguments)
+
+    monkeypatch.setattr("kardlib.kard.student._score_ends", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        score_options(*asked, checkpoint)
+    assert "sources answered, " in capsys.readouterr().out
+    kept = sum(map(bool, json.loads(checkpoint.read_text())))
+    assert 0 < kept < count
+    assert score_options(*asked, checkpoint) == whole
+    assert sum(len(prefixes) for _, prefixes, *_ in calls[3:]) == count - kept
 
 
 def test_a_damaged_model_is_named_by_its_file(tmp_path):
