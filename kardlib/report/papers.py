@@ -152,7 +152,7 @@ def _draw_keys(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
 
 
 def _draw_candidates(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
-    return kard.plot_knob(table[table["student"] != settings["students"][-1]], "Candidates, kappa*")
+    return kard.plot_candidates(table, settings["students"])
 
 
 DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook draws it with

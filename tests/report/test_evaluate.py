@@ -129,6 +129,24 @@ def test_intervals_of_questions_that_share_facts_are_wrong_as_often_as_they_say(
         assert rejections(values) > 10  # as if each question stood for itself
 
 
+def test_clusters_that_have_nothing_in_common_are_no_surer_than_their_questions():
+    """A few of them lie close together by chance; the interval is then that of questions, and covers no less."""
+    rng, clusters, covered, narrow = (
+        np.random.default_rng(0),
+        np.stack([np.zeros(120, int), np.arange(120) // 30]),
+        0,
+        0,
+    )
+    for _ in range(500):
+        values = (rng.random(120) < 0.5).astype(float)
+        found, alone = mean_interval(values, clusters), mean_interval(values)
+        assert found.high - found.low >= alone.high - alone.low - 1e-9
+        covered += found.low <= 0.5 <= found.high
+        _, error, freedom = standard_error(by_cluster(values[None], clusters))
+        narrow += 2 * error * t.ppf(0.975, freedom) < 0.5 * (alone.high - alone.low)
+    assert covered >= 0.95 * 500 and narrow > 0.02 * 500
+
+
 def test_clusters_keep_every_seeds_mean_and_their_spread_is_that_by_hand():
     values = np.array([[1.0, 0, 1, 1, 0, 0], [1, 1, 1, 0, 1, 0]])
     clusters = np.array([[0, 0, 0, 1, 1, 1], [4, 4, 7, 5, 5, 9]])

@@ -222,6 +222,12 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
     return fig
 
 
+def plot_candidates(table: pd.DataFrame, students: Sequence[str]) -> Figure:
+    """`plot_knob` of the number of candidates; of several students it shows the middle one."""
+    others = {*students} - {students[len(students) // 2]}
+    return plot_knob(table[~table["student"].isin(others)], "Candidates, kappa*")
+
+
 def _mark_unread(ax: Axes, part: pd.DataFrame) -> None:
     """Say it where no method's answers could be read, so that nothing is drawn there."""
     for x in (drawn := told(part).groupby("x")["value"].count())[drawn == 0].index:
