@@ -398,7 +398,8 @@ def score_options(
     lengths = {str(i): prefix + (read[i] if both else []) for i, prefix in enumerate(prefixes)}
     scores = Answered([len(lengths[str(i)]) for i in range(len(sources))], checkpoint)
     for names in length_batches(lengths, TOKENS):
-        if not {*(batch := [int(name) for name in names])} <= {*scores.open}:
+        batch = [int(name) for name in names]
+        if scores.all[batch[0]]:  # kept, and its whole batch with it
             continue
         rows = [row for row, i in enumerate(batch) for _ in options[i]]
         pairs = [f"{texts[i]}{' ' if begun[i] else ''}{option}" for i in batch for option in options[i]]

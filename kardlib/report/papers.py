@@ -151,10 +151,6 @@ def _draw_keys(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
     return memory.plot_keys(table, middle, sweeps(knobs))
 
 
-def _draw_candidates(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
-    return kard.plot_candidates(table, settings["students"])
-
-
 DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook draws it with
     "00_tour": lambda table, _: kard.plot_losses(table),
     "01_memorization": lambda table, _: memory.plot_learners(table),
@@ -170,7 +166,7 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "05_dataset_size": lambda table, _: kard.plot_knob(table, "Training questions (%)"),
     "06_model_size": lambda table, _: kard.plot_students(table),
     "07_rationales": lambda table, _: kard.plot_knob(table, "Rationales per question, l"),
-    "08_candidates": _draw_candidates,
+    "08_candidates": lambda table, settings: kard.plot_candidates(table, settings["students"]),
     "09_passages": lambda table, _: kard.plot_knob(table, "Passages read at test, k"),
     "10_dapt": lambda table, _: accuracy.plot_main(table),
     "11_rag": lambda table, _: kard.plot_rag(table),
