@@ -8,7 +8,6 @@ Several processes may work in one folder, one for each GPU: none takes what anot
 import argparse
 import contextlib
 import fcntl
-import gc
 import json
 import math
 import os
@@ -24,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from kardlib.artifacts.device import announce_device, pick_device, prepare_torch
+from kardlib.artifacts.device import announce_device, pick_device, prepare_torch, release_memory
 from kardlib.artifacts.store import Kind, describe_files, provenance, write_json
 from kardlib.errors import KardError, StoppedError, first_line
 from kardlib.jobs import BROUGHT, RESULT, WEIGHTS, Bundle, check_files, decode, needed_job, read_bundle, read_result
@@ -95,7 +94,7 @@ def do_job(bundle: Bundle, job: str) -> None:
     record, partial, need = bundle.jobs[job], bundle.folder / "partial" / job, needed_job(bundle.jobs[job])
     given = [decode(value, bundle) for value in record["work"]]
     partial.mkdir(parents=True, exist_ok=True)
-    free_gpu()
+    forget_jobs()
     done_before, began = find_step(partial), time.monotonic()
     Kind(record["kind"], record["recipe"], record["builder"]).build(given, partial)
     seconds = time.monotonic() - began
@@ -206,11 +205,11 @@ def count_tokens(given: Sequence[Any], folder: Path, done_before: int) -> float:
     return tokens * seen * (1 - done_before / steps)
 
 
-def free_gpu() -> None:
-    """Give back what earlier jobs took, and count the peak anew."""
+def forget_jobs() -> None:
+    """Give back what earlier jobs took, and count the GPU's peak anew."""
     import torch
 
-    gc.collect()
+    release_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

@@ -1,7 +1,9 @@
 """Which device and which number format to compute with, and the reason, so that a run can print it."""
 
 import contextlib
+import ctypes
 import functools
+import gc
 import math
 import os
 import platform
@@ -145,6 +147,17 @@ def free_memory() -> tuple[int, str]:
         kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by torch, for the next one who asks
         return torch.cuda.mem_get_info()[0] + kept, "the GPU"
     return psutil.virtual_memory().available, "this machine"
+
+
+def release_memory() -> None:
+    """Give the memory that this process has no more use for back to the system, for the next job, here or elsewhere.
+
+    C's allocator keeps nearly all of it for this process: after a training several GB, which `free_memory` of another
+    one then lacks. Only glibc can be told to let go.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError, TypeError):  # another C library; Windows
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def slot_memory() -> float:

@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from kardlib.artifacts import launch
-from kardlib.artifacts.device import SLOTS, prepare_torch, prepared_torch
+from kardlib.artifacts.device import SLOTS, prepare_torch, prepared_torch, release_memory
 from kardlib.artifacts.store import Kind, Spec, Store, artifact_name
 from kardlib.errors import KardError, first_line
 from kardlib.settings import ComputeSettings
@@ -165,7 +165,8 @@ def take_slots(root: Path, count: int) -> Iterator[None]:
     """Hold `count` of this machine's `SLOTS`, once so many are free: 0, 1, or all for who wants the machine alone.
 
     Notebooks that run side by side share them through the store in `root`, so that none leaves a core idle that another
-    has use for. Whoever waits for all takes them in order: no two wait for each other.
+    has use for. Whoever waits for all takes them in order: no two wait for each other. The memory that a job took is
+    given back before its slot, so that the next one finds it free.
     """
     here = root / ".locks" / f"slot-{socket.gethostname()}"  # several machines may share the store
     slots = [FileLock(f"{here}-{number}.lock") for number in range(SLOTS)]
@@ -173,6 +174,7 @@ def take_slots(root: Path, count: int) -> Iterator[None]:
         for slot in [_take_any(slots)] if count == 1 else slots[:count]:
             held.enter_context(slot)
         yield
+        release_memory()
 
 
 def _take_any(slots: Sequence[FileLock]) -> contextlib.AbstractContextManager[Any]:

@@ -1,11 +1,19 @@
+import platform
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import psutil
 import pytest
 import torch
 from torch.profiler import profile
 
-from kardlib.artifacts.device import announce_device, describe_device, multiply_with_onednn, pick_device
+from kardlib.artifacts.device import (
+    announce_device,
+    describe_device,
+    multiply_with_onednn,
+    pick_device,
+    release_memory,
+)
 
 
 def test_the_device_comes_with_its_reason() -> None:
@@ -29,6 +37,21 @@ def test_it_is_announced_once_and_with_its_reason(capsys) -> None:
     (line,) = capsys.readouterr().out.splitlines()
     device = pick_device()
     assert line.startswith(f"device: {device.type} in ") and line.endswith(f"({device.reason})")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to give memory back")
+def test_memory_that_is_no_longer_used_goes_back_to_the_system() -> None:
+    """Of blocks with others in between that stay, as after a training, C's allocator keeps all for this process."""
+
+    def resident() -> float:
+        return psutil.Process().memory_info().rss / 1e6
+
+    blocks = [bytearray(100_000) for _ in range(4_000)]  # too small to be mapped each for itself
+    used, blocks[:] = resident(), blocks[::100]
+    kept = resident()
+    release_memory()
+    assert used - kept < 100, "nothing to give back: the test says nothing"
+    assert used - resident() > 300
 
 
 def products(dtype: str) -> dict[str, list]:
