@@ -42,6 +42,7 @@ T = TypeVar("T")
 Schedule = Callable[[torch.optim.Optimizer], LambdaLR]
 
 STOP = threading.Event()  # once it is set, a Trainer writes a checkpoint after its step and raises StoppedError
+SAVE_AFTER = 300  # seconds: what a killed training loses at most and one step, which may take a minute on a CPU
 # what TrainingArguments call computing activations again: the first name came with transformers 5.18 or later
 CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, n))
 
@@ -157,8 +158,8 @@ def trainer_arguments(
     """Of a training on so many examples for so many epochs, or `steps`: `linear_schedule`, gradient norm cut at 1.
 
     `bf16` asks for bfloat16 where the device would compute in float32. AdamW decays weights only where `others` say
-    so. Checkpoints lie in `folder/checkpoints`: one at every fifth of the steps, but at least 100 apart. Every step's
-    loss is logged (`mean_losses`).
+    so. Checkpoints lie in `folder/checkpoints`: one at every fifth of the steps, but at least 100 apart, and one where
+    that takes long (`Checkpoints`). Every step's loss is logged (`mean_losses`).
     """
     device, total = pick_device(), steps or -(-examples // batch) * epochs
     return TrainingArguments(
@@ -209,7 +210,7 @@ class PartTrainer(Trainer):
     ):
         if args.n_gpu > 1:
             args._n_gpu = 1  # else one process takes all GPUs (DataParallel), and a batch for each of them
-        super().__init__(model, args, callbacks=[PlainProgress(), StopAtCheckpoint()], **others)
+        super().__init__(model, args, callbacks=[PlainProgress(), Checkpoints()], **others)
         self.remove_callback(PrinterCallback)  # it prints what PlainProgress does, as a dictionary
         self.causal = hasattr(model, "config") and not model.config.is_encoder_decoder  # a classifier of ours has none
         self.own_loss = loss
@@ -309,15 +310,24 @@ class PlainProgress(TrainerCallback):
             print(f"  step {state.global_step}/{state.max_steps} loss {loss:.3f}", flush=True)
 
 
-class StopAtCheckpoint(TrainerCallback):
-    """Ends a training by StoppedError once `STOP` is set, but never between its last step and its end."""
+class Checkpoints(TrainerCallback):
+    """Those besides the regular ones: after `SAVE_AFTER` seconds without any, and once `STOP` is set.
+
+    The latter ends a training by StoppedError, but never between its last step and its end. Several processes write
+    together, and their clocks differ: they keep to the regular ones.
+    """
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        """The Trainer's hook: once `STOP` is set, a checkpoint follows."""
-        control.should_save = control.should_save or STOP.is_set()
+        """The Trainer's hook: whether a checkpoint follows."""
+        late = args.world_size == 1 and time.monotonic() - self.last > SAVE_AFTER
+        control.should_save = control.should_save or STOP.is_set() or late
 
     def on_save(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
         """The Trainer's hook, when a checkpoint is written. Raises StoppedError."""
+        self.last = time.monotonic()
         if STOP.is_set() and state.global_step < state.max_steps:
             raise StoppedError(f"stopped after step {state.global_step} of {state.max_steps}")
 

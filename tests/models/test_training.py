@@ -14,6 +14,7 @@ from kardlib.data.files import DataError
 from kardlib.data.records import say
 from kardlib.errors import StoppedError
 from kardlib.kard.student import load_student, train_student
+from kardlib.models import training
 from kardlib.models.training import STOP, EpochOrder, find_checkpoint, fit, linear_schedule, merge_embeddings, part_of
 from kardlib.settings import StudentSettings
 
@@ -95,6 +96,21 @@ def test_a_training_stops_at_a_checkpoint_and_goes_on_to_the_same_weights(tmp_pa
     train_student(examples, settings, 0, tmp_path / "stopped")
     hashes = {describe_files(tmp_path / name)["model.safetensors"]["sha256"] for name in ("whole", "stopped")}
     assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(300, None), (0, 2)])
+def test_a_training_whose_steps_take_long_is_killed_and_loses_the_last_alone(seconds, kept, tmp_path, monkeypatch):
+    def kill(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "SAVE_AFTER", seconds)
+    monkeypatch.setattr(training.PlainProgress, "on_log", kill)
+    examples = [(f"Question {i}: is it true?", "The answer is A.") for i in range(64)]
+    with pytest.raises(KeyboardInterrupt):
+        train_student(examples, StudentSettings(model="t5-nano-small", batch=8, max_new_tokens=8), 0, tmp_path)
+    found = find_checkpoint(tmp_path / "checkpoints", sharded=False)
+    assert found == (kept and str(tmp_path / "checkpoints" / f"checkpoint-{kept}"))
 
 
 def test_a_loss_that_is_not_finite_ends_a_training_at_once(tmp_path):
