@@ -58,7 +58,8 @@ def write_outputs(folder: Path, outputs: Mapping[str, Outputs]) -> None:
 def read_outputs(folder: Path) -> dict[str, Outputs]:
     """The outputs by split that `write_outputs` wrote."""
     arrays = load_file(folder / OUTPUTS)
-    return {s: Outputs(arrays[f"{s}.embeddings"], arrays[f"{s}.logits"]) for s in {n.split(".")[0] for n in arrays}}
+    splits = sorted({name.split(".")[0] for name in arrays})
+    return {s: Outputs(arrays[f"{s}.embeddings"], arrays[f"{s}.logits"]) for s in splits}
 
 
 # The knowledge base
