@@ -1,7 +1,7 @@
 """Remember or read: what students know of worlds of many sizes, and after the facts have changed.
 
-Worlds grow while everything else stays: training asks about every ailment as often, so that a fact is shown equally
-often in all of them, and the same students learn for as many epochs.
+Worlds grow while training stays: as many questions, of which the same students learn for as many epochs, so that the
+more there is to know, the less often a fact is shown (n samples of N strings in the papers' theorems).
 """
 
 from collections import Counter
@@ -22,8 +22,8 @@ from kardlib.settings import WorldSettings
 
 
 def at_size(world: WorldSettings, ailments: int) -> Knobs:
-    """The settings of a world of so many ailments; questions, cases and notes grow with it."""
-    grown = {name: round(getattr(world, name) * ailments / world.ailments) for name in ("train", "cases", "notes")}
+    """The settings of a world of so many ailments; distractors grow with it, the number of training questions stays."""
+    grown = {name: round(getattr(world, name) * ailments / world.ailments) for name in ("cases", "notes")}
     return (("world.ailments", ailments), *((f"world.{name}", number) for name, number in grown.items()))
 
 

@@ -216,9 +216,9 @@ def differences(settings: RunSettings) -> Grid:
 
 
 def sizes(settings: RunSettings, ailments: Collection[int] = ()) -> dict[int, Knobs]:
-    """Number of ailments -> its settings: the usual number, and those given or the fewest there can be and twice it."""
-    least, usual = WorldSettings.model_fields["ailments"].metadata[0].ge, settings.world.ailments
-    return {n: at_size(settings.world, n) for n in sorted({usual, *(ailments or (least, 2 * usual))})}
+    """Number of ailments -> its settings: the usual one, and those given or the fewest there can be and 8 times it."""
+    (least, most), usual = WorldSettings.model_fields["ailments"].metadata, settings.world.ailments
+    return {n: at_size(settings.world, n) for n in sorted({usual, *(ailments or (least.ge, min(most.le, 8 * usual)))})}
 
 
 def frontier(settings: RunSettings, ailments: Collection[int] = ()) -> Grid:

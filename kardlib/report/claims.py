@@ -21,10 +21,20 @@ from pydantic import Field, model_validator
 from kardlib.errors import KardError, first_line
 from kardlib.models.catalogue import MODELS
 from kardlib.reaugkd.methods import EARLIER
-from kardlib.registry import label
 from kardlib.report.evaluate import GROWTH, NOT_TOLD, Interval, by_chance, verdict
 from kardlib.report.reported import find_table, read_reported
-from kardlib.report.rows import COLUMNS, FRACTIONS, KEYS, NUMBERS, in_words, is_judged, long_form, read_table, to_rows
+from kardlib.report.rows import (
+    COLUMNS,
+    KEYS,
+    NUMBERS,
+    in_digits,
+    in_short,
+    in_words,
+    is_judged,
+    long_form,
+    read_table,
+    to_rows,
+)
 from kardlib.settings import GLUE_TASKS, Group, Scale, SettingsError, preset, validate
 
 CLAIMS = Path(__file__).with_name("claims.yml")
@@ -337,7 +347,7 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
         for scale in scales:
             cases = found[found["scale"] == scale].sort_values(ORDER, key=_rank)
             others = [row for other in claim.beside for row in to_rows(other.choose(mine[mine["scale"] == scale]))]
-            about["beside"] = "; ".join(map(_in_short, others))
+            about["beside"] = "; ".join(map(in_short, others))
             for case in cases.to_dict("records"):
                 case |= claim.weight(case["dataset"], scale) | {name: unit * case[name] for name in numbers}
                 value, low, high = (case[name] for name in numbers)
@@ -350,12 +360,6 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     kinds = {name: kind for name, kind in NUMBERS.items() if name in SCORECARD}
     kinds |= {"seeds": "Int64", "p": "float64", "effect": "float64", "enough": "boolean", "could_fail": "bool"}
     return scorecard.fillna({name: "" for name in SCORECARD if name not in kinds}).astype(kinds)
-
-
-def _in_short(row: Mapping[str, Any]) -> str:
-    """A row as one says it beside a verdict."""
-    form = ".1%" if row["metric"] in FRACTIONS else ".3g"
-    return f"{label(row['method'])}, {in_words(row)}: {row['value']:{form}}"
 
 
 def _rank(column: pd.Series) -> pd.Series:
@@ -468,17 +472,12 @@ def _case(case: pd.Series, named: bool) -> str:
     if case.verdict == NOT_TOLD:
         return f"{where}: {case.unread:.0%} of answers could not be read"
     seeds = f", {case.seeds} seed{'s' * (case.seeds > 1)}" if pd.notna(case.seeds) and case.seeds else ""
-    text = f"{where}: {_number(case)}{seeds}{'' if pd.isna(case.p) else f', p = {case.p:.2g}'}"
+    number = in_digits(case, "+.3g" if case.over else ".3g")
+    text = f"{where}: {number}{seeds}{'' if pd.isna(case.p) else f', p = {case.p:.2g}'}"
     if case.verdict != "undecided" or pd.isna(case.effect):
         return text
     effect = f"{case.effect:{'+.3g' if case.over else '.3g'}}"
     return f"{text}, {'' if case.enough else 'not '}exact enough for the papers' {effect}"
-
-
-def _number(case: Any) -> str:
-    """The value and its interval; gains with their sign."""
-    form = "+.3g" if case.over else ".3g"
-    return f"{case.value:{form}}" + (f" [{case.low:{form}}, {case.high:{form}}]" if pd.notna(case.low) else "")
 
 
 # What a notebook shows

@@ -8,6 +8,7 @@ Nothing is trained and no notebook is run: what these commands read, `report.fig
 import html
 import re
 from collections.abc import Callable, Iterator, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from kardlib.report.rows import (
     KEYS,
     FigureError,
     gained,
+    in_digits,
     in_words,
     long_form,
     measured,
@@ -131,12 +133,11 @@ def _name_condition(row: Mapping[str, Any]) -> str:
 
 def _number(row: Mapping[str, Any]) -> str:
     """A value and its interval, in per cent or points if it is a fraction, and what could not be read."""
-    unit, form = (100, ".1f") if row["metric"] in PER_CENT else (1, ",.0f" if abs(row["value"]) >= 1000 else ",.4g")
+    unit, form = (
+        (100, ".1f") if row["metric"] in PER_CENT else (1, ",.0f" if 1000 <= abs(row["value"]) < inf else ",.4g")
+    )
     form = f"+{form}" if row["over"] else form
-    ends = [row[end] for end in ("low", "high") if row[end] is not None]
-    shown = [f"{unit * end:{form}}" if np.isfinite(end) else "…" for end in ends]  # infinite: beyond what was run
-    interval = f" [{', '.join(shown)}]" if np.isfinite(ends).any() else ""
-    return with_unread(f"{unit * row['value']:{form}}{interval}", row["unread"])
+    return with_unread(in_digits(row, form, unit), row["unread"])
 
 
 # Figures once more

@@ -8,7 +8,7 @@ metric                          an identifier of what was measured
 over, over_x, over_at,          what a gain is over: the row then holds `method` less `over` on the same questions,
   over_student                  and of the rival's x, at and student those that are not the row's own
 value, low, high, n             the number, its interval, and over how many (questions, failures, passes);
-                                an end that lies beyond what was run is infinite
+                                an end, and a crossing, that lies beyond all that was run is infinite
 unread                          the share of the answers that could not be read, of a gain the greater one; empty: none
 """
 
@@ -82,7 +82,7 @@ class ResultRow(Group):
     over_x: Number | None = None
     over_at: Text = ""
     over_student: Text = ""
-    value: Number
+    value: End
     low: End | None = None
     high: End | None = None
     n: int | None = Field(None, ge=0)
@@ -101,6 +101,8 @@ class ResultRow(Group):
 
     @model_validator(mode="after")
     def _check_numbers(self) -> Self:
+        if not math.isfinite(self.value) and (self.metric != "crossing" or math.isnan(self.value)):
+            raise ValueError(f"{self._name}: its value should be a finite number, not {self.value}")
         low, high = (self.value if end is None else end for end in (self.low, self.high))
         if not low - ROUNDED <= self.value <= high + ROUNDED:
             raise ValueError(f"{self._name}: {self.value:g} is not between {low:g} and {high:g}")
@@ -176,6 +178,13 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{column: table[column].where(read) for column in ("value", "low", "high")})
 
 
+def in_digits(row: Mapping[str, Any], form: str, unit: float = 1) -> str:
+    """A row's value and its interval, in `unit`s; "…" stands for what lies beyond all that was run."""
+    numbers = [unit * row[name] for name in ("value", "low", "high") if pd.notna(row[name])]
+    value, *ends = (f"{number:{form}}" if math.isfinite(number) else "…" for number in numbers)
+    return value + (f" [{', '.join(ends)}]" if any(map(math.isfinite, numbers[1:])) else "")
+
+
 def with_unread(value: str, unread: float | None) -> str:
     """A printed value and the share of its answers that could not be read, which is all where `told` has no value."""
     if not (unread or 0) >= 0.005:  # it would round to nothing, or is NaN
@@ -210,3 +219,9 @@ def in_words(row: Mapping[str, Any]) -> str:
     where = f"{row['over_x']:,.10g}" if pd.notna(row["over_x"]) else row["over_at"]
     rival = [" with ".join(filter(None, who)), where and f"{row['knob']} = {where}"]
     return " over ".join(filter(None, [words, " at ".join(filter(None, rival))]))
+
+
+def in_short(row: Mapping[str, Any]) -> str:
+    """A row as one says it beside another."""
+    form = ".1%" if row["metric"] in FRACTIONS else ".3g"
+    return f"{label(row['method'])}, {in_words(row)}: {row['value']:{form}}"

@@ -21,13 +21,15 @@ from kardlib.kard.pipeline import Predictions, answer
 from kardlib.kard.teacher import Rationale
 
 
-def test_a_world_grows_in_all_its_parts(experiment):
+def test_a_world_grows_while_training_stays(experiment):
     world = experiment.settings.world
     twice = dict(at_size(world, 2 * world.ailments))
-    assert twice == {f"world.{name}": 2 * getattr(world, name) for name in ("ailments", "train", "cases", "notes")}
+    assert twice == {f"world.{name}": 2 * getattr(world, name) for name in ("ailments", "cases", "notes")}
     grown = experiment.at(at_size(world, 2 * world.ailments))
     assert len(grown.world.signs) == 2 * world.ailments
-    assert len(grown.data.splits["test"]) == len(experiment.data.splits["test"])
+    assert len(grown.data.passages) == pytest.approx(2 * len(experiment.data.passages), rel=0.05)
+    for split, questions in experiment.data.splits.items():
+        assert len(grown.data.splits[split]) == len(questions)
     assert experiment.at(at_size(world, world.ailments)).settings == experiment.settings
 
 

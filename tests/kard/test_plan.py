@@ -59,7 +59,7 @@ def test_steps_and_tokens_follow_from_questions_and_rationales(tmp_path: Path) -
     by_share = [-(-2 * n // 64) * (rd + kard) + -(-n // 64) * ft for n in (10, 50, 250)]  # 05
     in_07 = [-(-250 * l // 64) for l in (1, 3, 5, 10)] + 3 * [-(-750 // 64)]
     main = answers * (ft + ka_ft) + rationales * (rd + kard)
-    in_17 = [-(-n // 64) * ft + -(-2 * n // 64) * (rd + kard) for n in (200, 2000)]  # of 12 and of 120 ailments
+    in_17 = 2 * [answers * ft + rationales * (rd + kard)]  # of 12 and of 480 ailments
     shown = 2 * (1 + 2 + 5 + 10 + 20)  # epochs of 17
     longer = rationales * (shown - rd - kard)  # what is shown as often as is their own is one with it
     others = sum(in_07) * kard + 2 * rationales * (rd + kard) + rationales * kard + sum(in_17) + longer

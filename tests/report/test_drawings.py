@@ -534,6 +534,9 @@ def test_plot_frontier(knob, xlabel):
     assert interval.get_extents().x0 > often.transData.transform((12, 0))[0]  # of the sizes that were run
     assert interval.get_extents().x1 == pytest.approx(often.get_window_extent().x1)  # and on to the figure's edge
     assert never.get_xlabel() == xlabel
+    for end in (0, inf):  # one of the two leads everywhere
+        nowhere = [*rows[:-1], rows[-1] | {"value": end, "low": end, "high": end}]
+        assert not [ax.patches or ax.texts for ax in plot_frontier(long_form(nowhere)).axes if ax.patches or ax.texts]
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_frontier(long_form(rows[-1:]))
 

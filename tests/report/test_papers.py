@@ -81,6 +81,8 @@ def test_an_interval_that_goes_beyond_what_was_run_has_an_open_end(tmp_path):
     long_form([crossing]).to_csv(tmp_path / "17_frontier.csv", index=False)
     ((_, table),) = paper_tables(tmp_path / "17_frontier.csv")
     assert table.iloc[0, -1] == "110.9 [85.6, …]"
+    long_form([crossing | {"value": inf}]).to_csv(tmp_path / "beyond.csv", index=False)
+    assert dict(paper_tables(tmp_path / "beyond.csv")).popitem()[1].iloc[0, -1] == "… [85.6, …]"
     long_form([crossing | {"value": 99.0}]).to_csv(tmp_path / "then.csv", index=False)
     _, differ, _ = compare(tmp_path / "17_frontier.csv", tmp_path / "then.csv")
     assert differ.iloc[0, -3:].tolist() == ["110.9 [85.6, …]", "99 [85.6, …]", "-11.9"]

@@ -40,7 +40,7 @@ def test_long_form_keeps_whole_numbers_whole():
         ({"high": 1.2, "low": 0.3}, "must be a fraction"),
         ({"low": 0.6, "high": 0.7}, "0.5 is not between 0.6 and 0.7"),
         ({"high": float("nan")}, "0.5 is not between"),
-        ({"value": float("nan")}, "value: Input should be a finite number"),
+        ({"value": float("nan")}, "value should be a finite number"),
         ({"value": None}, "row 0: value: Input should be a valid number"),
         ({"method": None}, "row 0: method: Input should be a valid string"),
         ({"dataset": ""}, "row 0: dataset: String should have at least 1 character"),

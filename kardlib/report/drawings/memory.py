@@ -198,7 +198,7 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
     """What is concluded rightly against the number of ailments or of epochs (`knob`), a column for each student.
 
     Rows are of what was shown "often" and "never" (`at`; metric "accuracy_of_rationale"). A dotted line stands where
-    one way overtakes the other ("crossing"), in its interval. Raises FigureError if nothing is there.
+    one way overtakes the other ("crossing"), in its interval, if it does. Raises FigureError if nothing is there.
     """
     table = measured(table)
     style.need_metrics(table, "accuracy_of_rationale")
@@ -212,6 +212,7 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
         ax.set(title=student if not row else "", xlim=ax.get_xlim())  # an open interval goes to the edge, and not past
     for ax, student in zip(axes[0], students, strict=True):
         crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
+        crossing = crossing[(crossing["value"] > 0) & (crossing["value"] < np.inf)]  # else no lines cross
         for size, *ends in crossing[["value", "low", "high"]].to_numpy():
             ax.axvspan(*np.clip(ends, *ax.get_xlim()), color=GREY, alpha=0.2, linewidth=0, zorder=0)
             ax.axvline(size, **style.THIN | {"linestyle": ":"})
