@@ -172,7 +172,7 @@ def test_wrong_settings_are_an_error_before_anything_runs(tmp_path: Path) -> Non
         {"scale": "smoke"}, {"dataset": "own", "data_dir": "."}, {"overrides": {"retrieval.k": 1}}, fewer,
         {"scale": "real", "dataset": "obqa", "overrides": {**fewer["overrides"], "retrieval.k": 1}},
     ):  # fmt: skip
-        said = r"only the scales embedded and real, with settings as they are \(but methods, reranker.questions, stu"
+        said = r"only the scales embedded and real, with settings as they are \(but methods, reranker.questions, seeds"
         with pytest.raises(ReproduceError, match=said):
             reproduce(**unfit, publish=True, root=tmp_path)
     assert not (tmp_path / "runs").exists()

@@ -12,6 +12,7 @@ from pandas import concat, isna
 
 from kardlib.artifacts.store import atomic_write
 from kardlib.kard.grids import middle
+from kardlib.knobs import flatten
 from kardlib.reaugkd.tasks import COLUMNS
 from kardlib.registry import REGISTRY, label
 from kardlib.report.captions import DATASETS, find_caption
@@ -211,14 +212,12 @@ def show_figures(figures: Path) -> list[str]:
 
 def less_than_usual(figures: Path, name: str) -> str:
     """Of a figure of the scale "real" how much its run took where the scale takes another amount (`GROWING`)."""
-    made = read_provenance(figures / f"{name}.png").get("settings", {})
+    made = dict(flatten(read_provenance(figures / f"{name}.png").get("settings", {})))
     if made.get("scale") != "real":
         return ""
-    usual, told = preset("real", made["dataset"], "").model_dump(mode="json"), []
-    for knob in sorted(GROWING - {"methods"}):
-        group, name = knob.split(".")
-        if (took := made[group][name]) != (takes := usual[group][name]):
-            told.append(f"`{knob}` {took} (usually {takes})")
+    usual = dict(flatten(preset("real", made["dataset"], "").model_dump(mode="json")))
+    others = (knob for knob in sorted(GROWING - {"methods"}) if made[knob] != usual[knob])
+    told = [f"`{knob}` {made[knob]} (usually {usual[knob]})" for knob in others]
     return f" Run with {' and '.join(told)}." if told else ""
 
 
