@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.util import get_temp_dir
@@ -99,7 +99,7 @@ def _make(store: Store, kind: Kind, spec: Spec, work: Work, compute: ComputeSett
 
 
 def run_jobs(make: Make, store: Store, jobs: Sequence[Work], workers: int) -> Iterator[Path]:
-    """`make(store, *job)` of all jobs, `workers` side by side: the artifacts' folders in the jobs' order.
+    """`make(store, *job)` of all jobs, `workers` side by side: the artifacts' folders as they are finished.
 
     `make` must be importable by its name. A job has a slot's share of the cores, or `$OMP_NUM_THREADS` threads: as many
     when it is alone, since their number changes a trained model's last bits. Ray gives a job one core, and one GPU if
@@ -116,7 +116,7 @@ def run_jobs(make: Make, store: Store, jobs: Sequence[Work], workers: int) -> It
             futures = [pool.submit(make, store, *job) for job in jobs]
             processes = list(pool._processes.values())  # `shutdown` forgets them
             try:
-                for future in futures:
+                for future in as_completed(futures):  # one that fails is told before those that wait are begun
                     yield future.result()
             except BaseException as error:
                 pool.shutdown(wait=False, cancel_futures=True)  # else all other jobs are done before it is told

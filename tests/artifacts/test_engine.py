@@ -22,7 +22,7 @@ from kardlib.artifacts.store import MANIFEST, REPOSITORY, Kind, Store, StoreErro
 from kardlib.report.claims import judge, read_claims, read_rows
 from kardlib.reproduce import reproduce
 from kardlib.settings import StudentSettings
-from tests.jobs import die, how_torch_multiplies, write_elsewhere, write_folder
+from tests.jobs import die, how_torch_multiplies, wait_and_write, write_elsewhere, write_folder
 
 
 def test_jobs_share_the_slots_and_who_wants_the_machine_alone_waits_for_all(tmp_path):
@@ -155,6 +155,14 @@ def test_a_job_that_fails_is_told_before_all_others_are_done(tmp_path):
     with pytest.raises(StoreError, match=r"^no room$"):
         list(run_jobs(write_folder, Store(tmp_path), jobs, 2))
     assert len(list(tmp_path.glob("folder-*"))) < 10
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_job_that_fails_beside_a_long_one_keeps_others_from_being_begun(tmp_path):
+    jobs = [(3,), (-1,), *((0.1 + number / 1000,) for number in range(40))]
+    with pytest.raises(ValueError, match="sleep length must be non-negative"):
+        list(run_jobs(wait_and_write, Store(tmp_path), jobs, 2))
+    assert len(list(tmp_path.glob("waited-*/done"))) < 10
 
 
 class Machines:
