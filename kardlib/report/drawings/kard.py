@@ -254,7 +254,7 @@ def _paper_panel(ax: Axes, name: str, methods: list[str], unit: float = 1) -> No
         if line not in REGISTRY:
             ax.annotate(line, (x[-1], y[-1]), (5, 0), textcoords="offset points", va="center", fontsize=7)
     style.set_log_x(ax, sorted(points), unit)
-    ax.margins(x=0.15, y=0.25)
+    ax.margins(x=0.2, y=0.25)
     ax.set_facecolor("0.96")
     ax.grid(axis="y", color="white")
     ax.set_title("The paper's accuracy (%)")
