@@ -27,12 +27,12 @@ def at_size(world: WorldSettings, ailments: int) -> Knobs:
     return (("world.ailments", ailments), *((f"world.{name}", number) for name, number in grown.items()))
 
 
-def crossing(sizes: Sequence[float], first: ArrayLike, second: ArrayLike) -> float:
-    """The size from which on the second is right at least as often as the first; the curves are (sizes,) each.
+def crossing(sizes: Sequence[float], lead: ArrayLike) -> float:
+    """The size from which on a lead, (sizes,), is never below 0 again; between sizes it is straight over log size.
 
-    Between sizes both are straight lines over log size. 0 if the second leads at all, infinite if not at the greatest.
+    0 if it is below 0 nowhere, infinite if it is at the greatest size.
     """
-    lead, log = np.asarray(second, float) - np.asarray(first, float), np.log(sizes)
+    lead, log = np.asarray(lead, float), np.log(sizes)
     behind = np.flatnonzero(lead < 0)
     if not len(behind) or behind[-1] == len(lead) - 1:
         return inf if len(behind) else 0.0
@@ -40,26 +40,15 @@ def crossing(sizes: Sequence[float], first: ArrayLike, second: ArrayLike) -> flo
     return float(np.exp(log[i] + (log[i + 1] - log[i]) * lead[i] / (lead[i] - lead[i + 1])))
 
 
-def measure_crossing(
-    sizes: Sequence[float], first: ArrayLike, second: ArrayLike, about: ArrayLike, draws: int = 1000, seed: int = 0
-) -> dict[str, float]:
-    """The `crossing`'s value and its 95 % interval, `low` to `high`: 0 before all sizes, infinite beyond them.
+def measure_crossing(sizes: Sequence[float], leads: Iterable[Sequence[float]]) -> dict[str, float]:
+    """Where leads, each with its 95 % interval (value, low, high), cross 0, and between which sizes they may.
 
-    What is right is (sizes, questions) each, and `about` says of which ailment each question is. The interval is a
-    bootstrap's: so many draws of as many ailments with all of their questions, the same ones at every size that asks
-    about as many (at one size of world that is the same world, shown more often).
+    `low` is where intervals reach 0 for good and `high` where they are above it: the sizes that a test of the lead
+    would not rule out (Fieller's way), and some more, since between two sizes ends are on a straight line. 0 is before
+    all sizes and infinite beyond them.
     """
-    lead = np.asarray(second, float) - np.asarray(first, float)
-    means = []
-    for right, asked in zip(lead, np.asarray(about), strict=True):
-        _, ailment, questions = np.unique(asked, return_inverse=True, return_counts=True)
-        count = len(questions)
-        times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-        sums = np.bincount(ailment, right)
-        means.append([right.mean(), *(times @ sums / (times @ questions))])
-    value, *others = (crossing(sizes, np.zeros(len(sizes)), mean) for mean in np.transpose(means))
-    low, high = np.quantile(others, (0.025, 0.975), method="nearest")
-    return {"value": value, "low": float(low), "high": float(high)}
+    value, low, high = zip(*leads, strict=True)
+    return {"value": crossing(sizes, value), "low": crossing(sizes, high), "high": crossing(sizes, low)}
 
 
 def count_bits(ailments: int) -> float:
