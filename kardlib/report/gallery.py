@@ -31,6 +31,10 @@ OF_TASKS = [f"{figure}_{task}" for figure in ("13_reaugkd", "13_where", "18_comp
 HEADLINE = ("chance", "bag_of_words", "reasoning_distillation", "undistilled_reranker", "kard_reranker")
 READINGS = {"accuracy": "", "accuracy_by_likelihood": ", likeliest option"}
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
+CROSSINGS = {  # figure -> what is said of where its lines cross
+    "17_frontier_full": "in worlds of more ailments, taught as long: KARD overtakes RD from {} ailments on",
+    "17_exposures_full": "in one world, taught for longer: RD overtakes KARD after {} epochs",
+}
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 
 
@@ -89,13 +93,12 @@ def other_findings(figures: Path) -> list[str]:
             f"{cells[row.method]} %, {escape(label(row.over))} {cells[row.over]} %; gain {in_points(row)}."
             for row in gained(likeliest).itertuples()
         ]
-    if (path := figures / "17_exposures_full.csv").is_file():
-        table = read_table(path)
-        cells = lay_out(table[table.metric == "crossing"].round(1)).iloc[0]
-        after = [f"{cells[student]} epochs ({student})" for student in preset().students if student in cells]
-        lines.append(
-            f"- Closed world, shown often, RD and KARD taught as long: RD overtakes KARD after {', '.join(after)}."
-        )
+    for name, said in CROSSINGS.items():
+        if (path := figures / f"{name}.csv").is_file():
+            table = read_table(path)
+            cells = lay_out(table[table.metric == "crossing"].round(1)).iloc[0]
+            each = ", ".join(f"{cells[student]} ({student})" for student in preset().students if student in cells)
+            lines.append(f"- Closed world, shown often, {said.format(each)}.")
     for suffix, dataset in DATASETS.items():
         if suffix and (path := figures / f"03_hits{suffix}.csv").is_file():
             table = read_table(path)

@@ -159,8 +159,11 @@ def test_real_data_and_the_count_of_verdicts_stand_below_the_headline(tmp_path):
         {"student": "t5-nano-large", "value": 7.5, "low": 5.0, "high": 9.81, **crossing},
         {"student": "t5-nano-small", "value": 13.5, "low": 8.5, "high": inf, **crossing},
     ])  # fmt: skip
-    crossed, found, claims = other_findings(tmp_path)
-    assert crossed.endswith("after 13.5 [8.5, …] epochs (t5-nano-small), 7.5 [5, 9.8] epochs (t5-nano-large).")
+    crossing = {"method": "kard_reranker", "metric": "crossing", "student": "t5-nano-base"}
+    write_rows(tmp_path, "17_frontier_full", [{"value": 140.0, "low": 104.78, "high": inf, **crossing}])
+    by_size, crossed, found, claims = other_findings(tmp_path)
+    assert by_size.endswith("KARD overtakes RD from 140 [104.8, …] (t5-nano-base) ailments on.")
+    assert crossed.endswith("KARD after 13.5 [8.5, …] (t5-nano-small), 7.5 [5, 9.8] (t5-nano-large) epochs.")
     assert found.startswith("- OpenbookQA, ") and "reranker 20.0 [10.0, 30.0] % of questions, BM25 20.0 [" in found
     assert found.endswith("gain +20.0 points [+10.0, +30.0].")
     assert claims.startswith("- Claims ([scorecard](docs/scorecard.md)): ")
