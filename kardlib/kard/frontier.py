@@ -68,7 +68,7 @@ def count_showings(world: World, rationales: Iterable[Rationale]) -> dict[str, f
 
 
 def known_share(right: ArrayLike, guessed: ArrayLike) -> float:
-    """How much is known where answers are `right` (questions,) and would be with chances `guessed` (questions,) if not.
+    """How much is known where answers are `right` and would be with the chances `guessed` if not, of any one shape.
 
     The share of questions whose answer must be known if all others are guessed; below 0 for bad luck.
     """

@@ -96,9 +96,9 @@ def other_findings(figures: Path) -> list[str]:
     for name, said in CROSSINGS.items():
         if (path := figures / f"{name}.csv").is_file():
             table = read_table(path)
-            cells = lay_out(table[table.metric == "crossing"].round(1)).iloc[0]
-            each = ", ".join(f"{cells[student]} ({student})" for student in preset().students if student in cells)
-            lines.append(f"- Closed world, shown often, {said.format(each)}.")
+            for cells in lay_out(table[table.metric == "crossing"].round(1)).to_dict("records"):
+                each = ", ".join(f"{cells[s]} ({s})" for s in preset().students if s in cells)
+                lines.append(f"- Closed world, shown often, {said.format(each)}.")
     for suffix, dataset in DATASETS.items():
         if suffix and (path := figures / f"03_hits{suffix}.csv").is_file():
             table = read_table(path)
