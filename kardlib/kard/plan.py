@@ -48,7 +48,7 @@ TRAINED = ("reranker", *TARGETS)  # what trains a reranker
 Grid = Mapping[str, Sequence[Row]]  # notebook -> what it asks for
 
 
-class Device(NamedTuple):
+class Hardware(NamedTuple):
     """What computes. The shares of its peak are assumptions: in training what this project aims at, in writing what is
     left of a GPU that makes one token of every text at a time. The CPU's give 0.9 hours for the embedded scale, whose
     first run is known to take one to two, retrieval and RAG with it.
@@ -62,10 +62,10 @@ class Device(NamedTuple):
 
 
 DEVICES = {
-    "a100": Device("one NVIDIA A100 80 GB", 312e12, 80e9, 0.4, 0.02),
-    "h100": Device("one NVIDIA H100 80 GB", 989e12, 80e9, 0.4, 0.01),
-    "h200": Device("one NVIDIA H200 141 GB", 989e12, 141e9, 0.4, 0.01),
-    "cpu": Device("two CPU cores", 200e9, None, 0.4, 0.1),
+    "a100": Hardware("one NVIDIA A100 80 GB", 312e12, 80e9, 0.4, 0.02),
+    "h100": Hardware("one NVIDIA H100 80 GB", 989e12, 80e9, 0.4, 0.01),
+    "h200": Hardware("one NVIDIA H200 141 GB", 989e12, 141e9, 0.4, 0.01),
+    "cpu": Hardware("two CPU cores", 200e9, None, 0.4, 0.1),
 }
 
 
@@ -172,7 +172,7 @@ class Basis(NamedTuple):
 
     experiment: Experiment
     texts: Texts
-    device: Device
+    device: Hardware
 
     @property
     def settings(self) -> RunSettings:
@@ -222,7 +222,7 @@ def open_unread(settings: RunSettings, store: Store) -> Experiment:
     return Experiment(settings, store, Dataset(settings.dataset, {}, [], {}), None, server)
 
 
-def _plan_kard(experiment: Experiment, on: Device, downloads: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _plan_kard(experiment: Experiment, on: Hardware, downloads: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     settings, texts = experiment.settings, count_texts(experiment)
     basis, three = Basis(experiment, texts, on), settings.override(dict(numbers_at(settings)[3]))
     middle = three.student.of(experiment.student, "rationale", reads=True)
