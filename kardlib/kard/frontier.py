@@ -68,7 +68,7 @@ def count_showings(world: World, rationales: Iterable[Rationale]) -> dict[str, f
 
 
 def known_share(right: ArrayLike, guessed: ArrayLike) -> float:
-    """How much is known where answers are `right` and would be with the chances `guessed` if not, of any one shape.
+    """How much is known where answers are `right` and would be with a chance of `guessed` if not, one or each its own.
 
     The share of questions whose answer must be known if all others are guessed; below 0 for bad luck.
     """

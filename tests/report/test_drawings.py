@@ -536,7 +536,7 @@ def test_plot_frontier(knob, xlabel):
     assert never.get_xlabel() == xlabel
     for end in (0, inf):  # one of the two leads everywhere
         nowhere = [*rows[:-1], rows[-1] | {"value": end, "low": end, "high": end}]
-        assert not [ax.patches or ax.texts for ax in plot_frontier(long_form(nowhere)).axes if ax.patches or ax.texts]
+        assert not any(ax.patches or ax.texts for ax in plot_frontier(long_form(nowhere)).axes)
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_frontier(long_form(rows[-1:]))
 
