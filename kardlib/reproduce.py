@@ -23,7 +23,6 @@ from typing import Any, ClassVar
 import nbformat
 import papermill
 import psutil
-import zmq
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -374,8 +373,8 @@ def kernel_of_this_python(environment: Mapping[str, str], folder: Path) -> type[
             if not self.shutting_down:  # a kernel that is about to end would complain
                 await super()._async_interrupt_kernel()
 
-        def _transport_encryption_default(self) -> str:  # else the kernel warns that others could listen
-            return "auto" if zmq.has("curve") else "disabled"
+        def _transport_default(self) -> str:  # of two that ask for free ports at once, one may get the other's
+            return "ipc"
 
         @property
         def kernel_spec(self) -> KernelSpec:

@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 
 from kardlib.artifacts.store import REPOSITORY, UNFINISHED, Kind, artifact_name
 from kardlib.kard.experiment import write_example
-from kardlib.reproduce import ReproduceError, applies, choose_notebooks, clean_notebook, publish_results, reproduce
+from kardlib.reproduce import (
+    TEMPORARY,
+    ReproduceError,
+    applies,
+    choose_notebooks,
+    clean_notebook,
+    publish_results,
+    reproduce,
+)
 from kardlib.settings import SettingsError
 
 PARAMETERS = (
@@ -376,6 +384,16 @@ def test_two_runs_at_once_share_one_store(tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [0, 0]
     assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "3"]
     assert artifact_name(Kind("slow"), {}) in printed(tmp_path / "runs" / "embedded-world" / "01_slow.ipynb")
+
+
+def test_a_kernel_is_reached_through_files_of_its_own(tmp_path: Path) -> None:
+    """Ports are asked for before the kernel listens: two runs at once may be given the same, and one kernel dies."""
+    show = "import ipykernel\ninfo = ipykernel.get_connection_info(unpack=True)\nprint(info['transport'], info['ip'])"
+    write_notebook(tmp_path, "01_reached", show)
+    reproduce(root=tmp_path)
+    transport, address = printed(tmp_path / "runs" / "embedded-world" / "01_reached.ipynb").split()
+    assert transport == "ipc"
+    assert Path(address).parent.name.startswith(TEMPORARY)
 
 
 def test_this_python_runs_whatever_is_installed_as_python3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
