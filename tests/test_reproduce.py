@@ -249,6 +249,12 @@ print(Store().make(Kind("slow"), {}, build).name)
 """
 
 
+def heed_signals() -> None:
+    """A shell has the first one ignored by what it runs in the background, `nohup` the second one."""
+    for sign in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(sign, signal.SIG_DFL)
+
+
 def start_runner(root: Path, variables: Mapping[str, str] | None = None, only: str = "") -> subprocess.Popen[str]:
     """The command line on the notebooks of a folder."""
     code = "import sys, pathlib, kardlib.reproduce as r, kardlib.__main__ as m\n"
@@ -261,7 +267,7 @@ def start_runner(root: Path, variables: Mapping[str, str] | None = None, only: s
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
+        preexec_fn=heed_signals,
     )
 
 
