@@ -99,7 +99,7 @@ def _make(store: Store, kind: Kind, spec: Spec, work: Work, compute: ComputeSett
 
 
 def run_jobs(make: Make, store: Store, jobs: Sequence[Work], workers: int) -> Iterator[Path]:
-    """`make(store, *job)` of all jobs, `workers` side by side: the folders as they are finished, on Ray in order.
+    """`make(store, *job)` of all jobs, `workers` side by side: the folders as they are finished.
 
     `make` must be importable by its name. A job has a slot's share of the cores, or `$OMP_NUM_THREADS` threads: as many
     when it is alone, since their number changes a trained model's last bits. Ray gives a job one core, and one GPU if
@@ -257,7 +257,8 @@ def _run_on_ray(make: Make, store: Store, jobs: Sequence[Work], cores: int) -> I
     root, force = store.root.absolute(), os.environ.get("KARD_FORCE", "")
     sent = [run.remote(make, store.url or str(root), str(root), job, force) for job in jobs]
     try:
-        for reference in sent:
+        while sent:
+            [reference], sent = ray.wait(sent)  # whichever ends first
             try:
                 name = ray.get(reference)
             except ray.exceptions.RayTaskError as error:
