@@ -72,7 +72,7 @@ def mean_interval(values: ArrayLike, clusters: Clusters = None) -> Interval:
     one run cannot know how far runs lie apart. With `clusters` it speaks of new clusters (`by_cluster`). Of a single
     value nothing is known, and the interval is infinite. Raises ValueError for no values, NaN, or another shape.
     """
-    return Interval(*_t_test(_as_table(values), clusters)[:3])
+    return Interval(*_t_test(*_estimate(_as_table(values), clusters))[:3])
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Clusters = None) -> Difference:
@@ -88,7 +88,19 @@ def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Clusters = None) -> 
             f"the two methods must answer the same questions with the same seeds: {table_a.shape} and {table_b.shape} "
             "(seeds, questions) differ"
         )
-    return _t_test(table_a - table_b, clusters)
+    return _t_test(*_estimate(table_a - table_b, clusters))
+
+
+def unpaired_difference(a: ArrayLike, b: ArrayLike, of_a: Clusters = None, of_b: Clusters = None) -> Difference:
+    """How far `a` is above `b` on other questions, with the clusters of each; both (questions,) or (seeds, questions).
+
+    Each has its own variance, and the degrees of freedom are Welch's (*The generalization of Student's problem when
+    several different population variances are involved*, Biometrika 1947): few clusters on one side stay few.
+    """
+    (mean_a, error_a, free_a), (mean_b, error_b, free_b) = _estimate(_as_table(a), of_a), _estimate(_as_table(b), of_b)
+    error = math.hypot(error_a, error_b)
+    freedom = error**4 / (error_a**4 / free_a + error_b**4 / free_b) if error else 1
+    return _t_test(mean_a - mean_b, error, freedom)
 
 
 def share_interval(part: ArrayLike, whole: ArrayLike, clusters: Clusters = None) -> Interval:
@@ -212,8 +224,8 @@ def standard_error(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
     return mean[..., 0, 0], error, satterthwaite
 
 
-def _t_test(table: NDArray[np.float64], clusters: Clusters = None) -> Difference:
-    """Mean of (seeds, questions), its interval, and the p with which it is not 0.
+def _estimate(table: NDArray[np.float64], clusters: Clusters = None) -> tuple[float, float, float]:
+    """Mean of (seeds, questions), its standard error and degrees of freedom.
 
     Clusters that lie closer together than their questions' own luck would put them are estimated to have nothing in
     common, as seeds are (`standard_error`): a few clusters do so by chance, and the interval would be far too narrow.
@@ -223,7 +235,11 @@ def _t_test(table: NDArray[np.float64], clusters: Clusters = None) -> Difference
         alone = np.stack([clusters[0], np.arange(table.shape[1])])
         ways = [by_cluster(table, clusters), by_cluster(table, alone)]
     _, error, freedom = max((tuple(map(float, standard_error(way))) for way in ways), key=itemgetter(1))
-    mean = float(table.mean())
+    return float(table.mean()), error, freedom
+
+
+def _t_test(mean: float, error: float, freedom: float) -> Difference:
+    """An estimate's interval, and the p with which it is not 0."""
     reach = error * float(t.ppf((1 + LEVEL) / 2, freedom))
     p = 2 * float(t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
     return Difference(mean, mean - reach, mean + reach, p)
@@ -283,11 +299,15 @@ def gain_row(
     shape (seeds, questions). The paired test's "p" is there to be shown (`claims.findings`); a figure's data has no
     column for it.
     """
-    mean, *ends, p = paired_difference(a, b, clusters)
-    low, high = _cut(ends, metric, over)
-    unread = max(filter(None, map(_unread_share, (a, b))), default=None)
-    numbers = {"value": mean, "low": low, "high": high, "n": _as_table(a).shape[1], "p": p, "unread": unread}
-    return columns | {"metric": metric, "over": over} | numbers
+    found, n = paired_difference(a, b, clusters), np.shape(a)[-1]
+    return _as_gain(found, (a, b), n=n, over=over, metric=metric, **columns)
+
+
+def _as_gain(found: Difference, sides: Iterable[ArrayLike], **columns: Any) -> dict[str, Any]:
+    """The row of a difference between `sides`; as many answers are unread as of the worst of them."""
+    low, high = _cut(found[1:3], columns["metric"], columns["over"])
+    unread = max(filter(None, map(_unread_share, sides)), default=None)
+    return columns | {"value": found.mean, "low": low, "high": high, "p": found.p, "unread": unread}
 
 
 def tabulate(
@@ -328,28 +348,18 @@ def gain_rows(
         named |= ({"metric": GROWTH} if less else {}) | columns
         here = _asks(experiment, above.knobs)
         (a, clusters), (b, _) = (_sample(here, scores[row], asked, named["split"]) for row in (above, below))
-        a, b = np.broadcast_arrays(a, b)
+        sides, n = [a, b], a.shape[1]
+        found = paired_difference(*np.broadcast_arrays(a, b), clusters)
         if less:
             there = _asks(experiment, less.above.knobs)
             (c, others), (d, _) = (_sample(there, scores[row], asked, named["split"]) for row in less[:2])
-            a, b = a - b, c - d
-            if clusters is not None and others is not None and here.settings.world != there.settings.world:
-                a, b, clusters = side_by_side(a, b, clusters, others)
-        rows.append(gain_row(a, b, below.method, clusters=clusters, **named))
+            sides += [c, d]
+            if here.settings.world == there.settings.world:
+                found = paired_difference(a - b, c - d, clusters)
+            else:  # nothing that pairs their questions
+                found, n = unpaired_difference(a - b, c - d, clusters, others), n + c.shape[1]
+        rows.append(_as_gain(found, sides, n=n, over=below.method, **named))
     return rows
-
-
-def side_by_side(
-    a: NDArray[np.float64], b: NDArray[np.float64], of_a: NDArray[np.int64], of_b: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Two samples of other questions, (seeds, questions) with their clusters, as one that `gain_row` can compare.
-
-    Each is 0 on the other's questions, and weighs more on its own, so that its mean stays.
-    """
-    sizes = a.shape[1], b.shape[1]
-    a = np.pad(a * sum(sizes) / sizes[0], ((0, 0), (0, sizes[1])))
-    b = np.pad(b * sum(sizes) / sizes[1], ((0, 0), (sizes[0], 0)))
-    return a, b, np.hstack([of_a, of_b + of_a.max() + 1])
 
 
 @functools.lru_cache(maxsize=8)  # a world is built once for all rows that ask about it

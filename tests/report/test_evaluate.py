@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import t, ttest_rel
+from scipy.stats import t, ttest_ind, ttest_rel
 
 from kardlib.artifacts.store import Store
 from kardlib.data.answers import UNREAD
@@ -31,6 +31,7 @@ from kardlib.report.evaluate import (
     standard_error,
     summary_rows,
     tabulate,
+    unpaired_difference,
     verdict,
 )
 from kardlib.report.rows import long_form
@@ -349,6 +350,20 @@ def test_a_growth_between_two_worlds_is_as_uncertain_as_both_leads():
     assert widths[0] == pytest.approx(np.hypot(*widths[1:]), rel=0.1)  # the t quantiles of other freedoms aside
 
 
+def test_samples_of_other_questions_are_compared_as_by_welch():
+    rng = np.random.default_rng(0)
+    few, many = rng.normal(1, 3, (4, 25)), rng.normal(0, 1, (160, 2))
+    welch = ttest_ind(few[:, 0], many[:, 0], equal_var=False)
+    found = unpaired_difference(few[:, 0], many[:, 0])
+    assert found.p == pytest.approx(welch.pvalue)
+    assert found[1:3] == pytest.approx((*welch.confidence_interval(),))
+    assert unpaired_difference([[1, 1]], [[0, 0]]).p == 0
+    few, many = few + rng.normal(0, 3, (4, 1)), many + rng.normal(0, 3, (160, 1))  # ailments differ
+    clusters = [np.repeat([np.zeros(len(part), int), range(len(part))], part.shape[1], 1) for part in (few, many)]
+    welch = ttest_ind(few.mean(1), many.mean(1), equal_var=False)
+    assert unpaired_difference(few.ravel(), many.ravel(), *clusters).p == pytest.approx(welch.pvalue)
+
+
 def test_a_gain_less_another_says_how_a_lead_grows():
     small, large = (Row("kard_bm25", size) for size in ("t5-nano-small", "t5-nano-base"))
     leads = [Gain(row, row._replace(method="fine_tuning")) for row in (small, large)]
@@ -356,6 +371,9 @@ def test_a_gain_less_another_says_how_a_lead_grows():
     (row,) = gain_rows(EXPERIMENT, "06_model_size", scores, [leads[1]._replace(less=leads[0])])
     assert (row["metric"], row["value"], row["n"]) == ("accuracy_gain_growth", 0.5, 4)
     assert (row["student"], row["over"], row["over_student"]) == ("t5-nano-base", "fine_tuning", "t5-nano-small")
+    nothing = scores | {row: [[UNREAD] * 4] for row in leads[0][:2]}
+    (row,) = gain_rows(EXPERIMENT, "06_model_size", nothing, [leads[1]._replace(less=leads[0])])
+    assert row["unread"] == 1  # on both sides of the smaller lead, which is 0 for that
     with pytest.raises(KeyError):
         gain_rows(EXPERIMENT, "06_model_size", {large: [[1.0]]}, leads)
 
