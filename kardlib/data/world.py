@@ -330,6 +330,8 @@ def ask_question(world: World, id: str, stratum: str, ailment: str, position: in
     others = rng.sample(others, 3)
     if not ask_ailment and (heir := world.heirs.get((ailment, relation))):  # the first edition's answer is an option
         others = [heir, *(a for a in others if a != heir)][:3]
+        if not yes_no:  # anywhere among the wrong ones; a draw of `rng` would change all that is asked after it
+            random.Random(id).shuffle(others)
     answer, *wrong = (a if ask_ailment else world.value(a, relation) for a in [ailment, *others])
     if yes_no:
         said = answer if position % 2 else wrong[0]

@@ -13,6 +13,7 @@ from kardlib.settings import RunSettings, WorldSettings
 
 FT, KA_FT, RD = "fine_tuning", "ka_fine_tuning", "reasoning_distillation"
 BM25, RERANKER = "kard_bm25", "kard_reranker"
+NAMED = "named_by_reranker"  # the option that a passage names, which takes no student
 
 # What is above what in the main table: the paper's claims, and controls that it lacks (what distillation adds to a
 # student that reads the same, what KARD adds to KA-FT that reads the same, and what gold passages and KL training add)
@@ -33,7 +34,7 @@ CANDIDATES: dict[int, Knobs] = {kappa: (("retrieval.candidates", kappa),) for ka
 PASSAGES: dict[int, Knobs] = {k: (("retrieval.k", k),) for k in (1, 2, 3, 5)}  # read at test (Table 5, and 5)
 CORPORA: dict[str, Knobs] = {"none": (), "own": (("dapt.corpus", "own"),), "neighbour": (("dapt.corpus", "neighbour"),)}
 IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
-IN_STRATA = ("bag_of_words", FT, RD, "undistilled_reranker", "ka_fine_tuning_reranker", RERANKER)
+IN_STRATA = ("bag_of_words", NAMED, FT, RD, "undistilled_reranker", "ka_fine_tuning_reranker", RERANKER)
 IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
 EPOCHS = (1, 2, 5, 10, 20)  # how often the same is shown
 IN_TARGETS = (BM25, RERANKER, "kard_helpful", "kard_helpful_both")
@@ -105,7 +106,8 @@ def main_table(settings: RunSettings, methods: Collection[str]) -> Grid:
         gains += [Gain(Row(above, student), Row(below, student)) for above, below in pairs]
         if RERANKER in methods:
             others = [Row(below, largest) for below in (FT, KA_FT) if student != largest]
-            gains += [Gain(Row(RERANKER, student), other) for other in (*others, Row("bag_of_words", ""))]
+            others += [Row("bag_of_words", ""), Row(NAMED, "")]
+            gains += [Gain(Row(RERANKER, student), other) for other in others]
     return Grid([Row(method, student) for student in settings.students for method in methods], gains)
 
 
@@ -116,9 +118,10 @@ def over_chance(settings: RunSettings, methods: Collection[str]) -> list[Gain]:
 
 
 def in_stratum(settings: RunSettings) -> list[Gain]:
-    """KARD over who recalls and over who reads undistilled."""
-    rivals = [Row(m, student) for student in settings.students for m in (RD, FT, "undistilled_reranker")]
-    return [Gain(Row(RERANKER, rival.student), rival) for rival in rivals]
+    """KARD over who recalls, over who reads undistilled, and over what its passages name by themselves."""
+    of_students = [(s, Row(m, s)) for s in settings.students for m in (RD, FT, "undistilled_reranker")]
+    rivals = of_students + [(s, Row(NAMED, "")) for s in settings.students]
+    return [Gain(Row(RERANKER, student), rival) for student, rival in rivals]
 
 
 def dataset_size(settings: RunSettings) -> Grid:

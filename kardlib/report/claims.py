@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from kardlib.errors import KardError, first_line
 from kardlib.models.catalogue import MODELS
 from kardlib.reaugkd.methods import EARLIER
+from kardlib.report.captions import DATASETS
 from kardlib.report.evaluate import GROWTH, NOT_TOLD, Interval, by_chance, verdict
 from kardlib.report.reported import find_table, read_reported
 from kardlib.report.rows import (
@@ -191,10 +192,10 @@ class Claim(Group):
             raise ValueError(f"note: {error} is no number of reported.yml; write {{table[row][column]}}") from None
         return self
 
-    @property
-    def effect(self) -> float:
-        """The mean of the papers' numbers, of a growth of the last less the first; NaN if there are none."""
-        found = [[*reported.numbers(self.row).values()] for reported in self.reported]
+    def effect(self, dataset: str) -> float:
+        """The mean of the papers' numbers on a dataset, else of all; of a growth the last less the first. NaN: none."""
+        own = [one for one in self.reported if find_table(one.table).dataset == DATASETS.get(f"_{dataset}")]
+        found = [[*reported.numbers(self.row).values()] for reported in own or self.reported]
         numbers = [one for some in found for one in ([some[-1] - some[0]] if self.row.metric == GROWTH else some)]
         return fmean(numbers) if numbers else nan
 
@@ -312,7 +313,7 @@ ORDER = ["dataset", "student", "k", "knob", "x", "at", "over_x", "over_at", "ove
 OF_A_CASE = [name for name in COLUMNS if name not in ("figure", "seed")]
 SCORECARD = [
     "id", "paper", "where", "notebook", "says", "reported", *OF_A_CASE, "seeds", "p", "test", "verdict", "effect",
-    "enough", "could_fail", "why", "beside", "note", "file",
+    "ruled_out", "could_fail", "why", "beside", "note", "file",
 ]  # fmt: skip
 
 
@@ -323,8 +324,8 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     has no row at any scale has one line, "not run at this scale", the first. A row without an interval decides
     nothing, and of answers that could mostly not be read nothing is told (`evaluate.verdict`). "seeds" is how many
     there are rows of for the same figure, method and student; "p" is the paired test's, where the rows hold it;
-    "could_fail" whether the verdict could have been another, and "why"; "beside" what is to be told with it. "enough"
-    says whether the test would be decided if what was measured were the papers' mean ("effect"), as exactly as it is.
+    "could_fail" whether the verdict could have been another, and "why"; "beside" what is to be told with it.
+    "ruled_out": the papers' mean ("effect", on this dataset where they have it) lies outside of the interval.
     """
     alike = ["figure", "dataset", "scale", "method", "student"]
     seeds = rows.groupby(alike, dropna=False)["seed"].transform("nunique") if len(rows) else 0
@@ -340,8 +341,7 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
         unit = 100 if claim.percent else 1
         about = claim.model_dump(include={"id", "paper", "where", "notebook", "says"}) | {
             "reported": "; ".join(reported.in_words(claim.row) for reported in claim.reported),
-            "test": claim.test.in_words(unit),
-            "note": claim.noted, "effect": (effect := claim.effect),
+            "test": claim.test.in_words(unit), "note": claim.noted,
         }  # fmt: skip
         lower, upper = (unit * end for end in claim.test.ends)
         for scale in scales:
@@ -352,13 +352,14 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
                 case |= claim.weight(case["dataset"], scale) | {name: unit * case[name] for name in numbers}
                 value, low, high = (case[name] for name in numbers)
                 decided = verdict(Interval(value, low, high), lower, upper, unread=case["unread"])
-                enough = lower < effect - (value - low) and effect + (high - value) < upper
-                lines.append({**case, **about, "verdict": decided, "enough": enough})
+                effect = claim.effect(case["dataset"])
+                case |= {"verdict": decided, "effect": effect, "ruled_out": effect < low or high < effect}
+                lines.append(case | about)
         if found.empty:
             lines.append(about | claim.weight("", scales[0]) | {"scale": scales[0], "verdict": NOT_RUN})
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
     kinds = {name: kind for name, kind in NUMBERS.items() if name in SCORECARD}
-    kinds |= {"seeds": "Int64", "p": "float64", "effect": "float64", "enough": "boolean", "could_fail": "bool"}
+    kinds |= {"seeds": "Int64", "p": "float64", "effect": "float64", "ruled_out": "boolean", "could_fail": "bool"}
     return scorecard.fillna({name: "" for name in SCORECARD if name not in kinds}).astype(kinds)
 
 
@@ -372,7 +373,7 @@ def _rank(column: pd.Series) -> pd.Series:
 def tally(scorecard: pd.DataFrame) -> str:
     """How many verdicts of each kind, as a sentence: of tests that could have failed, and of those that could not.
 
-    Beside the first stands what chance alone would give (`evaluate.by_chance`), and what is undecided but "enough".
+    Beside the first stands what chance alone would give (`evaluate.by_chance`), and how many undecided are "ruled_out".
     """
     told = scorecard[~scorecard["verdict"].isin([NOT_TOLD, NOT_RUN])]
     could, could_not = told[told["could_fail"]], told[~told["could_fail"]]
@@ -381,8 +382,8 @@ def tally(scorecard: pd.DataFrame) -> str:
         expected, most = by_chance(len(could))
         parts.append(f"{len(could)} tests that could have failed: {_count(could)}")
         parts.append(f"chance alone would give {expected:.1f} reproduced and {expected:.1f} not, hardly over {most}")
-    if enough := could.loc[could["verdict"] == "undecided", "enough"].sum():
-        parts.append(f"of the undecided {enough} would be decided were the effect as large as the papers'")
+    if ruled_out := could.loc[could["verdict"] == "undecided", "ruled_out"].sum():
+        parts.append(f"of the undecided {ruled_out} rule out an effect as large as the papers'")
     if len(could_not):
         parts.append(f"{len(could_not)} that could not: {_count(could_not)}")
     if untold := _count(scorecard.drop(told.index)):
@@ -477,7 +478,7 @@ def _case(case: pd.Series, named: bool) -> str:
     if case.verdict != "undecided" or pd.isna(case.effect):
         return text
     effect = f"{case.effect:{'+.3g' if case.over else '.3g'}}"
-    return f"{text}, {'' if case.enough else 'not '}exact enough for the papers' {effect}"
+    return f"{text}, the papers' {effect} {'' if case.ruled_out else 'not '}ruled out"
 
 
 # What a notebook shows

@@ -28,7 +28,9 @@ BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of 
 
 GLUE = "13_glue"  # the figure that shows what those below do
 OF_TASKS = [f"{figure}_{task}" for figure in ("13_reaugkd", "13_where", "18_compression") for task in COLUMNS]
-HEADLINE = ("chance", "bag_of_words", "reasoning_distillation", "undistilled_reranker", "kard_reranker")
+HEADLINE = (
+    "chance", "bag_of_words", "named_by_reranker", "reasoning_distillation", "undistilled_reranker", "kard_reranker",
+)  # fmt: skip
 READINGS = {"accuracy": "", "accuracy_by_likelihood": ", likeliest option"}
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
 CROSSINGS = {  # figure -> what is said of where its lines cross
@@ -243,8 +245,8 @@ def show_scorecard(figures: Path) -> list[str]:
         "What the papers claim, with a verdict for every dataset, scale and student that was run. The whole 95 %",
         "interval decides: inside what the test asks for ✓ reproduced, outside ✗ not reproduced, else ? undecided.",
         "Gains are in points, shares in per cent, the papers' numbers in theirs. Only tests that could have failed",
-        "count. Chance alone: if every true number lay on the edge of what its test asks for. Exact enough: an",
-        "effect as large as the mean of the papers' numbers would have been decided.",
+        "count. Chance alone: if every true number lay on the edge of what its test asks for. Ruled out: the mean of",
+        "the papers' numbers, on the same dataset where they have it, lies outside of the interval.",
         "", *scorecard_table(figures), "",
         "## Gains", "",
         "All gains of all figures, with those that no claim speaks of: what a method has more than another on the same",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from kardlib.data.world import (
     DIAGNOSES,
@@ -139,13 +140,16 @@ def test_a_seed_is_a_world():
 def test_a_new_edition_asks_the_same_and_every_value_has_changed():
     new = build_world(FULL.settings.model_copy(update={"edition": 1}))
     assert new.signs == FULL.signs and new.strata == FULL.strata and new.facts != FULL.facts
+    places: Counter[int] = Counter()  # of the former answer: who likes a letter must not seem to remember
     for before, after in zip(FULL.splits["test"], new.splits["test"], strict=True):
         old, chain = FULL.chains[before.id], new.chains[after.id]
         assert (old.ailment, old.relation, set(old.signs)) == (chain.ailment, chain.relation, set(chain.signs))
         if chain.relation:
             assert old.value != chain.value
             assert len(after.options) == 2 or {old.value, chain.value} <= set(after.options)
+            places += Counter([after.options.index(old.value)] if len(after.options) > 2 else [])
         assert conclude(after, chain.value) == after.answer
+    assert len(places) == 4 and chisquare([*places.values()]).pvalue > 0.01
 
 
 def test_everyday_words_follow_the_setting():

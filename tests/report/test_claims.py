@@ -1,6 +1,7 @@
 """Claims: what is read, what each test decides on hand-made rows, and that the committed claims are sound."""
 
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 import pytest
@@ -164,23 +165,31 @@ def test_no_rows_at_all():
     assert tally(table) == "1 not run at this scale" and tally(judge([], read_rows([]))) == "no claims"
 
 
-def test_an_undecided_test_says_whether_the_papers_effect_would_have_been_decided():
-    rows = [row(0.01, reach, student=s) for s, reach in (("a", 0.07), ("b", 0.08))]  # the paper's base student: 7.12
+def test_an_undecided_test_says_whether_the_papers_effect_is_ruled_out():
+    rows = [row(0.01, reach, student=s) for s, reach in (("a", 0.06), ("b", 0.07))]  # the paper's base student: 7.12
     table = scorecard(*rows)
-    assert table["effect"].tolist() == [7.12] * 2 and table["enough"].tolist() == [True, False]
-    assert tally(table).endswith("; of the undecided 1 would be decided were the effect as large as the papers'")
+    assert table["effect"].tolist() == [7.12] * 2 and table["ruled_out"].tolist() == [True, False]
+    assert tally(table).endswith("; of the undecided 1 rule out an effect as large as the papers'")
     here = summarize(table)["here"].item().splitlines()
     assert [line.rpartition(", ")[-1] for line in here] == [
-        "exact enough for the papers' +7.12",
-        "not exact enough for the papers' +7.12",
+        "the papers' +7.12 ruled out",
+        "the papers' +7.12 not ruled out",
     ]
     ours = scorecard(*rows, reported=[])
-    assert not ours["enough"].any() and "papers" not in tally(ours) + summarize(ours)["here"].item()
+    assert not ours["ruled_out"].any() and "papers" not in tally(ours) + summarize(ours)["here"].item()
     grown = {"metric": GROWTH, "over_student": "a"}
     (growth,) = [claim for claim in read_claims() if claim.id == "KARD's gain over RD shrinks with the student"]
-    assert growth.effect == pytest.approx(2.62 - 7.12)
-    (line,) = judge([growth], long_form([row(-0.01, 0.04, figure="06_x", **grown)]).assign(file="")).to_dict("records")
-    assert line["verdict"] == "undecided" and line["enough"]
+    assert growth.effect("world") == pytest.approx(2.62 - 7.12)
+    (line,) = judge([growth], long_form([row(-0.01, 0.03, figure="06_x", **grown)]).assign(file="")).to_dict("records")
+    assert line["verdict"] == "undecided" and line["ruled_out"]
+
+
+def test_the_papers_effect_is_that_on_the_same_dataset_if_they_have_one():
+    (gain,) = [claim for claim in read_claims() if claim.id == "KARD over KA-FT"]
+    everywhere = fmean([4.76, 6.88, 9.82, *(strategyqa := [4.46, 7.23, 17.17]), *(obqa := [5.53, 1.8, 4.73])])
+    assert gain.effect("world") == gain.effect("rte") == pytest.approx(everywhere)
+    assert gain.effect("strategyqa") == pytest.approx(fmean(strategyqa))
+    assert gain.effect("obqa") == pytest.approx(fmean(obqa))
 
 
 def test_only_tests_that_could_have_failed_are_counted():

@@ -177,6 +177,10 @@ def test_where_no_answer_could_be_read_a_knobs_panel_says_so():
     (ax,) = plot_knob(long_form(rows), "Training questions (%)").axes
     assert [(text.get_text(), text.xy[0]) for text in ax.texts] == [("unread", 0.01)]
     assert ax.get_xlim()[0] < 0.01
+    rows += [accuracy_row(method="fine_tuning", knob="share", x=x, unread=0.9) for x in (0.01, 0.25)]
+    (ax,) = plot_knob(long_form(rows), "Training questions (%)").axes
+    said = {"unread": 0.01, f"{label('fine_tuning')}\nunread": 0.25}
+    assert {text.get_text(): text.xy[0] for text in ax.texts} == said
 
 
 def test_one_series_has_no_legend_and_the_papers_curve_beside_it():

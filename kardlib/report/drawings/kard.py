@@ -229,10 +229,16 @@ def plot_candidates(table: pd.DataFrame, students: Sequence[str]) -> Figure:
 
 
 def _mark_unread(ax: Axes, part: pd.DataFrame) -> None:
-    """Say it where no method's answers could be read, so that nothing is drawn there."""
-    for x in (drawn := told(part).groupby("x")["value"].count())[drawn == 0].index:
+    """Say where whose answers could not be read, so that nothing is drawn there; no names where it is everybody's."""
+    for x, rows in part.groupby("x"):
+        unread = rows[told(rows)["value"].isna()]["method"].unique()
+        if not len(unread):
+            continue
         at: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 7, "color": "0.35"}
-        ax.annotate("unread", (x, 0.03), **at)
+        if len(unread) == rows["method"].nunique():
+            ax.annotate("unread", (x, 0.03), **at)
+        else:  # above what is drawn of the others
+            ax.annotate("\n".join([*map(label, unread), "unread"]), (x, 0.98), va="top", **at)
         left, right = ax.get_xlim()
         room = (right / left) ** 0.12
         ax.set_xlim(min(left, x / room), max(right, x * room))

@@ -84,7 +84,7 @@ def _claims_panel(ax: Axes, part: pd.DataFrame, stack: Mapping[str, tuple[float,
                 gain["value"], [y], xerr=whiskers(gain), linestyle="none", marker=marker, color=color, markersize=3.4,
                 zorder=3, label=f"Ours: {case['verdict']}", **WHISKERS | {"capsize": 1.4},
             )  # fmt: skip
-            told = [case["student"], case["at"] if ours["at"].nunique() > 1 else ""]
+            told = [case["student"], *(case[c] for c in ("at", "over_at") if ours[c].nunique() > 1)]
             told += [f"{case['knob']} = {case['x']:g}"] if ours["x"].nunique() > 1 else []
             at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 6, "color": color}
             ax.annotate(", ".join(filter(None, told)), (1.01, y), **at)
