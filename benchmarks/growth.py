@@ -210,7 +210,8 @@ def make_prepared(experiment: Experiment) -> Prepared:
 
     by_question = draw([q.id for split in experiment.data.splits.values() for q in split])
     by_rationale = draw([r.id for split in rationales.written.values() for r in split])
-    return Prepared(experiment, rationales, Runs(by_question, by_rationale, texts, Index(Path(), "index"), "texts"))
+    found = by_question, by_rationale
+    return Prepared(experiment, rationales, Runs(*found, texts, Index(Path(), "index"), "texts", texts, "texts"))
 
 
 # Passages

@@ -33,7 +33,7 @@ from papermill.exceptions import PapermillExecutionError
 from kardlib.artifacts.engine import check_ray, choose_engine
 from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now
 from kardlib.errors import KardError, suggest
-from kardlib.report.folders import figures_folder
+from kardlib.report.folders import figures_folder, seen_from
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index
 from kardlib.report.progress import Progress, follow, read_durations
 from kardlib.settings import GLUE_TASKS, GROWING, preset
@@ -81,9 +81,10 @@ def reproduce(
     if not only:
         notebooks = [path for path in notebooks if applies(path.name[:2], dataset)]
         notebooks = leave_out(notebooks, scale, dataset, data_dir, overrides)
-    parameters = {  # paths are relative to the notebooks' folder, where kernels run
-        "scale": scale, "dataset": dataset, "data_dir": data_dir and os.path.relpath(data_dir, root / "notebooks"),
-        "overrides": overrides, "figures_dir": os.path.relpath(figures, root / "notebooks"),
+    here = root / "notebooks"  # where kernels run, so that paths are relative to it
+    parameters = {
+        "scale": scale, "dataset": dataset, "data_dir": data_dir and os.path.relpath(data_dir, here),
+        "overrides": seen_from(here, overrides), "figures_dir": os.path.relpath(figures, here),
     }  # fmt: skip
     for notebook in notebooks:
         check_parameters(notebook, parameters)

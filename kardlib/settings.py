@@ -260,7 +260,7 @@ class ReAugKDSettings(Group):
     pooling: Literal["cls", "mean"] = "cls"  # of the last layer's vectors, into a text's embedding
     train_words: bool = True  # whether the word vectors are trained too
     train: int | None = Field(None, ge=2)  # how many examples to train on; None: all (of the world: 2,000)
-    dev: int = Field(1000, ge=1)  # training examples set aside to choose on, at most a tenth of them
+    dev: int = Field(1000, ge=1)  # to choose on: at most a tenth of a task's training examples, of the world others
     max_tokens: int = Field(128, ge=8)
     batch: Batch = Field(32, ge=2)
     warmup: float = Field(0.06, ge=0, lt=1)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kardlib.data.files import Dataset, Passage, Question
+from kardlib.data.files import DataError, Dataset, Passage, Question
 
 if TYPE_CHECKING:
     from kardlib.settings import WorldSettings
@@ -219,6 +219,7 @@ def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
 
     The two are of one stratum. A relation gives each ailment a value of its own; in a later edition than the first (0),
     which has the same names, signs and questions, it is the value that another ailment of the stratum had.
+    Raises DataError for a stratum of one to three.
     """
     size = settings.ailments
     names = rng.sample([a + b for a in FIRST_SYLLABLES for b in SECOND_SYLLABLES], size * (1 + len(RELATIONS)))
@@ -248,6 +249,12 @@ def draw_facts(settings: WorldSettings, rng: random.Random) -> World:
             heirs |= {(a, relation): ailments[i - shift] for i, a in enumerate(ailments)}
         facts |= {Fact(a, relation, value) for a, value in zip(ailments, owned, strict=True)}
     strata = {stratum: values["ailment"][part] for stratum, part in zip(STRATA, parts, strict=True)}
+    for stratum, ailments in strata.items():
+        if 0 < len(ailments) < 4:
+            raise DataError(
+                f"world.ailments = {size} and world.never = {settings.never:g} leave {len(ailments)} that training "
+                f"shows {stratum}, too few for four options: take more ailments, or another share"
+            )
     return World(settings, frozenset(facts), values, signs, strata, heirs)
 
 

@@ -11,7 +11,7 @@ from math import comb, inf, log2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kardlib.data.world import RELATIONS, SIGNS, World
+from kardlib.data.world import RELATIONS, SIGNS, Fact, World, read_statements
 from kardlib.kard.experiment import Cell, Experiment, Knobs
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import Predictions, predict, prepare_all, train_students
@@ -58,8 +58,11 @@ def count_bits(ailments: int) -> float:
 
 def count_showings(world: World, rationales: Iterable[Rationale]) -> dict[str, float]:
     """By stratum how many of the rationales say what an ailment has for a relation, on average over all of them."""
-    chains = [world.chains[r.question_id] for r in rationales]
-    told = Counter(chain.ailment for chain in chains if chain.relation)
+    told: Counter[str] = Counter()
+    for r in rationales:
+        chain = world.chains[r.question_id]
+        fact = Fact(chain.ailment, chain.relation, chain.value)
+        told[chain.ailment] += any(fact in statement for statement in read_statements(r.text))
     return {
         s: sum(told[a] for a in ailments) / len(ailments) / len(RELATIONS)
         for s, ailments in world.strata.items()

@@ -4,7 +4,7 @@ KARD's reranker learns the order that BM25 gives the candidates for the rational
 tau_1)`. What is to be written is likelier after some passages than after others, and a trained student tells how
 likely: `Q(d | x, r, y) = softmax(log p_theta(r, y | x, d) / tau)`, after reading `d` alone. That is the target of
 perplexity distillation in Atlas (Izacard et al. 2023, Section 2.2) and of REPLUG (Shi et al. 2023, Section 4). The
-product of both, made to sum to one, is the third target: what both the words and the student say.
+product of both, the second with a tau of its own, made to sum to one, is the third target: what both say.
 """
 
 import functools

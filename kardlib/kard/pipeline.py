@@ -34,7 +34,6 @@ from kardlib.kard.rankings import (
     find_retriever,
     identify_retriever,
     read_passages,
-    reranker_knobs,
     train_retrievers,
 )
 from kardlib.kard.teacher import Rationale
@@ -80,7 +79,6 @@ class PredictionKey(NamedTuple):
     ranked_by: str  # the settings of what was trained to rank, where it decides what is read
     prompt: str
     passages: int
-    candidates: int
     shots: str
     writes: str
     written: str  # the settings of what is asked, and of generation
@@ -101,6 +99,7 @@ def student_key(settings: RunSettings, cell: Cell) -> StudentKey | None:
         "answer_in_query": settings.retrieval.answer_in_query,
         "dapt": settings.dapt.model_dump() if method.adapted else None,
         "rag": settings.rag.model_dump() if method.rag else None,
+        "ranked": None if method.rag or method.reads_in_training in UNRANKED else ranking_settings(settings),
     }
     corpus = settings.dapt.corpus if method.adapted else ""
     return StudentKey(
@@ -109,21 +108,23 @@ def student_key(settings: RunSettings, cell: Cell) -> StudentKey | None:
     )  # fmt: skip
 
 
+def ranking_settings(settings: RunSettings) -> list[Any]:
+    """What decides, besides teacher and knowledge base, which passages a trained retriever finds."""
+    return [settings.reranker.model_dump(mode="json"), settings.rag.model_dump(), settings.retrieval.candidates]
+
+
 def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
     """Without a student of its own a cell's texts depend on the seed only where something is drawn or trained."""
     method, student = METHODS[cell.method], student_key(settings, cell)
     reads, knobs = method.reads_at_test, student_settings(settings, cell)
     seeded = reads in RETRIEVERS and RETRIEVERS[reads].seeded
     drawn = student or seeded or knobs.samples > 1 or cell.student == "random-t5"
-    learnt_from = [g.model_dump(mode="json") for g in (settings.reranker, settings.teacher, settings.knowledge)]
-    learnt_from.append({"answer_in_query": settings.retrieval.answer_in_query})
-    asked = [settings.world.model_dump(), knobs.of_writing()]
+    found_by = [settings.model_dump(mode="json", include={"teacher", "knowledge"}), settings.retrieval.answer_in_query]
+    asked = [settings.world.model_dump(), knobs.of_writing(), *([] if student else found_by)]
     return PredictionKey(
         student, cell.student, cell.method if method.rag else "", reads,
-        "" if reads in UNRANKED
-        else canonical_json([reranker_knobs(settings.reranker), learnt_from, settings.rag.model_dump()]),
+        "" if reads in UNRANKED else canonical_json([ranking_settings(settings), found_by]),
         settings.test_prompt, settings.retrieval.k if reads not in ("", "rationale") else 0,
-        settings.retrieval.candidates if reads not in UNRANKED else 0,
         method.shots, method.writes, canonical_json(asked), cell.seed if drawn else 0,
     )  # fmt: skip
 
@@ -140,7 +141,7 @@ def student_settings(settings: RunSettings, cell: Cell) -> StudentSettings:
 
 def student_spec(settings: StudentSettings, seed: int) -> dict[str, Any]:
     """What a student's artifact is named by, besides its examples."""
-    return {"settings": settings.of_training() | {"model": identify(settings.model)}, "seed": seed}
+    return {"settings": settings.of_training() | {"model": identify(settings.model, settings.revision)}, "seed": seed}
 
 
 # What students learn from and are asked
@@ -254,8 +255,10 @@ def student_job(prepared: Prepared, cell: Cell, start: Path | None = None) -> Jo
     settings = student_settings(prepared.experiment.settings, cell)
     if start:
         settings = settings.model_copy(update={"model": str(start)})
-    seed = cell.seed if settings.share < 1 else 0  # all of the questions, whatever the seed
-    examples = training_examples(prepared, METHODS[cell.method], seed)
+    method = METHODS[cell.method]
+    reads = RETRIEVERS.get(method.reads_in_training)
+    seed = cell.seed if settings.share < 1 or (reads and reads.seeded) else 0  # else the same texts for every seed
+    examples = training_examples(prepared, method, seed)
     spec = {"examples": fingerprint(examples)} | student_spec(settings, cell.seed)
     return spec, (examples, settings, cell.seed)
 
@@ -284,7 +287,7 @@ def adapt_students(experiment: Experiment, asked: Asked, make: MakeAll = make_al
 
 def _adapted_job(prepared: Prepared, cell: Cell) -> Job:
     settings = prepared.experiment.settings
-    dapt, passages = settings.dapt, list(prepared.runs.passages.values())
+    dapt, passages = settings.dapt, list(prepared.runs.pool.values())
     if dapt.corpus == "neighbour":
         if not prepared.experiment.world:
             raise DataError("only the closed world has a neighbour: set dapt.corpus to own")
@@ -306,24 +309,23 @@ def train_rag(experiment: Experiment, asked: Asked) -> dict[Cell, Path]:
 
 
 def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:
-    experiment, passages = prepared.experiment, prepared.runs.passages
-    settings = experiment.settings.rag
+    experiment, settings = prepared.experiment, prepared.experiment.settings.rag
     settings = settings.model_copy(update={"model": str(start or settings.model)})
     student = student_settings(experiment.settings, cell)
     knobs = {n: v for n, v in settings.model_dump(exclude={"questions"}).items() if "contrastive" not in n}
     named = ("revision", "lr", "max_source_tokens", "max_new_tokens", "prompt")
     of_student = {name: value for name, value in student.of_training().items() if name in named}
-    by_id = {q.id: q for q in experiment.data.splits["train"]}
+    by_id = {q.id: q for q in experiment.learns_from(cell.seed)}
     written: dict[str, list[str]] = {}
-    for r in prepared.rationales.need().kept:
+    for r in (r for r in prepared.rationales.need().kept if r.question_id in by_id):
         written.setdefault(r.question_id, []).append(write_target(experiment.settings, r.text, by_id[r.question_id]))
     targets = dict(list(written.items())[: settings.questions])
     questions: dict[str, Question] = {q: by_id[q] for q in targets}
     texts = fingerprint([targets, {q: question.prompt for q, question in questions.items()}])
-    spec = {"texts": texts, "passages": prepared.runs.passages_name, "seed": cell.seed,
+    spec = {"texts": texts, "passages": prepared.runs.pool_name, "seed": cell.seed,
             "settings": knobs | {"model": identify_retriever(settings.model)},
-            "student": of_student | {"model": identify(student.model)}}  # fmt: skip
-    return spec, (settings, student, questions, targets, passages, cell.seed)
+            "student": of_student | {"model": identify(student.model, student.revision)}}  # fmt: skip
+    return spec, (settings, student, questions, targets, prepared.runs.pool, cell.seed)
 
 
 # Predictions

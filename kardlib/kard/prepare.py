@@ -67,6 +67,8 @@ class Runs:
     passages: dict[str, str]  # all texts or, where these stay on disk, those of the two runs and of the gold passages
     index: Index
     passages_name: str  # what artifacts' names say of the passages
+    pool: dict[str, str]  # what others than BM25 search: all texts or, where these stay on disk, those of the two runs
+    pool_name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +148,7 @@ def search(experiment: Experiment, rationales: Rationales) -> Runs:
     index = build_index(experiment, passages_name)
     find = functools.partial(search_all, experiment, index)
     questions = {q.id: q.prompt for split in data.splits.values() for q in split}
-    by_question = find(questions, max(DEPTH, retrieval.candidates))
+    by_question = find(questions, max(DEPTH, retrieval.candidates, settings.reranker.question_candidates))
     depth = max(settings.reranker.rationale_candidates, retrieval.k, retrieval.k_training, SILVER)
     written = [r for split in rationales.written.values() for r in split]
     first, more = (
@@ -154,7 +156,8 @@ def search(experiment: Experiment, rationales: Rationales) -> Runs:
     )  # the first of a question are searched whatever `l` is
     by_rationale = {i: run for queries in (first, more) if queries for i, run in find(queries, depth).items()}
     if not settings.knowledge.index and not isinstance(data.passages, PassageFile):
-        texts = data.texts
+        texts = pool = data.texts
+        pool_name = passages_name
     else:
         found = {p for run in (by_question, by_rationale) for ranked in run.values() for p, _ in ranked}
         needed = sorted(found.union(*data.gold.values()))
@@ -165,7 +168,9 @@ def search(experiment: Experiment, rationales: Rationales) -> Runs:
 
         spec = {"index": index.name, "passages": fingerprint(needed)}
         texts = read_texts(experiment.store.make(TEXTS, spec, fetch) / "passages.jsonl")
-    return Runs(by_question, by_rationale, texts, index, passages_name)
+        pool = {p: texts[p] for p in sorted(found)}
+        pool_name = fingerprint([passages_name, sorted(found)])
+    return Runs(by_question, by_rationale, texts, index, passages_name, pool, pool_name)
 
 
 def build_index(experiment: Experiment, passages_name: str) -> Index:

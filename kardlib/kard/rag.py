@@ -269,6 +269,7 @@ def target_log_likelihoods(
     device = next(model.parameters()).device
     sources = fit_sources(sources, tokenizer, settings, model.config, say=False)
     examples = Examples(list(zip(sources, targets, strict=True)), tokenizer, settings, model.config)
+    tokenizer.padding_side = "right"  # as in `train_student`: positions are counted from the first column
     collate = DataCollatorForSeq2Seq(tokenizer, model, label_pad_token_id=IGNORED)
     inputs = collate([examples[i] for i in range(len(examples))]).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=pick_device().bf16):

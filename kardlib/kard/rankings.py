@@ -83,7 +83,7 @@ def _reranker_spec(prepared: Prepared) -> tuple[dict[str, Any], dict[str, str]]:
 def reranker_knobs(settings: RerankerSettings) -> dict[str, Any]:
     """The settings that a reranker's weights depend on, besides its candidates and its seed."""
     unused = {"rationale_candidates", "question_candidates", "questions"}
-    return settings.model_dump(exclude=unused) | {"model": identify(settings.model)}
+    return settings.model_dump(exclude=unused) | {"model": identify(settings.model, settings.revision)}
 
 
 def draw_encoder(experiment: Experiment, seed: int = 0) -> Path:
@@ -117,11 +117,13 @@ def rank(experiment: Experiment, split: str, asked: Mapping[K, tuple[Prepared, P
 
 
 def _ranking_job(prepared: Prepared, split: str, model: Path | str) -> Job:
+    from kardlib.models.encoders import LINEAR  # imported late: torch is slow
+
     spec, work = _texts_to_rank(prepared, split)
     settings = prepared.experiment.settings.reranker.model_copy(update={"model": str(model)})
     named = {"model": identify(settings.model, settings.revision), "max_tokens": settings.max_tokens}
-    if settings.similarity == "dot":
-        named |= {"similarity": "dot", "dim": settings.dim}  # of an untrained one
+    if not (Path(model) / LINEAR).is_file():  # an untrained one's linear layer is made as the settings say
+        named |= {"similarity": settings.similarity, "dim": settings.dim}
     return spec | named, (settings, *work)
 
 
@@ -188,8 +190,12 @@ def _retriever_job(prepared: Prepared, seed: int) -> Job:
     by_id = {q.id: q for q in prepared.experiment.data.splits["train"]}
     questions = {q: by_id[q].prompt for q in found}
     joint = {"lr", "epochs", "batch", "questions", "passages", "refresh", "contrastive_questions"}
-    spec = {"texts": fingerprint([questions, found, negatives]), "passages": runs.passages_name, "seed": seed,
-            "settings": settings.model_dump(exclude=joint) | {"model": identify(settings.model)}}  # fmt: skip
+    spec = {
+        "texts": fingerprint([questions, found, negatives]),
+        "passages": runs.passages_name,
+        "seed": seed,
+        "settings": settings.model_dump(exclude=joint) | {"model": identify(settings.model, settings.revision)},
+    }
     return spec, (settings, questions, runs.passages, found, negatives, seed)
 
 
@@ -219,9 +225,9 @@ def _dense_job(prepared: Prepared, split: str, model: Path | str) -> Job:
     depth = max(DEPTH, experiment.settings.retrieval.k)
     settings = experiment.settings.rag.model_copy(update={"model": str(model)})
     knobs = settings.model_dump(include={"revision", "pooling", "tau", "max_tokens"})
-    spec = {"settings": knobs | {"model": identify_retriever(model)}, "passages": prepared.runs.passages_name,
+    spec = {"settings": knobs | {"model": identify_retriever(model)}, "passages": prepared.runs.pool_name,
             "questions": fingerprint([questions, silver]), "depth": depth}  # fmt: skip
-    return spec, (settings, questions, prepared.runs.passages, depth, silver)
+    return spec, (settings, questions, prepared.runs.pool, depth, silver)
 
 
 # What is read at test: a method names one of these retrievers
@@ -283,9 +289,9 @@ def from_texts(find: Callable[[Mapping[str, str], Mapping[str, str], int], Run])
         found = {}
         for cell, p in reading.cells.items():
             questions = {q.id: q.prompt for q in p.experiment.data.splits[reading.split]}
-            texts = fingerprint(questions), p.runs.passages_name
+            texts = fingerprint(questions), p.runs.pool_name
             if texts not in runs:
-                runs[texts] = find(questions, p.runs.passages, DEPTH)
+                runs[texts] = find(questions, p.runs.pool, DEPTH)
             found[cell] = runs[texts]
         return found
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kardlib import NANO
-from kardlib.artifacts.store import fingerprint, hash_file
+from kardlib.artifacts.store import MANIFEST, fingerprint, hash_file
 from kardlib.data.files import DataError
 from kardlib.errors import KardError, first_line
 
@@ -345,12 +345,17 @@ def refuse_elsewhere(folder: str | Path) -> None:
 def identify(model: str, revision: str | None = None) -> str:
     """What stands for a model in an artifact's name: the hash of its weights if they are local, else name and revision.
 
-    Of a student whose weights stayed on another machine (`kardlib.work`) the hash is known all the same.
+    Of a folder of one's own its configuration and its tokenizer count too, which may have been changed by hand. Of a
+    student whose weights stayed on another machine (`kardlib.work`) the hash is known all the same.
     Raises what `find_revision` raises.
     """
     folder = find_folder(model)
+    ours = model in SHORT or not model or not folder or folder.parent == NANO
+    if folder and not ours and not any((at / MANIFEST).is_file() for at in (folder, folder.parent)):
+        files = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".json", ".txt", ".model")]
+        return fingerprint({file.name: _hash(file) for file in files})
     if folder and (folder / "model.safetensors").is_file():
-        return _hash_weights(folder / "model.safetensors")
+        return _hash(folder / "model.safetensors")
     if folder and (folder / ELSEWHERE).is_file():
         return str(json.loads((folder / ELSEWHERE).read_text("utf-8"))["sha256"])[:16]
     if needs_this_process(model):
@@ -359,6 +364,11 @@ def identify(model: str, revision: str | None = None) -> str:
     return f"{model}@{revision}" if revision else model
 
 
+def _hash(file: Path) -> str:
+    stat = file.stat()
+    return _hash_once(file, stat.st_size, stat.st_mtime_ns)
+
+
 @functools.cache
-def _hash_weights(file: Path) -> str:
+def _hash_once(file: Path, size: int, changed: int) -> str:
     return hash_file(file)[:16]

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from kardlib import NANO
 from kardlib.artifacts.device import describe_device, pick_device
-from kardlib.artifacts.store import atomic_write, read_versions
+from kardlib.artifacts.store import atomic_write, hash_file, read_versions
 from kardlib.data.files import LETTERS
 from kardlib.data.world import (
     DIAGNOSES,
@@ -38,7 +38,7 @@ from kardlib.data.world import (
     read_statements,
 )
 from kardlib.models.nano import RERANKER, STUDENTS, build_backbone, build_student, build_tokenizer
-from kardlib.models.training import Schedule, fit
+from kardlib.models.training import Schedule, checkpoint_in, fit
 from kardlib.settings import RerankerSettings, SettingsError, WorldSettings
 
 WORLDS = 1_000_000  # pretraining draws its worlds from these seeds upwards; the notebooks' seeds are far below
@@ -254,9 +254,12 @@ def pretrain_student(size: str, work: Path, seed: int = 0, bf16: bool = False) -
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = build_student(size, len(tokenizer))
+    start = ""
     if recipe.starts_from:
         made = work / recipe.starts_from
-        widen(T5ForConditionalGeneration.from_pretrained(made if made.exists() else NANO / made.name), model)
+        made = made if made.exists() else NANO / made.name
+        start = hash_file(made / "model.safetensors")
+        widen(T5ForConditionalGeneration.from_pretrained(made), model)
     model.to(device.type)  # type: ignore[arg-type]
     letters = torch.tensor(tokenizer.convert_tokens_to_ids(list("ABCD")), device=device.type)
 
@@ -269,10 +272,12 @@ def pretrain_student(size: str, work: Path, seed: int = 0, bf16: bool = False) -
         return weighted_loss(logits.float(), inputs["labels"], letters)
 
     schedule = trapezoid(200, recipe.decay, recipe.steps)
-    _, seconds = fit(
-        size, model, {model: recipe.lr}, schedule, recipe.steps, loss_of,
-        seed=seed, checkpoint=work / f"{size}.pt", checkpoint_every=CHECKPOINT,
-    )  # fmt: skip
+    begun = asdict(recipe) | {"seed": seed, "bf16": bf16, "from": start}
+    with checkpoint_in(work / f"{size}-begun", begun) as checkpoint:
+        _, seconds = fit(
+            size, model, {model: recipe.lr}, schedule, recipe.steps, loss_of,
+            seed=seed, checkpoint=checkpoint, checkpoint_every=CHECKPOINT,
+        )  # fmt: skip
     model.cpu().save_pretrained(work / size)
     tokenizer.save_pretrained(work / size)
     return work / size, seconds
@@ -354,10 +359,11 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
         log_p = (scores / query_mask.sum(1, keepdim=True) / 0.02).log_softmax(1)
         return -(log_p.masked_fill(~hit, -torch.inf).logsumexp(1)).mean()
 
-    _, seconds = fit(
-        RERANKER, reranker, {backbone: lr}, trapezoid(100, 0.3 * steps, steps), steps, loss_of,
-        seed=seed, checkpoint=work / f"{RERANKER}.pt", checkpoint_every=CHECKPOINT,
-    )  # fmt: skip
+    with checkpoint_in(work / f"{RERANKER}-begun", {"seed": seed, "steps": steps, "lr": lr}) as checkpoint:
+        _, seconds = fit(
+            RERANKER, reranker, {backbone: lr}, trapezoid(100, 0.3 * steps, steps), steps, loss_of,
+            seed=seed, checkpoint=checkpoint, checkpoint_every=CHECKPOINT,
+        )  # fmt: skip
     backbone.save_pretrained(work / RERANKER)
     tokenizer.save_pretrained(work / RERANKER)
     return work / RERANKER, seconds

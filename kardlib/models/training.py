@@ -8,9 +8,11 @@ the processes.
 """
 
 import math
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
@@ -33,7 +35,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 from kardlib.artifacts.device import pick_device
-from kardlib.artifacts.store import atomic_write
+from kardlib.artifacts.store import atomic_write, check_begun
 from kardlib.data.files import DataError
 from kardlib.data.records import say_rise
 from kardlib.errors import StoppedError
@@ -104,6 +106,17 @@ def fit(
     if first:
         say_rise(name, losses)
     return losses, time.monotonic() - began
+
+
+@contextmanager
+def checkpoint_in(folder: Path, settings: Mapping[str, Any]) -> Iterator[Path]:
+    """The checkpoint of a training that ends with the block: then the folder is removed, so that another begins anew.
+
+    Raises StoreError where a killed one began with other settings.
+    """
+    check_begun(folder, settings)
+    yield folder / "checkpoints" / "last.pt"
+    shutil.rmtree(folder)
 
 
 def check_loss(name: str, loss: float, step: int, steps: int, lr: float) -> None:

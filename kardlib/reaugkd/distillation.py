@@ -87,7 +87,8 @@ def _distances(x: Tensor) -> Tensor:
 
 def _mean_distance(x: Tensor) -> Tensor:
     distances = _distances(x)
-    return distances.sum() / (distances > 0).sum().clamp(min=1)
+    mean = distances.sum() / (distances > 0).sum().clamp(min=1)
+    return mean.clamp(min=1e-12)  # 0 for texts that are all alike, or one alone: what is left over at an epoch's end
 
 
 def _angles(x: Tensor) -> Tensor:
@@ -100,7 +101,10 @@ def _angles(x: Tensor) -> Tensor:
 
 
 class Classifier(nn.Module):
-    """An encoder and a linear head: tokens to an embedding (B, d) and logits (B, C)."""
+    """An encoder and a linear head: tokens to an embedding (B, d) and logits (B, C).
+
+    Raises DataError for a causal encoder whose first token is to stand for the text.
+    """
 
     accepts_loss_kwargs = False  # what the Trainer would hand it beside tokens means nothing to the encoder
 
@@ -108,6 +112,9 @@ class Classifier(nn.Module):
         self, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, labels: int, pooling: str, seed: int = 0
     ):
         super().__init__()
+        made_to_write = [a for a in encoder.config.architectures or () if a.endswith(("ForCausalLM", "LMHeadModel"))]
+        if pooling == "cls" and made_to_write:
+            raise DataError("a causal model's first token has read nothing of the text: set reaugkd.pooling to mean")
         self.encoder: Any = encoder
         self.tokenizer, self.pooling = tokenizer, pooling
         self.head = nn.Linear(encoder.config.hidden_size, labels)
@@ -246,7 +253,7 @@ def student_objective(
     )
 
     def objective(s: Tensor, logits: Tensor, number: Tensor) -> Tensor:
-        loss = cross_entropy(logits, labels[number])
+        loss = cross_entropy(logits, labels[number]) if "label" in losses else logits.new_zeros(())
         if "soft" in losses:
             loss = loss + settings.soft_weight * soft_label_loss(logits, logits_t[number], settings.temperature)
         if "relational" in losses:

@@ -119,7 +119,8 @@ def open_settings(settings: RunSettings, store: Store | None = None) -> ReAugKDE
 
 def describe_models(knobs: ReAugKDSettings, *names: str) -> dict[str, Any]:
     """What artifacts' names say of the two backbones and of these settings."""
-    hashes = {"teacher": identify(knobs.teacher), "student": identify(knobs.student or "")}
+    student = identify(knobs.student, knobs.student_revision) if knobs.student else ""
+    hashes = {"teacher": identify(knobs.teacher, knobs.revision), "student": student}
     return hashes | knobs.model_dump(mode="json", include={"revision", "student_revision", *names})
 
 
@@ -168,8 +169,10 @@ def gather(
     """What teacher and students say, and how predictions are mixed: `k`, `tau`, `beta` are chosen on "dev"."""
     said = {key: read_outputs(folder) for key, folder in students.items()}
     distilled = Distilled(experiment, read_outputs(teacher), memory, said, {})
-    distilled.mixing["reaugkd"] = choose(distilled, memory.base)
-    distilled.mixing["neighbours"] = choose(distilled, memory.base, betas=(0.0,))
+    for method in METHODS.values():
+        if method.predicts in ("mixed", "neighbours"):
+            betas = (0.0,) if method.predicts == "neighbours" else None
+            distilled.mixing[method.id] = choose(distilled, memory.base, method.id, betas)
     return distilled
 
 
@@ -184,11 +187,13 @@ def outputs(distilled: Distilled, method: str, split: str = "test") -> list[Outp
     return [distilled.students[losses, seed][split] for seed in distilled.experiment.settings.seeds]
 
 
-def choose(distilled: Distilled, base: KnowledgeBase, betas: Sequence[float] | None = None) -> Mixing:
-    """The mixing of ReAugKD's students with a knowledge base that is best on the development split."""
+def choose(
+    distilled: Distilled, base: KnowledgeBase, method: str = "reaugkd", betas: Sequence[float] | None = None
+) -> Mixing:
+    """The mixing of a method's students with a knowledge base that is best on the development split."""
     experiment = distilled.experiment
     gold = experiment.task.gold("dev")
-    return choose_mixing(base, outputs(distilled, "reaugkd", "dev"), gold, experiment.settings.reaugkd, betas)
+    return choose_mixing(base, outputs(distilled, method, "dev"), gold, experiment.settings.reaugkd, betas)
 
 
 def probabilities(distilled: Distilled, method: str) -> Array:

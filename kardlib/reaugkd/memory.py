@@ -123,6 +123,8 @@ def compress(keys: Array, soft_labels: Array, gold: NDArray[np.int64], kind: str
     dim = keys.shape[1]
     index: Any = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     if kind == "pq":
+        if len(keys) < 256:
+            raise DataError(f"product quantisation needs 256 entries, not {len(keys)}: raise reaugkd.train")
         index = faiss.IndexPQ(dim, dim // 8, 8, faiss.METRIC_INNER_PRODUCT)
         index.pq.cp.min_points_per_centroid = 1  # no warning if entries are few
     index.train(keys)

@@ -1,10 +1,12 @@
 """The methods compared in ReAugKD's table, as data: which losses a student learns from, and whose prediction counts."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Entry, enter
+from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, Entry, RegistryError, enter
 from kardlib.settings import Losses
+
+Predicts = Literal["student", "mixed", "neighbours", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -14,14 +16,23 @@ class Method:
     id: str
     label: str
     losses: Losses
-    predicts: Literal["student", "mixed", "neighbours", "teacher"]
+    predicts: Predicts
 
 
 METHODS: dict[str, Method] = {}
 
 
 def register_method(method: Method, **look: Any) -> None:
-    """Add a row to the table and to all figures; `look` as in `kard.methods.register_method`. Raises RegistryError."""
+    """Add a row to the table and to all figures; `look` as in `kard.methods.register_method`.
+
+    Raises RegistryError as that does, and where a row has no losses that is not the teacher's, or the other way round.
+    """
+    known, predicts = get_args(get_args(Losses)[0]), get_args(Predicts)
+    if not {*method.losses} <= {*known} or method.predicts not in predicts:
+        fields = f"losses are some of {', '.join(known)}, and predicts is one of {', '.join(predicts)}"
+        raise RegistryError(f"the method {method.id!r} cannot be run: {fields}")
+    if bool(method.losses) == (method.predicts == "teacher"):
+        raise RegistryError(f"the method {method.id!r} cannot be run: the teacher's row, and no other, has no losses")
     enter({method.id: Entry(method.label, **look)})
     METHODS[method.id] = method
 

@@ -348,8 +348,8 @@ def gain_rows(
         named |= ({"metric": GROWTH} if less else {}) | columns
         here = _asks(experiment, above.knobs)
         (a, clusters), (b, _) = (_sample(here, scores[row], asked, named["split"]) for row in (above, below))
-        sides, n = [a, b], a.shape[1]
-        found = paired_difference(*np.broadcast_arrays(a, b), clusters)
+        a, b = np.broadcast_arrays(a, b)
+        sides, n, found = [a, b], a.shape[1], paired_difference(a, b, clusters)
         if less:
             there = _asks(experiment, less.above.knobs)
             (c, others), (d, _) = (_sample(there, scores[row], asked, named["split"]) for row in less[:2])

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kardlib import NANO
 from kardlib.artifacts.store import REPOSITORY, fingerprint, hash_file
 from kardlib.data.files import OWN
 from kardlib.knobs import flatten
+from kardlib.models.catalogue import SHORT
 from kardlib.settings import preset
 
 SHOWN = 40  # characters of a name that say what is changed
@@ -39,3 +41,13 @@ def figures_folder(settings: Mapping[str, Any], root: Path | None = None) -> Pat
     `root` None: the repository, by a path from where one stands. Raises SettingsError.
     """
     return (root or Path(os.path.relpath(REPOSITORY))) / "runs" / run_name(settings) / "figures"
+
+
+def seen_from(folder: Path, value: Any) -> Any:
+    """Settings whose relative paths of folders, e.g. of a model, are said as `folder` needs them."""
+    if isinstance(value, Mapping):
+        return {name: seen_from(folder, one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [seen_from(folder, one) for one in value]
+    named = isinstance(value, str) and value not in SHORT and not (NANO / value).is_dir()
+    return os.path.relpath(value, folder) if named and Path(value).is_dir() and not Path(value).is_absolute() else value

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from kardlib.data.files import DataError
 from kardlib.data.world import (
     DIAGNOSES,
     RELATIONS,
@@ -150,6 +151,12 @@ def test_a_new_edition_asks_the_same_and_every_value_has_changed():
             places += Counter([after.options.index(old.value)] if len(after.options) > 2 else [])
         assert conclude(after, chain.value) == after.answer
     assert len(places) == 4 and chisquare([*places.values()]).pvalue > 0.01
+
+
+def test_a_world_too_small_for_four_options_is_one_sentence():
+    for change in ({"never": 0.03}, {"ailments": 12, "never": 0.5}):
+        with pytest.raises(DataError, match=r"^world\.ailments = .* leave . that training shows .*, too few for four"):
+            build_world(FULL.settings.model_copy(update=change))
 
 
 def test_everyday_words_follow_the_setting():

@@ -1,11 +1,12 @@
 """Worlds of many sizes, what is known of them, and what is answered when their facts have changed."""
 
+import random
 from math import inf, log2
 
 import numpy as np
 import pytest
 
-from kardlib.data.world import RELATIONS
+from kardlib.data.world import RELATIONS, write_rationale
 from kardlib.kard.experiment import Cell
 from kardlib.kard.frontier import (
     ask_new_edition,
@@ -69,10 +70,12 @@ def test_bits_of_an_ailment_are_its_signs_and_a_value_for_every_relation():
 
 
 def test_a_fact_is_shown_by_every_rationale_of_a_question_that_asks_for_it(experiment):
-    world = experiment.world
+    world, rng = experiment.world, random.Random(0)
     asked = [q for q in world.splits["train"] if world.chains[q.id].relation]
-    twice = [Rationale(q.id, number, "", q.answer) for q in world.splits["train"] for number in (0, 1)]
-    shown = count_showings(world, twice)
+    told = {q.id: write_rationale(world.chains[q.id], rng) for q in world.splits["train"]}
+    twice = [Rationale(q.id, number, told[q.id], q.answer) for q in world.splits["train"] for number in (0, 1)]
+    silent = [Rationale(q.id, 2, text, q.answer) for q in world.splits["train"] for text in ("", "So it is.")]
+    shown = count_showings(world, twice + silent)
     facts = {stratum: len(ailments) * len(RELATIONS) for stratum, ailments in world.strata.items()}
     assert sum(shown[stratum] * facts[stratum] for stratum in facts) == pytest.approx(2 * len(asked))
     assert shown["often"] > shown["seldom"] > shown["never"] == 0

@@ -22,6 +22,7 @@ from kardlib.kard.methods import METHODS, READS, Method, register_method
 from kardlib.kard.pipeline import (
     Predictions,
     Row,
+    _rag_job,
     answer,
     describe_training,
     list_writings,
@@ -207,6 +208,11 @@ def test_cells_of_one_key_have_one_spec_and_what_changes_the_spec_changes_the_ke
 def test_predictions_of_one_key_are_one(change, experiment, student):
     for cell in (Cell("kard_reranker", student, 0), Cell("undistilled_reranker", student, 0)):
         assert prediction_key(experiment.at((change,)).settings, cell) != prediction_key(experiment.settings, cell)
+    for method in ("undistilled_bm25", "undistilled_silver", "teacher_cot", "few_shot_cot"):
+        cell = Cell(method, student, 0)
+        for found_by in (("knowledge.k1", 5.0), ("teacher.seed", 5)):
+            settings = experiment.at((found_by,)).settings
+            assert prediction_key(settings, cell) != prediction_key(experiment.settings, cell), (method, found_by)
     greedy = [prediction_key(experiment.settings, Cell("few_shot", student, seed)) for seed in (0, 1)]
     assert greedy[0] == greedy[1] != prediction_key(experiment.settings, Cell("few_shot_cot", student, 0))
 
@@ -244,6 +250,10 @@ def test_a_reranker_orders_the_candidates_that_kappa_leaves(experiment, prepared
         assert {p for p, _ in ranked["few"][question.id]} == set(bm25[:5])
         assert {p for p, _ in ranked["all"][question.id]} == set(bm25[:20])
     assert ranked["all"] != ranked["untrained"]
+    narrow = prepare(experiment, (("reranker.dim", 8),))  # which of its vectors' parts are told apart
+    assert rank(experiment, "test", {"": (narrow, "bert-nano")})[""] != ranked["untrained"]
+    deep = prepare(experiment, (("reranker.question_candidates", 120),))
+    assert max(len(found) for found in deep.runs.by_question.values()) == 120
     assert len(time_ranking(prepared, trained[0], 2, 3)) == 3
 
 
@@ -392,6 +402,30 @@ def test_a_student_is_trained_by_the_loss_that_it_brings(experiment, added):
     for method in ("dapt", "rag"):
         with pytest.raises(DataError, match=f"^{method} trains halved by other losses than its own: leave it out$"):
             answer(experiment, [Cell(method, "halved", 0)])
+
+
+def test_who_reads_with_a_trained_reranker_in_training_learns_from_its_own_seeds(experiment, student, added):
+    asked = []
+
+    def whole(experiment, split, variants):
+        asked.extend(seed for _, seed in variants.values())
+        return {key: p.runs.by_question for key, (p, _) in variants.items()}
+
+    register_reranker("whole", whole)
+    register_method(Method("kard_whole", "KARD (whole)", "rationale", "whole", "whole"))
+    cells = [Cell("kard_whole", student, seed) for seed in (3, 4)]
+    for cell, prepared in prepare_all(experiment, cells).items():
+        student_job(prepared, cell)
+    assert asked == [3, 4]
+    for change in (("retrieval.candidates", 5), ("reranker.lr", 0.5)):
+        one, other = (student_key(e.settings, cells[0]) for e in (experiment, experiment.at((change,))))
+        assert one != other
+
+
+def test_rag_learns_from_the_same_share_of_the_questions_as_others(experiment, student):
+    tenth = experiment.at((("student.share", 0.1),))
+    (job,) = [_rag_job(p, cell, None) for cell, p in prepare_all(tenth, [Cell("rag", student, 0)]).items()]
+    assert job[1][2].keys() <= {q.id for q in tenth.learns_from(0)} < {q.id for q in tenth.data.splits["train"]}
 
 
 def test_a_method_of_ones_own_may_have_many_texts_vote_and_shares_its_student(experiment, student, added):

@@ -154,6 +154,20 @@ def test_your_own_data_go_the_way_of_the_world(example, experiment):
     assert "Passage:" in source and "The answer is" in target
 
 
+def test_what_others_than_bm25_search_of_your_own_passages_is_what_it_found(example, experiment, monkeypatch):
+    """No gold passage beside it, which would be given away; and its name follows whatever decides what is found."""
+    monkeypatch.setattr("kardlib.kard.prepare.DEPTH", 1)
+    monkeypatch.setattr("kardlib.kard.prepare.SILVER", 1)
+    depths = ["retrieval.k", "retrieval.k_training", "retrieval.candidates"]
+    few = dict.fromkeys([*depths, "reranker.question_candidates", "reranker.rationale_candidates"], 1)
+    own = prepare(open_settings(preset("smoke", "own", str(example)).override(few), experiment.store))
+    found = {p for run in (own.runs.by_question, own.runs.by_rationale) for ranked in run.values() for p, _ in ranked}
+    assert own.runs.pool.keys() == found < own.runs.passages.keys()
+    other = prepare(own.experiment, (("knowledge.k1", 5.0), ("knowledge.b", 1.0)))
+    assert other.runs.pool.keys() != found and other.runs.pool_name != own.runs.pool_name
+    assert other.runs.passages_name == own.runs.passages_name
+
+
 def test_variants_share_the_passages_whose_corpus_is_read_once(example, experiment, prepared, tmp_path, monkeypatch):
     own = open_settings(preset("smoke", "own", str(shutil.copytree(example, tmp_path / "own"))), experiment.store)
     hashed, written = [], []

@@ -149,8 +149,9 @@ def test_likelihoods_are_those_of_each_target_alone():
     assert tokens == 0
 
 
-def test_a_causal_students_likelihoods_are_those_of_each_target_alone(tmp_path):
-    model, tokenizer = load_student(str(save_causal(tmp_path, "llama")))
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])  # the second one counts positions from the first column
+def test_a_causal_students_likelihoods_are_those_of_each_target_alone(kind, tmp_path):
+    model, tokenizer = load_student(str(save_causal(tmp_path, kind)))
     sources, targets = ["Question: who? A. one", "Question: why?"], ["The answer is A.", "It is so. The answer is B."]
     together, tokens = target_log_likelihoods(model, tokenizer, sources, targets, STUDENT)
     examples = Examples(list(zip(sources, targets, strict=True)), tokenizer, STUDENT, model.config)

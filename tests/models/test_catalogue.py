@@ -1,6 +1,8 @@
 """The table of models agrees with transformers; every model in it works small."""
 
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
+from kardlib import NANO
 from kardlib.kard.reranker import train_reranker
 from kardlib.kard.student import load_student, train_student, write
 from kardlib.models.catalogue import MODELS, Model, find_shape, identify, read_shape, without_network
@@ -68,6 +71,19 @@ def test_an_artifact_names_the_revision_of_a_pinned_model() -> None:
     assert identify(model.name, "v2") == f"{model.name}@v2"
     with without_network():
         assert identify("someone/new-model") == "someone/new-model"
+
+
+def test_a_folder_of_ones_own_is_named_by_all_that_decides_what_it_says(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(NANO / "t5-nano-small", tmp_path / "mine"))
+    names = {identify("t5-nano-small"), identify(str(folder))}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dropout_rate": 0.3}))
+    names.add(identify(str(folder)))
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")  # as of a model in parts
+    names.add(identify(str(folder)))
+    (folder / "model-00001-of-00001.safetensors").write_bytes(b"others")
+    names.add(identify(str(folder)))
+    assert len(names) == 5
 
 
 def test_every_model_is_pinned_by_a_commit_or_known_to_be_looked_up() -> None:

@@ -2,6 +2,7 @@
 
 import random
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import T5ForConditionalGeneration
 
 from kardlib import NANO
+from kardlib.artifacts.store import StoreError
 from kardlib.data.world import EVERYDAY, OPENERS, RELATIONS, read_statements
 from kardlib.models import pretraining
 from kardlib.models.nano import RERANKER, build_student, build_tokenizer
@@ -152,9 +154,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(name: str, tmp_path
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(pretraining, "draw_world", stop)
         train(tmp_path / "killed")
-    checkpoint = tmp_path / "killed" / f"{name}.pt"
+    checkpoint = tmp_path / "killed" / f"{name}-begun" / "checkpoints" / "last.pt"
     assert len(torch.load(checkpoint, weights_only=True)["losses"]) == 4
+    with pytest.raises(StoreError, match="was begun with seed = 0 and cannot go on with 1: take the same settings"):
+        (pretrain_reranker if name == RERANKER else partial(pretrain_student, name))(tmp_path / "killed", seed=1)
     killed = train(tmp_path / "killed")
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == [name]
     one, other = (load_file(folder / "model.safetensors") for folder in (whole, killed))
     assert all(torch.equal(one[name], other[name]) for name in one)
 

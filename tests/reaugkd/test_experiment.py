@@ -70,8 +70,9 @@ from kardlib.reaugkd.experiment import (
     training_spec,
 )
 from kardlib.reaugkd.memory import KnowledgeBaseError, Outputs, compress
-from kardlib.reaugkd.methods import METHODS
+from kardlib.reaugkd.methods import METHODS, Method, register_method
 from kardlib.reaugkd.tasks import Example
+from kardlib.registry import REGISTRY
 from kardlib.settings import ReAugKDSettings, preset
 from tests.folders import ROOT
 
@@ -208,10 +209,12 @@ def test_gradients(loss):
     assert gradcheck(loss, draw(4, 3).requires_grad_())
 
 
-def test_rkd_of_equal_embeddings_has_a_gradient():
-    x = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
-    rkd_loss(x, draw(3, 4)).backward()
-    assert torch.isfinite(x.grad).all()
+@pytest.mark.parametrize("count", [1, 3])  # one text alone: what is left over at an epoch's end
+def test_rkd_of_equal_embeddings_has_a_loss_and_a_gradient(count):
+    x = torch.ones(count, 2, dtype=torch.float64, requires_grad=True)
+    loss = rkd_loss(x, draw(count, 4))
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(x.grad).all()
 
 
 def test_a_method_sums_its_losses(knobs):
@@ -289,6 +292,9 @@ def test_a_causal_teacher_reads_a_pair_as_two_lines():
     alone = [run_classifier(teacher, [pair], 64).embeddings[0] for pair in pairs]
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert not np.allclose(alone[0], alone[1], atol=1e-3)
+    teacher.encoder.config.architectures = ["LlamaForCausalLM"]  # as of a checkpoint
+    with pytest.raises(DataError, match=r"first token has read nothing of the text: set reaugkd.pooling to mean"):
+        Classifier(teacher.encoder, tokenizer, 2, "cls")
 
 
 def test_mean_pooling_leaves_padding_out(knobs):
@@ -460,6 +466,16 @@ def test_the_papers_path_with_a_small_bert(distilled):
         assert p.sum(2) == pytest.approx(1, abs=1e-5)
         assert correct(distilled, method).shape == (2, 24)
     assert distilled.mixing["neighbours"].beta == 0
+
+
+def test_a_row_of_ones_own_is_mixed_as_it_asks(distilled):
+    register_method(Method("rkd_mixed", "RKD, mixed", ("label", "soft", "rkd"), "mixed"))
+    try:
+        again = distill(distilled.experiment)
+        assert again.mixing == distilled.mixing | {"rkd_mixed": again.mixing["rkd_mixed"]}
+        assert correct(again, "rkd_mixed").shape == correct(again, "reaugkd").shape
+    finally:
+        del METHODS["rkd_mixed"], REGISTRY["rkd_mixed"]
 
 
 def test_opening_trains_nothing_and_a_second_run_is_identical(distilled):

@@ -32,6 +32,21 @@ def test_a_users_row_is_drawn_too():
     assert (entry.label, entry.block) == ("My losses", "added") and entry.color
 
 
+@pytest.mark.parametrize(
+    ("losses", "predicts", "said"),
+    [
+        (("label", "relation"), "mixed", "losses are some of label, soft, relational, rkd, and predicts is one of"),
+        (("label",), "mix", "losses are some of label, soft, relational, rkd, and predicts is one of student, mixed"),
+        ((), "mixed", "the teacher's row, and no other, has no losses"),
+        (("label",), "teacher", "the teacher's row, and no other, has no losses"),
+    ],
+)
+def test_a_row_that_nobody_knows_how_to_run_is_refused(losses, predicts, said):
+    with pytest.raises(RegistryError, match=f"^the method 'odd' cannot be run: {said}"):
+        register_method(Method("odd", "Odd", losses, predicts))
+    assert "odd" not in METHODS and "odd" not in REGISTRY
+
+
 def test_rows_are_told_apart_without_colour():
     for one, other in combinations([REGISTRY[m] for m in METHODS], 2):
         assert (one.marker, one.line) != (other.marker, other.line)

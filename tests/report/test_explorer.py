@@ -61,7 +61,7 @@ def read_data(page: str) -> dict:
 def prepare(experiment: Experiment, passages: dict[str, str]) -> Prepared:
     """Without a search: what is read is given."""
     none = Rationales({}, [], FilterYield(0, 0, 0, 0, 0, 0))
-    return Prepared(experiment, none, Runs({}, {}, passages, Index(Path(), ""), ""))
+    return Prepared(experiment, none, Runs({}, {}, passages, Index(Path(), ""), "", passages, ""))
 
 
 WORLD = build_world(SETTINGS.world)

@@ -1,5 +1,7 @@
 """Where results belong: to a run's scale, data and settings, wherever a notebook is executed."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import nbformat
 import papermill
@@ -7,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kardlib.report.figures import save_figure
-from kardlib.report.folders import figures_folder, run_name
+from kardlib.report.folders import figures_folder, run_name, seen_from
 from kardlib.settings import preset
 from tests.folders import ROOT
 from tests.tables import hits_table
@@ -52,6 +54,15 @@ def test_own_data_are_a_run_by_what_is_in_their_files(tmp_path):
     assert other != first and figures_folder(settings_of(dataset="own", data_dir=str(folders[1])), ROOT).parts[-3:] == (
         "runs", other, "figures",
     )  # fmt: skip
+
+
+def test_paths_of_folders_are_said_as_a_notebook_needs_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/mine", "smollm2", "t5-nano-small"):
+        Path(name).mkdir(parents=True)
+    given = {"students": ["models/mine", "t5-nano-small", "smollm2", "google/t5"], "k": 3, "index": str(tmp_path)}
+    told = given | {"students": ["../models/mine", "t5-nano-small", "smollm2", "google/t5"]}
+    assert seen_from(Path("notebooks"), {"own": given}) == {"own": told}
 
 
 def test_a_figure_goes_where_its_settings_belong_and_does_not_say_where_the_data_lay(tmp_path, monkeypatch):
