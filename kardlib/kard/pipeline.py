@@ -44,7 +44,7 @@ from kardlib.settings import RunSettings, StudentSettings
 NEIGHBOUR = 500  # what a neighbouring world's seed is away
 ADAPTED = Kind("adapted", 1, "kardlib.kard.student:adapt_student", "student.batch")
 STUDENT = Kind("student", 1, "kardlib.kard.student:train_student", "student.batch")
-RAG = Kind("rag", 1, "kardlib.kard.rag:train_rag", "rag.batch or rag.passages")
+RAG = Kind("rag", 2, "kardlib.kard.rag:train_rag", "rag.batch or rag.passages")
 CONCLUDES = re.compile(rf"(?i)(?:\b(?:so|thus|therefore),? )?\b{CONCLUSION}")  # where a rationale ends
 
 Asked = Mapping[Cell, Prepared]  # cells of a grid, each with its variant of the settings

@@ -39,7 +39,7 @@ LOWER = "reaugkd.batch or reaugkd.max_tokens"
 SHAPE = Kind("reaugkd_shape")
 TEACHER = Kind("reaugkd_teacher", 1, "kardlib.reaugkd.distillation:train_teacher", LOWER)
 BASE = Kind("reaugkd_base", 1, "kardlib.reaugkd.distillation:build_base", LOWER)
-STUDENT = Kind("reaugkd_student", 1, "kardlib.reaugkd.distillation:distill_student", LOWER)
+STUDENT = Kind("reaugkd_student", 2, "kardlib.reaugkd.distillation:distill_student", LOWER)
 WEIGHTS: dict[str, list[str]] = {  # the settings that a loss brings into a student's name
     "soft": ["soft_weight", "temperature"], "relational": ["relational_weight", "tau"], "rkd": ["rkd_weight"],
 }  # fmt: skip
