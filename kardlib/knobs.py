@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kardlib.errors import KardError
 
@@ -33,6 +33,15 @@ class Group(BaseModel):
     """Settings that belong together: frozen, so that a run uses what it was named by, and closed to unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_truth_for_numbers(cls, values: Any) -> Any:
+        for name, field in cls.model_fields.items() if isinstance(values, Mapping) else ():
+            kinds = {field.annotation, *get_args(field.annotation)}
+            if kinds & {int, float} and isinstance(values.get(name), bool):
+                raise AssertionError(f"{name} should be a number, not {str(values[name]).lower()}")
+        return values
 
 
 def validate(group: type[G], values: Mapping[str, Any]) -> G:

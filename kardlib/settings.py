@@ -256,7 +256,7 @@ class ReAugKDSettings(Group):
     teacher_layers: tuple[int, ...] | None = None  # the backbone's layers that are kept; None: all
     student: str | None = None  # another backbone; None: the teacher's, before its fine-tuning
     student_revision: str | None = None
-    student_layers: tuple[int, ...] | None = None  # None: every second layer of the teacher's, all of another backbone
+    student_layers: tuple[int, ...] | None = Field(None, min_length=1)  # None: all of `student`, else every second
     pooling: Literal["cls", "mean"] = "cls"  # of the last layer's vectors, into a text's embedding
     train_words: bool = True  # whether the word vectors are trained too
     train: int | None = Field(None, ge=2)  # how many examples to train on; None: all (of the world: 2,000)

@@ -69,6 +69,8 @@ def test_defaults_are_the_papers_where_it_states_them():
         ({"students": ["bert-nano"]}, ["students = bert-nano", "begins with t5"]),
         ({"teacher.verifier": "bert-nano"}, ["teacher.verifier = bert-nano", "begins with t5"]),
         ({"student": 3}, ["student"]),
+        ({"student.lr": True}, ["student: lr should be a number, not true"]),
+        ({"reaugkd.student_layers": []}, ["reaugkd.student_layers", "at least 1"]),
         ({"student.lr.x": 3}, ["student.lr.x"]),
     ],
 )

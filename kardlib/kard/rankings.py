@@ -364,8 +364,7 @@ def by_gold(reading: Reading) -> dict[Cell, Run]:
 
 def by_untrained(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
     """The order of the encoder that rerankers start from."""
-    start = {key: p.experiment.settings.reranker.model for key, (p, _) in variants.items()}
-    return rank(experiment, split, {key: (variants[key][0], model) for key, model in start.items()})
+    return rank(experiment, split, {key: (p, p.experiment.settings.reranker.model) for key, (p, _) in variants.items()})
 
 
 def by_trained(train: Callable[[Experiment, Variants[Any]], dict[Any, Path]]) -> Callable[..., dict[Any, Run]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from kardlib.artifacts.store import check_begun, write_json
@@ -38,8 +39,8 @@ def kl_loss(target_scores: Tensor, model_scores: Tensor, mask: Tensor, tau_1: fl
 
 def best_candidate_loss(target_scores: Tensor, model_scores: Tensor, mask: Tensor, tau_2: float) -> Tensor:
     """Mean `-log P(d*)`, `d*` the rationale's best candidate: the released code's default. Shapes as in `kl_loss`."""
-    best = target_scores.masked_fill(~mask, -torch.inf).argmax(1, keepdim=True)
-    return -(model_scores / tau_2).masked_fill(~mask, -torch.inf).log_softmax(1).gather(1, best).mean()
+    best = target_scores.masked_fill(~mask, -torch.inf).argmax(1)
+    return cross_entropy((model_scores / tau_2).masked_fill(~mask, -torch.inf), best)
 
 
 def temperature_factor(progress: float) -> float:

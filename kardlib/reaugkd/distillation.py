@@ -195,14 +195,13 @@ def run_classifier(classifier: Classifier, examples: Sequence[Example], max_toke
     device = pick_device()
     classifier = classifier.to(device.type).eval()
     tokens = classifier.tokenize(examples, max_tokens)
-    rows: dict[int, tuple[Tensor, Tensor]] = {}
+    order, parts = list[int](), []
     for batch in length_batches({str(i): t["input_ids"] for i, t in enumerate(tokens)}, TOKENS):
         padded = classifier.tokenizer.pad([tokens[int(i)] for i in batch], return_tensors="pt").to(device.type)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.bf16):
-            embeddings, logits = classifier(**padded)
-        rows |= {int(i): (e.float().cpu(), l.float().cpu()) for i, e, l in zip(batch, embeddings, logits, strict=True)}
-    columns = zip(*(rows[i] for i in range(len(examples))), strict=True)
-    return Outputs(*(torch.stack(column).numpy() for column in columns))
+            parts.append([array.float().cpu() for array in classifier(**padded)])
+        order += map(int, batch)
+    return Outputs(*(torch.cat(column)[np.argsort(order)].numpy() for column in zip(*parts, strict=True)))
 
 
 # Training

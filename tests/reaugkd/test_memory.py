@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
+from kardlib.data.files import DataError
 from kardlib.reaugkd.memory import (
     CANDIDATE_GRID,
     EF_SEARCH,
@@ -202,6 +203,8 @@ def test_faiss_has_one_thread_and_gives_the_others_back(entries, base):
         choose_candidates(base, entries[0][:10], 3)
         with pytest.raises(KnowledgeBaseError):
             base.search(entries[0], 3000)
+        with pytest.raises(DataError, match="product quantisation needs 256 entries, not 100"):
+            compress(*(part[:100] for part in entries), "pq")
         assert faiss.omp_get_max_threads() == 3
         first, again = (faiss.serialize_index(build_index(entries[0])) for _ in range(2))
         assert (first == again).all()

@@ -638,7 +638,7 @@ def test_a_lead_over_guessing_and_an_oracle_are_never_counted(committed):
     assert by_id["KARD over RD"].weight("world", "embedded")["could_fail"]  # who recalls knows what was shown often
     found = {claim.id: claim.could_fail for claim in committed if claim.where.startswith("notebook ")}
     assert not found.pop("training the reranker costs gold on StrategyQA")  # in the rows that test it
-    assert len(found) == 6 and all(found.values())  # with other students, or before there were rows
+    assert len(found) == 8 and all(found.values())  # with other students, or before there were rows
     controls = [by_id["KARD over the undistilled student"], by_id["KARD over a bag of words"]]  # asked for before
     assert all(claim.could_fail and claim.paper == "ours" for claim in controls)
     assert all(case.why.endswith(".") for claim in committed for case in (claim, *claim.cases))
