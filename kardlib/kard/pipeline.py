@@ -79,6 +79,7 @@ class PredictionKey(NamedTuple):
     ranked_by: str  # the settings of what was trained to rank, where it decides what is read
     prompt: str
     passages: int
+    candidates: int
     shots: str
     writes: str
     written: str  # the settings of what is asked, and of generation
@@ -99,18 +100,15 @@ def student_key(settings: RunSettings, cell: Cell) -> StudentKey | None:
         "answer_in_query": settings.retrieval.answer_in_query,
         "dapt": settings.dapt.model_dump() if method.adapted else None,
         "rag": settings.rag.model_dump() if method.rag else None,
-        "ranked": None if method.rag or method.reads_in_training in UNRANKED else ranking_settings(settings),
     }
+    if not method.rag and method.reads_in_training not in UNRANKED:
+        others["ranked_by"] = settings.model_dump(mode="json", include={"reranker", "rag"})
+        others["candidates"] = settings.retrieval.candidates
     corpus = settings.dapt.corpus if method.adapted else ""
     return StudentKey(
         cell.student, method.learns, method.reads_in_training, corpus, settings.student.share,
         settings.teacher.rationales, settings.student.steps, cell.seed, canonical_json(others),
     )  # fmt: skip
-
-
-def ranking_settings(settings: RunSettings) -> list[Any]:
-    """What decides, besides teacher and knowledge base, which passages a trained retriever finds."""
-    return [settings.reranker.model_dump(mode="json"), settings.rag.model_dump(), settings.retrieval.candidates]
 
 
 def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
@@ -120,11 +118,13 @@ def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
     seeded = reads in RETRIEVERS and RETRIEVERS[reads].seeded
     drawn = student or seeded or knobs.samples > 1 or cell.student == "random-t5"
     found_by = [settings.model_dump(mode="json", include={"teacher", "knowledge"}), settings.retrieval.answer_in_query]
+    trained = settings.model_dump(mode="json", include={"reranker", "rag"})
     asked = [settings.world.model_dump(), knobs.of_writing(), *([] if student else found_by)]
     return PredictionKey(
         student, cell.student, cell.method if method.rag else "", reads,
-        "" if reads in UNRANKED else canonical_json([ranking_settings(settings), found_by]),
+        "" if reads in UNRANKED else canonical_json([trained, found_by]),
         settings.test_prompt, settings.retrieval.k if reads not in ("", "rationale") else 0,
+        settings.retrieval.candidates if reads not in UNRANKED else 0,
         method.shots, method.writes, canonical_json(asked), cell.seed if drawn else 0,
     )  # fmt: skip
 

@@ -349,9 +349,8 @@ def identify(model: str, revision: str | None = None) -> str:
     student whose weights stayed on another machine (`kardlib.work`) the hash is known all the same.
     Raises what `find_revision` raises.
     """
-    folder = find_folder(model)
-    ours = model in SHORT or not model or not folder or folder.parent == NANO
-    if folder and not ours and not any((at / MANIFEST).is_file() for at in (folder, folder.parent)):
+    folder = find_folder(model) if model else None
+    if folder and folder.parent != NANO and not any((at / MANIFEST).is_file() for at in (folder, folder.parent)):
         files = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".json", ".txt", ".model")]
         return fingerprint({file.name: _hash(file) for file in files})
     if folder and (folder / "model.safetensors").is_file():
