@@ -349,8 +349,10 @@ def gain_rows(
         here = _asks(experiment, above.knobs)
         (a, clusters), (b, _) = (_sample(here, scores[row], asked, named["split"]) for row in (above, below))
         a, b = np.broadcast_arrays(a, b)
-        sides, n, found = [a, b], a.shape[1], paired_difference(a, b, clusters)
-        if less:
+        sides, n = [a, b], a.shape[1]
+        if not less:
+            found = paired_difference(a, b, clusters)
+        else:
             there = _asks(experiment, less.above.knobs)
             (c, others), (d, _) = (_sample(there, scores[row], asked, named["split"]) for row in less[:2])
             sides += [c, d]
