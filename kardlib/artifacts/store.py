@@ -369,6 +369,17 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_once(path: Path) -> str:
+    """The same, read again in this process only once the file has changed."""
+    stat = path.stat()
+    return _hash_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _hash_once(path: Path, size: int, changed: int) -> str:
+    return hash_file(path)
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """A temporary path, moved to `path` if the block ends well: a reader sees the old file or the new, never a half.

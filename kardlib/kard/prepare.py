@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kardlib.artifacts.store import Kind, fingerprint, hash_file
+from kardlib.artifacts.store import Kind, fingerprint, hash_once
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import LETTERS, DataError, PassageFile, read_passages, write_passages
 from kardlib.data.prompts import CONCLUSION, few_shot_text, source_text, target_text
@@ -201,14 +201,8 @@ def name_passages(experiment: Experiment) -> str:
     if experiment.settings.knowledge.index:
         return identify_index(experiment.settings.knowledge.index)
     if isinstance(passages, PassageFile):
-        stat = passages.path.stat()
-        return _hash_corpus(passages.path, stat.st_size, stat.st_mtime_ns)
+        return hash_once(passages.path)
     return experiment.data.texts_name
-
-
-@functools.cache
-def _hash_corpus(path: Path, size: int, changed: int) -> str:
-    return hash_file(path)
 
 
 def bm25_knobs(experiment: Experiment) -> dict[str, Any]:

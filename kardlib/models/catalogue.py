@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kardlib import NANO
-from kardlib.artifacts.store import MANIFEST, fingerprint, hash_file
+from kardlib.artifacts.store import MANIFEST, fingerprint, hash_once
 from kardlib.data.files import DataError
 from kardlib.errors import KardError, first_line
 
@@ -352,22 +352,12 @@ def identify(model: str, revision: str | None = None) -> str:
     folder = find_folder(model) if model else None
     if folder and folder.parent != NANO and not any((at / MANIFEST).is_file() for at in (folder, folder.parent)):
         files = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".json", ".txt", ".model")]
-        return fingerprint({file.name: _hash(file) for file in files})
+        return fingerprint({file.name: hash_once(file) for file in files})
     if folder and (folder / "model.safetensors").is_file():
-        return _hash(folder / "model.safetensors")
+        return hash_once(folder / "model.safetensors")[:16]
     if folder and (folder / ELSEWHERE).is_file():
         return str(json.loads((folder / ELSEWHERE).read_text("utf-8"))["sha256"])[:16]
     if needs_this_process(model):
         return f"{model}#{LOADERS[model].code}"
     revision = revision or find_revision(model)
     return f"{model}@{revision}" if revision else model
-
-
-def _hash(file: Path) -> str:
-    stat = file.stat()
-    return _hash_once(file, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.cache
-def _hash_once(file: Path, size: int, changed: int) -> str:
-    return hash_file(file)[:16]
