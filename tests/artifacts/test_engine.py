@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +26,12 @@ from tests.jobs import die, how_torch_multiplies, wait_and_write, write_elsewher
 
 
 def test_jobs_share_the_slots_and_who_wants_the_machine_alone_waits_for_all(tmp_path):
-    running, most = [], []
+    (tmp_path / ".locks").mkdir()
+    met, running, most = threading.Barrier(SLOTS), [], []
+
+    def meet(count: int) -> None:
+        with take_slots(tmp_path, count):
+            met.wait(30)  # only if all hold their slots side by side
 
     def work(count: int) -> None:
         with take_slots(tmp_path, count):
@@ -35,15 +40,20 @@ def test_jobs_share_the_slots_and_who_wants_the_machine_alone_waits_for_all(tmp_
             time.sleep(0.1)
             running.remove(count)
 
-    (tmp_path / ".locks").mkdir()
-    threads = [threading.Thread(target=work, args=(count,)) for count in (1, SLOTS, 1, 1, SLOTS, 1)]
+    run_side_by_side(meet, [1] * SLOTS)
+    assert not met.broken
+    run_side_by_side(work, [1, SLOTS, 1, 1, SLOTS, 1])
+    assert len(most) == 6 and not running
+    assert all(at_once == [SLOTS] or SLOTS not in at_once for at_once in most)
+
+
+def run_side_by_side(work: Callable[[int], None], counts: list[int]) -> None:
+    threads = [threading.Thread(target=work, args=(count,)) for count in counts]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
-    assert len(most) == len(threads) and not running
-    assert max(map(len, most)) == SLOTS  # side by side
-    assert all(at_once == [SLOTS] or SLOTS not in at_once for at_once in most)
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_what_one_process_alone_can_make_is_made_as_by_a_worker_and_changes_nothing_after_it(tmp_path, monkeypatch):
