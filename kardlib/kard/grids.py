@@ -119,9 +119,11 @@ def over_chance(settings: RunSettings, methods: Collection[str]) -> list[Gain]:
 
 def in_stratum(settings: RunSettings) -> list[Gain]:
     """KARD over who recalls, over who reads undistilled, and over what its passages name by themselves."""
-    of_students = [(s, Row(m, s)) for s in settings.students for m in (RD, FT, "undistilled_reranker")]
-    rivals = of_students + [(s, Row(NAMED, "")) for s in settings.students]
-    return [Gain(Row(RERANKER, student), rival) for student, rival in rivals]
+    gains = []
+    for s in settings.students:
+        rivals = [Row(RD, s), Row(FT, s), Row("undistilled_reranker", s), Row(NAMED, "")]
+        gains += [Gain(Row(RERANKER, s), rival) for rival in rivals]
+    return gains
 
 
 def dataset_size(settings: RunSettings) -> Grid:

@@ -235,6 +235,7 @@ def _mark_unread(ax: Axes, part: pd.DataFrame) -> None:
         if not len(unread):
             continue
         at: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 7, "color": "0.35"}
+        at["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line of chance
         if len(unread) == rows["method"].nunique():
             ax.annotate("unread", (x, 0.03), **at)
         else:  # above what is drawn of the others
