@@ -52,9 +52,7 @@ def validate(group: type[G], values: Mapping[str, Any]) -> G:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         message = re.sub("^(Value error|Assertion failed), ", "", first["msg"])
-        raise SettingsError(
-            f"{name}: {message}" if "loc" in first and first["type"] != "value_error" else message
-        ) from None
+        raise SettingsError(message if first["type"] == "value_error" else f"{name}: {message}") from None
 
 
 def flatten(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

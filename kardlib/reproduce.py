@@ -70,10 +70,10 @@ def reproduce(
     has failed, no other is started. Raises ReproduceError, SettingsError, StoreError, EngineError.
     """
     overrides = dict(overrides or {})
+    settings = preset(scale, dataset, data_dir).override(overrides).model_dump(mode="json")
     check_request(scale, dataset, data_dir, overrides, publish)
     if dataset in GLUE_TASKS and not {number.strip().zfill(2) for number in only} <= CLASSIFYING:
         raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13, 14 and 18 do: drop --only")
-    settings = preset(scale, dataset, data_dir).override(overrides).model_dump(mode="json")
     figures = figures_folder(settings, root)
     run = figures.parent
     environment = kernel_environment(engine, address, force)
@@ -107,8 +107,7 @@ def reproduce(
 
 
 def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Mapping[str, Any], publish: bool) -> None:
-    """Raise SettingsError or ReproduceError before anything runs if settings, folder or publishing do not fit."""
-    preset(scale, dataset, data_dir).override(overrides)
+    """Raise ReproduceError before anything runs if folder or publishing do not fit."""
     allowed = GROWING if scale == "real" else set()
     if publish and (scale not in ("embedded", "real") or dataset == "own" or overrides.keys() - allowed):
         raise ReproduceError(

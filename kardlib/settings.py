@@ -4,7 +4,6 @@
 `settings.override({"retrieval.k": 1})`. A misspelt name or a value out of range is an error before anything runs.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -276,20 +275,11 @@ class ReAugKDSettings(Group):
     projection_steps: int = Field(300, ge=0)
     projection_batch: Batch = Field(1024, ge=2)
     projection_lr: float = Field(1e-3, gt=0)
-    ks: Annotated[tuple[int, ...], Distinct] = Field((1, 4, 16, 64), min_length=1)  # k
-    taus: Annotated[tuple[float, ...], Distinct] = Field((0.03, 0.1, 0.3), min_length=1)  # tau of retrieval
-    betas: Annotated[tuple[float, ...], Distinct] = Field((0.1, 0.3, 0.5, 0.7, 0.9), min_length=1)  # beta
-
-    @model_validator(mode="after")
-    def _grids_fit(self) -> Self:
-        for name, values, fits, allowed in (
-            ("ks", self.ks, all(k >= 1 for k in self.ks), "at least 1"),
-            ("taus", self.taus, all(tau > 0 for tau in self.taus), "above 0"),
-            ("betas", self.betas, all(0 <= beta <= 1 for beta in self.betas), "between 0 and 1"),
-        ):
-            if not fits:
-                raise ValueError(f"reaugkd.{name} = {list(values)}: every value must be {allowed}")
-        return self
+    ks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Distinct] = Field((1, 4, 16, 64), min_length=1)  # k
+    taus: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field((0.03, 0.1, 0.3), min_length=1)  # of k
+    betas: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Distinct] = Field(
+        (0.1, 0.3, 0.5, 0.7, 0.9), min_length=1
+    )  # beta
 
 
 class RagSettings(Group):
@@ -368,7 +358,7 @@ class RunSettings(Group):
 
         Raises SettingsError for a name that does not exist or a value out of range.
         """
-        values = json.loads(self.model_dump_json())
+        values = self.model_dump(mode="json")
         for path, value in flatten(changes):
             if path in CHOSEN:
                 option = f"--{path.replace('_', '-')}, in a notebook by the parameter {path}"
@@ -381,6 +371,16 @@ class RunSettings(Group):
                 raise SettingsError(f"there is no setting {path!r}{near}")
             target[name] = value
         return validate(type(self), values)
+
+    @property
+    def middle(self) -> str:
+        """The middle one of the students: ablations that need only one take it."""
+        return self.students[len(self.students) // 2]
+
+    @property
+    def suffix(self) -> str:
+        """What figures of a real dataset add to their name."""
+        return "" if self.dataset == "world" else f"_{self.dataset}"
 
     def paths(self) -> list[str]:
         """The dotted name of every knob."""

@@ -82,7 +82,6 @@ class Store:
         folder = os.environ.get("KARD_CACHE") if self.url else given
         self.root = Path(folder or REPOSITORY / "artifacts")
         self._uploaded: set[str] = set()  # names of artifacts that are known to be at the URL
-        self._checked: dict[Path, tuple[int, int]] = {}  # file -> size and time of change when its hash was right
 
     def make(
         self, kind: Kind, spec: Spec, build: Build, slot: Slot | None = None, made: Mapping[str, Any] | None = None
@@ -253,12 +252,8 @@ class Store:
             manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
             for name, known in manifest["files"].items():
                 path = folder / name
-                stat = path.stat()
-                seen = (stat.st_size, stat.st_mtime_ns)
-                if self._checked.get(path) != seen:
-                    if stat.st_size != known["bytes"] or hash_file(path) != known["sha256"]:
-                        return f"its file {name} has changed"
-                    self._checked[path] = seen
+                if path.stat().st_size != known["bytes"] or hash_once(path) != known["sha256"]:
+                    return f"its file {name} has changed"
         except FileNotFoundError as error:
             return f"its file {Path(error.filename).relative_to(folder).as_posix()} is missing"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -453,14 +448,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def provenance(settings: Mapping[str, Any] | None = None, seed: int | None = None) -> dict[str, Any]:
+def provenance(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Where a result comes from: date, device, versions, the commit and whether `kardlib/` differs from it.
 
-    `commit` and `dirty` are absent outside a git repository, `settings` and `seed` where they are not given. It holds
-    no path and no name of a user or machine.
+    `commit` and `dirty` are absent outside a git repository, `settings` where they are not given. It holds no path and
+    no name of a user or machine.
     """
     origin = {"date": now(), "device": describe_device(), "versions": dict(read_versions())} | read_commit()
-    return origin | {name: v for name, v in (("settings", settings), ("seed", seed)) if v is not None}
+    return origin if settings is None else origin | {"settings": settings}
 
 
 def describe_provenance() -> list[str]:

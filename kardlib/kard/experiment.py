@@ -93,12 +93,7 @@ class Experiment:
     @property
     def student(self) -> str:
         """The middle one of the students: ablations that need only one take it."""
-        return self.settings.students[len(self.settings.students) // 2]
-
-    @property
-    def suffix(self) -> str:
-        """What figures of a real dataset add to their name."""
-        return "" if self.settings.dataset == "world" else f"_{self.settings.dataset}"
+        return self.settings.middle
 
     @property
     def silver_split(self) -> str:

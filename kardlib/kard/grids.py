@@ -66,11 +66,6 @@ ASKING_DIFFERENCES: dict[str, Knobs] = {
 }
 
 
-def middle(settings: RunSettings) -> str:
-    """The middle one of the students: ablations that need only one take it."""
-    return settings.students[len(settings.students) // 2]
-
-
 def numbers_at(settings: RunSettings) -> dict[int, Knobs]:
     """Each of `NUMBERS`, of a quarter of the questions or of the settings' share if less: ten of all take long."""
     share = min(0.25, settings.student.share)
@@ -129,7 +124,7 @@ def in_stratum(settings: RunSettings) -> list[Gain]:
 def dataset_size(settings: RunSettings) -> Grid:
     """Figure 4a: gains at the same share, of a quarter over all, and whether the lead over fine-tuning widens."""
     shares = shares_at(settings)
-    at = {(m, x): Row(m, middle(settings), knobs, "share", x) for x, knobs in shares.items() for m in (FT, RD, BM25)}
+    at = {(m, x): Row(m, settings.middle, knobs, "share", x) for x, knobs in shares.items() for m in (FT, RD, BM25)}
     leads = {x: Gain(at[BM25, x], at[FT, x]) for x in shares}
     few, most = min(shares), max(shares)
     gains = [gain for x, lead in leads.items() for gain in (lead, Gain(at[BM25, x], at[RD, x]))]
@@ -154,14 +149,14 @@ def rationales(settings: RunSettings, steps: int) -> Grid:
     """Table 3: every number over three, at equal epochs and at equal steps; `steps` are those that three take."""
     numbers = numbers_at(settings)
     conditions = {"": numbers, "equal steps": at_steps(numbers, steps)}
-    rows = [Row(BM25, middle(settings), knobs, "l", l, at) for at, by in conditions.items() for l, knobs in by.items()]
+    rows = [Row(BM25, settings.middle, knobs, "l", l, at) for at, by in conditions.items() for l, knobs in by.items()]
     three = {row.at: row for row in rows if row.x == 3}
     return Grid(rows, [Gain(row, three[row.at]) for row in rows if row.x != 3])
 
 
 def candidates(settings: RunSettings) -> Grid:
     """Table 4: the middle and the largest student, with most candidates over each other number."""
-    students = {middle(settings), settings.students[-1]} - {"random-t5"}
+    students = {settings.middle, settings.students[-1]} - {"random-t5"}
     parts = [ranked(settings, student) for student in sorted(students)]
     return Grid([row for part in parts for row in part.rows], [gain for part in parts for gain in part.gains])
 
@@ -174,7 +169,7 @@ def ranked(settings: RunSettings, student: str = "") -> Grid:
 
 def passages(settings: RunSettings) -> Grid:
     """Table 5: more passages over one, and the reranker's over BM25's."""
-    at = {(m, k): Row(m, middle(settings), knobs, "k", k) for m in (BM25, RERANKER) for k, knobs in PASSAGES.items()}
+    at = {(m, k): Row(m, settings.middle, knobs, "k", k) for m in (BM25, RERANKER) for k, knobs in PASSAGES.items()}
     gains = [Gain(row, at[m, 1]) for (m, k), row in at.items() if k > 1]
     return Grid([*at.values()], [*gains, *(Gain(at[RERANKER, k], at[BM25, k]) for k in PASSAGES)])
 
@@ -182,8 +177,8 @@ def passages(settings: RunSettings) -> Grid:
 def dapt(settings: RunSettings) -> Grid:
     """Figure 3: each student over itself without the first stage, and KARD without it over RD with it."""
     plain = {"dapt": RD, "dapt_kard": RERANKER}
-    without = {m: Row(plain[m], middle(settings), (), "corpus", at="none") for m in plain}
-    after = [Row(m, middle(settings), knobs, "corpus", at=corpus)
+    without = {m: Row(plain[m], settings.middle, (), "corpus", at="none") for m in plain}
+    after = [Row(m, settings.middle, knobs, "corpus", at=corpus)
              for corpus, knobs in corpora(settings).items() if corpus != "none" for m in plain]  # fmt: skip
     gains = [Gain(row, without[row.method]) for row in after]
     rivals = [Gain(without["dapt_kard"], row) for row in after if row.method == "dapt"]
@@ -192,7 +187,7 @@ def dapt(settings: RunSettings) -> Grid:
 
 def rag(settings: RunSettings) -> Grid:
     """Table 7; the last four gains are ours: they tell the idea from a retriever that did not learn."""
-    at = {method: Row(method, middle(settings)) for method in IN_TABLE_7}
+    at = {method: Row(method, settings.middle) for method in IN_TABLE_7}
     pairs = [(RERANKER, "rag"), (RD, "rag"), ("rag", KA_FT), (RERANKER, "rag_warm"), ("rag_warm", "rag"),
              ("rag_warm", "kard_dense"), ("kard_dense", RERANKER)]  # fmt: skip
     return Grid([*at.values()], [Gain(at[above], at[below]) for above, below in pairs])
@@ -216,7 +211,7 @@ def own_data(settings: RunSettings, methods: Collection[str]) -> Grid:
 def differences(settings: RunSettings) -> Grid:
     """The paper, each difference of the released code, and all of the reranker's."""
     ways = {"the paper": (), **RERANKER_DIFFERENCES, **ASKING_DIFFERENCES}
-    rows = [Row(RERANKER, middle(settings), knobs, "difference", at=name) for name, knobs in ways.items()]
+    rows = [Row(RERANKER, settings.middle, knobs, "difference", at=name) for name, knobs in ways.items()]
     return Grid(rows, [Gain(row, rows[0]) for row in rows[1:]])
 
 
@@ -247,7 +242,7 @@ def exposures(students: Collection[str]) -> Grid:
 
 def targets(settings: RunSettings) -> Grid:
     """Rerankers that learn what helps the student, over the one that learns BM25's order."""
-    rows = [Row(m, middle(settings)) for m in IN_TARGETS]
+    rows = [Row(m, settings.middle) for m in IN_TARGETS]
     return Grid(rows, [Gain(row, rows[1]) for row in rows[2:]])
 
 
@@ -272,7 +267,7 @@ def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> di
         "15": own_data(settings, methods).rows,
         "16": differences(settings).rows,
         "17": [
-            r._replace(knobs=(*r.knobs, one)) for r in (*frontier(settings).rows, *exposures([middle(settings)]).rows)
+            r._replace(knobs=(*r.knobs, one)) for r in (*frontier(settings).rows, *exposures([settings.middle]).rows)
         ],
         "19": [row._replace(knobs=(one,)) for row in extended(settings, methods).rows],
         "20": targets(settings).rows,

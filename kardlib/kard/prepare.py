@@ -146,7 +146,11 @@ def search(experiment: Experiment, rationales: Rationales) -> Runs:
     settings, data, retrieval = experiment.settings, experiment.data, experiment.settings.retrieval
     passages_name = name_passages(experiment)
     index = build_index(experiment, passages_name)
-    find = functools.partial(search_all, experiment, index)
+
+    def find(queries: Mapping[str, str], depth: int) -> Run:
+        ask = functools.partial(Lucene.search, index=index.folder, queries=queries, k=depth)
+        return run_table(experiment, RUN, index, queries, ask, {"depth": depth})
+
     questions = {q.id: q.prompt for split in data.splits.values() for q in split}
     by_question = find(questions, max(DEPTH, retrieval.candidates, settings.reranker.question_candidates))
     depth = max(settings.reranker.rationale_candidates, retrieval.k, retrieval.k_training, SILVER)
@@ -208,13 +212,6 @@ def name_passages(experiment: Experiment) -> str:
 def bm25_knobs(experiment: Experiment) -> dict[str, Any]:
     """What a search's result depends on besides its query and its index."""
     return experiment.settings.knowledge.model_dump(exclude={"threads", "index"})
-
-
-def search_all(experiment: Experiment, index: Index, queries: Mapping[str, str], depth: int) -> Run:
-    """`topk(rho(d | query; D), depth)` for every query, texts by id, as a run table of the store."""
-    return run_table(
-        experiment, RUN, index, queries, lambda lucene: lucene.search(index.folder, queries, depth), {"depth": depth}
-    )
 
 
 def run_table(

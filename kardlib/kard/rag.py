@@ -27,7 +27,7 @@ from kardlib.data.prompts import source_text
 from kardlib.kard.prompting import fit_sources, limit_targets
 from kardlib.kard.reranker import LOSSES
 from kardlib.kard.student import Examples, load_student
-from kardlib.models.encoders import TOKENS, check_texts, length_batches, load_encoder, say_cut
+from kardlib.models.encoders import TOKENS, count_positions, length_batches, load_encoder, say_cut
 from kardlib.models.training import fit, linear_schedule
 from kardlib.retrieval.dense import build_index, one_thread
 from kardlib.retrieval.runs import Run, write_run
@@ -67,8 +67,7 @@ class DualEncoder(nn.Module):
     ):
         super().__init__()
         self.encoders, self.tokenizer, self.settings = nn.ModuleDict(encoders), tokenizer, settings
-        limit = getattr(encoders["question"].config, "max_position_embeddings", settings.max_tokens)
-        self.max_tokens = min(settings.max_tokens, limit)
+        self.max_tokens = min(settings.max_tokens, count_positions(encoders["question"]))
 
     def forward(self, side: str, texts: Sequence[str]) -> Tensor:
         """Vectors of questions or of passages: (N, dim), fp32, whatever the padding."""
@@ -156,12 +155,11 @@ def train_retriever(
 
     A step draws for every question of its batch one positive and one hard negative; all passages drawn are negatives
     of the questions that do not have them as positives. A killed run goes on where it stopped. Raises DataError where
-    there is nothing to learn from or a text is missing.
+    there is nothing to learn from.
     """
     asked = sorted(q for q, found in positives.items() if found)
     if not asked:
         raise DataError("the retriever has no positives to learn from: no rationale found a passage")
-    check_texts(asked, {p for q in asked for p in (*positives[q], *negatives[q])}, questions, passages)
     set_seed(seed)
     retriever = load_retriever(settings).train()
     batches = list(draw_batches(asked, settings.contrastive_batch, settings.contrastive_epochs, seed))
@@ -193,8 +191,8 @@ def train_rag(
 
     `targets` are the texts that may be written for a question: every epoch takes every question once with one of them.
     The loss, `-log p(y | x)` per target token, is written to `losses.json` for every step. A killed run goes on where
-    it stopped and, on a CPU, ends with the same bits. Raises DataError where there is nothing to learn from, fewer
-    passages than are marginalised, or a text is missing.
+    it stopped and, on a CPU, ends with the same bits. Raises DataError where there is nothing to learn from or fewer
+    passages than are marginalised.
     """
     asked = sorted(q for q, texts in targets.items() if texts)
     if not asked:
@@ -204,7 +202,6 @@ def train_rag(
             f"RAG marginalises over rag.passages = {settings.passages} passages, but the knowledge base has only "
             f"{len(passages)}: lower rag.passages"
         )
-    check_texts(asked, (), {q: question.prompt for q, question in questions.items()}, passages)
     set_seed(seed)
     retriever = load_retriever(settings)
     model, tokenizer = load_student(student.model, student.revision, seed)

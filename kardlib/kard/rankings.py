@@ -48,12 +48,8 @@ Variants = Mapping[K, tuple[Prepared, int]]  # by key a variant of the settings 
 
 def train_rerankers(experiment: Experiment, asked: Variants[K]) -> dict[K, Path]:
     """By key the reranker of a variant and a seed. Raises DataError where no rationale found a passage."""
-    return make_all(
-        experiment.store,
-        RERANKER,
-        {key: reranker_job(*one) for key, one in asked.items()},
-        experiment.settings.compute,
-    )
+    jobs = {key: reranker_job(*one) for key, one in asked.items()}
+    return make_all(experiment.store, RERANKER, jobs, experiment.settings.compute)
 
 
 def reranker_job(prepared: Prepared, seed: int) -> Job:
@@ -110,9 +106,8 @@ def rank(experiment: Experiment, split: str, asked: Mapping[K, tuple[Prepared, P
 
     It is named by its folder or, where it is not trained yet, as `reranker.model` is.
     """
-    folders = make_all(
-        experiment.store, RERANKED, {key: _ranking_job(p, split, model) for key, (p, model) in asked.items()}
-    )
+    jobs = {key: _ranking_job(p, split, model) for key, (p, model) in asked.items()}
+    folders = make_all(experiment.store, RERANKED, jobs)
     return {key: keep_candidates(asked[key][0], split, read_table(f / "run.tsv")) for key, f in folders.items()}
 
 

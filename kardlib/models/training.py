@@ -272,12 +272,8 @@ class PartTrainer(Trainer):
         labels = labels[:, 1:] if self.causal else labels
         if self.own_loss:
             return self.own_loss(logits[:, :-1] if self.causal else logits, labels) / num_items_in_batch
-        return total_cross_entropy(logits, labels[labels != -100] if self.causal else labels) / num_items_in_batch
-
-
-def total_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """`-sum log p(label)` over the tokens that count: (B, T, V) logits and (B, T) labels, -100 elsewhere -> ()."""
-    return cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+        labels = labels[labels != -100] if self.causal else labels.flatten()
+        return cross_entropy(logits.flatten(0, 1), labels, reduction="sum") / num_items_in_batch
 
 
 def add_lora(model: PreTrainedModel) -> nn.Module:

@@ -62,11 +62,6 @@ class ReAugKDExperiment:
         return f"{told}\n{', '.join(describe_provenance())}"
 
     @property
-    def suffix(self) -> str:
-        """What figures of a real dataset add to their name."""
-        return "" if self.settings.dataset == "world" else f"_{self.settings.dataset}"
-
-    @property
     def student(self) -> str:
         """The student's name in tables: its backbone and its number of layers."""
         knobs = self.settings.reaugkd
@@ -147,7 +142,7 @@ def build_memory(experiment: ReAugKDExperiment, teacher: Path) -> Memory:
     spec |= knobs.model_dump(include={"tau", "projection_steps", "projection_batch", "projection_lr"})
     work = (experiment.task, knobs, teacher, dim, seed)
     folder = make_all(experiment.store, BASE, {seed: (spec, work)})[seed]
-    return Memory(folder, *load_knowledge_base(folder, weights, dim))
+    return Memory(folder, *load_knowledge_base(folder))
 
 
 def distill_students(experiment: ReAugKDExperiment, teacher: Path, memory: Memory) -> dict[tuple[Losses, int], Path]:

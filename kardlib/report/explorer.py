@@ -72,7 +72,6 @@ def make_page(data: Mapping[str, Any], settings: RunSettings) -> str:
 def write_explorer(data: Mapping[str, Any], settings: RunSettings, name: str, folder: str | Path | None) -> Path:
     """Write the page as `{name}.html` and return its path; `folder` None: where the run's figures belong."""
     path = Path(folder or figures_folder(settings.model_dump(mode="json"))) / f"{name}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         temporary.write_text(make_page(data, settings), "utf-8")
     return path

@@ -83,7 +83,7 @@ def save_figure(
     are rounded to six decimals. Raises FigureError for a name that is no file name or a table of other columns.
     """
     if not isinstance(made_by, Mapping):
-        name, made_by = name + made_by.suffix, provenance(made_by.settings.model_dump(mode="json"))
+        name, made_by = name + made_by.settings.suffix, provenance(made_by.settings.model_dump(mode="json"))
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise FigureError(f"{name!r} cannot be a figure's name: use letters, digits, '-', '_' and '.'")
     table = long_form(to_rows(data)).round(6)

@@ -11,7 +11,6 @@ from typing import Any
 from pandas import concat, isna
 
 from kardlib.artifacts.store import atomic_write
-from kardlib.kard.grids import middle
 from kardlib.knobs import flatten
 from kardlib.reaugkd.tasks import COLUMNS
 from kardlib.registry import REGISTRY, label
@@ -70,7 +69,7 @@ def headline_table(figures: Path) -> list[str]:
 
     Where a row's letters could mostly not be read, the likeliest options stand beside them.
     """
-    student = middle(preset())
+    student = preset().middle
     strata = read_table(figures / "04_strata.csv")
     parts = [(title, strata, metric, student) for metric, title in STRATA.items()]
     parts.append(("all", read_table(figures / "04_main.csv"), "accuracy", student))

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from kardlib.kard.grids import middle
 from kardlib.registry import REGISTRY, Entry
 from kardlib.report import gallery
 from kardlib.report.captions import find_caption
@@ -114,7 +113,7 @@ def write_rows(folder, figure, rows):
 
 
 def test_the_headline_holds_chance_floors_and_every_student_of_real_questions(tmp_path):
-    student, others = middle(preset()), preset().students[0]
+    student, others = preset().middle, preset().students[0]
     right = {"value": 0.4, "low": 0.3, "high": 0.5}
     write_rows(tmp_path, "04_strata", [
         {"method": "chance", "metric": "accuracy_never", "value": 0.25},
