@@ -37,6 +37,10 @@ class BundleError(KardError, RuntimeError):
 class Knobs(SimpleNamespace):
     """A group of settings by the names of `settings.py`, which checked them when the bundle was written."""
 
+    def of_training(self) -> dict[str, Any]:
+        """What a training that goes on must agree in; the folder of its model may have moved."""
+        return {name: value for name, value in vars(self).items() if name != "model"}
+
     def model_copy(self, update: dict[str, Any]) -> "Knobs":
         """The same with some of them changed."""
         return Knobs(**vars(self) | update)

@@ -276,7 +276,7 @@ class ReAugKDSettings(Group):
     projection_batch: Batch = Field(1024, ge=2)
     projection_lr: float = Field(1e-3, gt=0)
     ks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Distinct] = Field((1, 4, 16, 64), min_length=1)  # k
-    taus: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field((0.03, 0.1, 0.3), min_length=1)  # of k
+    taus: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Distinct] = Field((0.03, 0.1, 0.3), min_length=1)  # tau
     betas: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Distinct] = Field(
         (0.1, 0.3, 0.5, 0.7, 0.9), min_length=1
     )  # beta

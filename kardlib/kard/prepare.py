@@ -148,8 +148,8 @@ def search(experiment: Experiment, rationales: Rationales) -> Runs:
     index = build_index(experiment, passages_name)
 
     def find(queries: Mapping[str, str], depth: int) -> Run:
-        ask = functools.partial(Lucene.search, index=index.folder, queries=queries, k=depth)
-        return run_table(experiment, RUN, index, queries, ask, {"depth": depth})
+        asked = {"depth": depth}
+        return run_table(experiment, RUN, index, queries, lambda it: it.search(index.folder, queries, depth), asked)
 
     questions = {q.id: q.prompt for split in data.splits.values() for q in split}
     by_question = find(questions, max(DEPTH, retrieval.candidates, settings.reranker.question_candidates))

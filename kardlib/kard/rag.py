@@ -27,7 +27,7 @@ from kardlib.data.prompts import source_text
 from kardlib.kard.prompting import fit_sources, limit_targets
 from kardlib.kard.reranker import LOSSES
 from kardlib.kard.student import Examples, load_student
-from kardlib.models.encoders import TOKENS, count_positions, length_batches, load_encoder, say_cut
+from kardlib.models.encoders import TOKENS, check_texts, count_positions, length_batches, load_encoder, say_cut
 from kardlib.models.training import fit, linear_schedule
 from kardlib.retrieval.dense import build_index, one_thread
 from kardlib.retrieval.runs import Run, write_run
@@ -155,11 +155,12 @@ def train_retriever(
 
     A step draws for every question of its batch one positive and one hard negative; all passages drawn are negatives
     of the questions that do not have them as positives. A killed run goes on where it stopped. Raises DataError where
-    there is nothing to learn from.
+    there is nothing to learn from or a text is missing.
     """
     asked = sorted(q for q, found in positives.items() if found)
     if not asked:
         raise DataError("the retriever has no positives to learn from: no rationale found a passage")
+    check_texts(asked, {p for q in asked for p in (*positives[q], *negatives[q])}, questions, passages)
     set_seed(seed)
     retriever = load_retriever(settings).train()
     batches = list(draw_batches(asked, settings.contrastive_batch, settings.contrastive_epochs, seed))
@@ -191,8 +192,8 @@ def train_rag(
 
     `targets` are the texts that may be written for a question: every epoch takes every question once with one of them.
     The loss, `-log p(y | x)` per target token, is written to `losses.json` for every step. A killed run goes on where
-    it stopped and, on a CPU, ends with the same bits. Raises DataError where there is nothing to learn from or fewer
-    passages than are marginalised.
+    it stopped and, on a CPU, ends with the same bits. Raises DataError where there is nothing to learn from, fewer
+    passages than are marginalised, or a text is missing.
     """
     asked = sorted(q for q, texts in targets.items() if texts)
     if not asked:
@@ -202,6 +203,7 @@ def train_rag(
             f"RAG marginalises over rag.passages = {settings.passages} passages, but the knowledge base has only "
             f"{len(passages)}: lower rag.passages"
         )
+    check_texts(asked, (), {q: question.prompt for q, question in questions.items()}, passages)
     set_seed(seed)
     retriever = load_retriever(settings)
     model, tokenizer = load_student(student.model, student.revision, seed)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from kardlib.artifacts.store import write_json
-from kardlib.models.encoders import LateInteraction, load_reranker, score_pairs
+from kardlib.artifacts.store import check_begun, write_json
+from kardlib.data.files import DataError
+from kardlib.models.encoders import LateInteraction, check_texts, load_reranker, score_pairs
 from kardlib.models.training import add_lora, fit, linear_schedule, part_of, read_rank
 from kardlib.retrieval.runs import Candidates
 from kardlib.settings import RerankerSettings
@@ -84,10 +85,15 @@ def train_reranker(
 
     AdamW without decay, linear warm-up and fall, gradient norm cut at 1. All that a step draws depends on the seed and
     its number alone, so a killed run goes on from `folder/checkpoints` and, on a CPU, ends with the same bits. Several
-    processes (`launch.py`) each take a part of every step.
+    processes (`launch.py`) each take a part of every step. Raises DataError where there is nothing to train on or a
+    text is missing, and StoreError for checkpoints of other settings.
     """
     wanted = sorted({p for c in candidates for p in (*c.from_rationale, *c.from_question)})
+    if not wanted:
+        raise DataError("the reranker has no candidates to learn from: no rationale found a passage")
     asked = sorted({c.question_id for c in candidates})
+    check_texts(asked, wanted, questions, passages)
+    check_begun(folder, settings.model_dump() | {"seed": seed, "number of rationales": len(candidates)})
     batches = list(draw_steps(candidates, settings, seed))
 
     with torch.random.fork_rng():  # LoRA draws from torch's global generator; the caller's state is kept

@@ -33,6 +33,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from kardlib.artifacts.device import free_memory, multiplies_bf16, pick_device, slot_memory
+from kardlib.artifacts.store import check_begun
 from kardlib.data.answers import answer_end
 from kardlib.data.files import DataError
 from kardlib.errors import first_line
@@ -161,8 +162,8 @@ def train_student(
 
     A run that was killed goes on from `folder/checkpoints` and ends with the same weights. In each of several processes
     (`launch.py`) it takes a part of every batch; `sharded` also divides the weights among them. Raises DataError, also
-    where limits take away answers or options, and TooLargeError before anything is trained if the device's memory
-    cannot hold it (not asked where it is divided).
+    where limits take away answers or options, StoreError for checkpoints of other settings, and TooLargeError before
+    anything is trained if the device's memory cannot hold it (not asked where it is divided).
     """
     set_seed(seed)
     free, device = free_memory()
@@ -180,6 +181,7 @@ def train_student(
     if not sharded:
         settings = spare_memory(shape, settings, batch, source, target, bf16=bf16, share=slot_memory())
         check_memory(shape, settings, batch, source, target, bf16=bf16, free=free, device=device)
+    check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
     filled = settings if settings.lr and settings.epochs else settings.of(settings.model)
     assert filled.lr and filled.epochs, "`of` leaves nothing open"
     arguments = trainer_arguments(

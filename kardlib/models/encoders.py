@@ -250,12 +250,13 @@ def score_pairs(
 
 @torch.inference_mode()
 def rank(model: LateInteraction, questions: Mapping[str, str], run: Run, passages: Mapping[str, str]) -> Run:
-    """The run reranked: its passages of every question, by the model's scores.
+    """The run reranked: its passages of every question, by the model's scores. Raises DataError if a text is missing.
 
     Scores are rounded to four decimals, above the noise that padding leaves in fp32, so that passages with the same
     text tie in any batch; passage ids break ties.
     """
     names = sorted({p for ranked in run.values() for p, _ in ranked})
+    check_texts(run, names, questions, passages)
     pairs = [(q, p) for q, ranked in run.items() for p, _ in ranked]
     if not pairs:
         return {q: [] for q in run}
@@ -273,3 +274,14 @@ def rank_and_write(
 ) -> None:
     """Write `rank` by the reranker that `settings.model` names as the run table `folder/run.tsv`. Raises DataError."""
     write_run(folder / "run.tsv", rank(load_reranker(settings), questions, run, passages))
+
+
+def check_texts(
+    question_ids: Iterable[str], passage_ids: Iterable[str], questions: Mapping[str, str], passages: Mapping[str, str]
+) -> None:
+    """Raise DataError if one of the ids has no text."""
+    for kind, ids, texts in (("question", question_ids, questions), ("passage", passage_ids, passages)):
+        if missing := set(ids) - texts.keys():
+            raise DataError(
+                f"the {kind} {min(missing)!r} has no text: questions, passages and run tables must belong together"
+            )

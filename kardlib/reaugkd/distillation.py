@@ -17,9 +17,10 @@ from torch.nn.functional import cross_entropy, huber_loss, kl_div, normalize
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kardlib.artifacts.device import pick_device
-from kardlib.artifacts.store import write_json
+from kardlib.artifacts.store import check_begun, write_json
 from kardlib.data.files import DataError
 from kardlib.data.records import say_rise
+from kardlib.models.catalogue import identify
 from kardlib.models.encoders import TOKENS, count_positions, length_batches, load_encoder, say_cut
 from kardlib.models.training import PartTrainer, find_checkpoint, mean_losses, trainer_arguments
 from kardlib.reaugkd import memory
@@ -214,9 +215,12 @@ def train_classifier(
 ) -> None:  # fmt: skip
     """Train in place, in one process, since the embeddings of a batch are compared.
 
-    A run that was killed goes on from `folder/checkpoints` and ends with the same weights.
+    A run that was killed goes on from `folder/checkpoints` and ends with the same weights. Raises StoreError for
+    checkpoints of other settings.
     """
     set_seed(seed)
+    knobs = settings.model_dump(include={"batch", "max_tokens", "train_words", "warmup"})
+    check_begun(folder, knobs | {"lr": lr, "epochs": epochs, "seed": seed, "number of examples": len(examples)})
     classifier.encoder.get_input_embeddings().requires_grad_(settings.train_words)
     tokens = enumerate(classifier.tokenize(examples, settings.max_tokens))
     trainer = PartTrainer(
@@ -308,7 +312,7 @@ def build_base(task: Task, settings: ReAugKDSettings, teacher: Path, dim: int, s
     project = train_projection(outputs.embeddings, task.gold("train"), dim, len(task.labels), settings, seed)
     keys = project(outputs.embeddings)
     base = memory.KnowledgeBase(build_index(keys), outputs.probabilities)
-    memory.save_knowledge_base(folder, base, keys)
+    memory.save_knowledge_base(folder, base, keys, identify(str(teacher)))
 
 
 def distill_student(
@@ -317,7 +321,7 @@ def distill_student(
     """One student, and what it says where something is chosen or reported."""
     student = build_student(settings, len(task.labels), seed)
     labels = torch.from_numpy(task.gold("train"))
-    keys = memory.load_knowledge_base(base)[1]
+    keys = memory.load_knowledge_base(base, identify(str(teacher)), student.encoder.config.hidden_size)[1]
     objective = student_objective(losses, labels, memory.read_outputs(teacher)["train"], keys, settings)
     train_classifier(student, task.splits["train"], objective, settings, settings.lr, settings.epochs, seed, folder)
     finish(student, task, ("dev", "test"), settings, folder)

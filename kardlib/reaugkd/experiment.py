@@ -142,7 +142,7 @@ def build_memory(experiment: ReAugKDExperiment, teacher: Path) -> Memory:
     spec |= knobs.model_dump(include={"tau", "projection_steps", "projection_batch", "projection_lr"})
     work = (experiment.task, knobs, teacher, dim, seed)
     folder = make_all(experiment.store, BASE, {seed: (spec, work)})[seed]
-    return Memory(folder, *load_knowledge_base(folder))
+    return Memory(folder, *load_knowledge_base(folder, weights, dim))
 
 
 def distill_students(experiment: ReAugKDExperiment, teacher: Path, memory: Memory) -> dict[tuple[Losses, int], Path]:

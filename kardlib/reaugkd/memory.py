@@ -4,6 +4,7 @@ Storing both and finding neighbours with HNSW is sourced. The weights of neighbo
 **reconstructed**. The compressed kinds are ours: the authors leave the knowledge base's size to future work.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
+from kardlib.artifacts.store import write_json
 from kardlib.data.files import DataError
 from kardlib.retrieval.dense import EF_SEARCH, build_index, one_thread
 from kardlib.settings import ReAugKDSettings
@@ -24,6 +26,10 @@ TARGET_RECALL = 0.96  # share of the nearest neighbours that a search should fin
 CANDIDATE_GRID = (16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024)  # tried for the target
 
 Array = NDArray[np.float32]
+
+
+class KnowledgeBaseError(DataError):
+    """A knowledge base is missing, or does not fit the teacher, the student or the number of neighbours."""
 
 
 class Outputs(NamedTuple):
@@ -70,11 +76,14 @@ class KnowledgeBase:
     def search(self, queries: Array, k: int, candidates: int | None = None) -> tuple[Array, NDArray[np.int64]]:
         """Similarities and numbers of the `k` nearest entries, (Q, k) each, nearest first, for embeddings (Q, d).
 
-        A graph's search keeps so many `candidates` (HNSW's ef); exact search ignores it. Raises DataError.
+        A graph's search keeps so many `candidates` (HNSW's ef); exact search ignores it. Raises KnowledgeBaseError.
         """
         entries = self.index.ntotal
         if k > entries:
-            raise DataError(f"k = {k} neighbours cannot be found among {entries} entries: lower k (reaugkd.ks)")
+            raise KnowledgeBaseError(
+                f"k = {k} neighbours cannot be found among {entries} entries: lower k (reaugkd.ks)"
+            )
+        check_size(self.index.d, queries.shape[1], "the knowledge base")
         if isinstance(self.index, faiss.IndexHNSW):
             self.index.hnsw.efSearch = max(candidates, k) if candidates else max(EF_SEARCH, 2 * k)
         return self.index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
@@ -88,6 +97,14 @@ class KnowledgeBase:
     def bytes(self) -> int:
         """Size of the index as FAISS writes it, and of the soft labels."""
         return len(faiss.serialize_index(self.index)) + self.soft_labels.nbytes
+
+
+def check_size(held: int, asked: int, holder: str) -> None:
+    """Raise KnowledgeBaseError if embeddings of two sizes should be compared."""
+    if held != asked:
+        raise KnowledgeBaseError(
+            f"{holder} holds embeddings of size {held}, the student's have size {asked}: build it for this student"
+        )
 
 
 @one_thread()
@@ -135,14 +152,28 @@ def find_prototypes(keys: Array, soft_labels: Array, gold: NDArray[np.int64], sh
     return np.concatenate(centres), np.concatenate(means)
 
 
-def save_knowledge_base(folder: Path, base: KnowledgeBase, keys: Array) -> None:
-    """Write index, keys (N, d) and soft labels."""
+def save_knowledge_base(folder: Path, base: KnowledgeBase, keys: Array, teacher: str) -> None:
+    """Write index, keys (N, d), soft labels, and the hash of the teacher's weights (`catalogue.identify`)."""
     faiss.write_index(base.index, str(folder / "index.faiss"))
     save_file({"keys": keys, "soft_labels": base.soft_labels}, folder / "entries.safetensors")
+    write_json(folder / "knowledge_base.json", {"teacher": teacher, "dim": base.index.d, "entries": base.index.ntotal})
 
 
-def load_knowledge_base(folder: Path) -> tuple[KnowledgeBase, Array]:
-    """The knowledge base in a folder, and its keys (N, d)."""
+def load_knowledge_base(folder: Path, teacher: str, dim: int) -> tuple[KnowledgeBase, Array]:
+    """The knowledge base in a folder, and its keys (N, d).
+
+    Raises KnowledgeBaseError if there is none, or its teacher's hash or its embeddings' size is another.
+    """
+    try:
+        facts = json.loads((folder / "knowledge_base.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        raise KnowledgeBaseError(f"{folder} holds no knowledge base: build it first") from None
+    if facts["teacher"] != teacher:
+        raise KnowledgeBaseError(
+            f"the knowledge base in {folder.name} was built by a teacher with the weights {facts['teacher']}, not "
+            f"{teacher}: build it again with this teacher"
+        )
+    check_size(facts["dim"], dim, f"the knowledge base in {folder.name}")
     arrays = load_file(folder / "entries.safetensors")
     return KnowledgeBase(faiss.read_index(str(folder / "index.faiss")), arrays["soft_labels"]), arrays["keys"]
 

@@ -49,14 +49,29 @@ def write_run(path: str | Path, run: Run) -> None:
 
 
 def read_run(path: str | Path) -> Run:
-    """The run that `write_run` wrote."""
+    """The run that `write_run` wrote. Raises DataError for a missing file or a malformed row."""
     run: Run = {}
     ids: dict[str, str] = {}  # a passage that many queries found is one text in memory
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, "excel-tab")
-        next(rows)  # the header
-        for query, rank, passage, score in rows:
-            ranked = run.setdefault(query, [])
-            if rank != "0":
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            table = csv.reader(file, "excel-tab", strict=True)
+            if next(table, None) != ["query", "rank", "passage", "score"]:
+                raise DataError(f"{path} is no run table: its first line must name query, rank, passage and score")
+            for query, rank, passage, score in table:
+                ranked = run.setdefault(query, [])
+                if rank == "0" and not ranked:
+                    continue
                 ranked.append((ids.setdefault(passage, passage), float(score)))
+                if int(rank) != len(ranked) or not math.isfinite(ranked[-1][1]):
+                    raise ValueError
+    except FileNotFoundError:
+        raise DataError(f"there is no run table {path}; search first or correct the path") from None
+    except OSError as error:
+        raise DataError(f"the run table {path} cannot be read ({error.strerror}); correct the path") from None
+    except DataError:
+        raise
+    except (ValueError, csv.Error):  # ValueError: also for more or fewer columns, or text that is not UTF-8
+        raise DataError(
+            f"{path}, line {table.line_num}: not a row of a run table; delete the file and search again"
+        ) from None
     return run

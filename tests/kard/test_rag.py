@@ -227,8 +227,12 @@ def test_what_cannot_be_trained_is_one_sentence(tmp_path):
         train_rag(RAG, STUDENT, QUESTIONS, TARGETS, dict(list(PASSAGES.items())[:2]), 0, tmp_path)
     with pytest.raises(DataError, match="no rationales to learn from"):
         train_rag(RAG, STUDENT, QUESTIONS, {"q00": []}, PASSAGES, 0, tmp_path)
+    with pytest.raises(DataError, match="the question 'q00' has no text"):
+        train_rag(RAG, STUDENT, {}, TARGETS, PASSAGES, 0, tmp_path)
     with pytest.raises(DataError, match="no positives to learn from"):
         train_retriever(RAG, PROMPTS, PASSAGES, {"q00": []}, NEGATIVES, 0, tmp_path)
+    with pytest.raises(DataError, match="the passage 'p00' has no text"):
+        train_retriever(RAG, PROMPTS, {}, POSITIVES, NEGATIVES, 0, tmp_path)
     with pytest.raises(DataError, match="no encoder could be loaded from") as error:
         load_retriever(RAG.model_copy(update={"model": str(tmp_path)}))
     assert "\n" not in str(error.value)

@@ -451,6 +451,17 @@ def test_an_encoder_whose_tokenizer_cannot_pad_is_one_sentence(encoder, knobs, t
     assert "\n" not in str(error.value)
 
 
+def test_missing_texts_and_candidates_are_one_sentence(reranker, knobs, tmp_path):
+    questions, passages, candidates = task(2)
+    with pytest.raises(DataError, match=r"the passage 'p00' has no text"):
+        train_reranker(knobs, questions, {}, candidates, 0, tmp_path)
+    with pytest.raises(DataError, match=r"the question 'q00' has no text"):
+        rank(reranker, {}, {"q00": [("p00", 1.0)]}, passages)
+    with pytest.raises(DataError, match="no candidates to learn from"):
+        train_reranker(knobs, questions, passages, [], 0, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
 def test_without_peft_lora_is_one_sentence(knobs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(

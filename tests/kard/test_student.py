@@ -41,6 +41,7 @@ from transformers import (
 )
 
 import kardlib
+from kardlib.artifacts.store import StoreError
 from kardlib.data.answers import answer_end, parse_answer
 from kardlib.data.files import DataError
 from kardlib.kard.student import (
@@ -431,6 +432,19 @@ def test_a_killed_training_ends_with_the_weights_and_losses_of_one_that_was_not(
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[k], killed[k]) for k in whole)
     assert (tmp_path / "whole" / "losses.json").read_bytes() == (tmp_path / "killed" / "losses.json").read_bytes()
+
+
+def test_checkpoints_of_other_settings_are_refused_and_kept(tmp_path):
+    train_student(EXAMPLES, SETTINGS, seed=0, folder=tmp_path)
+    before = weights(tmp_path)
+    for changed, seed, said in (
+        ({"lr": 2e-3}, 0, r"was begun with lr = 0\.001 and cannot go on with 0\.002: take the same settings again or"),
+        ({}, 1, "was begun with seed = 0 and cannot go on with 1"),
+    ):
+        with pytest.raises(StoreError, match=said):
+            train_student(EXAMPLES, SETTINGS.model_copy(update=changed), seed=seed, folder=tmp_path)
+    assert all(torch.equal(before[name], weight) for name, weight in weights(tmp_path).items())
+    train_student(EXAMPLES, SETTINGS.model_copy(update={"generation_batch": 7}), seed=0, folder=tmp_path)
 
 
 @given(

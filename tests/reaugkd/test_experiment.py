@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from kardlib.artifacts.device import Device
-from kardlib.artifacts.store import Store
+from kardlib.artifacts.store import Store, StoreError
 from kardlib.data.files import DataError
 from kardlib.models.encoders import load_encoder
 from kardlib.models.nano import build_tokenizer
@@ -41,6 +41,7 @@ from kardlib.reaugkd.distillation import (
     build_student,
     build_teacher,
     contrastive_loss,
+    distill_student,
     keep_layers,
     label_objective,
     relational_loss,
@@ -68,7 +69,7 @@ from kardlib.reaugkd.experiment import (
     train_teacher,
     training_spec,
 )
-from kardlib.reaugkd.memory import Outputs, compress
+from kardlib.reaugkd.memory import KnowledgeBaseError, Outputs, compress
 from kardlib.reaugkd.methods import METHODS, Method, register_method
 from kardlib.reaugkd.tasks import Example
 from kardlib.registry import REGISTRY
@@ -346,6 +347,8 @@ def test_a_training_killed_in_its_second_epoch_ends_with_the_weights_of_one_that
     (checkpoints / "checkpoint-119").mkdir()  # half written: without the state that comes last
     whole, again = train(knobs, tmp_path / "whole"), train(knobs, tmp_path / "killed")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+    with pytest.raises(StoreError, match=r"killed was begun with lr = 0\.001 and cannot go on with 0\.002"):
+        train(knobs, tmp_path / "killed", lr=2e-3)
 
 
 def test_a_training_of_one_step_trains(knobs, tmp_path):
@@ -486,7 +489,7 @@ def test_opening_trains_nothing_and_a_second_run_is_identical(distilled):
     assert other.dim == 32 and {p: p.stat().st_mtime_ns for p in store.root.glob("*/artifact.json")} == made
 
 
-def test_a_teacher_trained_again_has_a_knowledge_base_of_its_own(distilled, tmp_path):
+def test_a_knowledge_base_of_a_teacher_trained_again_is_refused(distilled, tmp_path):
     """Its settings, and so its artifact's name, are the same; one of its weights is not."""
     experiment = distilled.experiment
     teacher = train_teacher(experiment)
@@ -495,8 +498,9 @@ def test_a_teacher_trained_again_has_a_knowledge_base_of_its_own(distilled, tmp_
     weights = load_file(again / "model.safetensors")
     weights["embeddings.LayerNorm.bias"][0] += 1e-3
     save_file(weights, again / "model.safetensors", {"format": "pt"})
-    assert build_memory(experiment, teacher).folder == distilled.memory.folder
-    assert build_memory(experiment, again).folder != distilled.memory.folder
+    losses, knobs = METHODS["reaugkd"].losses, experiment.settings.reaugkd
+    with pytest.raises(KnowledgeBaseError, match=r"by a teacher with the weights \w{16}, not \w{16}: build it again"):
+        distill_student(experiment.task, knobs, again, distilled.memory.folder, losses, 0, tmp_path)
 
 
 def test_a_saved_student_says_what_its_outputs_say(distilled):

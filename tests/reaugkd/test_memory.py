@@ -13,6 +13,7 @@ from kardlib.reaugkd.memory import (
     EF_SEARCH,
     TARGET_RECALL,
     KnowledgeBase,
+    KnowledgeBaseError,
     Mixing,
     Outputs,
     choose_candidates,
@@ -158,8 +159,8 @@ def test_prototypes_are_centres_with_their_members_mean_soft_label(entries):
 
 
 def test_saved_and_loaded_predictions_are_identical(entries, base, tmp_path):
-    save_knowledge_base(tmp_path, base, entries[0])
-    loaded, keys = load_knowledge_base(tmp_path)
+    save_knowledge_base(tmp_path, base, entries[0], "teacher-1")
+    loaded, keys = load_knowledge_base(tmp_path, "teacher-1", 16)
     student = Outputs(unit(np.random.default_rng(6), 40), np.random.default_rng(7).normal(size=(40, 3)))
     mixing = Mixing(16, 0.1, 0.5)
     assert (predict(loaded, [student], mixing) == predict(base, [student], mixing)).all()
@@ -168,13 +169,25 @@ def test_saved_and_loaded_predictions_are_identical(entries, base, tmp_path):
     assert all((a == b).all() for a, b in zip(read_outputs(tmp_path)["dev"], student, strict=True))
 
 
+def test_a_knowledge_base_of_another_teacher_or_size_is_refused(entries, base, tmp_path):
+    save_knowledge_base(tmp_path, base, entries[0], "teacher-1")
+    with pytest.raises(KnowledgeBaseError, match=r"a teacher with the weights teacher-1, not teacher-2: build it"):
+        load_knowledge_base(tmp_path, "teacher-2", 16)
+    with pytest.raises(KnowledgeBaseError, match=r"embeddings of size 16, the student's have size 8: build it for"):
+        load_knowledge_base(tmp_path, "teacher-1", 8)
+    with pytest.raises(KnowledgeBaseError, match="holds no knowledge base"):
+        load_knowledge_base(tmp_path / "nowhere", "teacher-1", 16)
+
+
 def test_what_cannot_be_searched(entries, base):
-    with pytest.raises(DataError, match=r"k = 2001 neighbours cannot be found among 2000 entries: lower k"):
+    with pytest.raises(KnowledgeBaseError, match=r"k = 2001 neighbours cannot be found among 2000 entries: lower k"):
         base.search(entries[0][:1], 2001)
+    with pytest.raises(KnowledgeBaseError, match="embeddings of size 16, the student's have size 5"):
+        base.search(np.ones((1, 5), np.float32), 1)
     small = KnowledgeBase(build_index(entries[0][:3]), entries[1][:3])
     student = Outputs(entries[0][:9], np.zeros((9, 3), np.float32))
     assert choose_mixing(small, [student], entries[2][:9], KNOBS).k == 1  # larger ones of the grid are left out
-    with pytest.raises(DataError, match="k = 4 neighbours cannot be found among 3 entries"):
+    with pytest.raises(KnowledgeBaseError, match="k = 4 neighbours cannot be found among 3 entries"):
         choose_mixing(small, [student], entries[2][:9], KNOBS.model_copy(update={"ks": (4, 64)}))
 
 
@@ -188,7 +201,7 @@ def test_faiss_has_one_thread_and_gives_the_others_back(entries, base):
         build_index(entries[0][:100])
         compress(*(part[:400] for part in entries), "pq")
         choose_candidates(base, entries[0][:10], 3)
-        with pytest.raises(DataError):
+        with pytest.raises(KnowledgeBaseError):
             base.search(entries[0], 3000)
         with pytest.raises(DataError, match="product quantisation needs 256 entries, not 100"):
             compress(*(part[:100] for part in entries), "pq")

@@ -41,3 +41,20 @@ def test_a_score_that_is_no_number_is_not_written_and_no_file_is_blamed(tmp_path
     with pytest.raises(DataError, match=rf"^the model that ranks gave 'p2' the score {score} for 'q', so its order"):
         write_run(tmp_path / "run.tsv", {"q": [("p1", 1.0), ("p2", score)]})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "row", ["q\t1\tp", "q\t2\tp\t1.0", "q\tone\tp\t1.0", "q\t1\tp\tnan", "q\t1\tp\t1.0\t2", '"', "q\t1\tp\t\xff"]
+)
+def test_a_malformed_run(tmp_path, row):
+    (tmp_path / "run.tsv").write_text(f"query\trank\tpassage\tscore\n{row}\n", encoding="latin-1")
+    with pytest.raises(DataError, match="not a row of a run table; delete the file and search again"):
+        read_run(tmp_path / "run.tsv")
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(DataError, match="there is no run table"):
+        read_run(tmp_path / "run.tsv")
+    (tmp_path / "run.tsv").write_text("q1 Q0 p1 1 2.5 lucene\n")
+    with pytest.raises(DataError, match="its first line must name query, rank, passage and score"):
+        read_run(tmp_path / "run.tsv")
