@@ -37,6 +37,8 @@ IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
 IN_STRATA = ("bag_of_words", NAMED, FT, RD, "undistilled_reranker", "ka_fine_tuning_reranker", RERANKER)
 IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
 EPOCHS = (1, 2, 5, 10, 20)  # how often the same is shown
+IN_WORLDS = (FT, KA_FT, RD, BM25, RERANKER)
+WORLDS, FEW_WORLDS = 10, 2  # the seed of the first other world, and how many of them the usual run has
 IN_TARGETS = (BM25, RERANKER, "kard_helpful", "kard_helpful_both")
 ON_OWN_DATA = (FT, KA_FT, RD, BM25, RERANKER)
 BESIDE_YOURS = ("undistilled_reranker", RD, BM25, RERANKER, "kard_silver")
@@ -240,6 +242,14 @@ def exposures(students: Collection[str]) -> Grid:
     return Grid([Row(m, student, (("student.epochs", n),), "epochs", n) for n, student, m in each])
 
 
+def in_worlds(settings: RunSettings, students: Collection[str]) -> Grid:
+    """What is asked in other worlds too: the main table without prompts and oracles, and what trains no one else."""
+    settings = settings.override({"students": [*students]})
+    parts = [main_table(settings, IN_WORLDS), model_size(settings), candidates(settings), passages(settings)]
+    rows = dict.fromkeys(row for part in parts for row in part.rows)
+    return Grid([*rows], [*dict.fromkeys(gain for part in parts for gain in part.gains)])
+
+
 def targets(settings: RunSettings) -> Grid:
     """Rerankers that learn what helps the student, over the one that learns BM25's order."""
     rows = [Row(m, settings.middle) for m in IN_TARGETS]
@@ -254,6 +264,7 @@ def extended(settings: RunSettings, methods: Collection[str]) -> Grid:
 def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> dict[str, list[Row]]:
     """Notebook -> the rows of its grid, of those that run on the settings' dataset."""
     one = ("seeds", settings.seeds[:1])  # notebooks 17 and 19 take the first seed alone
+    drawn = [(("world.seed", s), ("seeds", (s,))) for s in range(WORLDS, WORLDS + FEW_WORLDS)]
     found = {
         "04": main_table(settings, methods).rows,
         "05": dataset_size(settings).rows,
@@ -271,6 +282,7 @@ def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> di
         ],
         "19": [row._replace(knobs=(one,)) for row in extended(settings, methods).rows],
         "20": targets(settings).rows,
+        "21": [r._replace(knobs=r.knobs + w) for w in drawn for r in in_worlds(settings, [settings.middle]).rows],
     }
-    alone = {"15": "own", "16": "world", "17": "world", "19": "world"}
+    alone = {"15": "own", "16": "world", "17": "world", "19": "world", "21": "world"}
     return {number: rows for number, rows in found.items() if alone.get(number, settings.dataset) == settings.dataset}

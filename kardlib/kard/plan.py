@@ -441,7 +441,7 @@ def list_notes(basis: Basis, work: Sequence[Work], disk: Mapping[str, float]) ->
         (unmeasured, f"the size of the index {index} is not known and left out; it is shown before it is fetched"),
         (unknown, f"hours, memory and disk of {', '.join(unknown)} are not known and left out"),
         (True, "not counted: BM25 and its index (CPU), training on passages alone (10), retrievers trained with the "
-         "student (11: RAG), notebooks 01, 13 and 18, and the example of 15"),
+         "student (11: RAG), rerankers of other worlds (17, 21), notebooks 01, 13 and 18, and the example of 15"),
     ]  # fmt: skip
     return [note for applies, note in notes if applies]
 

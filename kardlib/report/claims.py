@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, Self, get_args
 
-import numpy as np
 import pandas as pd
 import yaml
 from pandas.io.formats.style import Styler
@@ -20,8 +19,8 @@ from pydantic import Field, model_validator
 
 from kardlib.errors import KardError, first_line
 from kardlib.models.catalogue import MODELS
-from kardlib.reaugkd.methods import EARLIER
 from kardlib.report.captions import DATASETS
+from kardlib.report.combined import WORLDS, best_rows, mean_rows, put_many_worlds
 from kardlib.report.evaluate import GROWTH, NOT_TOLD, Interval, by_chance, verdict
 from kardlib.report.reported import find_table, read_reported
 from kardlib.report.rows import (
@@ -36,7 +35,7 @@ from kardlib.report.rows import (
     read_table,
     to_rows,
 )
-from kardlib.settings import GLUE_TASKS, Group, Scale, SettingsError, preset, validate
+from kardlib.settings import Group, Scale, SettingsError, preset, validate
 
 CLAIMS = Path(__file__).with_name("claims.yml")
 NOT_RUN = "not run at this scale"
@@ -260,53 +259,6 @@ def read_rows(folders: Iterable[Path]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).drop_duplicates(KEYS, ignore_index=True)
 
 
-# The best earlier method, and means over tasks
-
-
-def best_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """ReAugKD's gain over "best_earlier" of every dataset, scale and student: the one of `EARLIER` with the highest
-    mean there, so the smallest of the gains.
-    """
-    chosen = _gained(rows)
-    best = chosen[chosen["over"].isin(EARLIER)].sort_values("value", kind="stable")
-    best = best.drop_duplicates(["dataset", "scale", "student"])
-    return best.assign(over="best_earlier").to_dict("records")
-
-
-def mean_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """ReAugKD's gains as means over the GLUE tasks, for every scale and student with two tasks or more.
-
-    Each mean has its interval: the tasks are independent, so its ends are as far from it as the root of the summed
-    squares of the tasks' distances, over their number (Zou and Donner, *Construction of confidence limits about effect
-    measures*, Statistics in Medicine 2008). It speaks of these tasks, not of others. "best_on_average" is the one of
-    `EARLIER` over which the mean is smallest. A task counts in its own metric, as in GLUE's own mean.
-    """
-    chosen = _gained(rows).assign(metric="accuracy")
-    means: list[dict[str, Any]] = []
-    for _, part in chosen[chosen["dataset"].isin(GLUE_TASKS)].groupby(["scale", "student"]):
-        tasks = sorted(part["dataset"].unique())
-        over: dict[str, dict[str, Any]] = {}
-        for rival, cases in part.groupby("over"):
-            if len(cases) == len(tasks) > 1:
-                value = cases["value"].mean()
-                squares = ((cases["value"] - cases[end]) ** 2 for end in ("low", "high"))
-                below, above = (np.sqrt(square.sum(skipna=False)) / len(tasks) for square in squares)
-                over[str(rival)] = cases[COLUMNS].iloc[0].to_dict() | {
-                    "dataset": f"mean of {', '.join(tasks)}", "value": value, "low": value - below,
-                    "high": value + above, "n": cases["n"].sum(), "file": ", ".join(sorted(set(cases["file"]))),
-                }  # fmt: skip
-        means += over.values()
-        if earlier := [over[name] for name in EARLIER if name in over]:
-            means.append(min(earlier, key=lambda mean: mean["value"]) | {"over": "best_on_average"})
-    return means
-
-
-def _gained(rows: pd.DataFrame) -> pd.DataFrame:
-    """What ReAugKD gains over others in each task's own metric, on all questions and over all seeds."""
-    chosen = (rows["method"] == "reaugkd") & is_judged(rows) & (rows["over"] != "")
-    return rows[chosen & (rows["knob"] == "") & rows["seed"].isna()]
-
-
 # Verdicts
 
 ORDER = ["dataset", "student", "k", "knob", "x", "at", "over_x", "over_at", "over_student"]  # of a claim's cases
@@ -320,16 +272,17 @@ SCORECARD = [
 def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     """The scorecard: a line for every claim and row that it is tested on, in the papers' units (per cent, points).
 
-    Gains over the best earlier method and means over tasks are rows too (`best_rows`, `mean_rows`). A claim that
-    has no row at any scale has one line, "not run at this scale", the first. A row without an interval decides
-    nothing, and of answers that could mostly not be read nothing is told (`evaluate.verdict`). "seeds" is how many
-    there are rows of for the same figure, method and student; "p" is the paired test's, where the rows hold it;
-    "could_fail" whether the verdict could have been another, and "why"; "beside" what is to be told with it.
-    "ruled_out": the papers' mean ("effect", on this dataset where they have it) lies outside of the interval.
+    Gains over the best earlier method and means over tasks are rows too (`best_rows`, `mean_rows`). What was asked in
+    many worlds is judged by them, in the place of one (`put_many_worlds`). A claim that has no row at any scale has
+    one line, "not run at this scale", the first. A row without an interval decides nothing, and of answers that could
+    mostly not be read nothing is told (`evaluate.verdict`). "seeds" is how many there are rows of for the same figure,
+    method and student; "p" is the paired test's, where the rows hold it; "could_fail" whether the verdict could have
+    been another, and "why"; "beside" what is to be told with it. "ruled_out": the papers' mean ("effect", on this
+    dataset where they have it) lies outside of the interval.
     """
     alike = ["figure", "dataset", "scale", "method", "student"]
     seeds = rows.groupby(alike, dropna=False)["seed"].transform("nunique") if len(rows) else 0
-    rows = rows.assign(seeds=seeds)
+    rows = put_many_worlds(rows.assign(seeds=seeds))
     if derived := best_rows(rows) + mean_rows(rows):
         rows = pd.concat([rows, pd.DataFrame(derived)], ignore_index=True)
     scales = [scale for scale in get_args(Scale) if (rows["scale"] == scale).any()] or [""]
@@ -472,7 +425,8 @@ def _case(case: pd.Series, named: bool) -> str:
     where = ", ".join(filter(None, [case.dataset, case.scale, case.student, in_words(case) if named else ""]))
     if case.verdict == NOT_TOLD:
         return f"{where}: {case.unread:.0%} of answers could not be read"
-    seeds = f", {case.seeds} seed{'s' * (case.seeds > 1)}" if pd.notna(case.seeds) and case.seeds else ""
+    drawn = "world" if WORLDS in case.file else "seed"
+    seeds = f", {case.seeds} {drawn}{'s' * (case.seeds > 1)}" if pd.notna(case.seeds) and case.seeds else ""
     number = in_digits(case, "+.3g" if case.over else ".3g")
     text = f"{where}: {number}{seeds}{'' if pd.isna(case.p) else f', p = {case.p:.2g}'}"
     if case.verdict != "undecided" or pd.isna(case.effect):
@@ -484,14 +438,19 @@ def _case(case: pd.Series, named: bool) -> str:
 # What a notebook shows
 
 
-def findings(rows: Iterable[Mapping[str, Any]], notebook: str) -> Styler:
+def findings(rows: Iterable[Mapping[str, Any]], *notebooks: str) -> Styler:
     """The claims of a notebook (its number) judged on the rows that it has made: claim, paper, here, test, verdict.
 
-    `rows` are those of its figure's data; the p that a gain has beside them is shown. Nothing is cut.
+    `rows` are those of its figure's data; the p that a gain has beside them is shown. Nothing is cut. Where rows speak
+    of several notebooks' claims, those that they say nothing of are left out.
     """
     rows = list(rows)
-    table = long_form(rows).assign(file="", p=pd.Series([row.get("p") for row in rows], dtype="float64"))
-    return as_text(summarize(judge([claim for claim in read_claims() if claim.notebook == notebook], table)))
+    table = long_form(rows).assign(p=pd.Series([row.get("p") for row in rows], dtype="float64"))
+    table["file"] = table["figure"]
+    each = [table.assign(figure=table["figure"].str.replace(r"^\d\d", n, regex=True)) for n in notebooks]
+    claims = [claim for claim in read_claims() if claim.notebook in notebooks]
+    scorecard = judge(claims, pd.concat(each, ignore_index=True))
+    return as_text(summarize(scorecard[(scorecard["verdict"] != NOT_RUN) | (len(notebooks) == 1)]))
 
 
 def as_text(table: pd.DataFrame) -> Styler:

@@ -15,7 +15,8 @@ from kardlib.knobs import flatten
 from kardlib.reaugkd.tasks import COLUMNS
 from kardlib.registry import REGISTRY, label
 from kardlib.report.captions import DATASETS, find_caption
-from kardlib.report.claims import judge, mean_rows, read_claims, read_rows, summarize, tally
+from kardlib.report.claims import judge, read_claims, read_rows, summarize, tally
+from kardlib.report.combined import mean_rows
 from kardlib.report.drawings.reaugkd import plot_glue
 from kardlib.report.figures import read_provenance, save_figure
 from kardlib.report.papers import escape, lay_out, paper_tables

@@ -190,6 +190,7 @@ DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook 
     "20_hits": lambda table, _: kard.plot_hits(table),
     "20_targets": lambda table, _: accuracy.plot_main(table),
     "20_strata": lambda table, _: kard.plot_strata(table, IN_TARGETS),
+    "21_worlds": lambda table, _: kard.plot_worlds(table),
 }
 
 

@@ -27,7 +27,7 @@ def test_what_is_compared_is_answered(scale, dataset, oracles, rationales):
     found = [grids.main_table(settings, methods), grids.own_data(settings, methods)]
     found += [one(settings) for one in (grids.dataset_size, grids.model_size, grids.candidates, grids.passages)]
     found += [one(settings) for one in (grids.dapt, grids.rag, grids.cases, grids.differences, grids.frontier)]
-    found += [grids.rationales(settings, 7), grids.ranked(settings)]
+    found += [grids.rationales(settings, 7), grids.ranked(settings), grids.in_worlds(settings, settings.students)]
     floors = [Row(name, "") for name in ("bag_of_words", "named_by_reranker")]
     for grid in found:
         compared = [gain for one in grid.gains for gain in (one, one.less) if gain]
@@ -40,7 +40,7 @@ def test_a_notebook_runs_where_its_data_are():
     def of(dataset):
         return {*grids.all_grids(preset("embedded", dataset), METHODS, steps=1)}
 
-    assert of("world") - of("obqa") == {"16", "17", "19"} and of("own") - of("obqa") == {"15"}
+    assert of("world") - of("obqa") == {"16", "17", "19", "21"} and of("own") - of("obqa") == {"15"}
     assert {"dapt.corpus"} == {name for row in grids.dapt(preset()).rows for name, _ in row.knobs}
 
 
@@ -58,6 +58,14 @@ def test_who_recalls_and_who_reads_are_shown_the_same_as_often():
     }
     assert {(row.method, row.student, row.x) for row in rows} == each and len(rows) == len(each)
     assert all(dict(row.knobs) == {"student.epochs": row.x} for row in rows)
+
+
+def test_other_worlds_are_drawn_with_all_that_is_trained_in_them():
+    rows = grids.all_grids(preset(), METHODS, steps=1)["21"]
+    drawn = {(dict(row.knobs)["world.seed"], dict(row.knobs)["seeds"]) for row in rows}
+    assert drawn == {(10, (10,)), (11, (11,))} and {row.student for row in rows} == {preset().middle}
+    usual = {row._replace(knobs=row.knobs[:-2]) for row in rows}
+    assert usual == {*grids.in_worlds(preset(), [preset().middle]).rows} and 2 * len(usual) == len(rows)
 
 
 def test_equal_steps_are_those_of_three_rationales():

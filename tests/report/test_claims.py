@@ -17,17 +17,16 @@ from kardlib.report.claims import (
     ClaimError,
     Region,
     Selection,
-    best_rows,
     findings,
     format_claims,
     gains,
     judge,
-    mean_rows,
     read_claims,
     read_rows,
     summarize,
     tally,
 )
+from kardlib.report.combined import best_rows, mean_rows
 from kardlib.report.drawings.scorecard import plot_claims
 from kardlib.report.evaluate import gain_row
 from kardlib.report.rows import COLUMNS, FigureError, in_words, long_form, to_rows
@@ -38,6 +37,7 @@ NO_CLAIM = {
     "00": "one question proves nothing",
     "14": "it is the scorecard",
     "15": "your own data: no claim of a paper",
+    "21": "claims of 04, 06, 08 and 09, judged in other worlds",
     "19": "methods of one's own: no claim of a paper",
 }
 

@@ -28,6 +28,7 @@ from kardlib.report.drawings.kard import (
     plot_strata,
     plot_students,
     plot_training,
+    plot_worlds,
 )
 from kardlib.report.drawings.memory import FRONTIERS, plot_editions, plot_frontier, plot_keys
 from kardlib.report.drawings.reaugkd import plot_compression, plot_glue, plot_latency, plot_spaces, plot_where
@@ -493,6 +494,31 @@ def test_differences_have_a_line_each_and_a_panel_for_every_measure():
     assert [len(ax.containers[0].lines[0].get_xdata()) for ax in fig.axes] == [1, 2]
     with pytest.raises(FigureError, match="no row is a gain with the knob difference"):
         plot_differences(long_form([accuracy_row()]))
+
+
+def test_a_world_is_a_small_dot_and_their_mean_a_large_one():
+    columns = {"method": "kard_reranker", "n": 900, "k": 3}
+    rows = [
+        accuracy_row(student=student, over=over, metric=metric, seed=seed, value=value,
+                     **columns, **({"low": None, "high": None} if seed else {"low": value - 0.1, "high": value + 0.1}))
+        for student in ("t5-nano-large", "t5-nano-small")
+        for over, metric in (("bag_of_words", "accuracy"), ("reasoning_distillation", "accuracy_never"),
+                             ("reasoning_distillation", "accuracy"))
+        for seed, value in ((10, 0.02), (11, 0.06), (None, 0.04))
+    ]  # fmt: skip
+    fig = plot_worlds(long_form([*rows, accuracy_row(student="t5-nano-large", over="fine_tuning", **columns)]))
+    assert [ax.get_title() for ax in fig.axes] == ["t5-nano-small", "t5-nano-large"]
+    names = [label.get_text() for label in fig.axes[0].get_yticklabels()]
+    rd = "over Reasoning distillation (RD)"
+    assert names == [rd, f"{rd}, never", "over Bag of words"]
+    for ax in fig.axes:
+        (worlds,) = [line for line in ax.lines if line.get_marker() == "."]
+        assert sorted(zip(worlds.get_ydata(), worlds.get_xdata().round(6), strict=True)) == [
+            (i, value) for i in range(3) for value in (2, 6)
+        ]
+        assert sorted(ax.containers[0].lines[0].get_ydata()) == [0, 1, 2]
+    with pytest.raises(FigureError, match="no row is a gain of KARD"):
+        plot_worlds(long_form([accuracy_row()]))
 
 
 @pytest.mark.parametrize("plot", [plot_hits, plot_main, plot_compression, plot_latency, plot_where])

@@ -415,3 +415,40 @@ def plot_differences(table: pd.DataFrame) -> Figure:
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     return fig
+
+
+IN_WORLDS = ("reasoning_distillation", "kard_bm25", "named_by_reranker", "bag_of_words")  # over whom KARD is shown
+
+
+@mpl.rc_context(LOOK)
+def plot_worlds(table: pd.DataFrame) -> Figure:
+    """What KARD with the reranker gains in every world: a column for each student, a line for a rival and a stratum.
+
+    Rows are gains over `IN_WORLDS` in accuracy and on strata: with a seed those of a world, a small dot, over all seeds
+    their mean with its interval. Raises FigureError if there are none.
+    """
+    asked = (table["method"] == "kard_reranker") & table["over"].isin(IN_WORLDS)
+    table = style.in_points(told(table[asked & (table["over_student"] == "") & (table["knob"] == "")]))
+    metrics = ["accuracy", *(f"accuracy_{stratum}" for stratum in STRATA)]
+    cases = [
+        case for case in product(IN_WORLDS, metrics) if case in {*zip(table["over"], table["metric"], strict=True)}
+    ]
+    if not cases:
+        raise FigureError("nothing to draw: no row is a gain of KARD")
+    lines = [f"over {label(over)}" + metric.removeprefix("accuracy").replace("_", ", ") for over, metric in cases]
+    sizes = {name: shape.parameters if (shape := find_shape(name)) else 0 for name in sorted(set(table["student"]))}
+    students = sorted(sizes, key=sizes.__getitem__)
+    fig, axes = style.make_panels(len(students), 0.9 + 0.2 * len(lines), sharex=True, sharey=True)
+    for ax, student in zip(axes, students, strict=True):
+        rows = table[table["student"] == student]
+        y = pd.Series([cases.index(case) for case in zip(rows["over"], rows["metric"], strict=True)], rows.index)
+        worlds = rows["seed"].notna()
+        ax.axvline(0, **style.THIN)
+        ax.plot(rows["value"][worlds], y[worlds], ".", color=GREY, markersize=3.5, zorder=2)
+        style.draw_across(ax, "kard_reranker", rows[~worlds], y[~worlds])
+        ax.set(title=student)
+        ax.grid(axis="x")
+    axes[0].set_yticks(range(len(lines)), lines)
+    axes[0].set_ylim(len(lines) - 0.5, -0.5)
+    axes[len(students) // 2].set(xlabel="Gain (points)")
+    return fig
