@@ -23,6 +23,7 @@ from kardlib.report.gallery import (
     gains_tables,
     headline_table,
     hits_table,
+    main_claim,
     main_table,
     other_findings,
     reaugkd_table,
@@ -171,6 +172,18 @@ def test_real_data_and_the_count_of_verdicts_stand_below_the_headline(tmp_path):
     assert found.startswith("- OpenbookQA, ") and "reranker 20.0 [10.0, 30.0] % of questions, BM25 20.0 [" in found
     assert found.endswith("gain +20.0 points [+10.0, +30.0].")
     assert claims.startswith("- Claims ([scorecard](docs/scorecard.md)): ")
+
+
+def test_many_worlds_tell_the_main_claim_in_the_place_of_one(tmp_path):
+    gain = {"method": "kard_reranker", "over": "reasoning_distillation", "student": "t5-nano-base"}
+    at_k = {**gain, "knob": "k", "x": 1, "value": 0.5}
+    write_rows(tmp_path, "04_main", [{**gain, "value": 0.02, "low": -0.01, "high": 0.05}])
+    of_worlds = [{**gain, "seed": seed, "value": 0.01} for seed in (10, 11, 12)]
+    row = {"figure": "21_worlds_full", "dataset": "world", "scale": "embedded", "metric": "accuracy"}
+    mean = {**gain, "value": 0.01, "low": 0.005, "high": 0.015}
+    long_form(row | one for one in [*of_worlds, mean, at_k]).to_csv(tmp_path / "21_worlds_full.csv", index=False)
+    (lead,) = main_claim(tmp_path)
+    assert lead.endswith(": 3 closed worlds +1.0 points [+0.5, +1.5] (t5-nano-base).")
 
 
 def test_the_scorecard_is_a_table_of_markdown(tmp_path):
