@@ -245,7 +245,13 @@ def exposures(students: Collection[str]) -> Grid:
 def in_worlds(settings: RunSettings, students: Collection[str]) -> Grid:
     """What is asked in other worlds too: the main table without prompts and oracles, and what trains no one else."""
     settings = settings.override({"students": [*students]})
-    parts = [main_table(settings, IN_WORLDS), model_size(settings), candidates(settings), passages(settings)]
+    asked, dense, kard = differences(settings), Row("kard_dense", settings.middle), Row(RERANKER, settings.middle)
+    told = ("the paper", *ASKING_DIFFERENCES)
+    parts = [
+        main_table(settings, IN_WORLDS), model_size(settings), candidates(settings), passages(settings),
+        Grid([row for row in asked.rows if row.at in told], [gain for gain in asked.gains if gain.above.at in told]),
+        Grid([dense, kard], [Gain(dense, kard)]),
+    ]  # fmt: skip
     rows = dict.fromkeys(row for part in parts for row in part.rows)
     return Grid([*rows], [*dict.fromkeys(gain for part in parts for gain in part.gains)])
 

@@ -37,7 +37,7 @@ NO_CLAIM = {
     "00": "one question proves nothing",
     "14": "it is the scorecard",
     "15": "your own data: no claim of a paper",
-    "21": "claims of 04, 06, 08 and 09, judged in other worlds",
+    "21": "claims of other notebooks, judged in other worlds",
     "19": "methods of one's own: no claim of a paper",
 }
 
