@@ -22,10 +22,10 @@ MEASURED = [name for name in COLUMNS if name not in KEYS]
 def pool_worlds(worlds: Mapping[int, Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Rows of a figure's data over worlds, by the seed that each was drawn from: each world's own, and their mean.
 
-    Each world's rows over all seeds are taken (`tabulate`, `gain_rows`). Drawn anew are ailments, questions, rationales
-    and trainings together, so that a world is one observation: the mean has the t interval over worlds and the p of the
-    same test, whatever lies behind their differences. `n` are the questions of all. Raises ValueError where a row is
-    not there in every world.
+    Each world's rows over all seeds are taken, with the intervals that they have (`tabulate`). Drawn anew are ailments,
+    questions, rationales and trainings together, so that a world is one observation: the mean has the t interval over
+    worlds and the p of the same test, whatever lies behind their differences. `n` are the questions of all. Raises
+    ValueError where a row is not there in every world.
     """
     same: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
     for seed, rows in worlds.items():
@@ -40,8 +40,7 @@ def pool_worlds(worlds: Mapping[int, Iterable[Mapping[str, Any]]]) -> list[dict[
         low, high = cut(ends, first["metric"], first.get("over", ""))
         unread = sum(row.get("unread") or 0 for row in each.values()) / len(each) or None
         n = sum(row["n"] for row in each.values())
-        alone = {"low": None, "high": None, "p": None}
-        pooled += [row | alone | {"seed": seed} for seed, row in each.items()]
+        pooled += [row | {"seed": seed, "p": None} for seed, row in each.items()]
         pooled.append(first | {"value": mean, "low": low, "high": high, "p": p, "n": n, "unread": unread})
     return pooled
 

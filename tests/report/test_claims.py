@@ -426,6 +426,27 @@ def test_a_notebooks_findings_hold_the_p_and_cut_nothing():
     assert len(shown) == sum(claim.notebook == "09" for claim in read_claims())
 
 
+def test_rows_of_other_worlds_speak_of_several_notebooks_claims():
+    gain = {
+        "figure": "21_worlds",
+        "dataset": "world",
+        "scale": "embedded",
+        "student": "t5-nano-base",
+        "n": 1800,
+        "k": 3,
+    }
+    gain |= {"method": "kard_reranker", "metric": "accuracy", "value": 0.02, "low": 0.01, "high": 0.03, "p": 0.01}
+    rows = [
+        gain | {"over": "reasoning_distillation"},
+        gain | {"over": "kard_reranker", "knob": "k", "x": 2, "k": 2, "over_x": 1},
+        *({k: v for k, v in gain.items() if k not in ("p", "low", "high")} | {"seed": seed} for seed in (10, 11)),
+    ]
+    shown = findings(rows, "04", "09").data
+    assert [text.splitlines()[0].split(": ")[0] for text in shown["here"]] == ["✓ world, embedded, t5-nano-base"] * 2
+    assert all(text.endswith("+2 [+1, +3], 2 worlds, p = 0.01") for text in shown["here"])
+    assert "– not run" not in "".join(shown["verdict"])
+
+
 def test_a_notebook_without_a_claim_finds_nothing():
     assert findings([row()], "15").data.empty
 

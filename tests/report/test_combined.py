@@ -22,7 +22,7 @@ def test_the_interval_over_worlds_is_that_of_the_t_test_on_their_means():
     rows = pool_worlds({10 + i: [gain(value, unread=0.01 * i or None)] for i, value in enumerate(values)})
     assert [row["value"] for row in rows] == [*values, pytest.approx(np.mean(values))]
     assert [row["seed"] for row in rows[:-1]] == [10, 11, 12, 13, 14] and "seed" not in rows[-1]
-    assert all(row["low"] is row["high"] is None for row in rows[:-1])  # a world alone has no interval over worlds
+    assert [row["low"] for row in rows[:-1]] == [value - 0.1 for value in values]  # each world keeps its own interval
     told, expected = rows[-1], ttest_1samp(values, 0)
     low, high = expected.confidence_interval()
     assert (told["low"], told["high"], told["p"]) == pytest.approx((low, high, expected.pvalue))
