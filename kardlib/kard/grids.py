@@ -3,7 +3,7 @@
 A grid is a list of rows, each for all of the settings' seeds, with the comparisons between them.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import product
 
 from kardlib.kard.experiment import Knobs
@@ -254,6 +254,13 @@ def in_worlds(settings: RunSettings, students: Collection[str]) -> Grid:
     ]  # fmt: skip
     rows = dict.fromkeys(row for part in parts for row in part.rows)
     return Grid([*rows], [*dict.fromkeys(gain for part in parts for gain in part.gains)])
+
+
+def beyond_guessing(students: Sequence[str]) -> list[Gain]:
+    """What is known beyond guessing by who recalls, by who reads and by a bag of words; and RD by a larger student."""
+    known = [Row(m, student) for student in students for m in (FT, RD, RERANKER)] + [Row("bag_of_words", "")]
+    sizes = [Gain(Row(RD, students[-1]), Row(RD, students[0]))] if len(students) > 1 else []
+    return [Gain(row, Row("chance", "")) for row in known] + sizes
 
 
 def targets(settings: RunSettings) -> Grid:
