@@ -95,6 +95,11 @@ def corpora(settings: RunSettings) -> dict[str, Knobs]:
     return {name: knobs for name, knobs in CORPORA.items() if name != "neighbour" or settings.dataset == "world"}
 
 
+def base_student(settings: RunSettings) -> str:
+    """Who stands for the paper's base student in Tables 5 and 7 and Figure 3: there that one, else the middle."""
+    return settings.students[0] if settings.scale == "paper" else settings.middle
+
+
 def main_table(settings: RunSettings, methods: Collection[str]) -> Grid:
     """Tables 1 and 2. Of their gains the last are over the largest student fine-tuned, and over who reads nothing."""
     largest, gains = settings.students[-1], list[Gain]()
@@ -157,8 +162,9 @@ def rationales(settings: RunSettings, steps: int) -> Grid:
 
 
 def candidates(settings: RunSettings) -> Grid:
-    """Table 4: the middle and the largest student, with most candidates over each other number."""
-    students = {settings.middle, settings.students[-1]} - {"random-t5"}
+    """Table 4: the paper's base and large student, here the middle and the largest; most candidates over fewer."""
+    others = settings.middle if settings.scale == "paper" else settings.students[-1]
+    students = {base_student(settings), others} - {"random-t5"}
     parts = [ranked(settings, student) for student in sorted(students)]
     return Grid([row for part in parts for row in part.rows], [gain for part in parts for gain in part.gains])
 
@@ -171,7 +177,8 @@ def ranked(settings: RunSettings, student: str = "") -> Grid:
 
 def passages(settings: RunSettings) -> Grid:
     """Table 5: more passages over one, and the reranker's over BM25's."""
-    at = {(m, k): Row(m, settings.middle, knobs, "k", k) for m in (BM25, RERANKER) for k, knobs in PASSAGES.items()}
+    student = base_student(settings)
+    at = {(m, k): Row(m, student, knobs, "k", k) for m in (BM25, RERANKER) for k, knobs in PASSAGES.items()}
     gains = [Gain(row, at[m, 1]) for (m, k), row in at.items() if k > 1]
     return Grid([*at.values()], [*gains, *(Gain(at[RERANKER, k], at[BM25, k]) for k in PASSAGES)])
 
@@ -179,8 +186,9 @@ def passages(settings: RunSettings) -> Grid:
 def dapt(settings: RunSettings) -> Grid:
     """Figure 3: each student over itself without the first stage, and KARD without it over RD with it."""
     plain = {"dapt": RD, "dapt_kard": RERANKER}
-    without = {m: Row(plain[m], settings.middle, (), "corpus", at="none") for m in plain}
-    after = [Row(m, settings.middle, knobs, "corpus", at=corpus)
+    student = base_student(settings)
+    without = {m: Row(plain[m], student, (), "corpus", at="none") for m in plain}
+    after = [Row(m, student, knobs, "corpus", at=corpus)
              for corpus, knobs in corpora(settings).items() if corpus != "none" for m in plain]  # fmt: skip
     gains = [Gain(row, without[row.method]) for row in after]
     rivals = [Gain(without["dapt_kard"], row) for row in after if row.method == "dapt"]
@@ -189,7 +197,7 @@ def dapt(settings: RunSettings) -> Grid:
 
 def rag(settings: RunSettings) -> Grid:
     """Table 7; the last four gains are ours: they tell the idea from a retriever that did not learn."""
-    at = {method: Row(method, settings.middle) for method in IN_TABLE_7}
+    at = {method: Row(method, base_student(settings)) for method in IN_TABLE_7}
     pairs = [(RERANKER, "rag"), (RD, "rag"), ("rag", KA_FT), (RERANKER, "rag_warm"), ("rag_warm", "rag"),
              ("rag_warm", "kard_dense"), ("kard_dense", RERANKER)]  # fmt: skip
     return Grid([*at.values()], [Gain(at[above], at[below]) for above, below in pairs])

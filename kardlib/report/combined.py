@@ -74,7 +74,8 @@ def mean_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
     Each mean has its interval: the tasks are independent, so its ends are as far from it as the root of the summed
     squares of the tasks' distances, over their number (Zou and Donner, *Construction of confidence limits about effect
     measures*, Statistics in Medicine 2008). It speaks of these tasks, not of others. "best_on_average" is the one of
-    `EARLIER` over which the mean is smallest. A task counts in its own metric, as in GLUE's own mean.
+    `EARLIER` over which the mean is smallest. A task counts in the metric that it is judged by (`OWN_METRIC`); for
+    MRPC and QQP, GLUE's own mean takes that of accuracy and F1.
     """
     chosen = _gained(rows).assign(metric="accuracy")
     means: list[dict[str, Any]] = []

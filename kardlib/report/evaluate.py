@@ -179,9 +179,10 @@ def by_cluster(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> NDAr
     Questions about the same facts are right or wrong together and say less than as many that have nothing in common.
     `clusters` are two rows: the stratum of every question, and the cluster of that stratum. A cluster's number says how
     far all of its questions are from the mean of their stratum, since no draw changes how many are of a stratum
-    (Cochran, *Sampling Techniques*, 1977; of language models Miller, *Adding Error Bars to Evals*, 2024). The last
-    factor makes up for the means, one for each stratum, that were taken off. With one cluster in every stratum nothing
-    is known of others.
+    (Cochran, *Sampling Techniques*, 1977, chapter 5; of language models Miller, *Adding Error Bars to Evals*, 2024).
+    `lost` makes up for the means that were taken off, of each stratum's n clusters one: n / (n - 1), where
+    `standard_error` makes up for one of all. A stratum of one cluster says nothing of how far clusters lie apart; are
+    all of this kind, there is a single number.
     """
     stratum, cluster = (np.unique(codes, return_inverse=True)[1] for codes in clusters)
     strata, count = stratum.max() + 1, cluster.max() + 1
@@ -189,8 +190,12 @@ def by_cluster(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> NDAr
         return values.mean(1, keepdims=True)
     means = np.bincount(stratum, values.mean(0)) / np.bincount(stratum)
     sums = np.stack([np.bincount(cluster, row) for row in values - means[stratum]])
-    apart = (sums - sums.mean(1, keepdims=True)) * count / len(cluster)
-    return values.mean(1, keepdims=True) + apart * math.sqrt((count - 1) / (count - strata))
+    of = np.zeros(count, dtype=int)
+    of[cluster] = stratum
+    each = np.bincount(of)[of]  # clusters of a cluster's stratum
+    lost = np.sqrt(each / np.maximum(each - 1, 1) * (count - 1) / count)
+    apart = sums * lost * count / len(cluster)
+    return values.mean(1, keepdims=True) + apart - apart.mean(1, keepdims=True)
 
 
 def standard_error(values: NDArray[np.float64]) -> tuple[float, float]:

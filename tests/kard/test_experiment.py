@@ -30,6 +30,13 @@ def test_a_variant_shares_the_dataset_and_has_its_own_settings(experiment):
         experiment.at((("retrieval.kk", 1),))
 
 
+def test_texts_that_are_no_closed_world_are_not_drawn_again(example):
+    own = open_experiment("smoke", "own", str(example))
+    assert own.at((("retrieval.k", 1),)).data is own.data
+    with pytest.raises(SettingsError, match="'own' is no closed world that can be changed: take 'world'"):
+        own.at((("world.seed", 5),))
+
+
 def test_every_question_is_of_one_kind_by_its_hops_and_of_one_by_its_options(experiment, example):
     kinds = experiment.kinds
     for one, other in (("one_hop", "two_hops"), ("yes_no", "options")):

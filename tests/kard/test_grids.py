@@ -51,6 +51,16 @@ def test_the_largest_share_is_the_one_that_all_other_notebooks_train_on():
     assert grids.shares_at(tenth) == {0.01: (("student.share", 0.01),), 0.05: (("student.share", 0.05),), 0.1: ()}
 
 
+def test_the_papers_base_student_stands_in_its_tables():
+    settings = preset("paper", "medqa_usmle_hf", "somewhere")
+    base, large = "google/flan-t5-base", "google/flan-t5-large"
+    for grid in (grids.passages(settings), grids.dapt(settings), grids.rag(settings)):
+        assert {row.student for row in grid.rows} == {base}
+    assert {row.student for row in grids.candidates(settings).rows} == {base, large}
+    assert {row.student for row in grids.rationales(settings, 7).rows} == {large} and settings.teacher.rationales == 10
+    assert {row.student for row in grids.passages(preset()).rows} == {"t5-nano-base"}
+
+
 def test_who_recalls_and_who_reads_are_shown_the_same_as_often():
     rows = grids.exposures(["t5-nano-small", "t5-nano-base"]).rows
     each = {

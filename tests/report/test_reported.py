@@ -115,7 +115,7 @@ def test_what_a_paper_reports():
     hits = {"table": "figure4c_hits", "columns": ["Hits@1"], "names": [""]}
     assert reported({"method": "reranker", "over": "bm25"}, **hits)[0] == "Figure 4c, MedQA: +8.9 (read off)"
     words = reported(table="reaugkd_gains", row="over_no_retrieval", over="")[0]
-    assert words == "Abstract, GLUE: mean of 6 tasks 0.45"
+    assert words == "authors' summary, GLUE: mean of 6 tasks 0.45"
     assert reported({"over": ""}, table="failure_analysis", row="reranker_missed", share_of="inspected") == (
         "Failure analysis, MedQA: share of 30 failures 50", {"share of 30 failures": 50},
     )  # fmt: skip
