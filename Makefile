@@ -3,10 +3,10 @@
 # make lab         JupyterLab on the repository, opened on the tour, notebook 00
 # make docs        a website of README, docs and notebooks, in build/site
 # make lint        ruff over code and notebooks, mypy over kardlib
-# make clean       remove what was set up and the caches of the tools; runs/ and figures/ stay
+# make clean       remove what was set up and the caches of the tools; runs/, figures/ and artifacts/ stay
 #
 # make reproduce SCALE=smoke DATASET=obqa DATA_DIR=../data    what the notebooks run on
-# make test PYTHON=python3.12                                 another Python
+# make clean test PYTHON=python3.12                           another Python; a .venv that is there keeps its own
 # make lab LAB='--no-browser --port 8889'                     JupyterLab's own options
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ AS_ROOT = JupyterLab does not start as root: be another user or, in a container 
 
 OPTIONS := $(if $(SCALE),--scale '$(SCALE)') $(if $(DATASET),--dataset '$(DATASET)') $(if $(DATA_DIR),--data-dir '$(DATA_DIR)')
 
-.PHONY: reproduce test lab docs lint clean
+.PHONY: reproduce test lab no-root docs lint clean
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)
@@ -27,9 +27,11 @@ reproduce: $(READY)
 test: $(READY)
 	$(VENV)/bin/python -m pytest
 
-lab: $(READY)
-	$(if $(filter 0,$(shell id -u)),$(if $(findstring --allow-root,$(LAB)),,$(error $(AS_ROOT))))
+lab: no-root $(READY)
 	$(VENV)/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb --LabApp.app_settings_dir=docs/lab $(LAB)
+
+no-root:  # before anything is set up
+	$(if $(filter 0,$(shell id -u)),$(if $(findstring --allow-root,$(LAB)),,$(error $(AS_ROOT))))
 
 # What a figure shows, for who cannot see it: nbconvert would say that nobody has described it.
 CAPTION := import nbformat, pathlib; from kardlib.report.notebook_page import caption_figures; \

@@ -70,7 +70,8 @@ def register_method(method: Method, **look: Any) -> None:
     cell can be run again. Raises RegistryError for an id that is taken otherwise and for a field whose value nobody
     knows how to run.
     """
-    known = {"learns": get_args(Learns), "shots": get_args(Shots), "reads_in_training": READS, "reads_at_test": READS}
+    taught = READS - {"rationale"}  # the teacher's words hold the answer that is learnt
+    known = {"learns": get_args(Learns), "shots": get_args(Shots), "reads_in_training": taught, "reads_at_test": READS}
     for field, values in known.items():
         if (value := getattr(method, field)) not in values:
             listed = ", ".join(map(repr, sorted(values)))

@@ -105,16 +105,19 @@ def judge_run(figures: Path, published: Path = REPOSITORY / "figures") -> Any:
     """The scorecard of a run's own figures' data, and of published ones what the run has nothing of.
 
     Beside the columns of `claims.judge` it has "origin": "this run", or "published" for the verdicts of claims on a
-    dataset that no row in the folder `figures` decides. A folder that is not there holds nothing. Raises ClaimError.
+    dataset that no row in the folder `figures` decides, and of many worlds where the run has one. A folder that is not
+    there holds nothing. Raises ClaimError.
     """
     import pandas as pd
 
     from kardlib.report.claims import NOT_RUN, judge, read_claims, read_rows  # imported late: seaborn is slow
+    from kardlib.report.combined import MANY_WORLDS
 
     claims = read_claims()
     own, others = (judge(claims, read_rows([f] if f.is_dir() else [])) for f in (figures, published))
     known, cases = (pd.MultiIndex.from_frame(part[["id", "dataset"]]) for part in (own, others))
-    others = others[~cases.isin(known) & (others["verdict"] != NOT_RUN)]
+    more = others["file"].str.contains(MANY_WORLDS) & ~own["file"].str.contains(MANY_WORLDS).any()
+    others = others[(~cases.isin(known) | more) & (others["verdict"] != NOT_RUN)]
     return pd.concat([own.assign(origin="this run"), others.assign(origin="published")], ignore_index=True)
 
 

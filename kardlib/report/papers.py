@@ -23,6 +23,7 @@ from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, IN_TARGET
 from kardlib.kard.memorization import Task
 from kardlib.registry import REGISTRY, Entry, enter, label
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
+from kardlib.report.combined import MANY_WORLDS
 from kardlib.report.drawings import accuracy, case, kard, memory, reaugkd, scorecard
 from kardlib.report.evaluate import GROWTH
 from kardlib.report.figures import PAGE, read_provenance, save_figure
@@ -72,7 +73,11 @@ def find_data(figure: str, folder: Path) -> list[Path]:
     known = {path.stem: path for path in sorted(folder.glob("*.csv"))}
     number = figure.zfill(2)
     if not (found := [path for name, path in known.items() if figure == name or number == name[:2]]):
-        there = f"there are {', '.join(known)}" if known else "no figure's data is there: name a run's with --figures"
+        there = (
+            f"there are {', '.join(known)}"
+            if known
+            else "no figure's data is there: run notebooks or name another run's"
+        )
         raise FigureError(f"there is no figure {figure!r} in {folder}{suggest(figure, known)} ({there})")
     return found
 
@@ -237,7 +242,9 @@ def read_run(path: Path) -> tuple[pd.DataFrame, list[str]]:
         return read_rows([path / "figures" if (path / "figures").is_dir() else path]), keys
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", None)
-    except (OSError, ValueError) as error:
+    except OSError:
+        raise FigureError(f"there is no {path}: make a run with kard reproduce, or name one under runs/") from None
+    except ValueError as error:
         raise FigureError(f"{path} is neither a run's folder nor a CSV file: {first_line(error)}") from None
     usual = UNSAID | {"figure": path.stem, "scale": "embedded"}
     rows = long_form(usual | row for row in to_rows(table))
@@ -261,6 +268,10 @@ def compare(first: Path, second: Path) -> tuple[str, pd.DataFrame, pd.DataFrame]
             said = f"{path} has several rows of {label(row['method'])}, {in_words(row)}"
             raise FigureError(f"{said}: add {', '.join(missing) or 'what tells them apart'} to the other's columns")
     both = ours.merge(theirs, on=keys, suffixes=("", "_then"))
+    if both.empty:
+        raise FigureError(
+            f"{first} and {second} have no value of the same: name two runs, or add columns to the CSV file"
+        )
     differ = both[~np.isclose(both["value"], both["value_then"], atol=5e-7)]
     said = (
         f"{len(both)} values are in both, {len(differ)} of them differ; {len(ours) - len(both)} are in {first} alone, "
@@ -286,7 +297,9 @@ def _show_differences(differ: pd.DataFrame, first: Path, second: Path) -> pd.Dat
 
 
 def _changed_verdicts(runs: list[pd.DataFrame], keys: list[str], first: Path, second: Path) -> pd.DataFrame:
-    """Claims that both runs decide, and not alike."""
+    """Claims that both runs decide, and not alike; by one world, unless both have many."""
+    if not all((run["figure"] == MANY_WORLDS).any() for run in runs):
+        runs = [run[run["figure"] != MANY_WORLDS] for run in runs]
     judged = [judge(read_claims(), run) for run in runs]
     decided = [scorecard[scorecard["verdict"] != NOT_RUN] for scorecard in judged]
     alike = ["id", *(key for key in keys if key in OF_A_CASE)]

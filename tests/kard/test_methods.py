@@ -125,4 +125,6 @@ def test_an_id_that_is_taken_is_one_sentence(mine):
 def test_a_method_that_nobody_can_run_is_one_sentence():
     with pytest.raises(RegistryError, match="the method 'mine' cannot be run: reads_at_test is 'bm52', not one"):
         register_method(Method("mine", "My method", "answer", reads_at_test="bm52"))
+    with pytest.raises(RegistryError, match="cannot be run: reads_in_training is 'rationale', not one of"):
+        register_method(Method("mine", "My method", "answer", "rationale"))
     assert "mine" not in METHODS and "mine" not in REGISTRY

@@ -66,6 +66,17 @@ def test_published_verdicts_stand_apart_and_only_where_the_run_has_none(tmp_path
     assert "<h2>Published verdicts, not of this run</h2>" in others and "<h2>Verdicts of this run</h2>" in mine
 
 
+def test_what_many_worlds_decide_is_told_beside_a_run_of_one(tmp_path: Path) -> None:
+    own, published = write_gain(tmp_path / "own", "world"), write_gain(tmp_path / "published", "world")
+    assert set(judge_run(own, published)["origin"]) == {"this run"}
+    (one,) = published.glob("*.csv")
+    (published / "21_worlds_full.csv").write_text(one.read_text().replace("04_main", "21_worlds_full"))
+    decided = judge_run(own, published).query("id == 'KARD over RD'")
+    assert decided["origin"].tolist() == ["this run", "published"] and "21_worlds_full" in decided["file"].iloc[1]
+    (own / "21_worlds_full.csv").write_text((published / "21_worlds_full.csv").read_text())
+    assert set(judge_run(own, published)["origin"]) == {"this run"}
+
+
 def test_the_index_says_what_was_run_and_shows_each_figure_with_its_caption(tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
     for name in ("03_hits_obqa", "99 <b>"):

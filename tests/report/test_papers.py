@@ -193,8 +193,22 @@ def test_your_own_csv_beside_ours(tmp_path):
     write_rows(ours, *(accuracy_row(figure="04_main", k=k, value=0.1 * k) for k in (1, 3)))
     with pytest.raises(FigureError, match=r"has several rows of KARD \(BM25\), accuracy: add figure, .*k to the other"):
         compare(ours.parent, yours)
-    with pytest.raises(FigureError, match="is neither a run's folder nor a CSV file"):
+    with pytest.raises(FigureError, match=r"there is no .*nowhere: make a run with kard reproduce"):
         compare(ours.parent, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FigureError, match="have no value of the same: name two runs"):
+        compare(ours.parent, tmp_path / "empty")
+
+
+def test_a_run_of_one_world_is_compared_with_what_one_world_decided(tmp_path):
+    one, many = (accuracy_row(**GAIN | {"figure": figure}, value=0.02, low=low, high=0.05)
+                 for figure, low in (("04_main", -0.01), ("21_worlds_full", 0.01)))  # fmt: skip
+    for folder in ("A", "B"):
+        write_rows(tmp_path / folder / "04_main.csv", one)
+    write_rows(tmp_path / "A" / "21_worlds_full.csv", many)
+    assert compare(tmp_path / "A", tmp_path / "B")[2].empty
+    write_rows(tmp_path / "B" / "21_worlds_full.csv", many | {"low": -0.02})
+    assert compare(tmp_path / "A", tmp_path / "B")[2].iloc[:, -2:].to_numpy().tolist() == [["reproduced", "undecided"]]
 
 
 def test_bibtex_says_what_the_citation_file_says(capsys):
