@@ -448,6 +448,8 @@ def plot_worlds(table: pd.DataFrame) -> Figure:
         style.draw_across(ax, "kard_reranker", rows[~worlds], y[~worlds])
         ax.set(title=student)
         ax.grid(axis="x")
+    values = [0.0, *table["value"]]
+    axes[0].set_xlim(min(values) - 3, max(values) + 3)  # of two worlds intervals reach far beyond
     axes[0].set_yticks(range(len(lines)), lines)
     axes[0].set_ylim(len(lines) - 0.5, -0.5)
     axes[len(students) // 2].set(xlabel="Gain (points)")
