@@ -51,7 +51,7 @@ def test_who_looks_sees_what_was_run_what_there_is_and_what_is_next(run, tmp_pat
     end_notebook(run, NOTEBOOKS[1], "failed")
     text = shown(tmp_path)
     assert "answer | done in 12 s |" in text and "read | failed in 12 s |" in text and text.count("not run") == 20
-    assert "holds 1 artifacts" in text and "20 of 21 are left: `make reproduce`" in text
+    assert "holds 1 artifacts" in text and "21 of 22 are left: `make reproduce`" in text
     for name in NOTEBOOKS:
         end_notebook(run, name, "done")
     assert "All notebooks have been run" in shown(tmp_path)
