@@ -3,7 +3,7 @@
 A grid is a list of rows, each for all of the settings' seeds, with the comparisons between them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from itertools import product
 
 from kardlib.kard.experiment import Knobs
@@ -37,10 +37,10 @@ IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
 IN_STRATA = ("bag_of_words", NAMED, FT, RD, "undistilled_reranker", "ka_fine_tuning_reranker", RERANKER)
 IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
 EPOCHS = (1, 2, 5, 10, 20)  # how often the same is shown
-IN_WORLDS = (FT, KA_FT, RD, BM25, RERANKER)
 WORLDS, FEW_WORLDS = 10, 2  # the seed of the first other world, and how many of them the usual run has
 IN_TARGETS = (BM25, RERANKER, "kard_helpful", "kard_helpful_both")
-ON_OWN_DATA = (FT, KA_FT, RD, BM25, RERANKER)
+ON_OWN_DATA = IN_WORLDS = (FT, KA_FT, RD, BM25, RERANKER)
+ALONE = {"15": "own", "16": "world", "17": "world", "19": "world", "21": "world"}  # whose grids one dataset has alone
 BESIDE_YOURS = ("undistilled_reranker", RD, BM25, RERANKER, "kard_silver")
 
 # What the released code does instead of the paper: notebook 16
@@ -95,9 +95,15 @@ def corpora(settings: RunSettings) -> dict[str, Knobs]:
     return {name: knobs for name, knobs in CORPORA.items() if name != "neighbour" or settings.dataset == "world"}
 
 
+def base_and_large(settings: RunSettings) -> tuple[str, str]:
+    """Who stands for the paper's base and large student: these at its scale, else the middle and the largest one."""
+    students, middle = settings.students, settings.middle
+    return (students[0], middle) if settings.scale == "paper" else (middle, students[-1])
+
+
 def base_student(settings: RunSettings) -> str:
-    """Who stands for the paper's base student in Tables 5 and 7 and Figure 3: there that one, else the middle."""
-    return settings.students[0] if settings.scale == "paper" else settings.middle
+    """Of Tables 5 and 7 and Figure 3."""
+    return base_and_large(settings)[0]
 
 
 def main_table(settings: RunSettings, methods: Collection[str]) -> Grid:
@@ -163,8 +169,7 @@ def rationales(settings: RunSettings, steps: int) -> Grid:
 
 def candidates(settings: RunSettings) -> Grid:
     """Table 4: the paper's base and large student, here the middle and the largest; most candidates over fewer."""
-    others = settings.middle if settings.scale == "paper" else settings.students[-1]
-    students = {base_student(settings), others} - {"random-t5"}
+    students = {*base_and_large(settings)} - {"random-t5"}
     parts = [ranked(settings, student) for student in sorted(students)]
     return Grid([row for part in parts for row in part.rows], [gain for part in parts for gain in part.gains])
 
@@ -218,9 +223,9 @@ def own_data(settings: RunSettings, methods: Collection[str]) -> Grid:
     return Grid(rows, [Gain(Row(a, student), Row(b, student)) for student in settings.students for a, b in pairs])
 
 
-def differences(settings: RunSettings) -> Grid:
-    """The paper, each difference of the released code, and all of the reranker's."""
-    ways = {"the paper": (), **RERANKER_DIFFERENCES, **ASKING_DIFFERENCES}
+def differences(settings: RunSettings, differ: Mapping[str, Knobs] = RERANKER_DIFFERENCES | ASKING_DIFFERENCES) -> Grid:
+    """The paper, and what the released code does otherwise: each difference, and all of the reranker's."""
+    ways = {"the paper": (), **differ}
     rows = [Row(RERANKER, settings.middle, knobs, "difference", at=name) for name, knobs in ways.items()]
     return Grid(rows, [Gain(row, rows[0]) for row in rows[1:]])
 
@@ -250,25 +255,23 @@ def exposures(students: Collection[str]) -> Grid:
     return Grid([Row(m, student, (("student.epochs", n),), "epochs", n) for n, student, m in each])
 
 
-def in_worlds(settings: RunSettings, students: Collection[str]) -> Grid:
+def in_worlds(settings: RunSettings) -> Grid:
     """What is asked in other worlds too: the main table without prompts and oracles, and what trains no one else."""
-    settings = settings.override({"students": [*students]})
-    asked, dense, kard = differences(settings), Row("kard_dense", settings.middle), Row(RERANKER, settings.middle)
-    told = ("the paper", *ASKING_DIFFERENCES)
+    dense, kard = Row("kard_dense", settings.middle), Row(RERANKER, settings.middle)
     parts = [
         main_table(settings, IN_WORLDS), model_size(settings), candidates(settings), passages(settings),
-        Grid([row for row in asked.rows if row.at in told], [gain for gain in asked.gains if gain.above.at in told]),
-        Grid([dense, kard], [Gain(dense, kard)]),
+        differences(settings, ASKING_DIFFERENCES), Grid([dense, kard], [Gain(dense, kard)]),
     ]  # fmt: skip
     rows = dict.fromkeys(row for part in parts for row in part.rows)
     return Grid([*rows], [*dict.fromkeys(gain for part in parts for gain in part.gains)])
 
 
-def beyond_guessing(students: Sequence[str]) -> list[Gain]:
+def beyond_guessing(settings: RunSettings) -> list[Gain]:
     """What is known beyond guessing by who recalls, by who reads and by a bag of words; and RD by a larger student."""
-    known = [Row(m, student) for student in students for m in (FT, RD, RERANKER)] + [Row("bag_of_words", "")]
-    sizes = [Gain(Row(RD, students[-1]), Row(RD, students[0]))] if len(students) > 1 else []
-    return [Gain(row, Row("chance", "")) for row in known] + sizes
+    small, large = Row(RD, settings.students[0]), Row(RD, settings.students[-1])
+    others = [*(Row(RERANKER, student) for student in settings.students), Row("bag_of_words", "")]
+    gains = over_chance(settings, IN_WORLDS) + [Gain(row, Row("chance", "")) for row in others]
+    return gains + ([Gain(large, small)] if large != small else [])
 
 
 def targets(settings: RunSettings) -> Grid:
@@ -285,6 +288,7 @@ def extended(settings: RunSettings, methods: Collection[str]) -> Grid:
 def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> dict[str, list[Row]]:
     """Notebook -> the rows of its grid, of those that run on the settings' dataset."""
     one = ("seeds", settings.seeds[:1])  # notebooks 17 and 19 take the first seed alone
+    one_student = settings.override({"students": [settings.middle]})  # 21
     drawn = [(("world.seed", s), ("seeds", (s,))) for s in range(WORLDS, WORLDS + FEW_WORLDS)]
     found = {
         "04": main_table(settings, methods).rows,
@@ -303,7 +307,6 @@ def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> di
         ],
         "19": [row._replace(knobs=(one,)) for row in extended(settings, methods).rows],
         "20": targets(settings).rows,
-        "21": [r._replace(knobs=r.knobs + w) for w in drawn for r in in_worlds(settings, [settings.middle]).rows],
+        "21": [r._replace(knobs=r.knobs + w) for w in drawn for r in in_worlds(one_student).rows],
     }
-    alone = {"15": "own", "16": "world", "17": "world", "19": "world", "21": "world"}
-    return {number: rows for number, rows in found.items() if alone.get(number, settings.dataset) == settings.dataset}
+    return {number: rows for number, rows in found.items() if ALONE.get(number, settings.dataset) == settings.dataset}

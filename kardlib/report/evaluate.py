@@ -463,8 +463,8 @@ def part_rows(
 
 def cut(ends: Sequence[float], metric: str, over: str = "") -> list[float | None]:
     """An interval's ends as a row holds them: within what the metric can be, and none that is infinite."""
-    cut = np.clip(ends, *limits(metric, over))
-    return [float(end) if math.isfinite(end) else None for end in cut]
+    within = np.clip(ends, *limits(metric, over))
+    return [float(end) if math.isfinite(end) else None for end in within]
 
 
 def _unread_share(scores: ArrayLike) -> float | None:

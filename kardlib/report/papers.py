@@ -73,11 +73,7 @@ def find_data(figure: str, folder: Path) -> list[Path]:
     known = {path.stem: path for path in sorted(folder.glob("*.csv"))}
     number = figure.zfill(2)
     if not (found := [path for name, path in known.items() if figure == name or number == name[:2]]):
-        there = (
-            f"there are {', '.join(known)}"
-            if known
-            else "no figure's data is there: run notebooks or name another run's"
-        )
+        there = f"there are {', '.join(known)}" if known else "it has no figure's data: run notebooks, or name another"
         raise FigureError(f"there is no figure {figure!r} in {folder}{suggest(figure, known)} ({there})")
     return found
 
@@ -269,9 +265,7 @@ def compare(first: Path, second: Path) -> tuple[str, pd.DataFrame, pd.DataFrame]
             raise FigureError(f"{said}: add {', '.join(missing) or 'what tells them apart'} to the other's columns")
     both = ours.merge(theirs, on=keys, suffixes=("", "_then"))
     if both.empty:
-        raise FigureError(
-            f"{first} and {second} have no value of the same: name two runs, or add columns to the CSV file"
-        )
+        raise FigureError(f"{first} and {second} have no value of the same: name two runs, or add columns to the file")
     differ = both[~np.isclose(both["value"], both["value_then"], atol=5e-7)]
     said = (
         f"{len(both)} values are in both, {len(differ)} of them differ; {len(ours) - len(both)} are in {first} alone, "

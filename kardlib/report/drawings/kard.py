@@ -417,22 +417,20 @@ def plot_differences(table: pd.DataFrame) -> Figure:
     return fig
 
 
-IN_WORLDS = ("reasoning_distillation", "kard_bm25", "named_by_reranker", "bag_of_words")  # over whom KARD is shown
+RIVALS = ("reasoning_distillation", "kard_bm25", "named_by_reranker", "bag_of_words")  # over whom KARD is shown
 
 
 @mpl.rc_context(LOOK)
 def plot_worlds(table: pd.DataFrame) -> Figure:
     """What KARD with the reranker gains in every world: a column for each student, a line for a rival and a stratum.
 
-    Rows are gains over `IN_WORLDS` in accuracy and on strata: with a seed those of a world, a small dot, over all seeds
+    Rows are gains over `RIVALS` in accuracy and on strata: with a seed those of a world, a small dot, over all seeds
     their mean with its interval. Raises FigureError if there are none.
     """
-    asked = (table["method"] == "kard_reranker") & table["over"].isin(IN_WORLDS)
+    asked = (table["method"] == "kard_reranker") & table["over"].isin(RIVALS)
     table = style.in_points(told(table[asked & (table["over_student"] == "") & (table["knob"] == "")]))
     metrics = ["accuracy", *(f"accuracy_{stratum}" for stratum in STRATA)]
-    cases = [
-        case for case in product(IN_WORLDS, metrics) if case in {*zip(table["over"], table["metric"], strict=True)}
-    ]
+    cases = [case for case in product(RIVALS, metrics) if case in {*zip(table["over"], table["metric"], strict=True)}]
     if not cases:
         raise FigureError("nothing to draw: no row is a gain of KARD")
     lines = [f"over {label(over)}" + metric.removeprefix("accuracy").replace("_", ", ") for over, metric in cases]
