@@ -255,12 +255,16 @@ def exposures(students: Collection[str]) -> Grid:
     return Grid([Row(m, student, (("student.epochs", n),), "epochs", n) for n, student, m in each])
 
 
-def in_worlds(settings: RunSettings) -> Grid:
-    """What is asked in other worlds too: the main table without prompts and oracles, and what trains no one else."""
+def in_worlds(settings: RunSettings, also: Collection[str] = ()) -> Grid:
+    """What is asked in other worlds too: the main table without prompts and oracles, and what trains no one else.
+
+    `also` names notebooks whose students are trained there as well: "10", "11".
+    """
     dense, kard = Row("kard_dense", settings.middle), Row(RERANKER, settings.middle)
     parts = [
         main_table(settings, IN_WORLDS), model_size(settings), candidates(settings), passages(settings),
         differences(settings, ASKING_DIFFERENCES), Grid([dense, kard], [Gain(dense, kard)]),
+        *({"10": dapt, "11": rag}[number](settings) for number in also),
     ]  # fmt: skip
     rows = dict.fromkeys(row for part in parts for row in part.rows)
     return Grid([*rows], [*dict.fromkeys(gain for part in parts for gain in part.gains)])
