@@ -1,5 +1,6 @@
 """What settings are made of: groups that are closed and frozen, and the kinds of values that several of them have."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar, get_args
@@ -52,6 +53,8 @@ def validate(group: type[G], values: Mapping[str, Any]) -> G:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         message = re.sub("^(Value error|Assertion failed), ", "", first["msg"])
+        if first["type"] == "tuple_type":
+            message = f"should be a list in brackets, e.g. {json.dumps([first['input']], default=str)}"
         raise SettingsError(message if first["type"] == "value_error" else f"{name}: {message}") from None
 
 

@@ -110,9 +110,8 @@ class RetrievalSettings(Group):
     def _k_fits(self) -> Self:
         if self.k > self.candidates:
             raise ValueError(
-                f"retrieval.k = {self.k} passages cannot be chosen from "
-                f"retrieval.candidates = {self.candidates} (kappa*): "
-                "lower k or raise candidates"
+                f"retrieval.k = {self.k} passages cannot be chosen from retrieval.candidates = {self.candidates} "
+                "(kappa*): lower k or raise candidates"
             )
         return self
 
@@ -356,7 +355,7 @@ class RunSettings(Group):
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with single knobs changed: `{"retrieval.k": 1}`, or `{"retrieval": {"k": 1}}`; all others stay.
 
-        Raises SettingsError for a name that does not exist or a value out of range.
+        Raises SettingsError for a name that does not exist, a value out of range, and what would change nothing.
         """
         values = self.model_dump(mode="json")
         for path, value in flatten(changes):
@@ -369,6 +368,10 @@ class RunSettings(Group):
                 known = f"; the groups and settings are {', '.join(name for name in values if name not in CHOSEN)}"
                 near = suggest(path, self.paths()) or known
                 raise SettingsError(f"there is no setting {path!r}{near}")
+            if path == "student.model":
+                raise SettingsError(f'student.model follows students: set students to ["{value}"]')
+            if group == "world" and self.dataset != "world":
+                raise SettingsError(f"{self.dataset!r} is no closed world that {path} could change: take 'world'")
             target[name] = value
         return validate(type(self), values)
 
@@ -431,10 +434,8 @@ EMBEDDED_STRATEGYQA: dict[str, Any] = EMBEDDED_REAL | {  # its passages are ten 
     | {"questions": 400, "lr": 2e-5, "tau_1": 4.0, "tau_2": 1.0, "max_tokens": 128},
 }
 EMBEDDED_OWN = EMBEDDED_WORLD | {  # for one sitting, without a download; a pretrained student has its own values
-    "seeds": [0],
-    "students": ["t5-nano-base"],
-    "student": EMBEDDED_WORLD["student"] | {"max_new_tokens": None},
-}
+    "seeds": [0], "students": ["t5-nano-base"], "student": EMBEDDED_WORLD["student"] | {"max_new_tokens": None},
+}  # fmt: skip
 EMBEDDED_GLUE: dict[str, Any] = {
     "seeds": [0, 1, 2, 3, 4],
     "reaugkd": {
@@ -495,6 +496,5 @@ def preset(scale: str = "embedded", dataset: str = "world", data_dir: str | None
     embedded, paper = EMBEDDED_DATASETS.get(dataset, EMBEDDED_REAL), PAPER_DATASETS.get(dataset, PAPER)
     if dataset in PAPER_DATASETS and data_dir is None:  # the Hub has questions alone
         paper = paper | {"knowledge": {"index": "enwiki-paragraphs"}}
-    presets = {"smoke": SMOKE, "embedded": embedded, "real": REAL_DATASETS.get(dataset), "paper": paper}
-    changes = presets.get(scale) or {}
-    return validate(RunSettings, {"scale": scale, "dataset": dataset, "data_dir": data_dir} | changes)
+    presets = {"smoke": SMOKE, "embedded": embedded, "real": REAL_DATASETS.get(dataset, {}), "paper": paper}
+    return validate(RunSettings, {"scale": scale, "dataset": dataset, "data_dir": data_dir} | presets.get(scale, {}))

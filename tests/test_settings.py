@@ -72,6 +72,9 @@ def test_defaults_are_the_papers_where_it_states_them():
         ({"student.lr": True}, ["student: lr should be a number, not true"]),
         ({"reaugkd.student_layers": []}, ["reaugkd.student_layers", "at least 1"]),
         ({"student.lr.x": 3}, ["student.lr.x"]),
+        ({"student.model": "smollm2"}, ["student.model follows students", 'set students to ["smollm2"]']),
+        ({"students": "smollm2"}, ['students: should be a list in brackets, e.g. ["smollm2"]']),
+        ({"seeds": 3}, ["seeds: should be a list in brackets, e.g. [3]"]),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_sentence(changes, words):
@@ -79,6 +82,14 @@ def test_what_does_not_fit_is_named_in_one_sentence(changes, words):
         preset().override(changes)
     message = str(error.value)
     assert all(word in message for word in words) and "\n" not in message and len(message) < 300
+
+
+@pytest.mark.parametrize("changes", [{"world.seed": 3}, {"world": {"ailments": 30}}])
+def test_a_world_that_a_dataset_does_not_have_cannot_be_changed(changes):
+    for dataset in ("obqa", "strategyqa", "own", "rte"):
+        with pytest.raises(SettingsError, match=f"'{dataset}' is no closed world that world"):
+            preset("embedded", dataset, "").override(changes)
+    preset().override(changes)
 
 
 def test_a_group_is_merged_and_what_it_is_not_given_stays():

@@ -47,7 +47,6 @@ from kardlib.models.catalogue import identify, needs_this_process
 from kardlib.settings import (
     GLUE_TASKS,
     RunSettings,
-    SettingsError,
     StudentSettings,
     TeacherSettings,
     WorldSettings,
@@ -148,11 +147,9 @@ class Experiment:
         return self.world.clusters(split) if self.world else None
 
     def at(self, knobs: Knobs) -> "Experiment":
-        """The same experiment with single settings changed. Raises SettingsError, as for a world of real texts."""
+        """The same experiment with single settings changed. Raises SettingsError."""
         settings = self.settings.override(dict(knobs))
         if settings.world != self.settings.world:
-            if not self.world:
-                raise SettingsError(f"{settings.dataset!r} is no closed world that can be changed: take 'world'")
             return open_settings(settings, self.store)
         teacher = self.teacher
         if settings.teacher != self.settings.teacher:

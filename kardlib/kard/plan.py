@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
+from kardlib import NANO
 from kardlib.artifacts.device import SLOTS
 from kardlib.artifacts.store import Kind, Store, canonical_json
 from kardlib.data.files import Dataset
 from kardlib.data.hub import HUB
 from kardlib.data.prompts import SHOTS, TEACHER_PROMPT, teacher_text
+from kardlib.errors import suggest
 from kardlib.kard.downloads import INDEXES, list_downloads
 from kardlib.kard.experiment import SILVER, Cell, Experiment, Knobs, describe_run, open_settings
 from kardlib.kard.grids import all_grids, numbers_at
@@ -32,7 +34,7 @@ from kardlib.kard.methods import METHODS, main_rows
 from kardlib.kard.pipeline import STUDENT, PredictionKey, Row, StudentKey, prediction_key, student_key, student_spec
 from kardlib.kard.prepare import DEPTH, VERIFIER_SHOTS
 from kardlib.kard.rankings import RERANKER
-from kardlib.models.catalogue import find_shape, without_network
+from kardlib.models.catalogue import SHORT, find_shape, without_network
 from kardlib.models.costs import forward_flops, training_bytes, training_flops, writing_bytes
 from kardlib.retrieval.prebuilt import UNPACKED
 from kardlib.settings import GLUE_TASKS, RunSettings, TeacherSettings
@@ -421,25 +423,22 @@ def list_notes(basis: Basis, work: Sequence[Work], disk: Mapping[str, float]) ->
     lacking = disk["fetched"] + disk["made"] + disk["on_the_way"] - disk["free"]
     unmeasured = index and index not in INDEXES and not Path(index).expanduser().is_dir()
     unknown = sorted({row.model for row in work if row.hours is None})
+    near = suggest(unknown[0], [*SHORT, *(folder.name for folder in NANO.iterdir())]) if unknown else ""
     writing = "student.generation_batch"
     smaller = {"train": "student.batch, or use student.lora", "write": writing, "verify": writing}
-    large = [
-        f"{row.model} needs about {row.memory / 1e9:.0f} GB to {row.what}, more than the {memory / 1e9:.0f} GB of "
-        f"{basis.device.name}: lower {smaller[row.what]}"
-        for row in work
-        if row.memory and row.memory > memory
-    ]
     notes = [
         (not basis.texts.train, "there are no training questions in data_dir: nothing can be trained"),
         (not basis.experiment.teacher, "nobody has written rationales, which is counted as if it were done: set "
          "teacher.base_url to a server, or give a data_dir that holds them"),
         (not index and basis.texts.passages == 0,
          'there are no passages: set knowledge.index, e.g. to "enwiki-paragraphs"'),
-        *((True, note) for note in large),
+        *((True, f"{row.model} needs about {row.memory / 1e9:.0f} GB to {row.what}, more than the "
+           f"{memory / 1e9:.0f} GB of {basis.device.name}: lower {smaller[row.what]}")
+          for row in work if row.memory and row.memory > memory),
         (lacking > 0, f"about {lacking / 1e9:.0f} GB of disk are missing: set KARD_STORE to a folder on another disk, "
          "or plan for fewer seeds or students"),
         (unmeasured, f"the size of the index {index} is not known and left out; it is shown before it is fetched"),
-        (unknown, f"hours, memory and disk of {', '.join(unknown)} are not known and left out"),
+        (unknown, f"hours, memory and disk of {', '.join(unknown)} are not known and left out{near}"),
         (True, "not counted: BM25 and its index (CPU), training on passages alone (10), retrievers trained with the "
          "student (11: RAG), rerankers of other worlds (17, 21), notebooks 01, 13 and 18, and the example of 15"),
     ]  # fmt: skip

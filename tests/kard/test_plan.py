@@ -103,6 +103,11 @@ def test_pubmed_is_counted_and_an_index_of_unknown_size_is_named(
     assert "the size of the index another-index is not known and left out" in describe_plan(unknown)
 
 
+def test_a_student_of_unknown_shape_is_named_with_the_nearest_that_is_known(tmp_path: Path) -> None:
+    planned = plan(preset().override({"students": ["t5-nano-bas"]}), store=Store(tmp_path))
+    assert "of t5-nano-bas are not known and left out; did you mean 't5-nano-base'?" in describe_plan(planned)
+
+
 def test_the_verifier_answers_once_for_every_rationale_and_every_l(tmp_path: Path) -> None:
     settings = preset().override({"teacher.verifier": "t5-nano-base"})
     (row,) = [w for w in plan(settings, store=Store(tmp_path))["work"] if w["what"] == "verify"]
