@@ -319,7 +319,7 @@ def take_result(bundle: Bundle, job: str, weights: Mapping[str, str], store: Sto
         if known and (known / ELSEWHERE).is_file():  # the same student comes again, with its weights
             shutil.rmtree(known)
     measured = {name: result[name] for name in ("tokens_per_second", "peak_memory") if name in result}
-    made = {"seconds": result["seconds"], "provenance": result["provenance"] | bundle.commit | measured}
+    made = {"seconds": result["seconds"], "provenance": result["provenance"] | measured}
     store.take(kind, json.loads(spec), files, made)
     return sha256
 

@@ -70,8 +70,11 @@ def reproduce(
     has failed, no other is started. Raises ReproduceError, SettingsError, StoreError, EngineError.
     """
     overrides = dict(overrides or {})
-    settings = preset(scale, dataset, data_dir).override(overrides).model_dump(mode="json")
+    chosen, wanted = preset(scale, dataset, data_dir), scale
+    settings, scale = chosen.override(overrides).model_dump(mode="json"), chosen.scale
     check_request(scale, dataset, data_dir, overrides, publish)
+    if scale != wanted:
+        print(f"{dataset!r} has no settings of the {wanted} scale: taking those of the {scale} one", flush=True)
     if dataset in GLUE_TASKS and not {number.strip().zfill(2) for number in only} <= CLASSIFYING:
         raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13, 14 and 18 do: drop --only")
     figures = figures_folder(settings, root)
@@ -118,8 +121,6 @@ def check_request(scale: str, dataset: str, data_dir: str | None, overrides: Map
         raise ReproduceError("--dataset own needs --data-dir: the folder that holds your questions.jsonl")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise ReproduceError(f"there is no folder {data_dir}: correct --data-dir")
-    if dataset == "world" and data_dir is not None:
-        raise ReproduceError("--data-dir is not read with the dataset world: name one with --dataset, yours with own")
 
 
 def check_writable(*folders: Path) -> None:

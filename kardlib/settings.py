@@ -109,10 +109,8 @@ class RetrievalSettings(Group):
     @model_validator(mode="after")
     def _k_fits(self) -> Self:
         if self.k > self.candidates:
-            raise ValueError(
-                f"retrieval.k = {self.k} passages cannot be chosen from retrieval.candidates = {self.candidates} "
-                "(kappa*): lower k or raise candidates"
-            )
+            asked = f"retrieval.k = {self.k} passages cannot be chosen from {self.candidates} candidates (kappa*)"
+            raise ValueError(f"{asked}: lower k or raise retrieval.candidates")
         return self
 
 
@@ -487,10 +485,12 @@ PAPER_DATASETS = {"medqa_usmle_hf": PAPER_MEDQA, "obqa": PAPER_T5, "strategyqa":
 
 
 def preset(scale: str = "embedded", dataset: str = "world", data_dir: str | None = None) -> RunSettings:
-    """The settings of one scale for one dataset. Raises SettingsError for an unknown scale.
+    """The settings of one scale for one dataset. Raises SettingsError for an unknown scale, and files for the world.
 
     A dataset that has no values of the scale "real" gets the embedded ones, and their name.
     """
+    if dataset == "world" and data_dir:
+        raise SettingsError("data_dir is not read with the dataset world: name your data's dataset, your own with own")
     if scale == "real" and dataset not in REAL_DATASETS:
         scale = "embedded"
     embedded, paper = EMBEDDED_DATASETS.get(dataset, EMBEDDED_REAL), PAPER_DATASETS.get(dataset, PAPER)

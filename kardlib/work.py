@@ -103,7 +103,8 @@ def do_job(bundle: Bundle, job: str) -> None:
     if record["kind"] == "student":
         result["tokens_per_second"] = count_tokens(given, partial, done_before) / seconds
     files = describe_files(partial)
-    result |= {"peak_memory": measure_memory(), "provenance": provenance(), "weights": files.get(WEIGHTS, {})}
+    result |= {"peak_memory": measure_memory(), "provenance": provenance() | bundle.commit}
+    result |= {"weights": files.get(WEIGHTS, {})}
     write_json(partial / RESULT, result | {"files": {name: known for name, known in files.items() if name != RESULT}})
     shutil.rmtree(bundle.result(job), ignore_errors=True)
     bundle.result(job).parent.mkdir(exist_ok=True)

@@ -78,6 +78,7 @@ def test_the_work_is_done_without_pydantic_and_java(there):
         result = json.loads((folder / "results" / job / RESULT).read_text())
         assert not (folder / "results" / job / WEIGHTS).exists()  # its predictions are there: it is dropped
         assert result["peak_memory"]["bytes"] > 10**8 and result["provenance"]["versions"]["torch"]
+        assert result["provenance"].items() >= read_bundle(folder).commit.items() > set()
         assert (len(result["weights"].get("sha256", "")) == 64) == (record["kind"] != "predictions")
         assert (result.get("tokens_per_second", 0) > 0) == (record["kind"] == "student")
     before = describe_files(folder / "results")

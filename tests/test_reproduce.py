@@ -169,7 +169,7 @@ def test_wrong_settings_are_an_error_before_anything_runs(tmp_path: Path) -> Non
         reproduce(dataset="obqa", data_dir="nowhere", root=tmp_path)
     with pytest.raises(ReproduceError, match="--dataset own needs --data-dir: the folder that holds"):
         reproduce(dataset="own", root=tmp_path)
-    with pytest.raises(ReproduceError, match="--data-dir is not read with the dataset world: name one with --dataset"):
+    with pytest.raises(SettingsError, match="data_dir is not read with the dataset world: name your data's dataset"):
         reproduce(data_dir=str(tmp_path), root=tmp_path)
     with pytest.raises(ReproduceError, match="rte sorts texts into classes, which only notebooks 13, 14 and 18 do"):
         reproduce(dataset="rte", only=["2"], root=tmp_path)
@@ -179,6 +179,7 @@ def test_wrong_settings_are_an_error_before_anything_runs(tmp_path: Path) -> Non
     for unfit in (
         {"scale": "smoke"}, {"dataset": "own", "data_dir": "."}, {"overrides": {"retrieval.k": 1}}, fewer,
         {"scale": "real", "dataset": "obqa", "overrides": {**fewer["overrides"], "retrieval.k": 1}},
+        {"scale": "real", "overrides": {"seeds": [0]}},  # the closed world has no such scale
     ):  # fmt: skip
         said = r"only the scales embedded and real, with settings as they are \(but methods, reranker.questions, seeds"
         with pytest.raises(ReproduceError, match=said):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+DRIVERS = (Path("/proc/driver/nvidia"), Path("/dev/kfd"))  # of GPUs, where one is installed
 SLOTS = 2  # jobs that run at a time on a machine, whichever notebook asks for them: more would want for memory
 
 
@@ -166,13 +167,15 @@ def slot_memory() -> float:
 
 
 def describe_device() -> str:
-    """The device as provenance names it: the GPU where torch is already imported and has one, else the CPU.
+    """The device as provenance names it: the GPU if torch has one, else the CPU.
 
-    torch is not imported for it: that takes seconds, and what was made without torch was not made on a GPU.
+    torch takes seconds to import, so that it is only asked where it is there already, or a GPU's driver is.
     """
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
+    if "torch" in sys.modules or any(driver.exists() for driver in DRIVERS):
+        import torch
+
+        if torch.cuda.is_available():
+            return str(torch.cuda.get_device_name())
     return read_cpuinfo("model name") or platform.processor() or platform.machine()
 
 

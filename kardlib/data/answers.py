@@ -126,7 +126,7 @@ def _stated(text: str, options: Sequence[str], letter: re.Pattern = _LETTER) -> 
             if choice or not (hedge := _HEDGE.match(text, at)):
                 break
             at, choice = hedge.end(), _read_choice(text, hedge.end(), options, letter)
-        if choice and not _QUESTION.match(text, lead.end(1)):
+        if choice and not _QUESTION.match(text, choice.end):  # an option may hold one
             supposed = _SUPPOSED.search(text, max(0, lead.start() - 300), lead.start())
             if not (supposed and (supposed.lastindex or "would" in lead[1].lower())):
                 yield choice
@@ -163,7 +163,7 @@ def _read_choice(
         return None
     end, answer = name
     names = [answer]
-    own = f" - {options[answer]}" if answer < len(options) and options[answer] else ""
+    own = f" - {_MARKS.sub(' ', options[answer])}" if answer < len(options) and options[answer] else ""
     if own and text.startswith(own, end):  # "(C) - A", as `prompts.answer_text` has it, where "A" is what C says
         end += len(own)
     while between := joint.match(text, end):  # of nothing at least

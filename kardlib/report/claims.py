@@ -336,7 +336,7 @@ def tally(scorecard: pd.DataFrame) -> str:
         parts.append(f"{len(could)} tests that could have failed: {_count(could)}")
         parts.append(f"chance alone would give {expected:.1f} reproduced and {expected:.1f} not, hardly over {most}")
     if ruled_out := could.loc[could["verdict"] == "undecided", "ruled_out"].sum():
-        parts.append(f"of the undecided {ruled_out} rule out an effect as large as the papers'")
+        parts.append(f"of the undecided {ruled_out} rule out the papers' own number")
     if len(could_not):
         parts.append(f"{len(could_not)} that could not: {_count(could_not)}")
     if untold := _count(scorecard.drop(told.index)):

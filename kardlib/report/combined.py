@@ -1,6 +1,7 @@
 """Rows made of other rows: over many worlds, over tasks, and over the best of the earlier methods."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,13 +47,15 @@ def pool_worlds(worlds: Mapping[int, Iterable[Mapping[str, Any]]]) -> list[dict[
 
 
 def put_many_worlds(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows, where `MANY_WORLDS` were asked the same as one with what they say: it speaks of new worlds too."""
-    same = [key for key in KEYS if key not in ("figure", "seed")]
+    """The rows, where `MANY_WORLDS` of the same folder were asked the same with what they say, of other worlds too."""
+    files = rows["file"] if "file" in rows else [""] * len(rows)
+    rows = rows.assign(folder=[str(Path(file).parent) for file in files])
+    same = [*(key for key in KEYS if key not in ("figure", "seed")), "folder"]
     told = [name for name in (*MEASURED, "seeds", "file") if name in rows]
     many = rows.loc[(rows["figure"] == MANY_WORLDS) & rows["seed"].isna(), [*same, *told]]
     theirs = rows[same].merge(many, on=same, how="left")[told].set_axis(rows.index)
     asked = rows["seed"].isna() & theirs["value"].notna()
-    return rows.assign(**{name: rows[name].mask(asked, theirs[name]) for name in told})
+    return rows.assign(**{name: rows[name].mask(asked, theirs[name]) for name in told}).drop(columns="folder")
 
 
 # Over the best earlier method, and means over tasks

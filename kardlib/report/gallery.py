@@ -136,8 +136,10 @@ def other_findings(figures: Path) -> list[str]:
     rows = read_rows([figures])
     over = {"reaugkd_no_retrieval": "itself without retrieval", "best_on_average": "the best earlier method"}
     means = [mean for mean in mean_rows(rows) if mean["over"] in over]
-    gains = ", ".join(f"over {over[mean['over']]} {in_points(SimpleNamespace(**mean))}" for mean in means)
-    lines += [f"- ReAugKD on GLUE, {means[0]['dataset']}: gain {gains}."] if means else []
+    for tasks, scale in dict.fromkeys((mean["dataset"], mean["scale"]) for mean in means):
+        told = [mean for mean in means if (mean["dataset"], mean["scale"]) == (tasks, scale)]
+        gains = ", ".join(f"over {over[mean['over']]} {in_points(SimpleNamespace(**mean))}" for mean in told)
+        lines.append(f"- ReAugKD on GLUE, {tasks}, {scale} scale: gain {gains}.")
     return [*lines, f"- Claims ([scorecard](docs/scorecard.md)): {tally(judge(read_claims(), rows))}."]
 
 

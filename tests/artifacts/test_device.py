@@ -1,6 +1,8 @@
 import platform
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -21,6 +23,16 @@ def test_the_device_comes_with_its_reason() -> None:
     assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert f"torch {torch.__version__}" in device.reason
     assert describe_device().strip() and "/" not in describe_device()
+
+
+def test_a_gpu_is_named_also_where_nothing_has_imported_torch(monkeypatch, tmp_path) -> None:
+    gpu = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True, get_device_name=lambda: "a GPU"))
+    monkeypatch.setattr("kardlib.artifacts.device.DRIVERS", (tmp_path / "none", tmp_path))
+    monkeypatch.setattr(
+        "builtins.__import__", lambda name, *rest, known=__import__: gpu if name == "torch" else known(name, *rest)
+    )
+    monkeypatch.delitem(sys.modules, "torch")
+    assert describe_device() == "a GPU"
 
 
 def test_bfloat16_only_on_a_gpu_that_has_it() -> None:

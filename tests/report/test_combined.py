@@ -57,6 +57,13 @@ def test_what_many_worlds_were_asked_is_judged_by_them():
     assert (large["value"], large["verdict"], large["file"]) == (pytest.approx(50), "reproduced", "04_main.csv")
 
 
+def test_many_worlds_speak_for_their_own_folder_alone():
+    mine, usual, many = (long_form([row]) for row in (gain(-0.09, "04_main"), gain(0.05, "04_main"), gain(0.02)))
+    files = ["mine/04_main.csv", "figures/04_main.csv", f"figures/{MANY_WORLDS}.csv"]
+    table = pd.concat([mine, usual, many], ignore_index=True).assign(seeds=1, file=files)
+    assert put_many_worlds(table)["value"].tolist() == [-0.09, 0.02, 0.02]
+
+
 def test_a_few_worlds_or_other_questions_replace_nothing():
     for other in (gain(0.2, "21_worlds"), gain(0.2, metric="accuracy_never"), gain(0.2, seed=10)):
         table = long_form([gain(0.05, "04_main"), other]).assign(file="", seeds=1)
