@@ -43,7 +43,7 @@ from kardlib.errors import suggest
 from kardlib.kard.llm import server_teacher
 from kardlib.kard.methods import Method, main_rows
 from kardlib.kard.teacher import Teacher, recorded_teacher, symbolic_teacher
-from kardlib.models.catalogue import identify, needs_this_process
+from kardlib.models.catalogue import LOADERS, identify, needs_this_process
 from kardlib.settings import (
     GLUE_TASKS,
     RunSettings,
@@ -286,7 +286,7 @@ def writing_job(sources: list[str], settings: StudentSettings, seed: int) -> Job
     """What names a student's texts, and what writes them; greedy ones do not depend on the seed."""
     spec: dict[str, Any] = {"student": identify(settings.model, settings.revision),
                             "sources": fingerprint(sources), "settings": settings.of_writing()}  # fmt: skip
-    if settings.samples > 1 or settings.model == "random-t5":
+    if settings.samples > 1 or settings.model in LOADERS:
         spec["seed"] = seed
     return spec, (sources, settings, seed)
 

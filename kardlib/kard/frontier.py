@@ -86,15 +86,14 @@ def ask_new_edition(experiment: Experiment, cells: Iterable[Cell]) -> dict[Cell,
     """
     cells = list(cells)
     new, taught = experiment.at((("world.edition", 1),)), prepare_all(experiment, cells)
-    students, later = train_students(experiment, taught), prepare(new)
-    rerankers = train_rerankers(experiment, {cell.seed: (taught[cell], cell.seed) for cell in cells})
-    ranked = rank(new, "test", {seed: (later, folder) for seed, folder in rerankers.items()})
-    k, ids = new.settings.retrieval.k, [q.id for q in new.data.splits["test"]]
-    read = {
-        cell: {i: [p for p, _ in ranked[cell.seed][i][:k]] if METHODS[cell.method].reads_at_test else [] for i in ids}
-        for cell in cells
-    }
-    return predict(new, "test", dict.fromkeys(cells, later), students, read)
+    students, later = train_students(experiment, taught), {cell: prepare(new, cell.knobs) for cell in cells}
+    rerankers = train_rerankers(experiment, {cell: (taught[cell], cell.seed) for cell in cells})
+    ranked = rank(new, "test", {cell: (later[cell], folder) for cell, folder in rerankers.items()})
+    ids, read = [q.id for q in new.data.splits["test"]], {}
+    for cell, prepared in later.items():
+        k = prepared.experiment.settings.retrieval.k if METHODS[cell.method].reads_at_test else 0
+        read[cell] = {i: [p for p, _ in ranked[cell][i][:k]] for i in ids}
+    return predict(new, "test", later, students, read)
 
 
 def names_former(predictions: Predictions, before: Iterable[str]) -> list[bool]:

@@ -31,6 +31,7 @@ BUILT_IN = frozenset({  # what a student can read
     "dense",  # topk(q(x) . d) of that start, at test only
 })  # fmt: skip
 UNRANKED = ("", "rationale", "gold", "bm25_question", "bm25_rationale")  # what is read without anything that ranks
+UNTAUGHT = BUILT_IN - {"helpful", "helpful_both"}  # what ranks without a student that taught it, as yours may have
 READS = {*BUILT_IN}  # `rankings.register_retriever` adds to it
 Shots = Literal["", "answer", "rationale"]  # what the examples of a few-shot prompt show
 

@@ -26,7 +26,7 @@ from kardlib.data.prompts import CONCLUSION, SHOTS, answer_text, few_shot_text, 
 from kardlib.data.records import say_rise
 from kardlib.data.world import build_world
 from kardlib.kard.experiment import Cell, Experiment, Knobs, weigh_texts, write_texts
-from kardlib.kard.methods import METHODS, UNRANKED, Method
+from kardlib.kard.methods import METHODS, UNRANKED, UNTAUGHT, Method
 from kardlib.kard.prepare import Prepared, prepare
 from kardlib.kard.rankings import (
     RETRIEVERS,
@@ -115,17 +115,17 @@ def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
     """Without a student of its own a cell's texts depend on the seed only where something is drawn or trained."""
     method, student = METHODS[cell.method], student_key(settings, cell)
     reads, knobs = method.reads_at_test, student_settings(settings, cell)
-    seeded = reads in RETRIEVERS and RETRIEVERS[reads].seeded
-    drawn = student or seeded or knobs.samples > 1 or cell.student == "random-t5"
+    seeded = knobs.samples > 1 or cell.student in LOADERS or (reads in RETRIEVERS and RETRIEVERS[reads].seeded)
     found_by = [settings.model_dump(mode="json", include={"teacher", "knowledge"}), settings.retrieval.answer_in_query]
-    trained = settings.model_dump(mode="json", include={"reranker", "rag"})
+    taught = set() if reads in UNTAUGHT else {"students", "student", "retrieval"}  # by what helps a student
+    trained = settings.model_dump(mode="json", include={"reranker", "rag"} | taught)
     asked = [settings.world.model_dump(), knobs.of_writing(), *([] if student else found_by)]
     return PredictionKey(
         student, cell.student, cell.method if method.rag else "", reads,
         "" if reads in UNRANKED else canonical_json([trained, found_by]),
         settings.test_prompt, settings.retrieval.k if reads not in ("", "rationale") else 0,
         settings.retrieval.candidates if reads not in UNRANKED else 0,
-        method.shots, method.writes, canonical_json(asked), cell.seed if drawn else 0,
+        method.shots, method.writes, canonical_json(asked), cell.seed if student or seeded else 0,
     )  # fmt: skip
 
 
@@ -313,8 +313,10 @@ def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:
     settings = settings.model_copy(update={"model": str(start or settings.model)})
     student = student_settings(experiment.settings, cell)
     knobs = {n: v for n, v in settings.model_dump(exclude={"questions"}).items() if "contrastive" not in n}
-    named = ("revision", "lr", "max_source_tokens", "max_new_tokens", "prompt")
-    of_student = {name: value for name, value in student.of_training().items() if name in named}
+    if student.lora:
+        raise DataError("RAG trains all weights of its student: take student.lora out, or rag and rag_warm of methods")
+    named = ("revision", "lr", "max_source_tokens", "max_new_tokens", "prompt", "truncation_side")
+    of_student = {n: v for n, v in student.of_training().items() if n in named and v != "right"}  # the usual side
     by_id = {q.id: q for q in experiment.learns_from(cell.seed)}
     written: dict[str, list[str]] = {}
     for r in (r for r in prepared.rationales.need().kept if r.question_id in by_id):
@@ -343,7 +345,7 @@ class Predictions:
     @property
     def correct(self) -> list[bool]:
         """Whether each answer is the gold one; no answer is a wrong one."""
-        return [answer == question.answer for answer, question in zip(self.answers, self.questions, strict=True)]
+        return [value > 0 for value in self.scores]
 
     @property
     def scores(self) -> list[float]:
@@ -398,10 +400,8 @@ def list_writings(
 def _parse(prepared: Prepared, split: str, read: Mapping[str, Sequence[str]], texts: list[list[str]]) -> Predictions:
     questions = prepared.experiment.data.splits[split]
     read_answer = parse_answer if prepared.experiment.settings.answer == "parsed" else last_letter
-    answers = [
-        majority_vote([read_answer(text, q.options) for text in samples])
-        for q, samples in zip(questions, texts, strict=True)
-    ]
+    asked = zip(questions, texts, strict=True)
+    answers = [majority_vote([read_answer(text, q.options) for text in samples]) for q, samples in asked]
     return Predictions(questions, [list(read[q.id]) for q in questions], texts, answers)
 
 

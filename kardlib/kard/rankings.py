@@ -280,13 +280,14 @@ def from_texts(find: Callable[[Mapping[str, str], Mapping[str, str], int], Run])
     """A retriever of `find(questions, passages, depth)`, texts by id; it is asked once, whatever student and seed."""
 
     def retrieve(reading: Reading) -> dict[Cell, Run]:
-        runs: dict[tuple[str, str], Run] = {}
+        runs: dict[tuple[str, str, int], Run] = {}
         found = {}
         for cell, p in reading.cells.items():
             questions = {q.id: q.prompt for q in p.experiment.data.splits[reading.split]}
-            texts = fingerprint(questions), p.runs.pool_name
+            depth = max(DEPTH, p.experiment.settings.retrieval.k)
+            texts = fingerprint(questions), p.runs.pool_name, depth
             if texts not in runs:
-                runs[texts] = find(questions, p.runs.pool, DEPTH)
+                runs[texts] = find(questions, p.runs.pool, depth)
             found[cell] = runs[texts]
         return found
 
@@ -302,7 +303,10 @@ def from_candidates(order: Callable[[Mapping[str, str], Run, Mapping[str, str]],
     def rank_all(experiment: Experiment, split: str, variants: Variants[K]) -> dict[K, Run]:
         asked = {key: _texts_to_rank(p, split) for key, (p, _) in variants.items()}
         names = {key: fingerprint(spec) for key, (spec, _) in asked.items()}
-        runs = {name: order(*asked[key][1]) for name, key in {name: key for key, name in names.items()}.items()}
+        runs = {}
+        for name, key in {name: key for key, name in names.items()}.items():
+            questions, found, passages = asked[key][1]
+            runs[name] = order(questions, {i: list(run) for i, run in found.items()}, passages)  # `order` may sort them
         return {key: runs[name] for key, name in names.items()}
 
     return rank_all

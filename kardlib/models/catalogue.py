@@ -351,8 +351,8 @@ def identify(model: str, revision: str | None = None) -> str:
     """
     folder = find_folder(model) if model else None
     if folder and folder.parent != NANO and not any((at / MANIFEST).is_file() for at in (folder, folder.parent)):
-        files = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".json", ".txt", ".model")]
-        return fingerprint({file.name: hash_once(file) for file in files})
+        read = (".safetensors", ".json", ".txt", ".model", ".jinja")
+        return fingerprint({file.name: hash_once(file) for file in folder.iterdir() if file.suffix in read})
     if folder and (folder / "model.safetensors").is_file():
         return hash_once(folder / "model.safetensors")[:16]
     if folder and (folder / ELSEWHERE).is_file():

@@ -108,6 +108,15 @@ def test_a_new_edition_is_asked_and_read_without_anything_being_trained(experime
     assert not any(later[cells[0]].passages) and all(later[cells[1]].passages)
 
 
+def test_cells_of_a_new_edition_keep_their_own_settings(experiment):
+    student, seed = experiment.settings.students[0], experiment.settings.seeds[0]
+    ways = [(("retrieval.k", 1),), (("retrieval.k", 2),), (("student.epochs", 3),)]
+    cells = [Cell("kard_reranker", student, seed, knobs) for knobs in ways]
+    one, two, longer = ask_new_edition(experiment, cells).values()
+    assert [{len(ids) for ids in asked.passages} for asked in (one, two, longer)] == [{1}, {2}, {2}]
+    assert two.passages == longer.passages and two.texts != longer.texts
+
+
 def test_an_answer_names_the_former_one_by_its_words(experiment):
     question = experiment.at((("world.edition", 1),)).data.splits["test"][0]
     for chosen in range(len(question.options)):

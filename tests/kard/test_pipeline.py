@@ -17,7 +17,7 @@ from kardlib.data.files import DataError, Question
 from kardlib.data.records import say
 from kardlib.errors import KardError
 from kardlib.kard.cases import statement_shares
-from kardlib.kard.experiment import Cell, open_settings
+from kardlib.kard.experiment import Cell, open_settings, writing_job
 from kardlib.kard.methods import METHODS, READS, Method, register_method
 from kardlib.kard.pipeline import (
     Predictions,
@@ -336,7 +336,9 @@ def test_a_retriever_and_a_reranker_of_ones_own_are_read_like_the_built_in_ones(
         return {i: [(p, 1.0) for p in sorted(passages)[-depth:]] for i in questions}
 
     def backwards(questions, candidates, passages):
-        return {i: [(p, -score) for p, score in reversed(candidates[i])] for i in questions}
+        for run in candidates.values():
+            run.reverse()
+        return {i: [(p, -score) for p, score in run] for i, run in candidates.items()}
 
     register_retriever("last", from_texts(last))
     register_reranker("backwards", from_candidates(backwards))
@@ -349,6 +351,9 @@ def test_a_retriever_and_a_reranker_of_ones_own_are_read_like_the_built_in_ones(
     first = experiment.data.splits["test"][0].id
     found = [p for p, _ in prepared.runs.by_question[first]]
     assert answered[cells[1]].passages[0] == [p for p in reversed(found) if p in found[:kappa]][:k]
+    deep = Cell("kard_last", student, 0, (("retrieval.k", 120), ("retrieval.candidates", 120)))
+    reading = Reading(experiment, "test", prepare_all(experiment, [deep]), {})
+    assert {len(ids) for ids in read_passages(reading)[deep].values()} == {120}
     shown = training_examples(prepared, added["kard_last"])[0][0]
     assert prepared.runs.passages[sorted(prepared.runs.passages)[-100:][0]] in shown
 
@@ -365,6 +370,8 @@ def test_a_student_of_ones_own_is_trained_in_this_process_and_named_by_its_sourc
     many = replace(experiment, settings=experiment.settings.override({"compute.processes": 2}))
     answered = answer(many, cells)  # by one process: others know of no such student
     assert calls == [0, 0] and all(len(predictions.correct) == 24 for predictions in answered.values())
+    zero, one = (prediction_key(experiment.settings, Cell("few_shot", "mine", seed)) for seed in (0, 1))
+    assert zero != one and writing_job([], experiment.settings.student.of("mine"), 1)[0]["seed"] == 1  # it may draw
     names = [catalogue.identify("mine")]
     assert names[0].startswith("mine#2#")
 
@@ -426,6 +433,25 @@ def test_rag_learns_from_the_same_share_of_the_questions_as_others(experiment, s
     tenth = experiment.at((("student.share", 0.1),))
     (job,) = [_rag_job(p, cell, None) for cell, p in prepare_all(tenth, [Cell("rag", student, 0)]).items()]
     assert job[1][2].keys() <= {q.id for q in tenth.learns_from(0)} < {q.id for q in tenth.data.splits["train"]}
+
+
+def test_rag_is_named_by_the_side_at_which_sources_are_cut_and_trains_no_lora(experiment, student):
+    def job(*knobs):
+        return [
+            _rag_job(p, cell, None) for cell, p in prepare_all(experiment, [Cell("rag", student, 0, knobs)]).items()
+        ]
+
+    ((right, _),), ((left, _),) = job(), job(("student.truncation_side", "left"))
+    assert left != right and "truncation_side" not in right["student"]
+    with pytest.raises(DataError, match=r"RAG trains all weights of its student: take student\.lora out, or rag"):
+        job(("student.lora", True))
+
+
+def test_what_a_rankers_student_learnt_tells_apart_who_reads_with_it(experiment, student, added):
+    register_method(Method("undistilled_helpful", "Undistilled (helpful)", reads_at_test="helpful"))
+    cells = [Cell("undistilled_helpful", student, 0, (("student.epochs", epochs),)) for epochs in (1, 2)]
+    asked = prepare_all(experiment, cells)
+    assert len({prediction_key(p.experiment.settings, cell) for cell, p in asked.items()}) == 2
 
 
 def test_a_method_of_ones_own_may_have_many_texts_vote_and_shares_its_student(experiment, student, added):

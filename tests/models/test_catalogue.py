@@ -83,7 +83,9 @@ def test_a_folder_of_ones_own_is_named_by_all_that_decides_what_it_says(tmp_path
     names.add(identify(str(folder)))
     (folder / "model-00001-of-00001.safetensors").write_bytes(b"others")
     names.add(identify(str(folder)))
-    assert len(names) == 5
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    names.add(identify(str(folder)))
+    assert len(names) == 6
 
 
 def test_every_model_is_pinned_by_a_commit_or_known_to_be_looked_up() -> None:
