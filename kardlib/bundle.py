@@ -68,7 +68,16 @@ from kardlib.kard.pipeline import (
 from kardlib.kard.prepare import prepare
 from kardlib.kard.prompting import NEW_TOKENS
 from kardlib.kard.rankings import Reading, read_passages
-from kardlib.models.catalogue import ELSEWHERE, LOADERS, NANO, find_revision, find_shape, identify, needs_this_process
+from kardlib.models.catalogue import (
+    ELSEWHERE,
+    LOADERS,
+    SHORT,
+    find_folder,
+    find_revision,
+    find_shape,
+    identify,
+    needs_this_process,
+)
 from kardlib.settings import Group, StudentSettings
 
 OF_A_MODEL = (".json", ".safetensors", ".model", ".txt")  # the endings of the files that load it and its tokenizer
@@ -203,12 +212,12 @@ class Packed:
         if model.startswith(RESULTS) or model in LOADERS:
             self.parameters.setdefault(model, shape.parameters if (shape := find_shape(model)) else 10**8)
             return model, None
-        source = NANO / model if (NANO / model).is_dir() else Path(model)
+        source = find_folder(model) or Path(model)
         local = (source / WEIGHTS).is_file()
         name = f"{source.name}-{identify(model)}" if local else model.replace("/", "--")
         revision = None if local else revision or find_revision(model)
         if name not in self.models or (self.with_models and not (self.folder / "models" / name).is_dir()):
-            if self.with_models or (source / MANIFEST).is_file():  # the store's students are nowhere else
+            if self.with_models or (model not in SHORT and (source / MANIFEST).is_file()):  # nowhere but in the store
                 self.copy_model(source if local else fetch_model(model, revision), name)
             self.models[name] = {"hub": "" if local else model, "sha256": hash_file(source / WEIGHTS) if local else ""}
         self.parameters[name] = shape.parameters if (shape := find_shape(model)) else 10**8

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from kardlib import NANO
 from kardlib.__main__ import main
-from kardlib.artifacts.store import Store, describe_files
-from kardlib.bundle import bundle, grid_cells, unbundle
+from kardlib.artifacts.store import MANIFEST, Store, describe_files, hash_file
+from kardlib.bundle import Packed, bundle, grid_cells, unbundle
 from kardlib.data.files import DataError
 from kardlib.jobs import BUNDLE, RESULT, WEIGHTS, BundleError, check_files, find_model, name_job, read_bundle
 from kardlib.kard.experiment import Cell, open_settings
@@ -248,6 +249,18 @@ def test_without_models_they_are_found_on_the_other_machine(there, tmp_path):
     (tmp_path / "out" / "models" / name / WEIGHTS).write_bytes(b"other")
     with pytest.raises(BundleError, match="holds other weights"):
         find_model(found, name)
+
+
+@pytest.mark.parametrize("with_models", [True, False])
+def test_smollm2_is_taken_from_the_store_and_not_looked_for_on_the_hub(tmp_path, monkeypatch, with_models):
+    fetched = Path(shutil.copytree(NANO / "t5-nano-small", tmp_path / "store" / "smollm2-1"))  # stands for it
+    (fetched / MANIFEST).write_text("{}")
+    monkeypatch.setattr("kardlib.models.smollm2.find_smollm2", lambda: fetched)
+    packed = Packed(tmp_path / "out", with_models, {}, {})
+    name, revision = packed.add_model("smollm2", None)
+    assert revision is None and packed.models[name] == {"hub": "", "sha256": hash_file(fetched / WEIGHTS)}
+    assert (tmp_path / "out" / "models" / name / WEIGHTS).is_file() == with_models
+    assert packed.parameters[name] == 134_515_008
 
 
 def test_the_command_says_what_it_wrote(there, tmp_path, monkeypatch, capsys):
