@@ -71,6 +71,7 @@ from kardlib.kard.rankings import Reading, read_passages
 from kardlib.models.catalogue import (
     ELSEWHERE,
     LOADERS,
+    OF_A_MODEL,
     SHORT,
     find_folder,
     find_revision,
@@ -80,7 +81,6 @@ from kardlib.models.catalogue import (
 )
 from kardlib.settings import Group, StudentSettings
 
-OF_A_MODEL = (".json", ".safetensors", ".model", ".txt")  # the endings of the files that load it and its tokenizer
 KINDS = {kind.name: kind for kind in (ADAPTED, STUDENT, PREDICTIONS)}
 WRITING = 20  # times as long as in training an operation takes in writing: one token at a time (`plan.DEVICES`)
 

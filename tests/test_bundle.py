@@ -255,11 +255,13 @@ def test_without_models_they_are_found_on_the_other_machine(there, tmp_path):
 def test_smollm2_is_taken_from_the_store_and_not_looked_for_on_the_hub(tmp_path, monkeypatch, with_models):
     fetched = Path(shutil.copytree(NANO / "t5-nano-small", tmp_path / "store" / "smollm2-1"))  # stands for it
     (fetched / MANIFEST).write_text("{}")
+    (fetched / "chat_template.jinja").write_text("{{ messages }}")
     monkeypatch.setattr("kardlib.models.smollm2.find_smollm2", lambda: fetched)
     packed = Packed(tmp_path / "out", with_models, {}, {})
     name, revision = packed.add_model("smollm2", None)
     assert revision is None and packed.models[name] == {"hub": "", "sha256": hash_file(fetched / WEIGHTS)}
-    assert (tmp_path / "out" / "models" / name / WEIGHTS).is_file() == with_models
+    for file in (WEIGHTS, "chat_template.jinja"):
+        assert (tmp_path / "out" / "models" / name / file).is_file() == with_models
     assert packed.parameters[name] == 134_515_008
 
 

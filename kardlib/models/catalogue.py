@@ -26,6 +26,7 @@ os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # "minilm" in settings
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"  # "smollm2" in settings
 SHORT = {"minilm": MINILM, "smollm2": SMOLLM2}
+OF_A_MODEL = (".safetensors", ".json", ".txt", ".model", ".jinja")  # endings of the files of a model and its tokenizer
 ELSEWHERE = "weights.json"  # in a student's folder: the hash of weights that stayed on the machine that trained it
 Architecture = Literal["encoder-decoder", "causal", "encoder"]
 
@@ -351,8 +352,7 @@ def identify(model: str, revision: str | None = None) -> str:
     """
     folder = find_folder(model) if model else None
     if folder and folder.parent != NANO and not any((at / MANIFEST).is_file() for at in (folder, folder.parent)):
-        read = (".safetensors", ".json", ".txt", ".model", ".jinja")
-        return fingerprint({file.name: hash_once(file) for file in folder.iterdir() if file.suffix in read})
+        return fingerprint({file.name: hash_once(file) for file in folder.iterdir() if file.suffix in OF_A_MODEL})
     if folder and (folder / "model.safetensors").is_file():
         return hash_once(folder / "model.safetensors")[:16]
     if folder and (folder / ELSEWHERE).is_file():
