@@ -244,7 +244,7 @@ def run_fetch(options: argparse.Namespace) -> int:
 
 def run_claims(options: argparse.Namespace) -> int:
     """Print the claims with their verdicts from the figures' data."""
-    from kardlib.report.claims import format_claims, judge, read_claims, read_rows  # late: seaborn takes seconds
+    from kardlib.report.claims import format_claims, judge, read_claims, read_rows  # late: pandas is slow
 
     scorecard = judge(read_claims(), read_rows(options.figures))
     as_json = scorecard.to_json(orient="records", indent=2, force_ascii=False)

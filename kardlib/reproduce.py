@@ -26,13 +26,12 @@ import psutil
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from kardlib.artifacts.engine import check_ray, choose_engine
 from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now
-from kardlib.errors import KardError, suggest
+from kardlib.errors import KardError, first_line, suggest
 from kardlib.report.folders import figures_folder, seen_from
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index
 from kardlib.report.progress import Progress, follow, read_durations
@@ -190,7 +189,7 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
         cell = find_cell(nbformat.read(notebook, as_version=4), "parameters")
         known = {} if cell is None else read_assignments(cell.source)
     except (ValueError, SyntaxError, nbformat.ValidationError) as error:
-        raise ReproduceError(f"{notebook.name} cannot be read: {str(error).splitlines()[0]}") from None
+        raise ReproduceError(f"{notebook.name} cannot be read: {first_line(error)}") from None
     if cell is None:
         raise ReproduceError(
             f"{notebook.name} has no cell tagged 'parameters': add one that sets {', '.join(parameters)}"
@@ -324,7 +323,7 @@ def run_notebook(
             except PapermillExecutionError as error:
                 last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
                 problem = ": ".join([error.ename, *last])
-            except (DeadKernelError, RuntimeError) as error:  # the second one: before it had said that it is there
+            except RuntimeError as error:  # of a kernel, DeadKernelError too
                 if isinstance(error, KardError):
                     raise
                 problem = "the kernel died, perhaps for want of memory"

@@ -8,7 +8,6 @@ Several processes may work in one folder, one for each GPU: none takes what anot
 import argparse
 import contextlib
 import fcntl
-import json
 import math
 import os
 import resource
@@ -138,7 +137,7 @@ def claim(folder: Path, job: str) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def stopped_at(end: float, record: Mapping[str, Any], expected: float | None) -> Iterator[None]:
+def stopped_at(end: float, record: Mapping[str, Any], expected: float) -> Iterator[None]:
     """Raise StoppedError before `end`, or at SIGTERM: in a training once it has written a checkpoint, else at once.
 
     What cannot go on from a checkpoint is not begun where the `expected` seconds are not left.
@@ -150,7 +149,7 @@ def stopped_at(end: float, record: Mapping[str, Any], expected: float | None) ->
     trains = record["kind"] != "predictions"
     last = SPARE + 12 * record["parameters"] / SAVING if trains else 1  # a checkpoint holds Adam's moments too
     left = end - time.time() - last
-    if left <= 0 or (not trains and (expected or 0) > left):
+    if left <= 0 or (not trains and expected > left):
         raise StoppedError("not begun")
 
     def stop(*_: Any) -> None:
@@ -168,18 +167,18 @@ def stopped_at(end: float, record: Mapping[str, Any], expected: float | None) ->
             signal.signal(number, handler)
 
 
-def guess(record: Mapping[str, Any], pace: Mapping[str, Sequence[float]]) -> float | None:
-    """Seconds that a job will take at the pace of its kind, else of all kinds; None before anything was done."""
+def guess(record: Mapping[str, Any], pace: Mapping[str, Sequence[float]]) -> float:
+    """Seconds that a job will take at the pace of its kind, else of all kinds; 0 before anything was done."""
     known = [pace[record["kind"]]] if record["kind"] in pace else list(pace.values())
     cost = sum(c for _, c in known)
-    return float(record["cost"]) * sum(s for s, _ in known) / cost if cost else None
+    return float(record["cost"]) * sum(s for s, _ in known) / cost if cost else 0.0
 
 
 def describe_left(bundle: Bundle, pace: Mapping[str, Sequence[float]]) -> str:
     """How many jobs are left, and for how long."""
     left = [record for job, record in bundle.jobs.items() if not bundle.is_done(job)]
-    guesses = [guess(record, pace) for record in left]
-    time_left = f", about {sum(map(float, filter(None, guesses))) / 60:.1f} minutes" if pace and left else ""
+    seconds = sum(guess(record, pace) for record in left)
+    time_left = f", about {seconds / 60:.1f} minutes" if pace and left else ""
     return f"{len(left)} of {len(bundle.jobs)} jobs are left{time_left}"
 
 
@@ -188,8 +187,10 @@ def describe_left(bundle: Bundle, pace: Mapping[str, Sequence[float]]) -> str:
 
 def find_step(folder: Path) -> int:
     """The step that a killed training goes on from."""
-    states = folder.glob("checkpoints/checkpoint-*/trainer_state.json")
-    return max((int(json.loads(state.read_text("utf-8"))["global_step"]) for state in states), default=0)
+    from kardlib.models.training import find_checkpoint
+
+    found = find_checkpoint(folder / "checkpoints", sharded=False)
+    return int(found.rpartition("-")[2]) if found else 0
 
 
 def count_tokens(given: Sequence[Any], folder: Path, done_before: int) -> float:

@@ -20,12 +20,12 @@ def test_work_is_stopped_in_time_or_by_the_scheduler(kind, sent):
     )
     try:
         if kind == "predictions":
-            with pytest.raises(StoppedError), stopped_at(end, record, None):
+            with pytest.raises(StoppedError), stopped_at(end, record, 0):
                 if sent:
                     os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(5)
         else:
-            with stopped_at(end, record, None):
+            with stopped_at(end, record, 0):
                 if sent:
                     os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(0.5)

@@ -10,7 +10,7 @@ Several machines that see the folder under one path train one model when torchru
 with `compute.processes` set, so that its job is written, interrupt it, and run on every machine N = 0, 1, ...
 
     python -m torch.distributed.run --nnodes 2 --node-rank N --nproc-per-node 8 --master-addr FIRST \
-        --master-port 29400 -m kardlib.artifacts.launch work artifacts/student-....partial
+        --master-port 29400 -m kardlib.artifacts.launch artifacts/student-....partial
 
 Once that ends, what began the training goes on from its last checkpoint and publishes the model. torchrun trusts
 whoever reaches its address: keep that inside your network.
@@ -95,7 +95,7 @@ def write_job(kind: Kind, work: tuple[Any, ...], folder: Path, sharded: bool) ->
 def run_torchrun(folder: Path, processes: int) -> None:
     """Let torchrun start the processes of the folder's job, and print what they print. Raises LaunchError."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += ["-m", "kardlib.artifacts.launch", "work", str(folder.resolve()), "--held"]
+    command += ["-m", "kardlib.artifacts.launch", str(folder.resolve()), "--held"]
     environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))} | os.environ
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     last: deque[str] = deque(maxlen=2000)
@@ -175,7 +175,7 @@ def end_with_input() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-if __name__ == "__main__":  # `work FOLDER`, as torchrun starts it; with `--held` by a process that may be killed
+if __name__ == "__main__":  # `FOLDER`, as torchrun starts it; with `--held` by a process that may be killed
     if "--held" in sys.argv:
         end_with_input()
-    sys.exit(build_job(Path(sys.argv[2])))
+    sys.exit(build_job(Path(sys.argv[1])))

@@ -153,7 +153,7 @@ class Store:
 
         def build(folder: Path) -> None:
             for begun in [path for path in folder.iterdir() if path.name != MANIFEST]:
-                shutil.rmtree(begun) if begun.is_dir() else begun.unlink()
+                remove(begun)
             for name, file in files.items():
                 (folder / name).write_bytes(file) if isinstance(file, bytes) else shutil.copyfile(file, folder / name)
 

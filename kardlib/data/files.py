@@ -271,7 +271,7 @@ def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
     question stays in its split when others are added.
     """
     splits: dict[str, list[Question]] = {split: [] for split in SPLITS}
-    taken: dict[str, str] = {}  # question id -> the split that its line names
+    named: bool | None = None  # whether the lines name their split
     names = ["id", "question", "options", "answer", "split", *ascii_uppercase]
     for record in with_own_ids(read_records(path, names)):
         id, text = record.id(), record.filled("question", "question")
@@ -288,12 +288,12 @@ def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
         split = record.text("split", "").strip()
         if split not in ("", *SPLITS):
             raise record.error(f"the split {shorten(split)} is none of {', '.join(SPLITS)}", "write one of them")
-        if bool(split) != bool(next(iter(taken.values()), split)):
+        if named not in (None, bool(split)):
             raise record.error("not all questions name a split", "fill in split in every row or in none")
-        taken[id] = split
+        named = bool(split)
         drawn = DRAWN_SPLITS[int(hashlib.sha256(text.encode()).hexdigest(), 16) % len(DRAWN_SPLITS)]
         splits[split or drawn].append(Question(id, text, options, letters.index(answer.strip().upper())))
-    if not taken:
+    if named is None:
         raise DataError(f"{path}: the file holds no questions; put one on each line")
     say_shared(path, *([q.text for q in splits[split]] for split in ("train", "test")))
     return splits

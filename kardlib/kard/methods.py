@@ -1,6 +1,6 @@
 """The methods compared in the tables and in Figure 3 of KARD, as data: what each trains on and what it reads, and when.
 
-A row is its three fields: two rows that agree in what they train on and read in training share one student, and no
+A row is its fields: two rows that agree in what they train on and read in training share one student, and no
 method has code of its own.
 """
 

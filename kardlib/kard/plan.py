@@ -6,10 +6,9 @@ counts are exact, but for rationales that the filter drops and settings that tur
 within a factor of two or three, no more.
 """
 
-import json
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -33,7 +32,7 @@ from kardlib.kard.llm import estimate, server_teacher
 from kardlib.kard.methods import METHODS, main_rows
 from kardlib.kard.pipeline import STUDENT, PredictionKey, Row, StudentKey, prediction_key, student_key, student_spec
 from kardlib.kard.prepare import DEPTH, VERIFIER_SHOTS
-from kardlib.kard.rankings import RERANKER
+from kardlib.kard.rankings import RERANKER, reranker_knobs
 from kardlib.models.catalogue import SHORT, find_shape, without_network
 from kardlib.models.costs import forward_flops, training_bytes, training_flops, writing_bytes
 from kardlib.retrieval.prebuilt import UNPACKED
@@ -46,8 +45,7 @@ RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, f
 PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
 UNCOUNTED = 10**9  # passages, where their number is not known
 TRAINED = ("reranker", *TARGETS)  # what trains a reranker
-
-Grid = Mapping[str, Sequence[Row]]  # notebook -> what it asks for
+Asked = tuple[str, RunSettings]  # by a notebook, under these settings
 
 
 class Hardware(NamedTuple):
@@ -105,22 +103,22 @@ class Work(NamedTuple):
 
 
 def list_work(
-    variants: Mapping[Knobs, RunSettings], grid: Grid
-) -> tuple[dict[StudentKey, str], dict[PredictionKey, str]]:
-    """Every student and everything that is written, with the notebook that asks for it first.
+    variants: Mapping[Knobs, RunSettings], grid: Mapping[str, Sequence[Row]]
+) -> tuple[dict[StudentKey, Asked], dict[PredictionKey, Asked]]:
+    """Every student and everything that is written, with the notebook that asks for it first, and its settings there.
 
     `variants` are the settings of the grid's rows, by their knobs. Students of RAG are trained together with their
     retriever: they are written here, but not among the trainings.
     """
-    trainings: dict[StudentKey, str] = {}
-    writings: dict[PredictionKey, str] = {}
+    trainings: dict[StudentKey, Asked] = {}
+    writings: dict[PredictionKey, Asked] = {}
     for number, row in ((number, row) for number, rows in grid.items() for row in rows):
         variant = variants[row.knobs]
         for cell in (Cell(row.method, row.student, seed, row.knobs) for seed in variant.seeds):
-            writings.setdefault(prediction_key(variant, cell), number)
+            writings.setdefault(prediction_key(variant, cell), (number, variant))
             student = student_key(variant, cell)
             if student and not METHODS[row.method].rag:
-                trainings.setdefault(student, number)
+                trainings.setdefault(student, (number, variant))
     return trainings, writings
 
 
@@ -234,19 +232,14 @@ def _plan_kard(experiment: Experiment, on: Hardware, downloads: Sequence[Mapping
     knobs = dict.fromkeys(row.knobs for part in grid.values() for row in part)
     variants = {one: settings.override(dict(one)) for one in knobs}
     trainings, writings = list_work(variants, grid)
-    learnt, written = defaultdict[str, list[StudentKey]](list), defaultdict[str, list[PredictionKey]](list)
-    for training in trainings:
-        learnt[training.student].append(training)
-    for writing in writings:
-        written[writing.model].append(writing)
     stored = list_stored(experiment.store, STUDENT)
-    work = [training_work(basis, name, learnt[name], stored) for name in settings.students]
-    work += [writing_work(basis, name, written[name]) for name in settings.students]
+    work = [training_work(basis, name, trainings, stored) for name in settings.students]
+    work += [writing_work(basis, name, writings) for name in settings.students]
     work += [*reranker_work(basis, writings), *weighing_work(basis, writings)]
     teachers = [t for t in dict.fromkeys(variant.teacher for variant in variants.values()) if t.verifier]
     work += [verifier_work(basis, name, teachers) for name in dict.fromkeys(t.verifier for t in teachers if t.verifier)]
     disk = measure_disk(experiment.store, downloads, work)
-    students, predictions = Counter(trainings.values()), Counter(writings.values())
+    students, predictions = (Counter(number for number, _ in part.values()) for part in (trainings, writings))
     return {
         "run": describe_run(settings),
         "questions": texts._asdict(),
@@ -260,18 +253,16 @@ def _plan_kard(experiment: Experiment, on: Hardware, downloads: Sequence[Mapping
     }
 
 
-def training_work(basis: Basis, student: str, trainings: Iterable[StudentKey], stored: Counter[str]) -> Work:
+def training_work(basis: Basis, student: str, trainings: Mapping[StudentKey, Asked], stored: Counter[str]) -> Work:
     """Training one student in all the ways that are asked for; `stored` are the students that there are."""
     settings, basis, shape = basis.settings, basis.of(student), find_shape(student)
     texts, knobs = basis.texts, basis.settings.student
     options = {"lora": knobs.lora, "checkpointing": knobs.gradient_checkpointing}
     count, steps, tokens, flops, planned = 0, 0, 0.0, 0.0, Counter[str]()
-    for training in trainings:
-        told = json.loads(training.others)  # worlds and epochs differ in notebook 17
-        changed = {"student.share": training.share, "student.steps": training.steps}
-        changed |= {"student.epochs": told["training"]["epochs"]}
-        asked_of = texts._replace(train=told["world"]["train"]) if settings.dataset == "world" else texts
-        variant = settings.override(changed | {"teacher.rationales": training.rationales})
+    for training, (_, variant) in trainings.items():
+        if training.student != student:
+            continue
+        asked_of = texts._replace(train=variant.world.train) if settings.dataset == "world" else texts
         asked = variant.student.of(student, training.learns, bool(training.reads))
         variant = variant.model_copy(update={"student": asked})
         examples = count_examples(variant, asked_of, training.learns)
@@ -293,12 +284,12 @@ def training_work(basis: Basis, student: str, trainings: Iterable[StudentKey], s
     return work._replace(hours=hours, memory=memory, disk=4.0 * shape.parameters * count)
 
 
-def writing_work(basis: Basis, student: str, writings: Iterable[PredictionKey]) -> Work:
+def writing_work(basis: Basis, student: str, writings: Collection[PredictionKey]) -> Work:
     """What all copies of one student write for the test questions."""
     basis = basis.of(student)
     settings, texts = basis.settings, basis.texts
     asked = []
-    for writing in writings:
+    for writing in (writing for writing in writings if writing.model == student):
         source = source_tokens(settings, texts, writing.passages, writing.shots, writing.reads)
         asked.append((texts.test, source, target_tokens(settings, texts, writing.writes)))
     return asking_work(basis, "write", student, len(asked), asked, settings.student.samples)
@@ -334,7 +325,7 @@ def asking_work(
     return work._replace(hours=seconds / 3600, memory=memory, disk=0.0)
 
 
-def reranker_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]:
+def reranker_work(basis: Basis, writings: Mapping[PredictionKey, Asked]) -> list[Work]:
     """Training one for every seed and every way that is asked for, and ranking with each, with the one that they
     start from and, in the closed world, with random weights.
 
@@ -343,8 +334,9 @@ def reranker_work(basis: Basis, writings: Iterable[PredictionKey]) -> list[Work]
     settings, texts, device = basis.settings, basis.texts, basis.device
     knobs, shape, many = settings.reranker, find_shape(settings.reranker.model), texts.passages or UNCOUNTED
     question, passage = (min(knobs.max_tokens, n / CHARACTERS) for n in (texts.question, texts.passage))
-    ways = [json.loads(way)[0] for _, way in {(w.reads, w.ranked_by) for w in writings if w.reads in TRAINED}]
-    names = Counter(canonical_json({"settings": way, "seed": seed}) for way in ways for seed in settings.seeds)
+    ways = {(w.reads, w.ranked_by): variant.reranker for w, (_, variant) in writings.items() if w.reads in TRAINED}
+    each = [reranker_knobs(way) for way in ways.values()]
+    names = Counter(canonical_json({"settings": way, "seed": seed}) for way in each for seed in settings.seeds)
     steps = -(-count_learnt(basis) // knobs.batch) * knobs.epochs * names.total()
     drawn = min(2 * knobs.sampled * knobs.batch, many)  # passages of a step, at most
     seen = steps * (knobs.batch * question + drawn * passage)

@@ -25,7 +25,6 @@ from kardlib.artifacts.store import write_json
 from kardlib.data.files import DataError, Question
 from kardlib.data.prompts import source_text
 from kardlib.kard.prompting import fit_sources, limit_targets
-from kardlib.kard.reranker import LOSSES
 from kardlib.kard.student import Examples, load_student
 from kardlib.models.encoders import TOKENS, check_texts, count_positions, length_batches, load_encoder, say_cut
 from kardlib.models.training import fit, linear_schedule
@@ -141,7 +140,7 @@ def retrieve_and_write(
     """`retrieve` with the retriever that `settings.model` names: `folder/run.tsv` and `folder/losses.json`."""
     run, losses = retrieve(load_retriever(settings), questions, passages, depth, relevant)
     write_run(folder / "run.tsv", run)
-    write_json(folder / LOSSES, losses)
+    write_json(folder / "losses.json", losses)
 
 
 # Training
@@ -181,7 +180,7 @@ def train_retriever(
         seed=seed * 1_000_000, checkpoint=folder / "checkpoints" / "last.pt", checkpoint_every=settings.refresh,
     )  # fmt: skip
     retriever.save(folder)
-    write_json(folder / LOSSES, losses)
+    write_json(folder / "losses.json", losses)
 
 
 def train_rag(
@@ -241,7 +240,7 @@ def train_rag(
         model.generation_config.max_new_tokens = fitted.max_new_tokens  # for when it is asked
     model.save_pretrained(folder / "student")
     tokenizer.save_pretrained(folder / "student")
-    write_json(folder / LOSSES, losses)
+    write_json(folder / "losses.json", losses)
 
 
 def score_found(

@@ -24,8 +24,6 @@ from kardlib.models.training import add_lora, fit, linear_schedule, part_of, rea
 from kardlib.retrieval.runs import Candidates
 from kardlib.settings import RerankerSettings
 
-LOSSES = "losses.json"  # the KL of every step
-
 
 def kl_loss(target_scores: Tensor, model_scores: Tensor, mask: Tensor, tau_1: float, tau_2: float) -> Tensor:
     """Mean `KL(Q || P)` over rationales; all three tensors (B, C), mask False where there is no candidate.
@@ -127,7 +125,7 @@ def train_reranker(
         reranker.encoder = reranker.encoder.merge_and_unload()
     if read_rank()[0] == 0:
         reranker.save(folder)
-        write_json(folder / LOSSES, losses)
+        write_json(folder / "losses.json", losses)
     return folder
 
 

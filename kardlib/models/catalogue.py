@@ -96,7 +96,6 @@ class Model(NamedTuple):
 
     name: str
     revision: str | None
-    kind: Architecture
     parameters: int
     bytes_per_weight: int  # as stored
     config: dict[str, Any]
@@ -123,36 +122,36 @@ MODELS = {
     m.name: m
     for m in (
         # MedQA's students: KARD, Table 1
-        Model("google/flan-t5-base", "7bcac572ce56db69c1ea7c8af255c5d7c9672fc2", "encoder-decoder", 247_577_856, 4,
+        Model("google/flan-t5-base", "7bcac572ce56db69c1ea7c8af255c5d7c9672fc2", 247_577_856, 4,
               FLAN | {"d_model": 768, "d_ff": 2048, "num_heads": 12, "num_layers": 12}),
-        Model("google/flan-t5-large", "0613663d0d48ea86ba8cb3d7a44f0f65dc596a2a", "encoder-decoder", 783_150_080, 4,
+        Model("google/flan-t5-large", "0613663d0d48ea86ba8cb3d7a44f0f65dc596a2a", 783_150_080, 4,
               FLAN | {"d_model": 1024, "d_ff": 2816, "num_heads": 16, "num_layers": 24}),
-        Model("google/flan-t5-xl", "7d6315df2c2fb742f0f5b556879d730926ca9001", "encoder-decoder", 2_849_757_184, 4,
+        Model("google/flan-t5-xl", "7d6315df2c2fb742f0f5b556879d730926ca9001", 2_849_757_184, 4,
               FLAN | {"d_model": 2048, "d_ff": 5120, "num_heads": 32, "num_layers": 24}),
-        Model("facebook/opt-350m", "08ab08cc4b72ff5593870b5d527cf4230323703c", "causal", 331_196_416, 2,
+        Model("facebook/opt-350m", "08ab08cc4b72ff5593870b5d527cf4230323703c", 331_196_416, 2,
               OPT | {"hidden_size": 1024, "ffn_dim": 4096, "num_attention_heads": 16, "word_embed_proj_dim": 512,
                      "do_layer_norm_before": False}),
-        Model("facebook/opt-iml-1.3b", None, "causal", 1_315_758_080, 2,
+        Model("facebook/opt-iml-1.3b", None, 1_315_758_080, 2,
               OPT | {"hidden_size": 2048, "ffn_dim": 8192, "num_attention_heads": 32}),
         # StrategyQA's and OpenbookQA's students: KARD, Table 2
-        Model("google-t5/t5-base", "a9723ea7f1b39c1eae772870f3b547bf6ef7e6c1", "encoder-decoder", 222_903_552, 4,
+        Model("google-t5/t5-base", "a9723ea7f1b39c1eae772870f3b547bf6ef7e6c1", 222_903_552, 4,
               T5 | {"d_model": 768, "d_ff": 3072, "num_heads": 12, "num_layers": 12}),
-        Model("google-t5/t5-large", "150ebc2c4b72291e770f58e6057481c8d2ed331a", "encoder-decoder", 737_668_096, 4,
+        Model("google-t5/t5-large", "150ebc2c4b72291e770f58e6057481c8d2ed331a", 737_668_096, 4,
               T5 | {"d_model": 1024, "d_ff": 4096, "num_heads": 16, "num_layers": 24}),
-        Model("google-t5/t5-3b", "bed96aab9ee46012a5046386105ee5fd0ac572f0", "encoder-decoder", 2_851_598_336, 4,
+        Model("google-t5/t5-3b", "bed96aab9ee46012a5046386105ee5fd0ac572f0", 2_851_598_336, 4,
               T5 | {"d_model": 1024, "d_ff": 16384, "d_kv": 128, "num_heads": 32, "num_layers": 24}),
         # rerankers: BioLinkBERT for MedQA, LinkBERT for the others
-        Model("michiyasunaga/LinkBERT-base", None, "encoder", 108_310_272, 4, BERT | {"vocab_size": 28996}),
-        Model("michiyasunaga/BioLinkBERT-base", "b71f5d70f063d1c8f1124070ce86f1ee463ca1fe", "encoder", 108_232_704, 4,
+        Model("michiyasunaga/LinkBERT-base", None, 108_310_272, 4, BERT | {"vocab_size": 28996}),
+        Model("michiyasunaga/BioLinkBERT-base", "b71f5d70f063d1c8f1124070ce86f1ee463ca1fe", 108_232_704, 4,
               BERT | {"vocab_size": 28895}),
         # not KARD's: the reranker of real questions on a CPU, and the start of RAG's retriever
-        Model(MINILM, "c9745ed1d9f207416be6d2e6f8de32d1f16199bf", "encoder",
+        Model(MINILM, "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
               22_713_216, 4, BERT | {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}),
         # a pretrained student for a CPU; three of its nine heads have keys and values, which Shape does not know
-        Model(SMOLLM2, "12fd25f77366fa6b3b4b768ec3050bf629380bac", "causal", 134_515_008, 2,
+        Model(SMOLLM2, "12fd25f77366fa6b3b4b768ec3050bf629380bac", 134_515_008, 2,
               LLAMA | {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
                        "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192}),
-        Model("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594", "encoder", 109_482_240, 4,
+        Model("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594", 109_482_240, 4,
               BERT),
     )
 }  # fmt: skip
@@ -207,8 +206,7 @@ def find_shape(name: str) -> Shape | None:
     """The shape of a model in the table, a nano model or a model's folder; None if only loading it would tell."""
     if model := find_model(name):
         return model.shape
-    folder = NANO / ("t5-nano-base" if name == "random-t5" else name)
-    folder = folder if folder.is_dir() else Path(name)
+    folder = find_folder("t5-nano-base" if name == "random-t5" else name) or Path(name)
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         bytes_per_weight = 2 if config.get("dtype") in ("bfloat16", "float16") else 4

@@ -157,7 +157,7 @@ def check_memory(
     }
     for fewer in (batch >> halvings for halvings in range(1, batch.bit_length())):
         changes[f"{both} and student.batch={fewer}"] = needed(shape, fewer, True, True)
-    family = [m for m in MODELS.values() if (m.kind, m.shape.gated) == (shape.kind, shape.gated)]
+    family = [m for m in MODELS.values() if (m.shape.kind, m.shape.gated) == (shape.kind, shape.gated)]
     smaller = sorted((m for m in family if m.parameters < shape.parameters), key=lambda m: -m.parameters)
     models = {f"{m.name} with {again}": needed(m.shape, batch, lora, True) for m in smaller}
     fits = [

@@ -320,7 +320,12 @@ def _rank(column: pd.Series) -> pd.Series:
     """Students from small to large, everything else as it sorts."""
     if column.name != "student":
         return column
-    return column.fillna("").map(lambda name: (STUDENTS.index(name) if name in STUDENTS else len(STUDENTS), name))
+    return column.fillna("").map(by_size)
+
+
+def by_size(student: str) -> tuple[int, str]:
+    """By which students are sorted: known ones from small to large, then others."""
+    return STUDENTS.index(student) if student in STUDENTS else len(STUDENTS), student
 
 
 def tally(scorecard: pd.DataFrame) -> str:

@@ -8,26 +8,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pandas import concat, isna
+from pandas import concat
 
 from kardlib.artifacts.store import atomic_write
 from kardlib.knobs import flatten
-from kardlib.reaugkd.tasks import COLUMNS
 from kardlib.registry import REGISTRY, label
 from kardlib.report.captions import DATASETS, find_caption
-from kardlib.report.claims import judge, read_claims, read_rows, summarize, tally
+from kardlib.report.claims import by_size, judge, read_claims, read_rows, summarize, tally
 from kardlib.report.combined import MANY_WORLDS, mean_rows
 from kardlib.report.drawings.reaugkd import plot_glue
 from kardlib.report.figures import read_provenance, save_figure
 from kardlib.report.papers import escape, lay_out, paper_tables
 from kardlib.report.reported import find_table
-from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_order, measured, read_table, with_unread
-from kardlib.settings import GROWING, preset
+from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_digits, in_order, measured, read_table, with_unread
+from kardlib.settings import GLUE_TASKS, GROWING, preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
 
 GLUE = "13_glue"  # the figure that shows what those below do
-OF_TASKS = [f"{figure}_{task}" for figure in ("13_reaugkd", "13_where", "18_compression") for task in COLUMNS]
+OF_TASKS = [f"{figure}_{task}" for figure in ("13_reaugkd", "13_where", "18_compression") for task in GLUE_TASKS]
 HEADLINE = (
     "chance", "bag_of_words", "named_by_reranker", "fine_tuning", "reasoning_distillation", "undistilled_reranker",
     "kard_reranker",
@@ -43,19 +42,12 @@ AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 
 def in_per_cent(row: Any) -> str:
     """The value of a row of results, its interval, if it has one, and what could not be read."""
-    interval = "" if isna(row.low) else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
-    return with_unread(f"{100 * row.value:.1f}{interval}", row.unread)
+    return with_unread(in_digits(row._asdict(), ".1f", 100), row.unread)
 
 
 def in_points(row: Any) -> str:
     """A gain and its interval."""
     return f"{100 * row.value:+.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
-
-
-def by_size(students: Iterable[str]) -> list[str]:
-    """The closed world's students from the smallest to the largest, then others."""
-    usual = preset().students
-    return sorted(students, key=lambda s: (usual.index(s) if s in usual else len(usual), s))
 
 
 def side_by_side(columns: Mapping[str, Mapping[str, str]], order: Iterable[str] = REGISTRY) -> list[str]:
@@ -98,7 +90,7 @@ def main_claim(figures: Path) -> list[str]:
         if path.is_file():
             table, alike = read_table(path), "metric == 'accuracy' and over == 'reasoning_distillation' and knob == ''"
             rows = gained(table).query(alike).query("method == 'kard_reranker'").set_index("student", drop=False)
-            each = [f"{in_points(rows.loc[s])} ({s})" for s in by_size(rows.index)]
+            each = [f"{in_points(rows.loc[s])} ({s})" for s in sorted(rows.index, key=by_size)]
             name = f"{table.seed.nunique()} closed worlds" if path == many else dataset
             leads += [f"{name} {', '.join(each)}"] if each else []
     return [f"- KARD (reranker) over RD, the papers' main claim: {'; '.join(leads)}."] if leads else []
@@ -121,7 +113,7 @@ def other_findings(figures: Path) -> list[str]:
         if (path := figures / f"{name}.csv").is_file():
             table = read_table(path)
             for cells in lay_out(table[table.metric == "crossing"].round(1)).to_dict("records"):
-                each = ", ".join(f"{cells[s]} ({s})" for s in by_size(cells.keys() - {"method"}))
+                each = ", ".join(f"{cells[s]} ({s})" for s in sorted(cells.keys() - {"method"}, key=by_size))
                 lines.append(f"- Closed world, shown often, {said.format(each)}.")
     for suffix, dataset in DATASETS.items():
         if suffix and (path := figures / f"03_hits{suffix}.csv").is_file():

@@ -110,7 +110,7 @@ def judge_run(figures: Path, published: Path = REPOSITORY / "figures") -> Any:
     """
     import pandas as pd
 
-    from kardlib.report.claims import NOT_RUN, judge, read_claims, read_rows  # imported late: seaborn is slow
+    from kardlib.report.claims import NOT_RUN, judge, read_claims, read_rows  # imported late: pandas is slow
     from kardlib.report.combined import MANY_WORLDS
 
     claims = read_claims()

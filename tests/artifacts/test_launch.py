@@ -23,7 +23,6 @@ from kardlib.artifacts import launch
 from kardlib.artifacts.launch import LaunchError, plan_processes
 from kardlib.artifacts.store import REPOSITORY, Kind, Store, artifact_name
 from kardlib.data.files import DataError
-from kardlib.kard import reranker
 from kardlib.kard.pipeline import STUDENT
 from kardlib.kard.rankings import RERANKER
 from kardlib.models import training
@@ -106,7 +105,7 @@ def torchrun(machine: int, address: str, folder: Path) -> subprocess.Popen:
     host, port = address.split(":")
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(machine)]
     command += ["--nproc-per-node", "1", "--master-addr", host, "--master-port", port]
-    return subprocess.Popen([*command, "-m", "kardlib.artifacts.launch", "work", str(folder)], cwd=REPOSITORY)
+    return subprocess.Popen([*command, "-m", "kardlib.artifacts.launch", str(folder)], cwd=REPOSITORY)
 
 
 def test_two_machines_a_killed_notebook_and_one_process_train_as_one_process_does(settings, tmp_path):
@@ -240,7 +239,7 @@ def test_a_reranker_learns_the_same_from_parts(tmp_path):
     work = (settings, questions, passages, candidates, 0)
     launch.train(RERANKER, work, tmp_path / "whole", ComputeSettings())
     assert run_processes(3, RERANKER, work, tmp_path / "parts") == [0, 0, 0]
-    losses, expected = (json.loads((tmp_path / name / reranker.LOSSES).read_text()) for name in ("parts", "whole"))
+    losses, expected = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("parts", "whole"))
     assert losses == pytest.approx(expected, rel=1e-4)
     for file in ("model.safetensors", LINEAR):
         weights, same = (load_file(tmp_path / name / file) for name in ("parts", "whole"))

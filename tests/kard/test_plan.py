@@ -17,6 +17,7 @@ from kardlib.kard.experiment import open_settings, write_example
 from kardlib.kard.llm import estimate
 from kardlib.kard.pipeline import student_spec
 from kardlib.kard.plan import ON_THE_HUB, count_texts, describe_plan, plan
+from kardlib.kard.rankings import train_rerankers
 from kardlib.models.catalogue import MODELS
 from kardlib.settings import NANO_TRAINING, RunSettings, preset
 
@@ -101,6 +102,12 @@ def test_pubmed_is_counted_and_an_index_of_unknown_size_is_named(
     )
     assert known["downloads"][-1]["bytes"] == 24_821_943_492 and known["disk"]["fetched"] > 2.5 * 24.8e9
     assert "the size of the index another-index is not known and left out" in describe_plan(unknown)
+
+
+def test_rerankers_that_are_there_are_counted(experiment, prepared) -> None:
+    train_rerankers(experiment, {0: (prepared, 0)})
+    (row,) = [w for w in plan(experiment.settings, store=experiment.store)["work"] if w["model"] == "bert-nano"][:1]
+    assert (row["what"], row["artifacts"] > 1, row["here"]) == ("train", True, 1)
 
 
 def test_a_student_of_unknown_shape_is_named_with_the_nearest_that_is_known(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ CLASSES = {"encoder-decoder": AutoModelForSeq2SeqLM, "causal": AutoModelForCausa
 PAPERS = [
     m for m in MODELS.values() if m.name.split("/")[0] not in ("sentence-transformers", "google-bert", "HuggingFaceTB")
 ]
-STUDENTS = [m for m in PAPERS if m.kind != "encoder"]
-RERANKERS = [m for m in PAPERS if m.kind == "encoder"]
+STUDENTS = [m for m in PAPERS if m.shape.kind != "encoder"]
+RERANKERS = [m for m in PAPERS if m.shape.kind == "encoder"]
 
 
 def build(model: Model, **changes: Any) -> PreTrainedModel:
@@ -33,7 +33,7 @@ def build(model: Model, **changes: Any) -> PreTrainedModel:
     transformers 5 ties the output layer of every T5 unless it loads two different ones.
     """
     config = {name: value for name, value in (model.config | changes).items() if name != "model_type"}
-    built = CLASSES[model.kind].from_config(CONFIG_MAPPING[model.config["model_type"]](**config))
+    built = CLASSES[model.shape.kind].from_config(CONFIG_MAPPING[model.config["model_type"]](**config))
     if model.config.get("tie_word_embeddings") is False:
         built.lm_head.weight = torch.nn.Parameter(torch.randn_like(built.lm_head.weight))
         built.all_tied_weights_keys.pop("lm_head.weight")
@@ -127,7 +127,7 @@ def shrink(model: Model, folder: Path) -> Path:
     changes = SMALL[model.config["model_type"]] | {"vocab_size": len(tokenizer), "eos_token_id": 1, "pad_token_id": 0}
     if "word_embed_proj_dim" in model.config:
         changes["word_embed_proj_dim"] = 16  # half of the width, as it is
-    elif model.kind == "causal":
+    elif model.shape.kind == "causal":
         changes["word_embed_proj_dim"] = 32
     build(model, **changes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -14,6 +14,7 @@ from kardlib.report.drawings.accuracy import AXES, accuracy_panel, name_rows
 from kardlib.report.figures import COLUMN, LOOK, PAGE
 from kardlib.report.reported import find_table
 from kardlib.report.rows import FigureError, gained, is_judged, measured
+from kardlib.settings import GLUE_TASKS
 
 QUARTERS = 4  # groups of questions in `plot_where`
 SPACE_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (RED, "X"), (PINK, "P"))  # of a label in `plot_spaces`
@@ -131,7 +132,7 @@ def plot_glue(table: pd.DataFrame) -> Figure:
     Their rows, each once; a panel stays empty where a task has none. Gains, changes and sizes have the same axes in all
     tasks, and a point of what a task is judged by is as long in all. Raises FigureError if no row is of GLUE.
     """
-    tasks = [task for task in COLUMNS if (table["dataset"] == task).any()]
+    tasks = [task for task in GLUE_TASKS if (table["dataset"] == task).any()]
     knobs = [knob for knob in GLUE_PANELS if (table["knob"] == knob).any()]
     if not tasks:
         raise FigureError("nothing to draw: no row is of a task of GLUE")
