@@ -314,7 +314,7 @@ def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:
     student = student_settings(experiment.settings, cell)
     knobs = {n: v for n, v in settings.model_dump(exclude={"questions"}).items() if "contrastive" not in n}
     if student.lora:
-        raise DataError("RAG trains all weights of its student: take student.lora out, or rag and rag_warm of methods")
+        raise DataError("RAG trains all weights of its student: leave out student.lora, or the methods rag, rag_warm")
     named = ("revision", "lr", "max_source_tokens", "max_new_tokens", "prompt", "truncation_side")
     of_student = {n: v for n, v in student.of_training().items() if n in named and v != "right"}  # the usual side
     by_id = {q.id: q for q in experiment.learns_from(cell.seed)}

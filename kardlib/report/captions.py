@@ -11,6 +11,7 @@ from kardlib.reaugkd.tasks import COLUMNS
 from kardlib.settings import Group, validate
 
 FILE = Path(__file__).with_name("captions.yml")
+# Data sets by how a figure's name ends
 DATASETS = {"": "closed world", "_obqa": "OpenbookQA", "_strategyqa": "StrategyQA", "_medqa_usmle_hf": "MedQA"}
 DATASETS |= {f"_{task}": columns.folder for task, columns in COLUMNS.items()} | {"_glue": "GLUE"}
 
