@@ -46,7 +46,7 @@ def make_model(name: str, folder: Path, small: bool) -> Shape:
     described, tokenizer = MODELS[name], build_tokenizer()
     config = described.config | (SMALL if small else {}) | {"eos_token_id": 1, "pad_token_id": 0}
     torch.manual_seed(0)
-    kind = AutoModel if described.kind == "encoder" else AutoModelForSeq2SeqLM
+    kind = AutoModel if described.shape.kind == "encoder" else AutoModelForSeq2SeqLM
     model = kind.from_config(AutoConfig.for_model(**config))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

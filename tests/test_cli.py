@@ -42,7 +42,8 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(monkeypatch: pytest.Monkey
         (["--set", "retrieval.kk=1"], "there is no setting 'retrieval.kk'"),
         (["--set", "retrieval.k=200"], "200"),
         (["--set", "retrieval.k"], "--set retrieval.k has no value: write --set retrieval.k=VALUE"),
-        (["--data-dir", "nowhere"], "there is no folder nowhere: correct --data-dir"),
+        (["--data-dir", "nowhere"], "data_dir is not read with the dataset world: name your data's dataset"),
+        (["--dataset", "obqa", "--data-dir", "nowhere"], "there is no folder nowhere: correct --data-dir"),
         (["--only", "77"], "there is no notebook"),
     ],
 )

@@ -107,7 +107,7 @@ def test_pubmed_is_counted_and_an_index_of_unknown_size_is_named(
 def test_rerankers_that_are_there_are_counted(experiment, prepared) -> None:
     train_rerankers(experiment, {0: (prepared, 0)})
     (row,) = [w for w in plan(experiment.settings, store=experiment.store)["work"] if w["model"] == "bert-nano"][:1]
-    assert (row["what"], row["artifacts"] > 1, row["here"]) == ("train", True, 1)
+    assert row["what"] == "train" and 1 <= row["here"] < row["artifacts"]
 
 
 def test_a_student_of_unknown_shape_is_named_with_the_nearest_that_is_known(tmp_path: Path) -> None:
