@@ -68,12 +68,13 @@ def reproduce(
     draws while another trains. `engine` and `address` are those of `artifacts.engine.choose_engine`. After a notebook
     has failed, no other is started. Raises ReproduceError, SettingsError, StoreError, EngineError.
     """
+    from kardlib.kard.experiment import say_scale  # imported late, as all that opens data
+
     overrides = dict(overrides or {})
-    chosen, wanted = preset(scale, dataset, data_dir), scale
-    settings, scale = chosen.override(overrides).model_dump(mode="json"), chosen.scale
+    usual = preset(scale, dataset, data_dir)
+    say_scale(usual, scale)
+    settings, scale = usual.override(overrides).model_dump(mode="json"), usual.scale
     check_request(scale, dataset, data_dir, overrides, publish)
-    if scale != wanted:
-        print(f"{dataset!r} has no settings of the {wanted} scale: taking those of the {scale} one", flush=True)
     if dataset in GLUE_TASKS and not {number.strip().zfill(2) for number in only} <= CLASSIFYING:
         raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13, 14 and 18 do: drop --only")
     figures = figures_folder(settings, root)

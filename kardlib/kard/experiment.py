@@ -166,9 +166,15 @@ def open_experiment(
     """The experiment of a scale's preset with single knobs changed. Raises SettingsError and DataError."""
     gc.set_threshold(50_000)  # run tables are a million objects without a cycle: looking for one takes a tenth of a run
     settings = preset(scale, dataset, data_dir)
-    if settings.scale != scale:
-        print(f"{dataset!r} has no settings of the {scale} scale: taking those of the {settings.scale} one", flush=True)
+    say_scale(settings, scale)
     return open_settings(settings.override(overrides or {}))
+
+
+def say_scale(settings: RunSettings, wanted: str) -> None:
+    """Say where a dataset has no settings of the scale that was wanted, and which it gets (`preset`)."""
+    if (scale := settings.scale) != wanted:
+        told = f"{settings.dataset!r} has no settings of the {wanted} scale: taking those of the {scale} one"
+        print(told, flush=True)
 
 
 def open_settings(settings: RunSettings, store: Store | None = None) -> Experiment:

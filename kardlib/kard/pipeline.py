@@ -316,7 +316,7 @@ def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:
     if student.lora:
         raise DataError("RAG trains all weights of its student: leave out student.lora, or the methods rag, rag_warm")
     named = ("revision", "lr", "max_source_tokens", "max_new_tokens", "prompt", "truncation_side")
-    of_student = {n: v for n, v in student.of_training().items() if n in named and v != "right"}  # the usual side
+    learner = {n: v for n, v in student.of_training().items() if n in named and (n, v) != ("truncation_side", "right")}
     by_id = {q.id: q for q in experiment.learns_from(cell.seed)}
     written: dict[str, list[str]] = {}
     for r in (r for r in prepared.rationales.need().kept if r.question_id in by_id):
@@ -326,7 +326,7 @@ def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:
     texts = fingerprint([targets, {q: question.prompt for q, question in questions.items()}])
     spec = {"texts": texts, "passages": prepared.runs.pool_name, "seed": cell.seed,
             "settings": knobs | {"model": identify_retriever(settings.model)},
-            "student": of_student | {"model": identify(student.model, student.revision)}}  # fmt: skip
+            "student": learner | {"model": identify(student.model, student.revision)}}  # fmt: skip
     return spec, (settings, student, questions, targets, prepared.runs.pool, cell.seed)
 
 
@@ -400,8 +400,8 @@ def list_writings(
 def _parse(prepared: Prepared, split: str, read: Mapping[str, Sequence[str]], texts: list[list[str]]) -> Predictions:
     questions = prepared.experiment.data.splits[split]
     read_answer = parse_answer if prepared.experiment.settings.answer == "parsed" else last_letter
-    asked = zip(questions, texts, strict=True)
-    answers = [majority_vote([read_answer(text, q.options) for text in samples]) for q, samples in asked]
+    answered = zip(questions, texts, strict=True)
+    answers = [majority_vote([read_answer(text, q.options) for text in samples]) for q, samples in answered]
     return Predictions(questions, [list(read[q.id]) for q in questions], texts, answers)
 
 

@@ -418,15 +418,19 @@ def list_notes(basis: Basis, work: Sequence[Work], disk: Mapping[str, float]) ->
     near = suggest(unknown[0], [*SHORT, *(folder.name for folder in NANO.iterdir())]) if unknown else ""
     writing = "student.generation_batch"
     smaller = {"train": "student.batch, or use student.lora", "write": writing, "verify": writing}
+    large = [
+        f"{row.model} needs about {row.memory / 1e9:.0f} GB to {row.what}, more than the {memory / 1e9:.0f} GB of "
+        f"{basis.device.name}: lower {smaller[row.what]}"
+        for row in work
+        if row.memory and row.memory > memory
+    ]
     notes = [
         (not basis.texts.train, "there are no training questions in data_dir: nothing can be trained"),
         (not basis.experiment.teacher, "nobody has written rationales, which is counted as if it were done: set "
          "teacher.base_url to a server, or give a data_dir that holds them"),
         (not index and basis.texts.passages == 0,
          'there are no passages: set knowledge.index, e.g. to "enwiki-paragraphs"'),
-        *((True, f"{row.model} needs about {row.memory / 1e9:.0f} GB to {row.what}, more than the "
-           f"{memory / 1e9:.0f} GB of {basis.device.name}: lower {smaller[row.what]}")
-          for row in work if row.memory and row.memory > memory),
+        *((True, note) for note in large),
         (lacking > 0, f"about {lacking / 1e9:.0f} GB of disk are missing: set KARD_STORE to a folder on another disk, "
          "or plan for fewer seeds or students"),
         (unmeasured, f"the size of the index {index} is not known and left out; it is shown before it is fetched"),

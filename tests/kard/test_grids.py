@@ -77,6 +77,8 @@ def test_other_worlds_are_drawn_with_all_that_is_trained_in_them():
     usual = {row._replace(knobs=row.knobs[:-2]) for row in rows}
     one = preset().override({"students": [preset().middle]})
     assert usual == {*grids.in_worlds(one).rows} and 2 * len(usual) == len(rows)
+    more = {*grids.in_worlds(one, ["10", "11"]).rows}
+    assert more == usual | {*grids.dapt(one).rows, *grids.rag(one).rows} and len(more) > len(usual)
 
 
 def test_equal_steps_are_those_of_three_rationales():
