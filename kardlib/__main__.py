@@ -80,6 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--engine", default="", choices=["local", "ray"], help="this machine, or a Ray cluster")
     reproduce.add_argument("--address", default="", metavar="HOST:PORT", help="of Ray's head node; default: here")
     reproduce.add_argument("--force", action="store_true", help="build again every artifact that these notebooks need")
+    told = "the long grids of notebooks 17 and 21 alone, whose figures end in _full: hours"
+    reproduce.add_argument("--full", action="store_true", help=told)
     told = "write what was run into figures/, notebooks/, README and docs: nothing else does"
     reproduce.add_argument("--publish", action="store_true", help=told)
 
@@ -195,7 +197,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
     index = reproduce(
         options.scale, options.dataset, options.data_dir, dict(map(parse_setting, options.set)),
         only=[number for number in options.only.split(",") if number], start=options.start,
-        force=options.force, publish=options.publish, at_once=max(1, options.jobs),
+        force=options.force, full=options.full, publish=options.publish, at_once=max(1, options.jobs),
         engine=options.engine, address=options.address,
     )  # fmt: skip
     print(f"done: {index.relative_to(REPOSITORY)}")

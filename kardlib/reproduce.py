@@ -3,7 +3,6 @@
 The store keeps what is finished: a run that was stopped goes on when it is started again.
 """
 
-import ast
 import contextlib
 import os
 import re
@@ -35,20 +34,15 @@ from kardlib.errors import KardError, first_line, suggest
 from kardlib.report.folders import figures_folder, seen_from
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index
 from kardlib.report.progress import Progress, follow, read_durations
+from kardlib.report.publishing import COLOURS, find_cell, publish_results, read_assignments
 from kardlib.settings import GLUE_TASKS, GROWING, preset
 
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
 CLASSIFYING = {"13", "14", "18"}  # run on texts that are sorted into classes
 UNTAUGHT = ("01", "04", "14", "15")  # do without rationales
-MAX_KB = 400  # of a published notebook
 GRACE = 120  # seconds that an interrupted kernel has for what it has asked of a server
 # of folders, before the process's number: machines may share theirs, and names of sockets may not have 108 letters
 TEMPORARY = f"kard{zlib.crc32(socket.gethostname().encode()) % 0x10000:04x}-"
-IMAGES = ("image/png", "image/jpeg", "application/pdf")  # outputs in base64
-ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~)\]}-])(?:/[\w.@+-]+){2,}|file:///\S+|\b[A-Z]:\\\w+")
-MOMENT = re.compile(r" at 0x[0-9a-f]{6,}(?=>)|'date': '[^']*', ")  # an object's address, the date of a provenance
-STYLED = re.compile(r"\bT_[0-9a-f]{5}(?=[_\\ ])")  # the random name of a table that pandas styled
-COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 class ReproduceError(KardError, RuntimeError):
@@ -58,17 +52,20 @@ class ReproduceError(KardError, RuntimeError):
 def reproduce(
     scale: str = "embedded", dataset: str = "world", data_dir: str | None = None,
     overrides: Mapping[str, Any] | None = None, *, only: Sequence[str] = (), start: str = "", force: bool = False,
-    publish: bool = False, at_once: int = 1, engine: str = "", address: str = "", root: Path = REPOSITORY,
+    full: bool = False, publish: bool = False, at_once: int = 1, engine: str = "", address: str = "",
+    root: Path = REPOSITORY,
 ) -> Path:  # fmt: skip
     """Run `root/notebooks/NN_*.ipynb` and return the index page `root/runs/{run_name(...)}/index.html`.
 
     `only` and `start` are numbers of notebooks ("03"); without `only`, a dataset runs the notebooks that apply to it.
-    `force` builds all artifacts that these notebooks need again. Results go where `report.folders` says; `publish`
-    copies them into the repository (`publish_results`) once all have run. `at_once` notebooks run side by side: one
-    draws while another trains. `engine` and `address` are those of `artifacts.engine.choose_engine`. After a notebook
-    has failed, no other is started. Raises ReproduceError, SettingsError, StoreError, EngineError.
+    `force` builds all artifacts that these notebooks need again. `full` runs those of `grids.FULL` alone, with the
+    parameters that stand there. Results go where `report.folders` says; `publish` copies them into the repository
+    (`publish_results`) once all have run. `at_once` notebooks run side by side: one draws while another trains.
+    `engine` and `address` are those of `artifacts.engine.choose_engine`. After a notebook has failed, no other is
+    started. Raises ReproduceError, PublishError, SettingsError, StoreError, EngineError.
     """
     from kardlib.kard.experiment import say_scale  # imported late, as all that opens data
+    from kardlib.kard.grids import FULL
 
     overrides = dict(overrides or {})
     usual = preset(scale, dataset, data_dir)
@@ -77,10 +74,13 @@ def reproduce(
     check_request(scale, dataset, data_dir, overrides, publish)
     if dataset in GLUE_TASKS and not {number.strip().zfill(2) for number in only} <= CLASSIFYING:
         raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13, 14 and 18 do: drop --only")
-    figures = figures_folder(settings, root)
+    own = FULL if full else {}  # parameters of single notebooks
+    if full and (dataset != "world" or not {number.strip().zfill(2) for number in only} <= own.keys()):
+        raise ReproduceError(f"only notebooks {' and '.join(own)} have a full grid, of the closed world")
+    figures = figures_folder(settings, root, full)
     run = figures.parent
     environment = kernel_environment(engine, address, force)
-    notebooks = choose_notebooks(root / "notebooks", only, start)
+    notebooks = choose_notebooks(root / "notebooks", only or [*own], start)
     if not only:
         notebooks = [path for path in notebooks if applies(path.name[:2], dataset)]
         notebooks = leave_out(notebooks, scale, dataset, data_dir, overrides)
@@ -89,14 +89,15 @@ def reproduce(
         "scale": scale, "dataset": dataset, "data_dir": data_dir and os.path.relpath(data_dir, here),
         "overrides": seen_from(here, overrides), "figures_dir": os.path.relpath(figures, here),
     }  # fmt: skip
+    given = {notebook: parameters | own.get(notebook.name[:2], {}) for notebook in notebooks}
     for notebook in notebooks:
-        check_parameters(notebook, parameters)
+        check_parameters(notebook, given[notebook])
     check_writable(figures, *([root / "notebooks", root / "figures"] if publish else []))
     remove_temporary_folders()
     results = {path.stem: read_result(run / path.name) for path in choose_notebooks(root / "notebooks")}
     failed = None
     with follow(read_durations(run, notebooks), at_once) as progress:
-        for result in run_notebooks(notebooks, at_once, parameters, run, figures, environment, progress):
+        for result in run_notebooks(given, at_once, run, figures, environment, progress):
             results[result.notebook] = result
             write_index(run, [*results.values()], [WAITING], parameters)  # the scorecard takes half a second
             failed = failed or (result if result.status == "failed" else None)
@@ -105,7 +106,7 @@ def reproduce(
         copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
         raise ReproduceError(f"{failed.error} (see {copy}; finished work is kept)")
     if publish:
-        publish_results([run / notebook.name for notebook in notebooks], dataset == "world", root)
+        publish_results([run / path.name for path in notebooks], dataset == "world" and not full, root)
     return index
 
 
@@ -201,21 +202,6 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
             raise ReproduceError(f"{notebook.name} has no parameter {name!r}{near} (it has: {', '.join(known)})")
 
 
-def find_cell(notebook: NotebookNode, tag: str) -> NotebookNode | None:
-    """The first cell with a tag, None if there is none."""
-    return next((cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])), None)
-
-
-def read_assignments(source: str) -> dict[str, str]:
-    """Name -> value as normalized source, of all assignments `name = value` in a cell. Raises SyntaxError."""
-    values: dict[str, str] = {}
-    for statement in ast.parse(source).body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        value = getattr(statement, "value", None)
-        values |= {t.id: ast.unparse(value) for t in targets if isinstance(t, ast.Name) and value is not None}
-    return values
-
-
 def kernel_environment(engine: str, address: str, force: bool) -> dict[str, str]:
     """The environment variables of the kernels. Raises EngineError if the engine is unknown or cannot be reached."""
     engine, address = choose_engine(engine, address)
@@ -235,8 +221,8 @@ def kernel_environment(engine: str, address: str, force: bool) -> dict[str, str]
     return environment | ({"KARD_FORCE": now()} if force else {})
 
 
-def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> Iterator[Result]:
-    """The results of `run_notebook` as they end, `at_once` side by side.
+def run_notebooks(notebooks: Mapping[Path, Mapping[str, Any]], at_once: int, *others: Any) -> Iterator[Result]:
+    """The results of `run_notebook` as they end, `at_once` side by side; every notebook has its parameters.
 
     After one has failed, those under way go on and none is started. The scorecard's notebook starts once all others
     have ended.
@@ -246,7 +232,7 @@ def run_notebooks(notebooks: Sequence[Path], at_once: int, *arguments: Any) -> I
     def run_next(notebook: Path) -> Result | None:
         if failed.is_set() or stopped.is_set():
             return None
-        result = run_notebook(notebook, stopped, *arguments)
+        result = run_notebook(notebook, stopped, notebooks[notebook], *others)
         if result.status == "failed":
             failed.set()
         return result
@@ -411,86 +397,3 @@ def watch_memory(started: Callable[[], Sequence[int | None]]) -> Iterator[list[i
     finally:
         ended.set()
         thread.join()
-
-
-def publish_results(copies: Sequence[Path], with_notebooks: bool, root: Path) -> None:
-    """Copy what executed notebooks drew into `root/figures`, and refresh the pages.
-
-    The notebooks, cleaned, replace those in `root/notebooks` if they are asked for: committed ones are of the closed
-    world. Raises ReproduceError, before anything is written, if one of them is unfit.
-    """
-    drawn = [copy.parent / png for copy in copies for png in read_result(copy).figures]
-    read = {copy.name: nbformat.read(copy, as_version=4) for copy in copies if with_notebooks}
-    cleaned = {name: clean_notebook(notebook, name, root) for name, notebook in read.items()}
-    for name, text in cleaned.items():
-        with atomic_write(root / "notebooks" / name) as temporary:
-            temporary.write_text(text, "utf-8")
-    for path in [png.with_suffix(suffix) for png in drawn for suffix in (".pdf", ".png", ".csv")]:
-        with atomic_write(root / "figures" / path.name) as temporary:
-            shutil.copyfile(path, temporary)
-    from kardlib.report.gallery import refresh_pages  # imported late: seaborn is slow
-
-    refresh_pages(root)
-
-
-def clean_notebook(notebook: NotebookNode, name: str, root: Path) -> str:
-    """The text of an executed notebook without traces of the machine: paths, times, widget state, papermill's metadata.
-
-    Raises ReproduceError if an absolute path remains, or if the text is larger than `MAX_KB`.
-    """
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor  # imported late: nbconvert is slow
-
-    joining = CoalesceStreamsPreprocessor()
-    default, injected = find_cell(notebook, "parameters"), find_cell(notebook, "injected-parameters")
-    if default and injected:
-        given = {name: value for name, value in read_assignments(injected.source).items() if name != "figures_dir"}
-        if given.items() <= read_assignments(default.source).items():
-            notebook.cells.remove(injected)
-    notebook.metadata = NotebookNode(
-        kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
-        language_info={"name": "python"},
-    )
-    count = 0
-    for cell in notebook.cells:
-        cell.metadata = NotebookNode({key: cell.metadata[key] for key in ("tags", "jupyter") if cell.metadata.get(key)})
-        if cell.cell_type == "code":
-            count += cell.execution_count is not None
-            cell.execution_count = count if cell.execution_count is not None else None
-            joining.preprocess_cell(cell, {}, 0)  # the clock alone decides how a stream is cut
-            for output in cell.outputs:
-                clean_output(output, cell.execution_count, root)
-        for holder, key in [(cell, "source"), *find_strings(cell.get("outputs", []))]:
-            if found := ABSOLUTE_PATH.search(COLOURS.sub("", holder[key])):
-                raise ReproduceError(
-                    f"{name} is not published: it holds the absolute path {found[0]}; print no such path"
-                )
-    text = nbformat.writes(nbformat.from_dict(notebook)) + "\n"
-    for number, table in enumerate(dict.fromkeys(STYLED.findall(text)), 1):  # the same tables are the same bytes
-        text = text.replace(table, f"T_{number}")
-    if (kb := len(text.encode()) / 1000) > MAX_KB:
-        raise ReproduceError(f"{name} is not published: it is {kb:.0f} KB, more than {MAX_KB}; show less, or smaller")
-    return text
-
-
-def clean_output(output: NotebookNode, execution_count: int | None, root: Path) -> None:
-    """Number a cell's output, and remove its widget state and its paths below `root` and the home folder, in place."""
-    if "execution_count" in output:
-        output.execution_count = execution_count
-    for holder, key in find_strings(output):
-        holder[key] = MOMENT.sub("", holder[key])
-    for widget in [kind for kind in output.get("data", {}) if kind.startswith("application/vnd.jupyter.widget")]:
-        del output.data[widget]
-    for folder, short in {str(root): ".", str(root.resolve()): ".", str(Path.home()): "~"}.items():
-        if len(folder) > 1:  # a home at the root of the disk is part of every path
-            pattern = re.compile(re.escape(folder) + r"(?![\w-])")
-            for holder, key in find_strings(output):
-                holder[key] = pattern.sub(short, holder[key])
-
-
-def find_strings(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Every string in nested dicts and lists, as its holder and its key there; images do not count."""
-    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-        if isinstance(value, str) and key not in IMAGES:
-            yield node, key
-        elif isinstance(value, dict | list):
-            yield from find_strings(value)

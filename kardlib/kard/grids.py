@@ -5,11 +5,12 @@ A grid is a list of rows, each for all of the settings' seeds, with the comparis
 
 from collections.abc import Collection, Mapping
 from itertools import product
+from typing import Any
 
 from kardlib.kard.experiment import Knobs
 from kardlib.kard.frontier import at_size
 from kardlib.kard.pipeline import Gain, Grid, Row
-from kardlib.settings import RunSettings, WorldSettings
+from kardlib.settings import RunSettings, SettingsError, WorldSettings
 
 FT, KA_FT, RD = "fine_tuning", "ka_fine_tuning", "reasoning_distillation"
 BM25, RERANKER = "kard_bm25", "kard_reranker"
@@ -38,6 +39,10 @@ IN_STRATA = ("bag_of_words", NAMED, FT, RD, "undistilled_reranker", "ka_fine_tun
 IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
 EPOCHS = (1, 2, 5, 10, 20)  # how often the same is shown
 WORLDS, FEW_WORLDS = 10, 2  # the seed of the first other world, and how many of them the usual run has
+FULL: dict[str, dict[str, Any]] = {  # parameters of the notebooks that draw figures ending in _full
+    "17": {"ailments": [12, 30, 120, 240, 480]},
+    "21": {"worlds": 20, "also": ["10"]},
+}
 IN_TARGETS = (BM25, RERANKER, "kard_helpful", "kard_helpful_both")
 ON_OWN_DATA = IN_WORLDS = (FT, KA_FT, RD, BM25, RERANKER)
 ALONE = {"15": "own", "16": "world", "17": "world", "19": "world", "21": "world"}  # whose grids one dataset has alone
@@ -258,13 +263,16 @@ def exposures(students: Collection[str]) -> Grid:
 def in_worlds(settings: RunSettings, also: Collection[str] = ()) -> Grid:
     """What is asked in other worlds too: the main table without prompts and oracles, and what trains no one else.
 
-    `also` names notebooks whose students are trained there as well: "10", "11".
+    `also` names notebooks whose students are trained there as well: "10", "11". Raises SettingsError for others.
     """
+    asked = {"10": dapt, "11": rag}
+    if strange := [number for number in also if number not in asked]:
+        raise SettingsError(f"also={strange}: other worlds are asked what notebooks {' and '.join(asked)} ask")
     dense, kard = Row("kard_dense", settings.middle), Row(RERANKER, settings.middle)
     parts = [
         main_table(settings, IN_WORLDS), model_size(settings), candidates(settings), passages(settings),
         differences(settings, ASKING_DIFFERENCES), Grid([dense, kard], [Gain(dense, kard)]),
-        *({"10": dapt, "11": rag}[number](settings) for number in also),
+        *(asked[number](settings) for number in also),
     ]  # fmt: skip
     rows = dict.fromkeys(row for part in parts for row in part.rows)
     return Grid([*rows], [*dict.fromkeys(gain for part in parts for gain in part.gains)])

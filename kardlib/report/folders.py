@@ -35,12 +35,14 @@ def run_name(settings: Mapping[str, Any]) -> str:
     return re.sub(r"[^\w.,=-]+", "_", "-".join(parts))
 
 
-def figures_folder(settings: Mapping[str, Any], root: Path | None = None) -> Path:
+def figures_folder(settings: Mapping[str, Any], root: Path | None = None, full: bool = False) -> Path:
     """`runs/{run_name(settings)}/figures`; from there `kard reproduce --publish` alone copies into `figures/`.
 
-    `root` None: the repository, by a path from where one stands. Raises SettingsError.
+    `root` None: the repository, by a path from where one stands. A `full` run has a folder of its own. Raises
+    SettingsError.
     """
-    return (root or Path(os.path.relpath(REPOSITORY))) / "runs" / run_name(settings) / "figures"
+    name = run_name(settings) + ("-full" if full else "")
+    return (root or Path(os.path.relpath(REPOSITORY))) / "runs" / name / "figures"
 
 
 def seen_from(folder: Path, value: Any) -> Any:

@@ -5,7 +5,7 @@ import pytest
 from kardlib.kard import grids
 from kardlib.kard.methods import METHODS, main_rows
 from kardlib.kard.pipeline import Row
-from kardlib.settings import preset
+from kardlib.settings import SettingsError, preset
 
 
 @pytest.mark.parametrize("dataset", ["world", "obqa", "own"])
@@ -42,6 +42,12 @@ def test_a_notebook_runs_where_its_data_are():
 
     assert of("world") - of("obqa") == {"16", "17", "19", "21"} and of("own") - of("obqa") == {"15"}
     assert {"dapt.corpus"} == {name for row in grids.dapt(preset()).rows for name, _ in row.knobs}
+
+
+@pytest.mark.parametrize("also", [["05"], [10], ["10", "12"]])
+def test_other_worlds_are_asked_of_two_notebooks_more_and_no_other(also):
+    with pytest.raises(SettingsError, match=r"^also=.*: other worlds are asked what notebooks 10 and 11 ask"):
+        grids.in_worlds(preset(), also)
 
 
 def test_the_largest_share_is_the_one_that_all_other_notebooks_train_on():
