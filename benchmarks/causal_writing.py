@@ -22,36 +22,38 @@ from transformers import StoppingCriteriaList
 from kardlib.artifacts.device import prepare_torch
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.errors import KardError
-from kardlib.kard import student
+from kardlib.kard import answering
 from kardlib.kard.experiment import Cell, open_experiment
 from kardlib.kard.grids import RERANKER
 from kardlib.kard.pipeline import list_writings, prepare_all, train_students
+from kardlib.kard.prompting import fit_sources
 from kardlib.kard.rankings import Reading, read_passages
+from kardlib.kard.student import load_student
 from kardlib.settings import StudentSettings
 
 
-def write_kept(model: Any, tokenizer: Any, inputs: Any, limit: int, whole: bool) -> list[str]:
-    """As `generate` does it: nothing leaves the batch."""
-    start = inputs.input_ids.shape[1]
-    stops = StoppingCriteriaList([] if whole else [student.AnswerIsOut(tokenizer, start)])
+def write_kept(model: Any, tokenizer: Any, start: Any, cache: Any, inputs: Any, limit: int, whole: bool) -> list[str]:
+    """As `generate` does it: nothing leaves the batch, and sources share no start."""
+    source = inputs.input_ids.shape[1]
+    stops = StoppingCriteriaList([] if whole else [answering.AnswerIsOut(tokenizer, source)])
     written = model.generate(**inputs, max_new_tokens=limit, do_sample=False, stopping_criteria=stops)
-    return tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)
+    return tokenizer.batch_decode(written[:, source:], skip_special_tokens=True)
 
 
-WAYS = {"kept": write_kept, "leaving": student._write_on}
+WAYS = {"kept": write_kept, "leaving": answering._write_on}
 
 
 def measure(sources: Sequence[str], settings: StudentSettings, seed: int) -> dict[str, Any]:
     """Both ways on the same sources. Raises SystemExit where texts in float32 are not the same."""
-    model, tokenizer = student.load_student(settings.model, settings.revision, seed)
-    settings = student._with_limit(model, settings).model_copy(update={"generation_batch": len(sources)})
-    fitted, measured = student.fit_sources(sources, tokenizer, settings, model.config), {}
+    model, tokenizer = load_student(settings.model, settings.revision, seed)
+    settings = answering._with_limit(model, settings).model_copy(update={"generation_batch": len(sources)})
+    fitted, measured = fit_sources(sources, tokenizer, settings, model.config), {}
     for bf16 in (False, True):
         asked, texts, seconds = settings.model_copy(update={"bf16": bf16}), {}, {}
         for way, write_batch in WAYS.items():
-            student._write_on = write_batch
+            answering._write_on = write_batch
             began = time.process_time()
-            texts[way] = [text for (text,) in student.write(model, tokenizer, fitted, asked, seed)]
+            texts[way] = [text for (text,) in answering.write(model, tokenizer, fitted, asked, seed)]
             seconds[way] = round(time.process_time() - began, 3)
         same = sum(map(str.__eq__, *texts.values())) / len(sources)
         if same < 1 and not bf16:

@@ -37,8 +37,9 @@ from kardlib.data.answers import answer_end
 from kardlib.data.files import Question, read_kard, read_recorded_rationales
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import build_world
+from kardlib.kard.answering import write
 from kardlib.kard.prompting import fit_sources, limit_targets
-from kardlib.kard.student import Example, Examples, load_student, train_student, write
+from kardlib.kard.student import Example, Examples, load_student, train_student
 from kardlib.kard.teacher import symbolic_teacher
 from kardlib.models.catalogue import Shape, read_shape
 from kardlib.models.costs import forward_flops, training_flops

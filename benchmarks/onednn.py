@@ -27,7 +27,8 @@ from kardlib.artifacts.device import multiply_with_onednn
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import build_world
-from kardlib.kard.student import load_student, train_student, write
+from kardlib.kard.answering import write
+from kardlib.kard.student import load_student, train_student
 from kardlib.kard.teacher import symbolic_teacher
 from kardlib.settings import preset
 

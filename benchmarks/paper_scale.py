@@ -26,8 +26,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
 from kardlib.artifacts.device import describe_device, pick_device
 from kardlib.artifacts.store import provenance
+from kardlib.kard.answering import write
 from kardlib.kard.plan import DEVICES
-from kardlib.kard.student import load_student, train_student, write
+from kardlib.kard.student import load_student, train_student
 from kardlib.models.catalogue import MODELS, Shape, read_shape
 from kardlib.models.costs import forward_flops, training_flops
 from kardlib.models.encoders import load_reranker, rank

@@ -37,7 +37,7 @@ from kardlib.artifacts.device import multiply_with_onednn
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.data.answers import answer_end
 from kardlib.data.files import Passage
-from kardlib.kard.student import write
+from kardlib.kard.answering import write
 from kardlib.models.encoders import load_reranker, rank
 from kardlib.reproduce import watch_memory
 from kardlib.retrieval.lucene import Lucene

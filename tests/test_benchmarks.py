@@ -69,7 +69,7 @@ def test_a_batch_that_texts_leave_writes_what_one_that_is_kept_does(tmp_path, mo
     settings = StudentSettings(model=str(folder), max_new_tokens=40)
     sources = [f"Question {i}: which remedy will help? {'It is a cure. ' * i}" for i in range(5)]
     module = load("causal_writing")
-    monkeypatch.setattr(module.student, "_write_on", module.student._write_on)  # as it was, after the test
+    monkeypatch.setattr(module.answering, "_write_on", module.answering._write_on)  # as it was, after the test
     measured = module.measure(sources, settings, 0)
     assert measured["float32"]["same_texts"] == 1 and measured["float32"]["tokens"] > 0
     assert all(seconds > 0 for number in measured.values() for seconds in number["seconds"].values())

@@ -110,7 +110,7 @@ def run_jobs(make: Make, store: Store, jobs: Sequence[Work], workers: int) -> It
         return
     check_script()
     context = get_context("forkserver")  # torch is imported once, in the server that workers are forked from
-    context.set_forkserver_preload(["kardlib.kard.reranker", "kardlib.kard.student"])
+    context.set_forkserver_preload(["kardlib.kard.reranker", "kardlib.kard.answering"])
     try:
         with ProcessPoolExecutor(workers, context, initializer=begin_worker, initargs=(slot_threads(),)) as pool:
             futures = [pool.submit(make, store, *job) for job in jobs]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from kardlib.data.files import LETTERS, Question
 
+Source = str | Sequence[str]  # what a model is asked: one text, or the turns of a few-shot prompt
 SHOTS = 3  # examples in a few-shot prompt
 CONCLUSION = "The answer is"  # how the last sentence of every target begins
 TEACHER_PROMPT = (
@@ -24,7 +25,7 @@ def source_text(question: Question, passages: Sequence[str] = (), passages_first
 
 
 def split_source(source: str) -> tuple[str, str, str]:
-    """A source's parts, which make it up: what stands before its last question, the question, what stands after it.
+    """A source's parts, which make it up: what stands before its question, the question, what stands after it.
 
     Texts that themselves hold "Question: " or "Passage: " after a space are split there. Without a question all stands
     before it.
@@ -50,18 +51,19 @@ def target_text(rationale: str, answer: int, option: str = "") -> str:
     return f"{rationale} {CONCLUSION} {answer_text(answer, option)}.".lstrip()
 
 
-def few_shot_text(examples: Sequence[tuple[str, str]], source: str, explain: bool, read: bool) -> str:
-    """The prompt of an LM that was not fine-tuned: a task, example sources with their targets, and the source.
+def few_shot_turns(examples: Sequence[tuple[str, str]], source: str, explain: bool, read: bool) -> list[str]:
+    """The prompt of an LM that was not fine-tuned, in turns: example sources and their targets, and the source.
 
-    KARD's Tables 1 and 2 have three kinds: the answer alone, a rationale first (`explain`), and a rationale first with
-    passages to read (`explain` and `read`).
+    The first turn begins with the task. KARD's Tables 1 and 2 have three kinds: the answer alone, a rationale first
+    (`explain`), and a rationale first with passages to read (`explain` and `read`).
     """
     task = "Answer each question with the letter of the right option."
     if explain:
         task = "Explain step by step which option is right, then name its letter."
     if read:
         task += " Take the facts from the passages."
-    return " ".join([task, *(f"{source} {target}" for source, target in examples), source])
+    first, *others = [*(turn for example in examples for turn in example), source]
+    return [f"{task}\n\n{first}", *others]
 
 
 def teacher_text(question: Question) -> str:

@@ -37,6 +37,7 @@ from kardlib.data.files import (
     write_own,
 )
 from kardlib.data.hub import HUB, read_hub
+from kardlib.data.prompts import Source
 from kardlib.data.records import say
 from kardlib.data.world import STRATA, World, build_world
 from kardlib.errors import suggest
@@ -57,8 +58,8 @@ from kardlib.settings import (
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
 HELD_OUT = 0.05  # share of a real dataset's training questions that become the split "silver"
 STRANGE = 0.1  # share of words; where nano models can only spell more than that, it is said
-PREDICTIONS = Kind("predictions", 2, "kardlib.kard.student:write_predictions", "student.generation_batch")
-LIKELIHOODS = Kind("likelihoods", 1, "kardlib.kard.student:write_likelihoods")
+PREDICTIONS = Kind("predictions", 2, "kardlib.kard.answering:write_predictions", "student.generation_batch")
+LIKELIHOODS = Kind("likelihoods", 1, "kardlib.kard.answering:write_likelihoods")
 EXAMPLES = {  # of your own data, by scale; of a seed that no other notebook uses
     "smoke": WorldSettings(seed=2, ailments=24, cases=40, notes=20, train=96, dev=24, test=24),
     "embedded": WorldSettings(seed=2, ailments=30, cases=150, notes=800, train=600, dev=50, test=200),
@@ -262,7 +263,7 @@ def choose_teacher(settings: RunSettings, store: Store, data: Dataset, world: Wo
 
 
 def write_texts(
-    experiment: Experiment, asked: Mapping[K, tuple[list[str], StudentSettings, int]]
+    experiment: Experiment, asked: Mapping[K, tuple[Sequence[Source], StudentSettings, int]]
 ) -> dict[K, list[list[str]]]:
     """By key what a student writes for sources under a seed: `samples` texts each; what is missing is written."""
     jobs = {key: writing_job(*work) for key, work in asked.items()}
@@ -272,7 +273,7 @@ def write_texts(
 
 
 def weigh_texts(
-    experiment: Experiment, asked: Mapping[K, tuple[list[str], list[str], list[list[str]], StudentSettings, int]]
+    experiment: Experiment, asked: Mapping[K, tuple[Sequence[Source], list[str], list[list[str]], StudentSettings, int]]
 ) -> dict[K, dict[str, list[list[float]]]]:
     """By key how likely a student finds options after sources and what it has begun to write (`write_likelihoods`).
 
@@ -288,7 +289,7 @@ def weigh_texts(
     return {key: json.loads((folder / "likelihoods.json").read_text()) for key, folder in folders.items()}
 
 
-def writing_job(sources: list[str], settings: StudentSettings, seed: int) -> Job:
+def writing_job(sources: Sequence[Source], settings: StudentSettings, seed: int) -> Job:
     """What names a student's texts, and what writes them; greedy ones do not depend on the seed."""
     spec: dict[str, Any] = {"student": identify(settings.model, settings.revision),
                             "sources": fingerprint(sources), "settings": settings.of_writing()}  # fmt: skip

@@ -22,7 +22,7 @@ from kardlib.artifacts.engine import Job, make_all
 from kardlib.artifacts.store import Kind, canonical_json, fingerprint
 from kardlib.data.answers import last_letter, majority_vote, parse_answer, score
 from kardlib.data.files import DataError, Question
-from kardlib.data.prompts import CONCLUSION, SHOTS, answer_text, few_shot_text, source_text, target_text
+from kardlib.data.prompts import CONCLUSION, SHOTS, Source, answer_text, few_shot_turns, source_text, target_text
 from kardlib.data.records import say_rise
 from kardlib.data.world import build_world
 from kardlib.kard.experiment import Cell, Experiment, Knobs, weigh_texts, write_texts
@@ -134,8 +134,7 @@ def student_settings(settings: RunSettings, cell: Cell) -> StudentSettings:
     method = METHODS[cell.method]
     student = settings.student.of(cell.student, method.learns, bool(method.reads_in_training))
     if method.shots:
-        room = (SHOTS + 1) * student.max_source_tokens
-        student = student.model_copy(update={"max_source_tokens": room, "truncation_side": "left"})
+        student = student.model_copy(update={"max_source_tokens": (SHOTS + 1) * student.max_source_tokens})
     return student.model_copy(update={"samples": method.samples or student.samples})
 
 
@@ -193,7 +192,7 @@ def learnt_rationales(prepared: Prepared, method: Method) -> list[Rationale]:
     return [Rationale(q.id, 0, "", None) for q in prepared.experiment.data.splits["train"]]
 
 
-def source_texts(prepared: Prepared, method: Method, split: str, read: Mapping[str, Sequence[str]]) -> list[str]:
+def source_texts(prepared: Prepared, method: Method, split: str, read: Mapping[str, Sequence[str]]) -> list[Source]:
     """What a student is asked for every question of a split; `read` are the ids of the passages that it reads."""
     experiment, passages = prepared.experiment, prepared.runs.passages
     explained = {r.question_id: r.text for r in prepared.rationales.written.get(split, []) if r.number == 0}
@@ -205,8 +204,8 @@ def source_texts(prepared: Prepared, method: Method, split: str, read: Mapping[s
     if method.shots:
         explain, reads = method.shots == "rationale", bool(method.reads_at_test)
         shots = few_shots(prepared, method)
-        sources = [few_shot_text(shots, source, explain, reads) for source in sources]
-    return sources
+        return [few_shot_turns(shots, source, explain, reads) for source in sources]
+    return [*sources]
 
 
 def few_shots(prepared: Prepared, method: Method) -> list[Example]:
@@ -380,13 +379,13 @@ def predict(
 
 def list_writings(
     split: str, asked: Asked, students: Mapping[Cell, Path], read: Mapping[Cell, Mapping[str, Sequence[str]]]
-) -> dict[PredictionKey, tuple[list[str], StudentSettings, int]]:
+) -> dict[PredictionKey, tuple[list[Source], StudentSettings, int]]:
     """By key the sources, the settings with the student's folder, and the seed of what is written.
 
     Students that read the same share one list of sources: else those of a large grid would not fit into memory.
     """
     keys = {cell: prediction_key(p.experiment.settings, cell) for cell, p in asked.items()}
-    work, shared = {}, dict[Any, list[str]]()
+    work, shared = {}, dict[Any, list[Source]]()
     for key, cell in {key: cell for cell, key in reversed(keys.items())}.items():
         settings = student_settings(asked[cell].experiment.settings, cell)
         settings = settings.model_copy(update={"model": str(students.get(cell, cell.student))})

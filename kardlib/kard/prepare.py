@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from kardlib.artifacts.store import Kind, fingerprint, hash_once
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import LETTERS, DataError, PassageFile, read_passages, write_passages
-from kardlib.data.prompts import CONCLUSION, few_shot_text, source_text, target_text
+from kardlib.data.prompts import CONCLUSION, few_shot_turns, source_text, target_text
 from kardlib.kard.experiment import SILVER, Experiment, Knobs, weigh_texts, write_texts
 from kardlib.kard.teacher import FilterYield, Rationale, keep_correct
 from kardlib.retrieval.lucene import Lucene
@@ -127,14 +127,14 @@ def verify(experiment: Experiment, rationales: Sequence[Rationale]) -> list[int 
     first = {r.question_id: r for r in reversed(keep_correct(rationales, asked)[0])}
     shown = [first[q] for q in train if q in first][:VERIFIER_SHOTS]
     shots = [(source_text(q := train[r.question_id]), target_text(r.text, q.answer)) for r in shown]
-    sources = [
-        f"{few_shot_text(shots, source_text(q), explain=True, read=False)} {r.text}"
+    prompts = [
+        few_shot_turns(shots, f"{source_text(q)} {r.text}", explain=True, read=False)
         for q, r in zip(asked, rationales, strict=True)
     ]
     room = (VERIFIER_SHOTS + 1) * settings.max_source_tokens
-    settings = settings.model_copy(update={"max_source_tokens": room, "truncation_side": "left"})
+    settings = settings.model_copy(update={"max_source_tokens": room})
     begun, options = [CONCLUSION] * len(asked), [list(LETTERS[: len(q.options)]) for q in asked]
-    scores = weigh_texts(experiment, {"": (sources, begun, options, settings, 0)})[""]["total"]
+    scores = weigh_texts(experiment, {"": (prompts, begun, options, settings, 0)})[""]["total"]
     return [max(range(len(letters)), key=letters.__getitem__) for letters in scores]
 
 

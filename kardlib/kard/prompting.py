@@ -1,19 +1,21 @@
 """What of a source and a target a student is shown: the form of its prompt, and the limits of its length.
 
-A source that is too long loses the end of its passages, the last passage first, and never its question or an option. A
-limit that cuts more than a few texts is said in one line; one that takes the answers or the options away is an error.
+A source is one text, or the turns of a few-shot prompt: an example's source, its target, the next one's, at last what
+is asked. A prompt that is too long loses its first examples, then the end of its passages, the last passage first, and
+never its question or an option. A limit that cuts more than a few texts is said in one line; one that takes the answers
+or the options away is an error.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from kardlib.data.files import DataError
-from kardlib.data.prompts import CONCLUSION, split_source
+from kardlib.data.prompts import CONCLUSION, Source, split_source
 from kardlib.models.training import read_rank
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def limit_targets(
 
 
 def fit_sources(
-    sources: Sequence[str],
+    sources: Sequence[Source],
     tokenizer: PreTrainedTokenizerBase,
     settings: StudentSettings,
     config: PreTrainedConfig,
@@ -83,20 +85,24 @@ def fit_sources(
     """The prompts of sources, in the form that `settings.prompt` names, short enough for the student.
 
     Prints how many were cut, and of how many no passage is left, if they are more than 1 % or lose options, unless told
-    not to. Raises DataError where more than 1 % would lose options, and where the tokenizer has no chat template.
+    not to; and how many are shown fewer examples. Raises DataError where more than 1 % would lose options, and where
+    the tokenizer has no chat template.
     """
-    limit, chat = source_limit(config, settings), settings.prompt == "chat"
-    around = len(tokenizer(_chat("", tokenizer)).input_ids) + SPARE if chat else len(tokenizer("").input_ids)
+    limit, form = source_limit(config, settings), _chat if settings.prompt == "chat" else _lines
+    around = len(tokenizer(form([""], tokenizer)).input_ids) + (SPARE if form is _chat else 0)
     room = limit - around
-    lengths = [len(ids) for ids in tokenizer(list(sources), add_special_tokens=False, verbose=False).input_ids]
-    fitted, lost, blind = list(sources), [], 0
-    over = [i for i, length in enumerate(lengths) if length > room]
+    given = [[source] if isinstance(source, str) else [*source] for source in sources]
+    turns = [_fit_examples(one, limit, form, tokenizer) for one in given]
+    fewer = sum(len(kept) < len(shown) for kept, shown in zip(turns, given, strict=True))
+    fitted, lost, blind = [kept[-1] for kept in turns], [], 0
+    lengths = [len(ids) for ids in tokenizer(fitted, add_special_tokens=False, verbose=False).input_ids]
+    over = [i for i, length in enumerate(lengths) if length > room and len(turns[i]) == 1]
     for i in over:
-        before, question, after = split_source(sources[i])
+        before, question, after = split_source(fitted[i])
         asked = len(tokenizer(question, add_special_tokens=False, verbose=False).input_ids)
         lost += [asked] if question and asked > room else []
         blind += room - asked - SPARE < 1 and bool(f"{before}{after}".strip())
-        if chat or before:
+        if form is _chat or before:
             after = _trim(after, room - asked - SPARE, tokenizer)
             rest = room - asked - SPARE - len(tokenizer(after, add_special_tokens=False, verbose=False).input_ids)
             before = _trim(before, rest, tokenizer, settings.truncation_side)
@@ -114,18 +120,35 @@ def fit_sources(
             f"a student that reads {limit} tokens (student.max_source_tokens) does not see all passages of {len(over)} "
             f"of {len(sources)} sources{cut}; with {_percentile(lengths) + around} it would read 99 % of them whole"
         )
-    return [_chat(source, tokenizer) for source in fitted] if chat else fitted
+    if say and fewer > few:
+        _say(
+            f"a student that reads {limit} tokens, student.max_source_tokens for each example and the question, is "
+            f"shown fewer examples in {fewer} of {len(sources)} prompts"
+        )
+    return [form([*kept[:-1], source], tokenizer) for kept, source in zip(turns, fitted, strict=True)]
 
 
-def _chat(source: str, tokenizer: Any) -> str:
-    """A source as the user's turn of a chat whose next turn is the student's."""
+def _lines(turns: Sequence[str], tokenizer: Any) -> str:
+    """Turns as plain text: an example's target stands on the line after its source, an empty line after it."""
+    return "\n\n".join("\n".join(turns[i : i + 2]) for i in range(0, len(turns), 2))
+
+
+def _chat(turns: Sequence[str], tokenizer: Any) -> str:
+    """Turns as the user's and the student's of a chat whose next turn is the student's."""
     if not tokenizer.chat_template:
         raise DataError("student.prompt = chat needs a model with a chat template, e.g. smollm2: set it to plain")
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": source}], tokenize=False, add_generation_prompt=True
-    )
+    chat = [{"role": "assistant" if i % 2 else "user", "content": turn} for i, turn in enumerate(turns)]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     first = tokenizer("").input_ids  # what the tokenizer puts before every text, a template need not
     return str(text).removeprefix(tokenizer.bos_token) if first and first[0] == tokenizer.bos_token_id else str(text)
+
+
+def _fit_examples(turns: Sequence[str], limit: int, form: Callable[..., str], tokenizer: Any) -> list[str]:
+    """The turns without the first examples where all are too long."""
+    kept = [*turns]
+    while len(kept) > 1 and len(tokenizer(form(kept, tokenizer), verbose=False).input_ids) > limit:
+        del kept[:2]
+    return kept
 
 
 def _trim(text: str, tokens: int, tokenizer: Any, side: str = "right") -> str:

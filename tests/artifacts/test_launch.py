@@ -195,7 +195,7 @@ def run_processes(processes: int, kind: Kind, work: tuple, folder: Path, sharded
     """As `launch.train` without torchrun, whose start takes seconds. Returns exit codes."""
     launch.write_job(kind, work, folder, sharded)
     context, address = get_context("forkserver"), free_address()
-    context.set_forkserver_preload(["kardlib.kard.reranker", "kardlib.kard.student"])
+    context.set_forkserver_preload(["kardlib.kard.reranker", "kardlib.kard.answering"])
     started = [context.Process(target=enter, args=(i, processes, address, folder, stop)) for i in range(processes)]
     for process in started:
         process.start()

@@ -94,8 +94,9 @@ def test_a_verifier_may_be_shown_five_examples(experiment, monkeypatch):
         r for r in written if questions[r.question_id].answer == len(questions[r.question_id].options) - 1
     ]
     for source, r, options in zip(asked["sources"], written, asked["options"], strict=True):
-        assert source.count("Question: ") == 6 and source.count("The answer is") == 5
-        assert source.endswith(f"{questions[r.question_id].prompt} {r.text}")
+        assert [turn.count("Question: ") for turn in source] == [1, 0] * 5 + [1]
+        assert [turn.count("The answer is") for turn in source] == [0, 1] * 5 + [0]
+        assert source[-1].endswith(f"{questions[r.question_id].prompt} {r.text}")
         assert options == list("ABCD")[: len(questions[r.question_id].options)]
     assert {*asked["begun"]} == {"The answer is"}
     assert asked["settings"].max_source_tokens == 6 * experiment.settings.student.max_source_tokens
@@ -217,7 +218,7 @@ def test_without_rationales_only_answers_are_learnt(example, experiment, tmp_pat
     assert len(examples) == len(own.experiment.data.splits["train"])
     assert all("Passage:" in source for source, _ in examples)
     nothing = {q.id: [] for q in own.experiment.data.splits["test"]}
-    assert source_texts(own, METHODS["few_shot"], "test", nothing)[0].count("Question:") == 4
+    assert len(source_texts(own, METHODS["few_shot"], "test", nothing)[0]) == 7  # three examples of two turns
     for needs_rationales in (find_candidates, lambda p: find_silver(p, "train")):
         with pytest.raises(DataError, match=r"nobody has written rationales .*: put rationales\.jsonl beside"):
             needs_rationales(own)

@@ -7,12 +7,13 @@ from transformers import LlamaConfig, T5Config
 
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import DataError, Question
-from kardlib.data.prompts import few_shot_text, source_text, split_source, target_text
+from kardlib.data.prompts import few_shot_turns, source_text, split_source, target_text
+from kardlib.kard.answering import write_predictions
 from kardlib.kard.experiment import Cell
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import source_texts, student_settings, training_examples
 from kardlib.kard.prompting import fit_sources, limit_targets
-from kardlib.kard.student import Examples, load_student, train_student, write_predictions
+from kardlib.kard.student import Examples, load_student, train_student
 from kardlib.models.nano import build_tokenizer
 from kardlib.settings import StudentSettings, preset
 from tests.kard.test_student import EXAMPLES, SETTINGS, save_causal
@@ -20,7 +21,8 @@ from tests.kard.test_student import EXAMPLES, SETTINGS, save_causal
 TOKENIZER, T5, CAUSAL = build_tokenizer(), T5Config(), LlamaConfig(max_position_embeddings=2048)
 CHAT = build_tokenizer()
 CHAT.chat_template = (
-    "{% for message in messages %}( {{ message['content'] }} ) {% endfor %}{% if add_generation_prompt %}: {% endif %}"
+    "{% for message in messages %}{{ message['role'] == 'user' and '(' or '[' }} {{ message['content'] }} "
+    "{{ message['role'] == 'user' and ')' or ']' }} {% endfor %}{% if add_generation_prompt %}: {% endif %}"
 )
 QUESTION = Question("q", "Which remedy will help?", ("fever", "rash"), 0)
 WORDS = st.text(st.characters(codec="ascii", exclude_characters=":"), max_size=20).map(lambda text: f"a{text.strip()}")
@@ -54,7 +56,9 @@ def test_nothing_is_cut_in_the_closed_world(prepared, capsys):
             assert fit_sources(sources, TOKENIZER, settings, T5) == list(sources)
             assert limit_targets(targets, TOKENIZER, settings, T5) == settings
         sources = source_texts(prepared, method, "test", read)
-        assert fit_sources(sources, TOKENIZER, settings, T5) == sources
+        whole = [" ".join(source) for source in sources] if method.shots else sources
+        fitted = fit_sources(sources, TOKENIZER, settings, T5)
+        assert [text.split() for text in fitted] == [text.split() for text in whole]
     assert capsys.readouterr().out == ""
 
 
@@ -103,8 +107,6 @@ def test_a_source_is_split_into_what_it_was_made_of(question, passages, first):
     source = source_text(asked, passages, first)
     parts = split_source(source)
     assert "".join(parts) == source and parts[1] == f"Question: {asked.prompt}"
-    many = few_shot_text([(source, "The answer is A.")] * 3, source_text(asked, passages), False, bool(passages))
-    assert "".join(parts := split_source(many)) == many and parts[1] == f"Question: {asked.prompt}"
 
 
 @pytest.mark.parametrize("prompt", ["plain", "chat"])
@@ -143,12 +145,45 @@ def test_how_many_read_no_passage_at_all_is_said(first, capsys):
     assert "not see all passages of 2 of 3 sources; with" in capsys.readouterr().out
 
 
-def test_a_few_shot_prompt_loses_its_first_examples():
-    source = source_text(QUESTION, ["edema " * 5])
-    prompt = few_shot_text([(source_text(QUESTION, ["fever " * 50]), "The answer is A.")] * 3, source, False, True)
-    settings = StudentSettings(max_source_tokens=count(source) + 20, truncation_side="left")
-    (fitted,) = fit_sources([prompt], TOKENIZER, settings, T5)
-    assert fitted.endswith(source.strip()) and count(fitted) <= settings.max_source_tokens
+# Few-shot prompts
+
+SHOTS = [("Question: Which sign?", "The answer is A."), ("Question: Which remedy?", "The answer is B.")]
+
+
+def test_examples_stand_on_lines_and_in_a_chat_are_turns():
+    turns = few_shot_turns(SHOTS, "Question: Why?", explain=False, read=False)
+    task = "Answer each question with the letter of the right option."
+    plain, chat = (StudentSettings(prompt=form) for form in ("plain", "chat"))
+    assert fit_sources([turns], TOKENIZER, plain, T5) == [
+        f"{task}\n\nQuestion: Which sign?\nThe answer is A.\n\n"
+        "Question: Which remedy?\nThe answer is B.\n\nQuestion: Why?"
+    ]
+    assert fit_sources([turns], CHAT, chat, CAUSAL) == [
+        f"( {task}\n\nQuestion: Which sign? ) [ The answer is A. ] "
+        "( Question: Which remedy? ) [ The answer is B. ] ( Question: Why? ) : "
+    ]
+
+
+@pytest.mark.parametrize("prompt", ["plain", "chat"])
+def test_a_prompt_that_is_too_long_loses_its_first_examples_whole_and_then_passages(prompt, capsys):
+    tokenizer, source = CHAT if prompt == "chat" else TOKENIZER, source_text(QUESTION, ["edema " * 5])
+    shots = [(source_text(QUESTION, [f"{word} " * 20]), "The answer is A.") for word in ("rash", "fever")]
+    turns = few_shot_turns(shots, source, explain=False, read=True)
+
+    def fit(limit):
+        return fit_sources([turns], tokenizer, StudentSettings(max_source_tokens=limit, prompt=prompt), T5)[0]
+
+    whole = len(tokenizer(fit(10_000)).input_ids)
+    assert fit(whole).count("rash") == 21 + 2 and capsys.readouterr().out == ""
+    assert fit(whole - 1) == fit_sources([turns[2:]], tokenizer, StudentSettings(prompt=prompt), T5)[0]
+    said = f"reads {whole - 1} tokens, student.max_source_tokens for each example and the question, is shown fewer"
+    assert f"{said} examples in 1 of 1 prompts" in capsys.readouterr().out
+    for less in (0, 3):
+        alone = len(tokenizer(fit_sources([source], tokenizer, StudentSettings(prompt=prompt), T5)[0]).input_ids)
+        assert (
+            fit(alone - less)
+            == fit_sources([source], tokenizer, StudentSettings(max_source_tokens=alone - less, prompt=prompt), T5)[0]
+        )
 
 
 # The chat form

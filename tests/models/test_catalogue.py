@@ -11,8 +11,9 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from kardlib import NANO
+from kardlib.kard.answering import write
 from kardlib.kard.reranker import train_reranker
-from kardlib.kard.student import load_student, train_student, write
+from kardlib.kard.student import load_student, train_student
 from kardlib.models.catalogue import MODELS, Model, find_shape, identify, read_shape, without_network
 from kardlib.models.encoders import load_reranker, rank
 from kardlib.models.nano import build_tokenizer
