@@ -134,6 +134,8 @@ def test_the_grid_is_searched_for_accuracy(entries, base):
     assert choose_mixing(base, [wrong], gold, KNOBS).beta == min(KNOBS.betas)
     assert choose_mixing(base, [right], gold, KNOBS).beta == max(KNOBS.betas)
     assert choose_mixing(base, [wrong], gold, KNOBS, betas=(0.0,))[0::2] == (1, 0.0)
+    alone = choose_mixing(base, [right], gold, KNOBS, betas=(1.0,))  # all are as good, and the grid's first is taken
+    assert alone[:2] == (KNOBS.ks[0], KNOBS.taus[0])
 
 
 # Sizes
