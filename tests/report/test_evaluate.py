@@ -132,12 +132,8 @@ def test_intervals_of_questions_that_share_facts_are_wrong_as_often_as_they_say(
 
 def test_clusters_that_have_nothing_in_common_are_no_surer_than_their_questions():
     """A few of them lie close together by chance; the interval is then that of questions, and covers no less."""
-    rng, clusters, covered, narrow = (
-        np.random.default_rng(0),
-        np.stack([np.zeros(120, int), np.arange(120) // 30]),
-        0,
-        0,
-    )
+    rng, covered, narrow = np.random.default_rng(0), 0, 0
+    clusters = np.stack([np.zeros(120, int), np.arange(120) // 30])
     for _ in range(500):
         values = (rng.random(120) < 0.5).astype(float)
         found, alone = mean_interval(values, clusters), mean_interval(values)
@@ -457,6 +453,8 @@ def test_a_difference_in_f1_is_paired():
     assert gain.mean == pytest.approx(alone[0].mean - alone[1].mean)
     assert 0 < gain.low < gain.mean < gain.high
     assert gain.high - gain.low < min(interval.high - interval.low for interval in alone)
+    loss = ratio_difference("f1", worse, better, gold)
+    assert loss == pytest.approx((-gain.mean, -gain.high, -gain.low, gain.p))
     assert ratio_difference("f1", worse, worse, gold) == (0, 0, 0, 1) and gain.p < 0.05
     assert ratio_difference("f1", gold, worse, gold).mean == pytest.approx(1 - alone[1].mean)  # one row beside eight
     with pytest.raises(ValueError, match="broadcast"):
@@ -482,6 +480,13 @@ def test_matthews_correlation_and_its_interval():
     assert ratio_difference("matthews", said, said, gold) == (0, 0, 0, 1)
     with pytest.raises(ValueError, match="do not belong together"):
         ratio_interval("matthews", said, gold[:5])
+
+
+def test_of_one_question_a_ratio_may_be_all_that_it_can_be():
+    assert ratio_interval("f1", [True], [True]) == (1, 0, 1)
+    assert ratio_interval("matthews", [True], [True]) == (0, -1, 1)
+    assert ratio_difference("f1", [True], [False], [True])[:3] == (1, -1, 1)
+    assert ratio_difference("matthews", [True], [False], [True])[:3] == (0, -2, 2)
 
 
 def test_seeds_that_each_name_one_letter_everywhere_have_an_interval_of_their_spread():
