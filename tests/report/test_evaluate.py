@@ -404,6 +404,9 @@ def test_a_part_is_of_the_answers_of_all_seeds_and_of_other_questions_with_each(
     gain = part_rows([[1, 0, 0, 1]], [["a", "a", "b", "b"]], ["a", "b"], **named | over)
     assert [(row["value"], row["unread"]) for row in gain] == [(0, None), (0.5, 0.5)]
     assert len(long_form([*rows.values(), *gain])) == 5
+    over["less"] = [[UNREAD, UNREAD, 0, 1]]
+    (row,) = part_rows([[UNREAD, 1, 1, 1]], [["a"] * 4], ["a"], **named | over)
+    assert (row["value"], row["n"], row["unread"]) == (0.5, 4, 0.5)  # the greater share of the two
 
 
 def test_a_row_for_each_seed_and_one_over_all():
