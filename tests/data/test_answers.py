@@ -114,6 +114,9 @@ def test_what_strangers_write(row):
         ("The answer is A. It cures B.", "A"),
         ("Option (A) is wrong and (B) is not correct. The answer is D.", "D"),
         ("The answer is B. Option (A) is incorrect.", "B"),
+        ("The answer is B. But why? Birds lay eggs.", "B"),
+        ("(B) is correct. But why? Birds lay eggs.", "B"),
+        ("It floats, making the answer (B). But why? Iron would not.", "B"),
     ],
 )
 def test_conclusions(text, letter):
@@ -139,6 +142,9 @@ def test_conclusions(text, letter):
         "The answer is not B.",
         "The wrong answer is B.",
         "The answer (B) is incorrect.",
+        "(B) is correct?",
+        "What of the answer (B)? Birds lay eggs.",
+        "If it were iron, THE ANSWER WOULD BE B.",
         "The answer is yes.",
     ],
 )
