@@ -326,6 +326,12 @@ def test_an_option_may_hold_a_question_or_quote_something(option):
     assert parse_answer("Could it be that the answer is (A)? The sun is hot", options) is None
 
 
+@pytest.mark.timeout(20)  # a name of no words would be found again and again
+def test_an_option_without_words_is_named_by_its_letter_alone():
+    options = ["...", "x"]
+    assert parse_answer("The answer is: .", options) is None and parse_answer("The answer is A.", options) == 0
+
+
 @pytest.mark.parametrize(
     ("answers", "vote"),
     [([0, 1, 1], 1), ([2, 1, 1, 2], 2), ([None, None, 3], 3), ([None], None), ([], None)],
