@@ -177,9 +177,9 @@ def test_a_steps_loss_is_of_each_rationales_own_passages(knobs, reranker, temper
     expected = 0.0
     for question, drawn in batch:
         f = score_pairs(reranker, *ids, [(question, p) for p in drawn]).detach().double()
-        q = (torch.tensor([*drawn.values()], dtype=torch.double) / (factor * knobs.tau_1)).softmax(0)
-        expected += float((q * (q.log() - (f / (factor * knobs.tau_2)).log_softmax(0))).sum()) / len(batch)
-    settings = knobs.model_copy(update={"temperatures": temperatures})
+        q = (torch.tensor([*drawn.values()], dtype=torch.double) / (factor * 0.7)).softmax(0)
+        expected += float((q * (q.log() - (f / (factor * 1.3)).log_softmax(0))).sum()) / len(batch)
+    settings = knobs.model_copy(update={"temperatures": temperatures, "tau_1": 0.7, "tau_2": 1.3})
     assert batch_loss(reranker, batch, *ids, settings, progress=0.02).item() == pytest.approx(expected, rel=1e-3)
 
 
