@@ -51,6 +51,7 @@ STATED = [
 ]
 ALONE = ["{L}", "({l})", "{L}. {w}", "{L}, or {w}", "{w}.", "Therefore, {L}", "Option {L}."]
 JOINTS = [" or ", " and ", ", ", "/", "&", " & ", ", or ", " ", " or maybe ", " and option "]
+JOINTS += ["; ", ": ", " + ", ", that is, "]
 UNSURE = [  # and the words that must not be taken for a conclusion, nor spoil one that follows
     "Birds lay eggs.",
     "It is treated with vitamin C.",
@@ -100,8 +101,12 @@ def test_what_strangers_write(row):
         ("The answer to this multiple choice question is (D).", "D"),
         ("The answer would be B.", "B"),
         ("Answer: D", "D"),
+        ("Answer:D", "D"),
+        ("The answer = D", "D"),
         ("**Answer:** (A)", "A"),
         ("The answer is **C**.", "C"),
+        ("The answer is $C$.", "C"),
+        ("The answer is c — it fits.", "C"),
         ("It rains, making the answer (B) no.", "B"),
         ("(B) is correct.", "B"),
         ("Birds lay eggs. Option B is the correct answer", "B"),
@@ -142,6 +147,7 @@ def test_conclusions(text, letter):
         "The answer is not B.",
         "The wrong answer is B.",
         "The answer (B) is incorrect.",
+        "The answer is (A) is false.",
         "(B) is correct?",
         "What of the answer (B)? Birds lay eggs.",
         "If it were iron, THE ANSWER WOULD BE B.",
