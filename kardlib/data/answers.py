@@ -97,7 +97,9 @@ def parse_answer(text: str, options: Sequence[str]) -> int | None:
     B", or not among the options, gives None. Of a text that generation ended (`answer_end`) that is the first one.
     """
     text = _MARKS.sub(" ", text)
-    choices = [*_stated(text, options), *_judged(text, options), *_lone(text, options)]
+    choices = [*_stated(text, options), *_judged(text, options)]
+    spans = [(choice.start, choice.end) for choice in choices]  # "The answer is (A); (B)." names two, and no lone (B)
+    choices += [c for c in _lone(text, options) if not any(start < c.start < end for start, end in spans)]
     return max(choices, key=lambda choice: choice.start).answer if choices else None
 
 

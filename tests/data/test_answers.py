@@ -51,6 +51,7 @@ STATED = [
 ]
 ALONE = ["{L}", "({l})", "{L}. {w}", "{L}, or {w}", "{w}.", "Therefore, {L}", "Option {L}."]
 JOINTS = [" or ", " and ", ", ", "/", "&", " & ", ", or ", " ", " or maybe ", " and option "]
+JOINTS += ["; ", ": ", " + ", ", that is, "]
 UNSURE = [  # and the words that must not be taken for a conclusion, nor spoil one that follows
     "Birds lay eggs.",
     "It is treated with vitamin C.",
@@ -100,8 +101,12 @@ def test_what_strangers_write(row):
         ("The answer to this multiple choice question is (D).", "D"),
         ("The answer would be B.", "B"),
         ("Answer: D", "D"),
+        ("Answer:D", "D"),
+        ("The answer = D", "D"),
         ("**Answer:** (A)", "A"),
         ("The answer is **C**.", "C"),
+        ("The answer is $C$.", "C"),
+        ("The answer is c — it fits.", "C"),
         ("It rains, making the answer (B) no.", "B"),
         ("(B) is correct.", "B"),
         ("Birds lay eggs. Option B is the correct answer", "B"),
@@ -114,6 +119,9 @@ def test_what_strangers_write(row):
         ("The answer is A. It cures B.", "A"),
         ("Option (A) is wrong and (B) is not correct. The answer is D.", "D"),
         ("The answer is B. Option (A) is incorrect.", "B"),
+        ("The answer is B. But why? Birds lay eggs.", "B"),
+        ("(B) is correct. But why? Birds lay eggs.", "B"),
+        ("It floats, making the answer (B). But why? Iron would not.", "B"),
     ],
 )
 def test_conclusions(text, letter):
@@ -139,6 +147,10 @@ def test_conclusions(text, letter):
         "The answer is not B.",
         "The wrong answer is B.",
         "The answer (B) is incorrect.",
+        "The answer is (A) is false.",
+        "(B) is correct?",
+        "What of the answer (B)? Birds lay eggs.",
+        "If it were iron, THE ANSWER WOULD BE B.",
         "The answer is yes.",
     ],
 )
@@ -318,6 +330,12 @@ def test_an_option_may_hold_a_question_or_quote_something(option):
     assert parse_answer(target_text("Gametes meet.", 0, option), options) == 0
     assert parse_answer(f"The answer is (B) - {option}", [*options[::-1]]) == 1
     assert parse_answer("Could it be that the answer is (A)? The sun is hot", options) is None
+
+
+@pytest.mark.timeout(20)  # a name of no words would be found again and again
+def test_an_option_without_words_is_named_by_its_letter_alone():
+    options = ["...", "x"]
+    assert parse_answer("The answer is: .", options) is None and parse_answer("The answer is A.", options) == 0
 
 
 @pytest.mark.parametrize(

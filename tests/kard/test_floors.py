@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.special import expit
 
 from kardlib.data.files import Question
 from kardlib.kard.floors import (
@@ -69,7 +71,7 @@ def features(question, option):
 
 def test_the_conditional_logit_minimises_its_loss():
     questions = [
-        asked("red sky", "rain sun", 1),
+        asked("Red sky", "Rain sun", 1),
         asked("grey sky", "rain sun snow", 0),
         asked("red", "sun rain", 0),
     ]
@@ -91,6 +93,29 @@ def test_the_conditional_logit_minimises_its_loss():
             moved[i] += step
             assert loss(moved) > loss(weights) - 1e-9
     np.testing.assert_array_equal(weights, fit_logit(bags, 0.3))
+
+
+@pytest.mark.parametrize(("oaks", "elms", "penalty"), [(8, 3, 1), (3, 5, 0.03), (30, 1, 10)])
+def test_two_weights_are_those_of_one_equation(oaks, elms, penalty):
+    """Of two options alone, w and -w: the gradient `oaks - n sigma(2 w) - penalty w` is 0."""
+    bags = count_words([asked("?", "oak elm", int(i < elms), str(i)) for i in range(oaks + elms)], {}, grow=True)
+    w = brentq(lambda w: oaks - (oaks + elms) * expit(2 * w) - penalty * w, -9, 9)
+    assert fit_logit(bags, penalty) == pytest.approx([w, -w], abs=1e-4)
+
+
+def test_the_penalty_is_the_one_that_does_best_where_nothing_is_tested():
+    """Of a red sky one was told once that it is elm: where weights cost little that is learnt, else it is oak."""
+    train = [asked("grey sky", "oak elm", 0, f"{i}") for i in range(8)] + [asked("red sky", "oak elm", 1)]
+    elm, oak = (asked("red sky", "oak elm", answer, "held out") for answer in (1, 0))
+    test = asked("red sky", "oak elm", 1, "tested")
+    for others, right in (
+        ({"dev": [elm], "silver": [oak]}, 1),
+        ({"dev": [oak], "silver": [elm]}, 0),
+        ({"dev": [test], "silver": [oak]}, 0),  # the development questions are the tested ones
+        ({"silver": [elm]}, 1),
+        ({}, 0),  # all penalties are as good, and the largest is taken
+    ):
+        assert bag_of_words({"train": train, "test": [test], **others}).tolist() == [right], others
 
 
 def test_words_of_question_and_option_decide_together():

@@ -42,6 +42,7 @@ def test_one_overtakes_where_its_lead_is_nothing_for_the_last_time():
     assert crossing((10, 100), (0.3, 0.4)) == 0
     assert crossing((10, 100), (-0.4, -0.3)) == inf
     assert crossing((10, 100, 1000), (-0.2, 0, -0.1)) == inf  # it does not stay ahead
+    assert crossing((10, 100), (-0.2, 0)) == pytest.approx(100) and crossing((10, 100), (0.3, 0)) == 0  # 0 is not below
 
 
 @pytest.mark.parametrize(("seeds", "luck", "together"), [(1, 0, 10), (3, 0.08, 1)])

@@ -36,6 +36,73 @@ def test_what_is_compared_is_answered(scale, dataset, oracles, rationales):
     assert {gain.above for gain in grids.over_chance(settings, methods)} <= {*found[0].rows}
 
 
+def told(gains):
+    """Of gains by method, student and what is varied (value or name): above and below; of a growth the less, too."""
+    rows = [(*gain[:2], *(gain.less[:2] if gain.less else ())) for gain in gains]
+    return {tuple((row.method, row.student, row.at if row.x is None else row.x) for row in each) for each in rows}
+
+
+def test_what_is_over_what_along_each_knob():
+    settings = preset()
+    small, base, large = settings.students
+    ft, rd, bm25, kard = grids.FT, grids.RD, grids.BM25, grids.RERANKER
+    at = [(bm25, base, x) for x in (0.01, 0.05, 0.25, 1)]
+    leads = {(row, (m, *row[1:])) for row in at for m in (ft, rd)} | {((bm25, base, 0.25), (ft, base, 1))}
+    growth = (at[3], (ft, base, 1), at[0], (ft, base, 0.01))
+    assert told(grids.dataset_size(settings).gains) == leads | {growth}
+    quarter = grids.dataset_size(settings.override({"student.share": 0.25})).gains
+    assert len(quarter) == 7 and told(quarter) > leads - {lead for lead in leads if 1 in lead[1]}
+    assert len(grids.dataset_size(settings.override({"student.share": 0.01})).gains) == 2  # one share, and no growth
+    shrinks = {((kard, large, ""), (m, large, ""), (kard, small, ""), (m, small, "")) for m in (ft, rd)}
+    same = {((kard, s, ""), (m, s, "")) for s in (small, base, large) for m in (ft, rd)}
+    assert told(grids.model_size(settings).gains) == same | shrinks
+    gains = grids.rationales(settings, 7).gains
+    assert {(gain.above.x, gain.below.x) for gain in gains} == {(1, 3), (5, 3), (10, 3)} and len(gains) == 6
+    assert all(gain.above.at == gain.below.at for gain in gains)
+    assert told(grids.ranked(settings, base).gains) == {((kard, base, 100), (kard, base, x)) for x in (10, 20, 50)}
+    more = {((m, base, k), (m, base, 1)) for m in (bm25, kard) for k in (2, 3, 5)}
+    assert told(grids.passages(settings).gains) == more | {((kard, base, k), (bm25, base, k)) for k in (1, 2, 3, 5)}
+
+
+def test_what_is_over_what_under_each_condition():
+    settings, base = preset(), preset().middle
+    plain, corpora = {"dapt": grids.RD, "dapt_kard": grids.RERANKER}, ("own", "neighbour")
+    stages = {((m, base, corpus), (plain[m], base, "none")) for m in plain for corpus in corpora}
+    rivals = {((grids.RERANKER, base, "none"), ("dapt", base, corpus)) for corpus in corpora}
+    assert told(grids.dapt(settings).gains) == stages | rivals
+    assert [*grids.corpora(preset("embedded", "obqa"))] == ["none", "own"]
+    assert {gain.below.at for gain in grids.differences(settings).gains} == {"the paper"}
+    for student, gains in ((s, grids.in_stratum(settings)) for s in settings.students):
+        others = [(grids.RD, student), (grids.FT, student), ("undistilled_reranker", student), (grids.NAMED, "")]
+        over = {((grids.RERANKER, student, ""), (*other, "")) for other in others}
+        assert over <= told(gains) and len(gains) == 4 * len(settings.students)
+
+
+def test_a_lead_grows_from_the_smallest_world_to_the_largest():
+    settings = preset()
+    usual, students = settings.world.ailments, settings.students
+    few, *_, most = grids.sizes(settings)
+    assert {few, most, usual} == {*grids.sizes(settings)} and few < usual < most <= 8 * usual
+    assert [*grids.sizes(settings, (usual + 2, usual + 1))] == [usual, usual + 1, usual + 2]
+    pair = grids.RERANKER, grids.RD
+    growth = {tuple((m, s, n) for n in (most, few) for m in pair) for s in students}
+    assert told(grids.frontier(settings).gains) == growth and not grids.frontier(settings, (usual + 1,)).gains
+    larger = ((grids.RD, students[-1], ""), (grids.RD, students[0], ""))
+    assert larger in told(grids.beyond_guessing(settings))
+
+
+def test_the_main_table_has_each_students_rivals_and_the_largest_fine_tuned():
+    settings = preset()
+    ft, ka_ft, rd, largest = grids.FT, grids.KA_FT, grids.RD, settings.students[-1]
+    gains, over = told(grids.main_table(settings, (grids.RERANKER, rd, ft, ka_ft)).gains), {}
+    for above, below in gains:
+        over.setdefault(above[:2], set()).add(below[:2])
+    for s in settings.students:
+        rivals = {(rd, s), (ka_ft, s), ("bag_of_words", ""), (grids.NAMED, "")}
+        assert over[grids.RERANKER, s] == rivals | ({(ft, largest), (ka_ft, largest)} if s != largest else set())
+        assert over[rd, s] == over[ka_ft, s] == {(ft, s)}
+
+
 def test_a_notebook_runs_where_its_data_are():
     def of(dataset):
         return {*grids.all_grids(preset("embedded", dataset), METHODS, steps=1)}

@@ -37,10 +37,14 @@ def test_the_targets_are_the_students_softmax_and_its_product_with_bm25s(experim
     for target, tau in helpful.TAU.items():
         _, (_, _, _, learnt, _) = helpful._helpful_job(prepared, 0, target)
         for c, one in zip(known[:20], learnt, strict=False):
-            logs = torch.tensor([likely[c.rationale_id, p] / tau for p in c.from_rationale], dtype=torch.double)
+            assert (one.question_id, one.rationale_id) == (c.question_id, c.rationale_id)
+            assert one.from_rationale.keys() == c.from_rationale.keys()
+            assert one.from_question.keys() == c.from_question.keys()
+            known_by, learnt_by = {**c.from_rationale, **c.from_question}, {**one.from_rationale, **one.from_question}
+            logs = torch.tensor([likely[c.rationale_id, p] / tau for p in known_by], dtype=torch.double)
             if target == "both":
-                logs += torch.tensor([*c.from_rationale.values()], dtype=torch.double) / tau_1
-            scores = torch.tensor([*one.from_rationale.values()], dtype=torch.double)
+                logs += torch.tensor([*known_by.values()], dtype=torch.double) / tau_1
+            scores = torch.tensor([*learnt_by.values()], dtype=torch.double)
             torch.testing.assert_close((scores / tau_1).softmax(0), logs.softmax(0))
 
 

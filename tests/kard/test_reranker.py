@@ -169,6 +169,27 @@ def backward(settings, **changed) -> LateInteraction:
     return reranker
 
 
+@pytest.mark.parametrize(("temperatures", "factor"), [("constant", 1), ("released", 5 - 8 / (1 + math.exp(-0.2)))])
+def test_a_steps_loss_is_of_each_rationales_own_passages(knobs, reranker, temperatures, factor):
+    texts, passages, candidates = task(3)
+    ids = reranker.tokenize(texts), reranker.tokenize(passages)
+    batch = [(c.question_id, dict([*c.from_rationale.items()][: 2 + i % 3])) for i, c in enumerate(candidates)]
+    expected = 0.0
+    for question, drawn in batch:
+        f = score_pairs(reranker, *ids, [(question, p) for p in drawn]).detach().double()
+        q = (torch.tensor([*drawn.values()], dtype=torch.double) / (factor * 0.7)).softmax(0)
+        expected += float((q * (q.log() - (f / (factor * 1.3)).log_softmax(0))).sum()) / len(batch)
+    settings = knobs.model_copy(update={"temperatures": temperatures, "tau_1": 0.7, "tau_2": 1.3})
+    assert batch_loss(reranker, batch, *ids, settings, progress=0.02).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_released_temperatures_are_set_for_the_next_step(knobs, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr("kardlib.kard.reranker.batch_loss", lambda *given: done.append(given[-1]) or batch_loss(*given))
+    train_reranker(knobs, *task(4), 0, tmp_path)
+    assert done == [0, 0, 1 / 4, 2 / 4]  # eight rationales in batches of 4, twice
+
+
 def test_each_released_switch_changes_what_is_learnt(knobs):
     switches = {"paper": {}, "loss": {"loss": "cross_entropy"}, "temperatures": {"temperatures": "released"},
                 "dot": {"similarity": "dot", "tau_2": 100.0}}  # fmt: skip

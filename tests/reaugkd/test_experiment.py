@@ -191,8 +191,10 @@ def test_rkd_loss_is_its_formula():
     every = range(4)
     distances = np.mean([huber(distance(s, i, j), distance(t, i, j)) for i in every for j in every])
     angles = np.mean([huber(angle(s, i, j, k), angle(t, i, j, k)) for i in every for j in every for k in every])
-    assert rkd_loss(s, t, 2.0).item() == pytest.approx(distances + 2 * angles, abs=1e-12)
-    assert rkd_loss(3 * t, t).item() == pytest.approx(0, abs=1e-12)  # neither turns nor scale matter
+    assert rkd_loss(s, t, 3.0).item() == pytest.approx(distances + 3 * angles, abs=1e-12)
+    assert rkd_loss(s, t).item() == pytest.approx(distances + 2 * angles, abs=1e-12)
+    for scale in (3, 0.01):
+        assert rkd_loss(scale * t, t).item() == pytest.approx(0, abs=1e-12)  # neither turns nor scale matter
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_a_method_sums_its_losses(knobs):
         "rkd": 7 * rkd_loss(s, t),
     }
     weighted = knobs.model_copy(update={"soft_weight": 3.0, "relational_weight": 5.0, "rkd_weight": 7.0})
-    for losses in {m.losses for m in METHODS.values() if m.losses}:
+    for losses in {m.losses for m in METHODS.values() if m.losses} | {("soft", "relational"), ("rkd",)}:
         loss = student_objective(losses, labels, teacher, keys, weighted)(s, logits, number)
         assert loss.item() == pytest.approx(sum(float(parts[l]) for l in losses), rel=1e-5)
 

@@ -324,6 +324,10 @@ def test_parts_of_a_tasks_questions_are_no_task():
     rows = pd.concat([task_rows(GLUE_GAINS), task_rows(GLUE_GAINS, knob="confidence", x=1)], ignore_index=True)
     for derive in (mean_rows, best_rows):
         pd.testing.assert_frame_equal(pd.DataFrame(derive(rows)), pd.DataFrame(derive(task_rows(GLUE_GAINS))))
+    for other in ({"method": "reaugkd_no_retrieval"}, {"metric": "f1"}, {"over": ""}, {"seed": 0}):  # nor are these
+        rows = pd.concat([task_rows(GLUE_GAINS), task_rows(GLUE_GAINS).assign(**other)], ignore_index=True)
+        for derive in (mean_rows, best_rows):
+            assert [one["value"] for one in derive(rows)] == [one["value"] for one in derive(task_rows(GLUE_GAINS))]
     gains = {task: {"reaugkd_no_retrieval": (0.05, 0.01, 0.09)} for task in ("rte", "mrpc")}
     rows = pd.concat([task_rows(gains), task_rows(gains, knob="confidence", x=1)], ignore_index=True)
     table = judge([c for c in read_claims() if c.id == "ReAugKD over no retrieval"], rows)

@@ -1,5 +1,7 @@
 """Rows of results: what is refused, what a cell is, and that a gain's fields name the two rows that it is between."""
 
+from math import inf
+
 import pandas as pd
 import pytest
 
@@ -8,6 +10,7 @@ from kardlib.report.rows import (
     MOST_UNREAD,
     FigureError,
     gained,
+    in_digits,
     in_order,
     in_words,
     long_form,
@@ -44,6 +47,14 @@ def test_long_form_keeps_whole_numbers_whole():
         ({"value": None}, "row 0: value: Input should be a valid number"),
         ({"method": None}, "row 0: method: Input should be a valid string"),
         ({"dataset": ""}, "row 0: dataset: String should have at least 1 character"),
+        ({"scale": ""}, "row 0: scale: String should have at least 1 character"),
+        ({"figure": ""}, "row 0: figure: String should have at least 1 character"),
+        ({"seed": -1}, "row 0: seed: Input should be greater than or equal to 0"),
+        ({"n": -1}, "row 0: n: Input should be greater than or equal to 0"),
+        ({"unread": 0}, "row 0: unread: Input should be greater than 0"),
+        ({"unread": 1.01}, "row 0: unread: Input should be less than or equal to 1"),
+        ({"metric": "bits", "value": float("inf")}, "its value should be a finite number"),
+        ({"metric": "crossing", "value": float("nan")}, "its value should be a finite number"),
         ({"value": "high"}, "row 0: value: Input should be a valid number"),
         ({"k": 1.5}, "row 0: k: Input should be a valid integer"),
         ({"k": 0}, "row 0: k: Input should be greater than or equal to 1"),
@@ -66,6 +77,21 @@ def test_rows_that_are_refused(changes, message):
 
 def test_other_metrics_may_be_larger_than_one():
     assert long_form([accuracy_row(metric="bits", value=1200.0)])["value"][0] == 1200
+    assert long_form([accuracy_row(metric="crossing", value=inf)])["value"][0] == inf  # beyond all that was run
+
+
+@pytest.mark.parametrize(
+    ("numbers", "digits"),
+    [
+        ((2, 1, 3), "2.0 [1.0, 3.0]"),
+        ((2, 1, inf), "2.0 [1.0, …]"),
+        ((2, -inf, inf), "2.0"),
+        ((2, None, None), "2.0"),
+        ((inf, 1, inf), "… [1.0, …]"),
+    ],
+)
+def test_an_end_beyond_all_that_was_run_is_shown_beside_one_that_is_not(numbers, digits):
+    assert in_digits(dict(zip(("value", "low", "high"), numbers, strict=True)), ".1f") == digits
 
 
 def test_two_rows_for_one_cell():

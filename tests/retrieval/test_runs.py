@@ -44,8 +44,12 @@ def test_a_score_that_is_no_number_is_not_written_and_no_file_is_blamed(tmp_path
 
 
 @pytest.mark.parametrize(
-    "row", ["q\t1\tp", "q\t2\tp\t1.0", "q\tone\tp\t1.0", "q\t1\tp\tnan", "q\t1\tp\t1.0\t2", '"', "q\t1\tp\t\xff"]
-)
+    "row",
+    [
+        "q\t1\tp", "q\t2\tp\t1.0", "q\tone\tp\t1.0", "q\t1\tp\tnan", "q\t1\tp\t1.0\t2", '"', "q\t1\tp\t\xff",
+        "q\t1\tp\t1.0\nq\t2\tr\tnan", "q\t1\tp\t1.0\nq\t0\t\t",  # a passage, and that there is none
+    ],
+)  # fmt: skip
 def test_a_malformed_run(tmp_path, row):
     (tmp_path / "run.tsv").write_text(f"query\trank\tpassage\tscore\n{row}\n", encoding="latin-1")
     with pytest.raises(DataError, match="not a row of a run table; delete the file and search again"):
@@ -55,6 +59,8 @@ def test_a_malformed_run(tmp_path, row):
 def test_no_run(tmp_path):
     with pytest.raises(DataError, match="there is no run table"):
         read_run(tmp_path / "run.tsv")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_run(tmp_path)
     (tmp_path / "run.tsv").write_text("q1 Q0 p1 1 2.5 lucene\n")
     with pytest.raises(DataError, match="its first line must name query, rank, passage and score"):
         read_run(tmp_path / "run.tsv")
