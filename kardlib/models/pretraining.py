@@ -466,11 +466,11 @@ def pretrain_all(
 
 def student_card(name: str, scores: dict[str, float]) -> str:
     """What a student is, and its scores, which are those of `score_student`."""
-    recipe, (width, layers) = RECIPES[name], STUDENTS[name]
+    recipe = RECIPES[name]
     start = f"It started as {recipe.starts_from}, made wider. " if recipe.starts_from else ""
     rows = [f"| {what} | {scores[skill]:.1%} |" for skill, what in SCORED.items()]
     return f"""\
-A T5-shaped student ({layers} encoder and {layers} decoder layers, width {width}). It has skills in the closed
+A T5-shaped student (2 encoder and 2 decoder layers, width {STUDENTS[name]}). It has skills in the closed
 worlds' English, and knows no fact: it tells the passage that speaks of something, goes on from an ailment to
 what is asked about it, and names the letter of the option that a text concludes. It has seen no prompt and no
 target of KARD, has never done one after the other to answer a question, and cannot do so until it is taught.
