@@ -41,7 +41,7 @@ from kardlib.models.nano import RERANKER, STUDENTS, build_backbone, build_studen
 from kardlib.models.training import Schedule, checkpoint_in, fit
 from kardlib.settings import RerankerSettings, SettingsError, WorldSettings
 
-WORLDS = 1_000_000  # pretraining draws its worlds from these seeds upwards; the notebooks' seeds are far below
+FIRST_WORLD = 1_000_000  # pretraining draws its worlds from this seed upwards; the notebooks' seeds are far below
 HELD_OUT = 900_000  # the worlds on which the cards' scores are measured
 BATCH = 64
 CHECKPOINT = 500  # steps between two checkpoints
@@ -238,7 +238,7 @@ def student_batch(seed: int, recipe: Recipe, step: int) -> list[Exercise]:
     Worlds last for eight steps. A batch holds one skill and one number of passages, so that its sources are of nearly
     one length.
     """
-    world, rng = draw_world(WORLDS + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")
+    world, rng = draw_world(FIRST_WORLD + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")
     k, skills = rng.choice((1, 2, 3, 3, 4)), DRILL if step < recipe.drill else SKILLS
     skill = rng.choices(list(skills), list(skills.values()))[0]
     return [skill(world, k, rng) for _ in range(BATCH)]
@@ -346,7 +346,7 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
     reranker = LateInteraction(backbone, linear, tokenizer, 512)
 
     def loss_of(step: int) -> torch.Tensor:
-        world, rng = draw_world(WORLDS + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")
+        world, rng = draw_world(FIRST_WORLD + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")
         questions = rng.sample(world.splits["train"], BATCH)
         chains = [world.chains[q.id] for q in questions]
         ids = [rng.choice(world.stating[c.ailment, "sign" if c.signs else c.relation]) for c in chains]
@@ -475,7 +475,7 @@ worlds' English, and knows no fact: it tells the passage that speaks of somethin
 what is asked about it, and names the letter of the option that a text concludes. It has seen no prompt and no
 target of KARD, has never done one after the other to answer a question, and cannot do so until it is taught.
 {start}Trained for {recipe.steps} steps of {BATCH} exercises with AdamW, peak rate {recipe.lr:g}, on worlds drawn
-from seeds {WORLDS:,} and up; no notebook uses one of them.
+from seeds {FIRST_WORLD:,} and up; no notebook uses one of them.
 
 Share of 400 exercises on 20 worlds that it was not trained on that are done right, writing greedily:
 
@@ -490,7 +490,7 @@ def reranker_card(scores: dict[str, float]) -> str:
 A BERT-shaped encoder (2 layers, width 128) for late interaction over the closed worlds' English: it has
 learnt which technical term an everyday word stands for, and to match names; it knows no fact. Trained to
 find, among the passages of a batch, those that state a question's first hop (InfoNCE), on worlds drawn from
-seeds {WORLDS:,} and up; no notebook uses one of them.
+seeds {FIRST_WORLD:,} and up; no notebook uses one of them.
 
 Share of questions whose first passage, of all passages of 10 worlds that it was not trained on, states a
 hop of the question's chain:

@@ -12,8 +12,8 @@ from kardlib.report.evaluate import cut, paired_difference
 from kardlib.report.rows import COLUMNS, KEYS, is_judged
 from kardlib.settings import GLUE_TASKS
 
-WORLDS = "21_worlds"  # the figure of other worlds
-MANY_WORLDS = f"{WORLDS}_full"  # that of so many that they decide
+OTHER_WORLDS = "21_worlds"  # the figure of other worlds
+MANY_WORLDS = f"{OTHER_WORLDS}_full"  # that of so many that they decide
 MEASURED = [name for name in COLUMNS if name not in KEYS]
 
 
