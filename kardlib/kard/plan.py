@@ -45,7 +45,7 @@ RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, f
 PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
 UNCOUNTED = 10**9  # passages, where their number is not known
 TRAINED = ("reranker", *TARGETS)  # what trains a reranker
-Asked = tuple[str, RunSettings]  # by a notebook, under these settings
+Origin = tuple[str, RunSettings]  # the first notebook that asks for something, and its settings there
 
 
 class Hardware(NamedTuple):
@@ -104,14 +104,14 @@ class Work(NamedTuple):
 
 def list_work(
     variants: Mapping[Knobs, RunSettings], grid: Mapping[str, Sequence[Row]]
-) -> tuple[dict[StudentKey, Asked], dict[PredictionKey, Asked]]:
+) -> tuple[dict[StudentKey, Origin], dict[PredictionKey, Origin]]:
     """Every student and everything that is written, with the notebook that asks for it first, and its settings there.
 
     `variants` are the settings of the grid's rows, by their knobs. Students of RAG are trained together with their
     retriever: they are written here, but not among the trainings.
     """
-    trainings: dict[StudentKey, Asked] = {}
-    writings: dict[PredictionKey, Asked] = {}
+    trainings: dict[StudentKey, Origin] = {}
+    writings: dict[PredictionKey, Origin] = {}
     for number, row in ((number, row) for number, rows in grid.items() for row in rows):
         variant = variants[row.knobs]
         for cell in (Cell(row.method, row.student, seed, row.knobs) for seed in variant.seeds):
@@ -253,7 +253,7 @@ def _plan_kard(experiment: Experiment, on: Hardware, downloads: Sequence[Mapping
     }
 
 
-def training_work(basis: Basis, student: str, trainings: Mapping[StudentKey, Asked], stored: Counter[str]) -> Work:
+def training_work(basis: Basis, student: str, trainings: Mapping[StudentKey, Origin], stored: Counter[str]) -> Work:
     """Training one student in all the ways that are asked for; `stored` are the students that there are."""
     settings, basis, shape = basis.settings, basis.of(student), find_shape(student)
     texts, knobs = basis.texts, basis.settings.student
@@ -325,7 +325,7 @@ def asking_work(
     return work._replace(hours=seconds / 3600, memory=memory, disk=0.0)
 
 
-def reranker_work(basis: Basis, writings: Mapping[PredictionKey, Asked]) -> list[Work]:
+def reranker_work(basis: Basis, writings: Mapping[PredictionKey, Origin]) -> list[Work]:
     """Training one for every seed and every way that is asked for, and ranking with each, with the one that they
     start from and, in the closed world, with random weights.
 

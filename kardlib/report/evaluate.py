@@ -23,7 +23,7 @@ GROWTH = "accuracy_gain_growth"  # a difference of two gains, beside which a pap
 TINY = 1e-9  # spread of answers that are all of one class
 
 Clusters = NDArray[np.int64] | None  # (2, questions): `by_cluster`; None where each question stands for itself
-Asked = str | NDArray[np.bool_] | None  # which questions of a split count: `tabulate`
+Subset = str | NDArray[np.bool_] | None  # of a split's questions: `tabulate`
 
 # Metrics: an array with one value per question, so that methods can be compared question by question
 
@@ -318,7 +318,7 @@ def _as_gain(found: Difference, sides: Iterable[ArrayLike], **columns: Any) -> d
 
 def tabulate(
     experiment: "Experiment", figure: str, scores: Mapping["Row", ArrayLike], gains: Iterable["Gain"] = (),
-    asked: Asked = "accuracy", **columns: Any,
+    asked: Subset = "accuracy", **columns: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of a figure's data for a grid: the summary of every row's scores, then what some rows gain over others.
 
@@ -342,7 +342,7 @@ def tabulate(
 
 def gain_rows(
     experiment: "Experiment", figure: str, scores: Mapping["Row", ArrayLike], gains: Iterable["Gain"],
-    asked: Asked = "accuracy", **columns: Any,
+    asked: Subset = "accuracy", **columns: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The gains alone, of which `scores` hold all rows; a gain less another one is of the metric `GROWTH`."""
     if _lacks_gold(experiment, **columns):
@@ -378,7 +378,7 @@ def _asks(experiment: "Experiment", knobs: "Knobs") -> "Experiment":
 
 
 def _sample(
-    experiment: "Experiment", values: ArrayLike, asked: Asked, split: str
+    experiment: "Experiment", values: ArrayLike, asked: Subset, split: str
 ) -> tuple[NDArray[np.float64], Clusters]:
     """Of a row's scores those that count, (seeds, questions), and the clusters of their questions."""
     table = _as_table(values)
