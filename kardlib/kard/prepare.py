@@ -225,10 +225,10 @@ def run_table(
         with Lucene(experiment.settings.knowledge) as lucene:
             write_run(folder / "run.tsv", ask(lucene))
 
-    return read_table(experiment.store.make(kind, spec | asked, build) / "run.tsv")
+    return read_run_once(experiment.store.make(kind, spec | asked, build) / "run.tsv")
 
 
-read_table = functools.cache(read_run)  # variants share tables
+read_run_once = functools.cache(read_run)  # variants share tables
 
 
 @functools.cache  # and texts

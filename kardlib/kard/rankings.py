@@ -27,7 +27,7 @@ from kardlib.kard.prepare import (
     find_candidates,
     find_silver,
     query_texts,
-    read_table,
+    read_run_once,
 )
 from kardlib.models.catalogue import identify
 from kardlib.retrieval.runs import Run
@@ -108,7 +108,7 @@ def rank(experiment: Experiment, split: str, asked: Mapping[K, tuple[Prepared, P
     """
     jobs = {key: _ranking_job(p, split, model) for key, (p, model) in asked.items()}
     folders = make_all(experiment.store, RERANKED, jobs)
-    return {key: keep_candidates(asked[key][0], split, read_table(f / "run.tsv")) for key, f in folders.items()}
+    return {key: keep_candidates(asked[key][0], split, read_run_once(f / "run.tsv")) for key, f in folders.items()}
 
 
 def _ranking_job(prepared: Prepared, split: str, model: Path | str) -> Job:
@@ -209,7 +209,7 @@ def search_dense(
     The loss is that of questions whose silver passages are known.
     """
     folders = make_all(experiment.store, DENSE, {key: _dense_job(p, split, model) for key, (p, model) in asked.items()})
-    return {k: (read_table(f / "run.tsv"), json.loads((f / "losses.json").read_text())) for k, f in folders.items()}
+    return {k: (read_run_once(f / "run.tsv"), json.loads((f / "losses.json").read_text())) for k, f in folders.items()}
 
 
 def _dense_job(prepared: Prepared, split: str, model: Path | str) -> Job:

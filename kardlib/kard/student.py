@@ -298,7 +298,7 @@ def write(
     `checkpoint` after every batch, from which a killed run goes on; samples are not, for they depend on what was drawn
     before. Raises StoreError for a full disk.
     """
-    model, both = prepare_to_ask(model, settings), model.config.is_encoder_decoder
+    model, has_encoder = prepare_to_ask(model, settings), model.config.is_encoder_decoder
     set_seed(seed)
     limit = source_limit(model.config, settings)
     tokenizer.truncation_side = settings.truncation_side
@@ -312,8 +312,8 @@ def write(
     for first in range(0, len(order), settings.generation_batch):
         batch = order[first : first + settings.generation_batch]
         inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(model.device)
-        start = 0 if both else inputs.input_ids.shape[1]  # a causal LM repeats its source
-        if both or settings.samples > 1:
+        start = 0 if has_encoder else inputs.input_ids.shape[1]  # a causal LM repeats its source
+        if has_encoder or settings.samples > 1:
             stops = StoppingCriteriaList([] if whole else [AnswerIsOut(tokenizer, start)])
             written = model.generate(  # type: ignore[operator]
                 **inputs, max_new_tokens=settings.max_new_tokens, **sampling, stopping_criteria=stops
@@ -384,17 +384,19 @@ def score_options(
     """
     from kardlib.models.encoders import TOKENS, length_batches  # its settings need pydantic, which `work` does without
 
-    model, both = prepare_to_ask(model, settings), model.config.is_encoder_decoder
+    model, has_encoder = prepare_to_ask(model, settings), model.config.is_encoder_decoder
     tokenizer.truncation_side = settings.truncation_side
     limit = source_limit(model.config, settings)
     read = tokenizer(
         fit_sources(sources, tokenizer, settings, model.config), truncation=True, max_length=limit
     ).input_ids
-    start = "\n" if not both and settings.prompt == "plain" else ""
+    start = "\n" if not has_encoder and settings.prompt == "plain" else ""
     texts = [f"{start}{b}" for b in begun]
     words = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
-    prefixes = [[model.config.decoder_start_token_id, *w] if both else r + w for r, w in zip(read, words, strict=True)]
-    lengths = {str(i): prefix + (read[i] if both else []) for i, prefix in enumerate(prefixes)}
+    prefixes = [
+        [model.config.decoder_start_token_id, *w] if has_encoder else r + w for r, w in zip(read, words, strict=True)
+    ]
+    lengths = {str(i): prefix + (read[i] if has_encoder else []) for i, prefix in enumerate(prefixes)}
     scores = Answered([len(lengths[str(i)]) for i in range(len(sources))], checkpoint)
     for names in length_batches(lengths, TOKENS):
         batch = [int(name) for name in names]
@@ -404,7 +406,7 @@ def score_options(
         pairs = [f"{texts[i]}{' ' if begun[i] else ''}{option}" for i in batch for option in options[i]]
         ends = tokenizer(pairs, add_special_tokens=False, verbose=False).input_ids
         ends = [end[len(words[batch[row]]) :] for end, row in zip(ends, rows, strict=True)]
-        encoded = [read[i] for i in batch] if both else []
+        encoded = [read[i] for i in batch] if has_encoder else []
         found: list[list[float]] = [[] for _ in batch]
         for row, score in zip(rows, _score_ends(model, [prefixes[i] for i in batch], encoded, rows, ends), strict=True):
             found[row].append(score)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kardlib.reaugkd.methods import EARLIER
-from kardlib.report.evaluate import cut, paired_difference
+from kardlib.report.evaluate import clip_ends, paired_difference
 from kardlib.report.rows import COLUMNS, KEYS, is_judged
 from kardlib.settings import GLUE_TASKS
 
@@ -38,7 +38,7 @@ def pool_worlds(worlds: Mapping[int, Iterable[Mapping[str, Any]]]) -> list[dict[
         if {*each} != {*worlds}:
             raise ValueError(f"{first['method']}, {first['metric']}: there is no such row of every world")
         mean, *ends, p = paired_difference(values, [0.0] * len(values))
-        low, high = cut(ends, first["metric"], first.get("over", ""))
+        low, high = clip_ends(ends, first["metric"], first.get("over", ""))
         unread = sum(row.get("unread") or 0 for row in each.values()) / len(each) or None
         n = sum(row["n"] for row in each.values())
         pooled += [row | {"seed": seed, "p": None} for seed, row in each.items()]

@@ -291,7 +291,7 @@ def summary_rows(
         if s is not None
     ]
     mean, *ends = mean_interval(table, clusters)
-    low, high = cut(ends, columns.get("metric", ""))
+    low, high = clip_ends(ends, columns.get("metric", ""))
     numbers = {"value": mean, "low": low, "high": high, "n": table.shape[1], "unread": _unread_share(table)}
     return [*rows, columns | {"seed": None} | numbers]
 
@@ -311,7 +311,7 @@ def gain_row(
 
 def _as_gain(found: Difference, sides: Iterable[ArrayLike], **columns: Any) -> dict[str, Any]:
     """The row of a difference between `sides`; as many answers are unread as of the worst of them."""
-    low, high = cut(found[1:3], columns["metric"], columns["over"])
+    low, high = clip_ends(found[1:3], columns["metric"], columns["over"])
     unread = max(filter(None, map(_unread_share, sides)), default=None)
     return columns | {"value": found.mean, "low": low, "high": high, "p": found.p, "unread": unread}
 
@@ -433,7 +433,7 @@ def share_rows(
     rows = []
     for cause in names if failed.any() else ():
         share, *ends = share_interval(table == cause, failed, clusters)
-        low, high = cut(ends, metric)
+        low, high = clip_ends(ends, metric)
         numbers = {"value": share, "low": low, "high": high, "n": int(failed.sum())}
         rows.append(columns | {"metric": metric, "knob": "cause", "at": cause} | numbers)
     return rows
@@ -454,14 +454,14 @@ def part_rows(
         if (asked := part == name).any():
             mean, *ends = share_interval(table * asked, asked)
             known = len({*table[asked]}) > 1
-            low, high = cut(ends, columns["metric"], columns.get("over", "")) if known else (None, None)
+            low, high = clip_ends(ends, columns["metric"], columns.get("over", "")) if known else (None, None)
             unread = max(filter(None, (_unread_share(each[asked]) for each in both)), default=None)
             numbers = {"value": mean, "low": low, "high": high, "n": int(asked.sum()), "unread": unread}
             rows.append(columns | {"at": name} | numbers)
     return rows
 
 
-def cut(ends: Sequence[float], metric: str, over: str = "") -> list[float | None]:
+def clip_ends(ends: Sequence[float], metric: str, over: str = "") -> list[float | None]:
     """An interval's ends as a row holds them: within what the metric can be, and none that is infinite."""
     within = np.clip(ends, *limits(metric, over))
     return [float(end) if math.isfinite(end) else None for end in within]

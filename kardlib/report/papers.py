@@ -143,7 +143,6 @@ def _number(row: Mapping[str, Any]) -> str:
 
 # Figures once more
 
-Draw = Callable[[pd.DataFrame, Mapping[str, Any]], Figure]  # of the data, and of the settings that it was made with
 STYLES = {"two-column": PAGE, "one-column": 5.5}  # the widest that a figure may be, in inches
 
 
@@ -153,7 +152,8 @@ def _draw_keys(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
     return memory.plot_keys(table, middle, sweeps(knobs))
 
 
-DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook draws it with
+# By figure, without its dataset, what its notebook draws it with: of the data, and the settings that it was made with
+DRAWN: dict[str, Callable[[pd.DataFrame, Mapping[str, Any]], Figure]] = {
     "00_tour": lambda table, _: kard.plot_losses(table),
     "01_memorization": lambda table, _: memory.plot_learners(table),
     "01_keys": _draw_keys,
