@@ -58,6 +58,18 @@ def put_many_worlds(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**{name: rows[name].mask(asked, theirs[name]) for name in told}).drop(columns="folder")
 
 
+def of_many_worlds(scorecard: pd.DataFrame) -> pd.Series:
+    """Which verdicts of a scorecard rest on `MANY_WORLDS`."""
+    return scorecard["file"].str.contains(MANY_WORLDS)
+
+
+def with_many_worlds(scorecard: pd.DataFrame) -> pd.DataFrame:
+    """Of `page.judge_run` this run's verdicts; where many worlds that are published were asked the same, theirs."""
+    own, published = (scorecard[scorecard["origin"] == origin] for origin in ("this run", "published"))
+    verdicts = pd.concat([published[of_many_worlds(published)], own])
+    return verdicts.drop_duplicates(["id", *(key for key in KEYS if key not in ("figure", "seed"))])
+
+
 # Over the best earlier method, and means over tasks
 
 
