@@ -43,10 +43,10 @@ from kardlib.settings import RerankerSettings, SettingsError, WorldSettings
 
 FIRST_WORLD = 1_000_000  # pretraining draws its worlds from this seed upwards; the notebooks' seeds are far below
 HELD_OUT = 900_000  # the worlds on which the cards' scores are measured
+EXERCISES = 400  # of each kind, by which a student is scored
 BATCH = 64
 CHECKPOINT = 500  # steps between two checkpoints
 CARD = "---\nlicense: mit\nlibrary_name: transformers\ntags: [kardlib, nano, synthetic]\n---\n"  # how each begins
-
 
 Hop = tuple[str, str]  # an ailment, and what is said of it: "sign" or a relation
 
@@ -369,7 +369,7 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
     return work / RERANKER, seconds
 
 
-def score_student(folder: Path, exercises: int = 400) -> dict[str, float]:
+def score_student(folder: Path) -> dict[str, float]:
     """Share of exercises on worlds that were not trained on that are done right, writing greedily.
 
     "find" and "follow" state what is asked, in any wording, after reading three passages; "choose" names the letter of
@@ -377,7 +377,7 @@ def score_student(folder: Path, exercises: int = 400) -> dict[str, float]:
     """
     rng = random.Random(0)
     drawn: dict[str, list[Exercise]] = defaultdict(list)
-    while any(len(drawn[name]) < exercises for name in SCORED):
+    while any(len(drawn[name]) < EXERCISES for name in SCORED):
         world = draw_world(HELD_OUT + rng.randrange(20))
         for skill in (find, follow, choose):
             exercise = skill(world, 3, rng)
@@ -385,7 +385,7 @@ def score_student(folder: Path, exercises: int = 400) -> dict[str, float]:
             drawn[skill.__name__ + reading].append(exercise)
     scores = {}
     for name in SCORED:
-        asked = drawn[name][:exercises]
+        asked = drawn[name][:EXERCISES]
         read = read_letters if name.startswith("choose") else read_statements
         written = [read(text) for text in write(folder, asked)]
         right = [said == read(e.target) for said, e in zip(written, asked, strict=True)]
@@ -416,7 +416,7 @@ def write(folder: Path, exercises: Sequence[Exercise]) -> list[str]:
     return written
 
 
-def score_reranker(folder: Path, questions: int = 100) -> dict[str, float]:
+def score_reranker(folder: Path) -> dict[str, float]:
     """Share of questions whose first passage, of all those of a world not trained on, states a hop of their chain."""
     from kardlib.models.encoders import load_reranker, rank
 
@@ -424,7 +424,7 @@ def score_reranker(folder: Path, questions: int = 100) -> dict[str, float]:
     found = defaultdict(list)
     for number in range(HELD_OUT, HELD_OUT + 10):
         world = draw_world(number)
-        asked = {q.id: q for q in world.splits["train"][:questions]}
+        asked = {q.id: q for q in world.splits["train"][:100]}
         run = {i: [(p, 0.0) for p in world.texts] for i in asked}
         for i, ranked in rank(reranker, {i: q.prompt for i, q in asked.items()}, run, world.texts).items():
             chain = world.chains[i]
@@ -477,7 +477,7 @@ target of KARD, has never done one after the other to answer a question, and can
 {start}Trained for {recipe.steps} steps of {BATCH} exercises with AdamW, peak rate {recipe.lr:g}, on worlds drawn
 from seeds {FIRST_WORLD:,} and up; no notebook uses one of them.
 
-Share of 400 exercises on 20 worlds that it was not trained on that are done right, writing greedily:
+Share of {EXERCISES} exercises on 20 worlds that it was not trained on that are done right, writing greedily:
 
 | exercise | right |
 |---|---|
