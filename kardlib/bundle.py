@@ -209,8 +209,10 @@ class Packed:
             return RESULTS + self.add(*self.elsewhere[model]), None
         if needs_this_process(model):
             raise BundleError(f"only the notebook that registered the student {model!r} can make it: leave it out")
+        shape = find_shape(model)
+        size = shape.parameters if shape else 10**8  # a guess
         if model.startswith(RESULTS) or model in LOADERS:
-            self.parameters.setdefault(model, shape.parameters if (shape := find_shape(model)) else 10**8)
+            self.parameters.setdefault(model, size)
             return model, None
         source = find_folder(model) or Path(model)
         local = (source / WEIGHTS).is_file()
@@ -220,7 +222,7 @@ class Packed:
             if self.with_models or (model not in SHORT and (source / MANIFEST).is_file()):  # nowhere but in the store
                 self.copy_model(source if local else fetch_model(model, revision), name)
             self.models[name] = {"hub": "" if local else model, "sha256": hash_file(source / WEIGHTS) if local else ""}
-        self.parameters[name] = shape.parameters if (shape := find_shape(model)) else 10**8
+        self.parameters[name] = size
         return name, revision
 
     def copy_model(self, source: Path, name: str) -> None:

@@ -236,7 +236,7 @@ def _plan_kard(experiment: Experiment, on: Hardware, downloads: Sequence[Mapping
     work = [training_work(basis, name, trainings, stored) for name in settings.students]
     work += [writing_work(basis, name, writings) for name in settings.students]
     work += [*reranker_work(basis, writings), *weighing_work(basis, writings)]
-    teachers = [t for t in dict.fromkeys(variant.teacher for variant in variants.values()) if t.verifier]
+    teachers = dict.fromkeys(variant.teacher for variant in variants.values())
     work += [verifier_work(basis, name, teachers) for name in dict.fromkeys(t.verifier for t in teachers if t.verifier)]
     disk = measure_disk(experiment.store, downloads, work)
     students, predictions = (Counter(number for number, _ in part.values()) for part in (trainings, writings))
