@@ -65,6 +65,7 @@ from kardlib.kard.pipeline import (
     train_students,
     training_examples,
 )
+from kardlib.kard.plan import CHARACTERS
 from kardlib.kard.prepare import prepare
 from kardlib.kard.prompting import NEW_TOKENS
 from kardlib.kard.rankings import Reading, read_passages
@@ -265,7 +266,7 @@ def fetch_model(name: str, revision: str | None) -> Path:
 def count_operations(kind: Kind, work: Sequence[Any]) -> float:
     """What a job costs for each of its model's parameters: six operations a token in training, two in writing."""
     texts, knobs = work[0], next(value for value in work if isinstance(value, StudentSettings))
-    read = sum(len(text) for item in texts for text in ([item] if isinstance(item, str) else item)) / 4
+    read = sum(len(text) for item in texts for text in ([item] if isinstance(item, str) else item)) / CHARACTERS
     if kind is PREDICTIONS:
         return 2 * (read + WRITING * len(texts) * knobs.samples * (knobs.max_new_tokens or NEW_TOKENS) / 2)
     return 6 * read * knobs.count_steps(len(texts)) * knobs.batch / len(texts)

@@ -180,8 +180,8 @@ class Basis(NamedTuple):
         return self.experiment.settings
 
     @property
-    def bf16(self) -> bool:
-        """On a GPU, where models are trained and asked in bf16."""
+    def gpu(self) -> bool:
+        """Whether a GPU computes, where models are trained and asked in bf16."""
         return self.device.memory is not None
 
     def of(self, student: str) -> "Basis":
@@ -247,7 +247,7 @@ def _plan_kard(experiment: Experiment, on: Hardware, downloads: Sequence[Mapping
         "work": [row._asdict() for row in work],
         "hours": sum(row.hours for row in work if row.hours is not None),
         "notebooks": {number: {"students": students[number], "predictions": predictions[number]} for number in grid},
-        "searches": sum(texts[:3]) + SILVER * (texts.train + texts.silver),
+        "searches": texts.train + texts.test + texts.silver + SILVER * (texts.train + texts.silver),
         "disk": disk,
         "notes": list_notes(basis, work, disk),
     }
@@ -279,7 +279,7 @@ def training_work(basis: Basis, student: str, trainings: Mapping[StudentKey, Ori
     work = Work("train", student, count, here, steps, round(tokens))
     if not shape:
         return work
-    memory = training_bytes(shape, knobs.batch, *basis.longest, bf16=basis.bf16, gpu=basis.bf16, **options)
+    memory = training_bytes(shape, knobs.batch, *basis.longest, bf16=basis.gpu, gpu=basis.gpu, **options)
     hours = flops / basis.device.flops / basis.device.training / 3600
     return work._replace(hours=hours, memory=memory, disk=4.0 * shape.parameters * count)
 
@@ -321,7 +321,7 @@ def asking_work(
     work = Work(what, model, artifacts, None, None, round(tokens))
     if not shape:
         return work
-    memory = writing_bytes(shape, basis.settings.student.generation_batch, samples, *basis.longest, bf16=basis.bf16)
+    memory = writing_bytes(shape, basis.settings.student.generation_batch, samples, *basis.longest, bf16=basis.gpu)
     return work._replace(hours=seconds / 3600, memory=memory, disk=0.0)
 
 
@@ -351,7 +351,7 @@ def reranker_work(basis: Basis, writings: Mapping[PredictionKey, Origin]) -> lis
     if shape:
         flops, speed = training_flops(shape, seen, 0, lora=knobs.lora), device.flops * 3600 * device.training
         longest = min(knobs.max_tokens, round(LONGEST * passage))
-        memory = training_bytes(shape, drawn, longest, 0, bf16=basis.bf16, lora=knobs.lora, gpu=basis.bf16)
+        memory = training_bytes(shape, drawn, longest, 0, bf16=basis.gpu, lora=knobs.lora, gpu=basis.gpu)
         train = train._replace(hours=flops / speed, memory=memory, disk=4.0 * shape.parameters * names.total())
         rank = rank._replace(hours=forward_flops(shape, ranked, 0) / speed, disk=0.0)
     return [train, rank]

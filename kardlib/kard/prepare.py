@@ -252,7 +252,7 @@ def find_silver(prepared: Prepared, split: str) -> dict[str, set[str]]:
     silver: dict[str, set[str]] = {q.id: set() for q in prepared.experiment.data.splits[split]}
     for rationale in prepared.rationales.need().written[split]:
         if rationale.number < SILVER:
-            silver[rationale.question_id] |= {p for p, _ in prepared.runs.by_rationale[rationale.id][:3]}
+            silver[rationale.question_id] |= {p for p, _ in prepared.runs.by_rationale[rationale.id][:SILVER]}
     return silver
 
 

@@ -18,7 +18,7 @@ from kardlib.artifacts.device import on_threads, pick_device
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, fingerprint, write_json
 from kardlib.errors import KardError, suggest
-from kardlib.kard.experiment import Cell, Experiment
+from kardlib.kard.experiment import SILVER, Cell, Experiment
 from kardlib.kard.methods import BUILT_IN, METHODS, READS
 from kardlib.kard.prepare import (
     DEPTH,
@@ -179,7 +179,7 @@ def _retriever_job(prepared: Prepared, seed: int) -> Job:
     settings, runs = prepared.experiment.settings.rag, prepared.runs
     positives: dict[str, dict[str, None]] = {}
     for r in prepared.rationales.need().kept:
-        positives.setdefault(r.question_id, {}).update(dict.fromkeys(p for p, _ in runs.by_rationale[r.id][:3]))
+        positives.setdefault(r.question_id, {}).update(dict.fromkeys(p for p, _ in runs.by_rationale[r.id][:SILVER]))
     found = {q: list(p) for q, p in list(positives.items())[: settings.contrastive_questions]}
     negatives = {q: [p for p, _ in runs.by_question[q][:HARD_NEGATIVES]] for q in found}
     by_id = {q.id: q for q in prepared.experiment.data.splits["train"]}
