@@ -155,12 +155,12 @@ def time_ranking(prepared: Prepared, reranker: Path, questions: int = 20, repeat
     def build(folder: Path) -> None:
         from kardlib.models import encoders
 
-        model, milliseconds = encoders.load_reranker(settings), []
+        loaded, milliseconds = encoders.load_reranker(settings), []
         clock = time.perf_counter if pick_device().type == "cuda" else time.process_time
         with on_threads(1):
             for _ in range(1 + repeats):
                 began = clock()
-                encoders.rank(model, first, run, prepared.runs.passages)
+                encoders.rank(loaded, first, run, prepared.runs.passages)
                 milliseconds.append(1000 * (clock() - began) / len(first))
         write_json(folder / "milliseconds.json", milliseconds[1:])  # the first one warmed up
 

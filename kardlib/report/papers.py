@@ -134,11 +134,11 @@ def _name_condition(row: Mapping[str, Any]) -> str:
 
 def _number(row: Mapping[str, Any]) -> str:
     """A value and its interval, in per cent or points if it is a fraction, and what could not be read."""
-    unit, form = (
-        (100, ".1f") if row["metric"] in PER_CENT else (1, ",.0f" if 1000 <= abs(row["value"]) < inf else ",.4g")
-    )
-    form = f"+{form}" if row["over"] else form
-    return with_unread(in_digits(row, form, unit), row["unread"])
+    if row["metric"] in PER_CENT:
+        unit, form = 100, ".1f"
+    else:
+        unit, form = 1, ",.0f" if 1000 <= abs(row["value"]) < inf else ",.4g"
+    return with_unread(in_digits(row, f"+{form}" if row["over"] else form, unit), row["unread"])
 
 
 # Figures once more
