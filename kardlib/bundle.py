@@ -65,6 +65,7 @@ from kardlib.kard.pipeline import (
     train_students,
     training_examples,
 )
+from kardlib.kard.plan import CHARACTERS
 from kardlib.kard.prepare import prepare
 from kardlib.kard.prompting import NEW_TOKENS
 from kardlib.kard.rankings import Reading, read_passages
@@ -209,8 +210,10 @@ class Packed:
             return RESULTS + self.add(*self.elsewhere[model]), None
         if needs_this_process(model):
             raise BundleError(f"only the notebook that registered the student {model!r} can make it: leave it out")
+        shape = find_shape(model)
+        size = shape.parameters if shape else 10**8  # a guess
         if model.startswith(RESULTS) or model in LOADERS:
-            self.parameters.setdefault(model, shape.parameters if (shape := find_shape(model)) else 10**8)
+            self.parameters.setdefault(model, size)
             return model, None
         source = find_folder(model) or Path(model)
         local = (source / WEIGHTS).is_file()
@@ -220,7 +223,7 @@ class Packed:
             if self.with_models or (model not in SHORT and (source / MANIFEST).is_file()):  # nowhere but in the store
                 self.copy_model(source if local else fetch_model(model, revision), name)
             self.models[name] = {"hub": "" if local else model, "sha256": hash_file(source / WEIGHTS) if local else ""}
-        self.parameters[name] = shape.parameters if (shape := find_shape(model)) else 10**8
+        self.parameters[name] = size
         return name, revision
 
     def copy_model(self, source: Path, name: str) -> None:
@@ -263,7 +266,7 @@ def fetch_model(name: str, revision: str | None) -> Path:
 def count_operations(kind: Kind, work: Sequence[Any]) -> float:
     """What a job costs for each of its model's parameters: six operations a token in training, two in writing."""
     texts, knobs = work[0], next(value for value in work if isinstance(value, StudentSettings))
-    read = sum(len(text) for item in texts for text in ([item] if isinstance(item, str) else item)) / 4
+    read = sum(len(text) for item in texts for text in ([item] if isinstance(item, str) else item)) / CHARACTERS
     if kind is PREDICTIONS:
         return 2 * (read + WRITING * len(texts) * knobs.samples * (knobs.max_new_tokens or NEW_TOKENS) / 2)
     return 6 * read * knobs.count_steps(len(texts)) * knobs.batch / len(texts)

@@ -34,16 +34,16 @@ class BundleError(KardError, RuntimeError):
     """A bundle or a result in it is not what it should be, or does not fit this version."""
 
 
-class Knobs(SimpleNamespace):
+class JobSettings(SimpleNamespace):
     """A group of settings by the names of `settings.py`, which checked them when the bundle was written."""
 
     def of_training(self) -> dict[str, Any]:
         """What a training that goes on must agree in; the folder of its model may have moved."""
         return {name: value for name, value in vars(self).items() if name != "model"}
 
-    def model_copy(self, update: dict[str, Any]) -> "Knobs":
+    def model_copy(self, update: dict[str, Any]) -> "JobSettings":
         """The same with some of them changed."""
-        return Knobs(**vars(self) | update)
+        return JobSettings(**vars(self) | update)
 
 
 @dataclass
@@ -144,7 +144,7 @@ def decode(value: Any, bundle: Bundle) -> Any:
         return read_texts(bundle, value["texts"])
     if "pairs" in value:
         return list(zip(*(read_texts(bundle, name) for name in value["pairs"]), strict=True))
-    knobs = Knobs(**value["settings"])
+    knobs = JobSettings(**value["settings"])
     return knobs.model_copy({"model": find_model(bundle, knobs.model)}) if "model" in value["settings"] else knobs
 
 

@@ -101,10 +101,9 @@ def do_job(bundle: Bundle, job: str) -> None:
     result = {"job": job, "need": need and read_result(bundle.result(need))["weights"]["sha256"], "seconds": seconds}
     if record["kind"] == "student":
         result["tokens_per_second"] = count_tokens(given, partial, done_before) / seconds
-    files = describe_files(partial)
+    files = {name: known for name, known in describe_files(partial).items() if name != RESULT}  # of a killed process
     result |= {"peak_memory": measure_memory(), "provenance": provenance() | bundle.commit}
-    result |= {"weights": files.get(WEIGHTS, {})}
-    write_json(partial / RESULT, result | {"files": {name: known for name, known in files.items() if name != RESULT}})
+    write_json(partial / RESULT, result | {"weights": files.get(WEIGHTS, {}), "files": files})
     shutil.rmtree(bundle.result(job), ignore_errors=True)
     bundle.result(job).parent.mkdir(exist_ok=True)
     os.replace(partial, bundle.result(job))

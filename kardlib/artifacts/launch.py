@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from kardlib.artifacts.device import announce_device
-from kardlib.artifacts.store import REPOSITORY, Kind
+from kardlib.artifacts.store import Kind, python_path
 from kardlib.errors import KardError
 from kardlib.settings import ComputeSettings, Group
 
@@ -97,7 +97,7 @@ def run_torchrun(folder: Path, processes: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command += ["-m", "kardlib.artifacts.launch", str(folder.resolve()), "--held"]
     environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))} | os.environ
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    environment["PYTHONPATH"] = python_path()
     last: deque[str] = deque(maxlen=2000)
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,

@@ -350,6 +350,11 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": hash_file(p)} for p in paths}
 
 
+def python_path() -> str:
+    """`$PYTHONPATH` for a process of its own, which finds this package first, wherever it is started."""
+    return os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+
+
 def remove(path: Path) -> None:
     """Remove a folder, or whatever stands in its place: of a link the link alone."""
     if path.is_symlink() or path.is_file():

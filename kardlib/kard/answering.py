@@ -70,7 +70,7 @@ def write(
     `checkpoint` after every batch, from which a killed run goes on; samples are not, for they depend on what was drawn
     before. Raises StoreError for a full disk.
     """
-    model, both = prepare_to_ask(model, settings), model.config.is_encoder_decoder
+    model, has_encoder = prepare_to_ask(model, settings), model.config.is_encoder_decoder
     set_seed(seed)
     limit = source_limit(model.config, settings)
     tokenizer.truncation_side = settings.truncation_side
@@ -79,7 +79,7 @@ def write(
     if settings.samples > 1:
         sampling = {"do_sample": True, "top_k": settings.top_k, "top_p": settings.top_p,
                     "num_return_sequences": settings.samples}  # fmt: skip
-    start = [] if both or settings.samples > 1 else _shared_start(ids)
+    start = [] if has_encoder or settings.samples > 1 else _shared_start(ids)
     cache = _read_start(model, start)
     texts = Answered(list(map(len, ids)), checkpoint if settings.samples == 1 else None)
     order = sorted(texts.open, key=lambda i: (len(ids[i]), i))
@@ -87,8 +87,8 @@ def write(
         batch = order[first : first + settings.generation_batch]
         read = {"input_ids": [ids[i][len(start) :] for i in batch]}
         inputs = tokenizer.pad(read, return_tensors="pt").to(model.device)
-        if both or settings.samples > 1:
-            source = 0 if both else inputs.input_ids.shape[1]  # a causal LM repeats its source
+        if has_encoder or settings.samples > 1:
+            source = 0 if has_encoder else inputs.input_ids.shape[1]  # a causal LM repeats its source
             stops = StoppingCriteriaList([] if whole else [AnswerIsOut(tokenizer, source)])
             written = model.generate(  # type: ignore[operator]
                 **inputs, max_new_tokens=settings.max_new_tokens, **sampling, stopping_criteria=stops
@@ -187,18 +187,20 @@ def score_options(
     """
     from kardlib.models.encoders import TOKENS, length_batches  # its settings need pydantic, which `work` does without
 
-    model, both = prepare_to_ask(model, settings), model.config.is_encoder_decoder
+    model, has_encoder = prepare_to_ask(model, settings), model.config.is_encoder_decoder
     tokenizer.truncation_side = settings.truncation_side
     limit = source_limit(model.config, settings)
     read = tokenizer(
         fit_sources(sources, tokenizer, settings, model.config), truncation=True, max_length=limit
     ).input_ids
-    line = "\n" if not both and settings.prompt == "plain" else ""
+    line = "\n" if not has_encoder and settings.prompt == "plain" else ""
     texts = [f"{line}{b}" for b in begun]
     words = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
-    prefixes = [[model.config.decoder_start_token_id, *w] if both else r + w for r, w in zip(read, words, strict=True)]
-    lengths = {str(i): prefix + (read[i] if both else []) for i, prefix in enumerate(prefixes)}
-    start = [] if both else _shared_start(prefixes)
+    prefixes = [
+        [model.config.decoder_start_token_id, *w] if has_encoder else r + w for r, w in zip(read, words, strict=True)
+    ]
+    lengths = {str(i): prefix + (read[i] if has_encoder else []) for i, prefix in enumerate(prefixes)}
+    start = [] if has_encoder else _shared_start(prefixes)
     cache = _read_start(model, start)
     scores = Answered([len(lengths[str(i)]) for i in range(len(sources))], checkpoint)
     for names in length_batches(lengths, TOKENS):
@@ -209,7 +211,7 @@ def score_options(
         pairs = [f"{texts[i]}{' ' if begun[i] else ''}{option}" for i in batch for option in options[i]]
         ends = tokenizer(pairs, add_special_tokens=False, verbose=False).input_ids
         ends = [end[len(words[batch[row]]) :] for end, row in zip(ends, rows, strict=True)]
-        encoded = [read[i] for i in batch] if both else []
+        encoded = [read[i] for i in batch] if has_encoder else []
         found: list[list[float]] = [[] for _ in batch]
         own = [prefixes[i][len(start) :] for i in batch]
         shared = _repeat(cache, len(batch))

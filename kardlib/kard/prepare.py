@@ -225,10 +225,10 @@ def run_table(
         with Lucene(experiment.settings.knowledge) as lucene:
             write_run(folder / "run.tsv", ask(lucene))
 
-    return read_table(experiment.store.make(kind, spec | asked, build) / "run.tsv")
+    return read_run_once(experiment.store.make(kind, spec | asked, build) / "run.tsv")
 
 
-read_table = functools.cache(read_run)  # variants share tables
+read_run_once = functools.cache(read_run)  # variants share tables
 
 
 @functools.cache  # and texts
@@ -252,7 +252,7 @@ def find_silver(prepared: Prepared, split: str) -> dict[str, set[str]]:
     silver: dict[str, set[str]] = {q.id: set() for q in prepared.experiment.data.splits[split]}
     for rationale in prepared.rationales.need().written[split]:
         if rationale.number < SILVER:
-            silver[rationale.question_id] |= {p for p, _ in prepared.runs.by_rationale[rationale.id][:3]}
+            silver[rationale.question_id] |= {p for p, _ in prepared.runs.by_rationale[rationale.id][:SILVER]}
     return silver
 
 

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from kardlib.data.files import DataError
-from kardlib.data.prompts import CONCLUSION, Source, split_source
+from kardlib.data.prompts import CONCLUSION, CUT, Source, split_source
 from kardlib.models.training import read_rank
 
 if TYPE_CHECKING:
     from kardlib.settings import StudentSettings
 
-CUT = 0.01  # share of the texts that may be cut without a word
-MARGIN = 1.1  # on the length that keeps all but this share whole
+MARGIN = 1.1  # on the length that keeps all but the share `CUT` of the targets whole
 NEW_TOKENS = 160  # of a student that never learnt how much there is to write
 SPARE = 2  # tokens that two parts of a text may have more together than alone
 

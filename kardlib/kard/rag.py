@@ -227,9 +227,8 @@ def train_rag(
         marginal = marginal_log_likelihood(scores, log_likelihoods.view_as(scores))
         return -settings.passages * marginal.sum() / tokens
 
-    lr = student.lr or student.of(student.model).lr
-    assert lr, "`of` leaves nothing open"
-    rates: dict[nn.Module, float] = {retriever: settings.lr, model: lr}
+    assert student.lr, "`of` leaves nothing open"
+    rates: dict[nn.Module, float] = {retriever: settings.lr, model: student.lr}
     schedule = linear_schedule(settings.warmup, len(batches))
     losses, _ = fit(
         "rag", both, rates, schedule, len(batches), loss_of, seed=seed * 1_000_000, refresh=refresh,

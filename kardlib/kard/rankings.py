@@ -18,7 +18,7 @@ from kardlib.artifacts.device import on_threads, pick_device
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, fingerprint, write_json
 from kardlib.errors import KardError, suggest
-from kardlib.kard.experiment import Cell, Experiment
+from kardlib.kard.experiment import SILVER, Cell, Experiment
 from kardlib.kard.methods import BUILT_IN, METHODS, READS
 from kardlib.kard.prepare import (
     DEPTH,
@@ -27,7 +27,7 @@ from kardlib.kard.prepare import (
     find_candidates,
     find_silver,
     query_texts,
-    read_table,
+    read_run_once,
 )
 from kardlib.models.catalogue import identify
 from kardlib.retrieval.runs import Run
@@ -108,7 +108,7 @@ def rank(experiment: Experiment, split: str, asked: Mapping[K, tuple[Prepared, P
     """
     jobs = {key: _ranking_job(p, split, model) for key, (p, model) in asked.items()}
     folders = make_all(experiment.store, RERANKED, jobs)
-    return {key: keep_candidates(asked[key][0], split, read_table(f / "run.tsv")) for key, f in folders.items()}
+    return {key: keep_candidates(asked[key][0], split, read_run_once(f / "run.tsv")) for key, f in folders.items()}
 
 
 def _ranking_job(prepared: Prepared, split: str, model: Path | str) -> Job:
@@ -155,12 +155,12 @@ def time_ranking(prepared: Prepared, reranker: Path, questions: int = 20, repeat
     def build(folder: Path) -> None:
         from kardlib.models import encoders
 
-        model, milliseconds = encoders.load_reranker(settings), []
+        loaded, milliseconds = encoders.load_reranker(settings), []
         clock = time.perf_counter if pick_device().type == "cuda" else time.process_time
         with on_threads(1):
             for _ in range(1 + repeats):
                 began = clock()
-                encoders.rank(model, first, run, prepared.runs.passages)
+                encoders.rank(loaded, first, run, prepared.runs.passages)
                 milliseconds.append(1000 * (clock() - began) / len(first))
         write_json(folder / "milliseconds.json", milliseconds[1:])  # the first one warmed up
 
@@ -179,7 +179,7 @@ def _retriever_job(prepared: Prepared, seed: int) -> Job:
     settings, runs = prepared.experiment.settings.rag, prepared.runs
     positives: dict[str, dict[str, None]] = {}
     for r in prepared.rationales.need().kept:
-        positives.setdefault(r.question_id, {}).update(dict.fromkeys(p for p, _ in runs.by_rationale[r.id][:3]))
+        positives.setdefault(r.question_id, {}).update(dict.fromkeys(p for p, _ in runs.by_rationale[r.id][:SILVER]))
     found = {q: list(p) for q, p in list(positives.items())[: settings.contrastive_questions]}
     negatives = {q: [p for p, _ in runs.by_question[q][:HARD_NEGATIVES]] for q in found}
     by_id = {q.id: q for q in prepared.experiment.data.splits["train"]}
@@ -209,7 +209,7 @@ def search_dense(
     The loss is that of questions whose silver passages are known.
     """
     folders = make_all(experiment.store, DENSE, {key: _dense_job(p, split, model) for key, (p, model) in asked.items()})
-    return {k: (read_table(f / "run.tsv"), json.loads((f / "losses.json").read_text())) for k, f in folders.items()}
+    return {k: (read_run_once(f / "run.tsv"), json.loads((f / "losses.json").read_text())) for k, f in folders.items()}
 
 
 def _dense_job(prepared: Prepared, split: str, model: Path | str) -> Job:

@@ -176,10 +176,9 @@ def train_student(
         settings = spare_memory(shape, settings, batch, source, target, bf16=bf16, share=slot_memory())
         check_memory(shape, settings, batch, source, target, bf16=bf16, free=free, device=device)
     check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
-    filled = settings if settings.lr and settings.epochs else settings.of(settings.model)
-    assert filled.lr and filled.epochs, "`of` leaves nothing open"
+    assert settings.lr and settings.epochs, "`of` leaves nothing open"
     arguments = trainer_arguments(
-        folder, filled.lr, settings.batch, settings.warmup, filled.epochs, len(examples), seed,
+        folder, settings.lr, settings.batch, settings.warmup, settings.epochs, len(examples), seed,
         settings.steps, bf16=bf16,
         fsdp=sharded, fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
         **{CHECKPOINTING: settings.gradient_checkpointing, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},

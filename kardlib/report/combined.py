@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from kardlib.reaugkd.methods import EARLIER
-from kardlib.report.evaluate import cut, paired_difference
+from kardlib.report.evaluate import clip_ends, paired_difference
 from kardlib.report.rows import COLUMNS, KEYS, is_judged
 from kardlib.settings import GLUE_TASKS
 
-WORLDS = "21_worlds"  # the figure of other worlds
-MANY_WORLDS = f"{WORLDS}_full"  # that of so many that they decide
+OTHER_WORLDS = "21_worlds"  # the figure of other worlds
+MANY_WORLDS = f"{OTHER_WORLDS}_full"  # that of so many that they decide
 MEASURED = [name for name in COLUMNS if name not in KEYS]
 
 
@@ -38,7 +38,7 @@ def pool_worlds(worlds: Mapping[int, Iterable[Mapping[str, Any]]]) -> list[dict[
         if {*each} != {*worlds}:
             raise ValueError(f"{first['method']}, {first['metric']}: there is no such row of every world")
         mean, *ends, p = paired_difference(values, [0.0] * len(values))
-        low, high = cut(ends, first["metric"], first.get("over", ""))
+        low, high = clip_ends(ends, first["metric"], first.get("over", ""))
         unread = sum(row.get("unread") or 0 for row in each.values()) / len(each) or None
         n = sum(row["n"] for row in each.values())
         pooled += [row | {"seed": seed, "p": None} for seed, row in each.items()]
@@ -56,6 +56,18 @@ def put_many_worlds(rows: pd.DataFrame) -> pd.DataFrame:
     theirs = rows[same].merge(many, on=same, how="left")[told].set_axis(rows.index)
     asked = rows["seed"].isna() & theirs["value"].notna()
     return rows.assign(**{name: rows[name].mask(asked, theirs[name]) for name in told}).drop(columns="folder")
+
+
+def of_many_worlds(scorecard: pd.DataFrame) -> pd.Series:
+    """Which verdicts of a scorecard rest on `MANY_WORLDS`."""
+    return scorecard["file"].str.contains(MANY_WORLDS)
+
+
+def with_many_worlds(scorecard: pd.DataFrame) -> pd.DataFrame:
+    """Of `page.judge_run` this run's verdicts; where many worlds that are published were asked the same, theirs."""
+    own, published = (scorecard[scorecard["origin"] == origin] for origin in ("this run", "published"))
+    verdicts = pd.concat([published[of_many_worlds(published)], own])
+    return verdicts.drop_duplicates(["id", *(key for key in KEYS if key not in ("figure", "seed"))])
 
 
 # Over the best earlier method, and means over tasks

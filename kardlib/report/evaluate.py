@@ -23,7 +23,7 @@ GROWTH = "accuracy_gain_growth"  # a difference of two gains, beside which a pap
 TINY = 1e-9  # spread of answers that are all of one class
 
 Clusters = NDArray[np.int64] | None  # (2, questions): `by_cluster`; None where each question stands for itself
-Asked = str | NDArray[np.bool_] | None  # which questions of a split count: `tabulate`
+Subset = str | NDArray[np.bool_] | None  # of a split's questions: `tabulate`
 
 # Metrics: an array with one value per question, so that methods can be compared question by question
 
@@ -291,7 +291,7 @@ def summary_rows(
         if s is not None
     ]
     mean, *ends = mean_interval(table, clusters)
-    low, high = cut(ends, columns.get("metric", ""))
+    low, high = clip_ends(ends, columns.get("metric", ""))
     numbers = {"value": mean, "low": low, "high": high, "n": table.shape[1], "unread": _unread_share(table)}
     return [*rows, columns | {"seed": None} | numbers]
 
@@ -311,14 +311,14 @@ def gain_row(
 
 def _as_gain(found: Difference, sides: Iterable[ArrayLike], **columns: Any) -> dict[str, Any]:
     """The row of a difference between `sides`; as many answers are unread as of the worst of them."""
-    low, high = cut(found[1:3], columns["metric"], columns["over"])
+    low, high = clip_ends(found[1:3], columns["metric"], columns["over"])
     unread = max(filter(None, map(_unread_share, sides)), default=None)
     return columns | {"value": found.mean, "low": low, "high": high, "p": found.p, "unread": unread}
 
 
 def tabulate(
     experiment: "Experiment", figure: str, scores: Mapping["Row", ArrayLike], gains: Iterable["Gain"] = (),
-    asked: Asked = "accuracy", **columns: Any,
+    asked: Subset = "accuracy", **columns: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of a figure's data for a grid: the summary of every row's scores, then what some rows gain over others.
 
@@ -342,7 +342,7 @@ def tabulate(
 
 def gain_rows(
     experiment: "Experiment", figure: str, scores: Mapping["Row", ArrayLike], gains: Iterable["Gain"],
-    asked: Asked = "accuracy", **columns: Any,
+    asked: Subset = "accuracy", **columns: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The gains alone, of which `scores` hold all rows; a gain less another one is of the metric `GROWTH`."""
     if _lacks_gold(experiment, **columns):
@@ -378,7 +378,7 @@ def _asks(experiment: "Experiment", knobs: "Knobs") -> "Experiment":
 
 
 def _sample(
-    experiment: "Experiment", values: ArrayLike, asked: Asked, split: str
+    experiment: "Experiment", values: ArrayLike, asked: Subset, split: str
 ) -> tuple[NDArray[np.float64], Clusters]:
     """Of a row's scores those that count, (seeds, questions), and the clusters of their questions."""
     table = _as_table(values)
@@ -433,7 +433,7 @@ def share_rows(
     rows = []
     for cause in names if failed.any() else ():
         share, *ends = share_interval(table == cause, failed, clusters)
-        low, high = cut(ends, metric)
+        low, high = clip_ends(ends, metric)
         numbers = {"value": share, "low": low, "high": high, "n": int(failed.sum())}
         rows.append(columns | {"metric": metric, "knob": "cause", "at": cause} | numbers)
     return rows
@@ -454,14 +454,14 @@ def part_rows(
         if (asked := part == name).any():
             mean, *ends = share_interval(table * asked, asked)
             known = len({*table[asked]}) > 1
-            low, high = cut(ends, columns["metric"], columns.get("over", "")) if known else (None, None)
+            low, high = clip_ends(ends, columns["metric"], columns.get("over", "")) if known else (None, None)
             unread = max(filter(None, (_unread_share(each[asked]) for each in both)), default=None)
             numbers = {"value": mean, "low": low, "high": high, "n": int(asked.sum()), "unread": unread}
             rows.append(columns | {"at": name} | numbers)
     return rows
 
 
-def cut(ends: Sequence[float], metric: str, over: str = "") -> list[float | None]:
+def clip_ends(ends: Sequence[float], metric: str, over: str = "") -> list[float | None]:
     """An interval's ends as a row holds them: within what the metric can be, and none that is infinite."""
     within = np.clip(ends, *limits(metric, over))
     return [float(end) if math.isfinite(end) else None for end in within]

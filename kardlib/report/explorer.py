@@ -22,7 +22,7 @@ from kardlib.data.files import LETTERS, Question
 from kardlib.kard.cases import CAUSES, COLOURS, describe, find_causes, judge_sentences, name_gold, show_legend
 from kardlib.kard.experiment import Cell, describe_run
 from kardlib.kard.methods import METHODS
-from kardlib.kard.pipeline import Asked, Predictions
+from kardlib.kard.pipeline import Predictions, PreparedCells
 from kardlib.report.folders import figures_folder
 from kardlib.settings import RunSettings
 
@@ -31,7 +31,9 @@ WHY = ("what it takes was not read", *CAUSES[1:])  # no reranker misses anything
 IN_HTML = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&'"})  # all of them stand in strings of JSON
 
 
-def collect(asked: Asked, answered: Mapping[Cell, Predictions], shown: Collection[str] | None = None) -> dict[str, Any]:
+def collect(
+    asked: PreparedCells, answered: Mapping[Cell, Predictions], shown: Collection[str] | None = None
+) -> dict[str, Any]:
     """What each cell's student read, wrote (its first sample) and answered, of the questions `shown` (ids; None: all).
 
     Passages, sentences and questions stand once; elsewhere stand their numbers. What worlds of other settings ask under

@@ -94,6 +94,7 @@ def save_figure(
     facts = json.dumps(told, sort_keys=True, default=str)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {suffix: folder / f"{name}.{suffix}" for suffix in ("pdf", "png", "csv")}
+    # not `atomic_write`, whose temporary names have the suffix: who lists a folder's data would find half a file
     partial = {suffix: path.with_name(f".{path.name}.{os.getpid()}") for suffix, path in paths.items()}
     pdf = {"Title": name, "Subject": f"Data: {name}.csv", "Keywords": facts, "Creator": "kardlib", "CreationDate": None}
     png = {"Title": name, "Description": f"Data: {name}.csv", "Provenance": facts, "Software": "kardlib"}

@@ -111,12 +111,12 @@ def judge_run(figures: Path, published: Path = REPOSITORY / "figures") -> Any:
     import pandas as pd
 
     from kardlib.report.claims import NOT_RUN, judge, read_claims, read_rows  # imported late: pandas is slow
-    from kardlib.report.combined import MANY_WORLDS
+    from kardlib.report.combined import of_many_worlds
 
     claims = read_claims()
     own, others = (judge(claims, read_rows([f] if f.is_dir() else [])) for f in (figures, published))
     known, cases = (pd.MultiIndex.from_frame(part[["id", "dataset"]]) for part in (own, others))
-    more = others["file"].str.contains(MANY_WORLDS) & ~own["file"].str.contains(MANY_WORLDS).any()
+    more = of_many_worlds(others) & ~of_many_worlds(own).any()
     others = others[(~cases.isin(known) | more) & (others["verdict"] != NOT_RUN)]
     return pd.concat([own.assign(origin="this run"), others.assign(origin="published")], ignore_index=True)
 

@@ -134,16 +134,15 @@ def _name_condition(row: Mapping[str, Any]) -> str:
 
 def _number(row: Mapping[str, Any]) -> str:
     """A value and its interval, in per cent or points if it is a fraction, and what could not be read."""
-    unit, form = (
-        (100, ".1f") if row["metric"] in PER_CENT else (1, ",.0f" if 1000 <= abs(row["value"]) < inf else ",.4g")
-    )
-    form = f"+{form}" if row["over"] else form
-    return with_unread(in_digits(row, form, unit), row["unread"])
+    if row["metric"] in PER_CENT:
+        unit, form = 100, ".1f"
+    else:
+        unit, form = 1, ",.0f" if 1000 <= abs(row["value"]) < inf else ",.4g"
+    return with_unread(in_digits(row, f"+{form}" if row["over"] else form, unit), row["unread"])
 
 
 # Figures once more
 
-Draw = Callable[[pd.DataFrame, Mapping[str, Any]], Figure]  # of the data, and of the settings that it was made with
 STYLES = {"two-column": PAGE, "one-column": 5.5}  # the widest that a figure may be, in inches
 
 
@@ -153,7 +152,8 @@ def _draw_keys(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
     return memory.plot_keys(table, middle, sweeps(knobs))
 
 
-DRAWN: dict[str, Draw] = {  # by figure, without its dataset, what its notebook draws it with
+# By figure, without its dataset, what its notebook draws it with: of the data, and the settings that it was made with
+DRAWN: dict[str, Callable[[pd.DataFrame, Mapping[str, Any]], Figure]] = {
     "00_tour": lambda table, _: kard.plot_losses(table),
     "01_memorization": lambda table, _: memory.plot_learners(table),
     "01_keys": _draw_keys,

@@ -30,6 +30,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
+from kardlib.artifacts.store import python_path
 from kardlib.data.files import Passage, PassageFile
 from kardlib.errors import KardError, first_line, suggest
 from kardlib.retrieval.runs import Run
@@ -106,8 +107,7 @@ class Lucene:
 
     def __enter__(self) -> Self:
         home, _ = find_java()
-        paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {"JAVA_HOME": str(home), "JDK_HOME": str(home), "PYTHONPATH": os.pathsep.join(paths)}
+        environment = os.environ | {"JAVA_HOME": str(home), "JDK_HOME": str(home), "PYTHONPATH": python_path()}
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "kardlib.retrieval.lucene"],
