@@ -29,7 +29,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from kardlib.artifacts.engine import check_ray, choose_engine
-from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now
+from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now, python_path
 from kardlib.errors import KardError, first_line, suggest
 from kardlib.report.folders import figures_folder, seen_from
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index
@@ -209,7 +209,7 @@ def kernel_environment(engine: str, address: str, force: bool) -> dict[str, str]
         check_ray(address)
     store = Store()
     environment = {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": python_path(),
         "KARD_STORE": store.url or str(store.root.resolve()),  # kernels run in another folder
         "KARD_CACHE": str(store.root.resolve()),  # counts if the store is a URL
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),  # numpy's threads wait by spinning
