@@ -4,3 +4,8 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 NANO = Path(__file__).parent / "nano_models"  # the models that ship with the package
+
+
+def is_nano(model: str) -> bool:
+    """Whether a name is that of one of the shipped nano models; a folder elsewhere is none, whatever it holds."""
+    return any(folder.name == model for folder in NANO.iterdir())

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from kardlib import NANO
+from kardlib import is_nano
 from kardlib.errors import suggest
 from kardlib.knobs import Batch, Count, Distinct, Group, Lengths, Seed, SettingsError, flatten, is_plain_url, validate
 
@@ -23,11 +23,6 @@ GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")  # those tha
 
 Scale = Literal["smoke", "embedded", "real", "paper"]
 CHOSEN = ("scale", "dataset", "data_dir")  # choose the preset, so that they are no single settings of it
-
-
-def is_nano(model: str) -> bool:
-    """Whether a name is that of one of the shipped nano models; a folder elsewhere is none, whatever it holds."""
-    return any(folder.name == model for folder in NANO.iterdir())
 
 
 class WorldSettings(Group):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kardlib import NANO
+from kardlib import NANO, is_nano
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import Kind, Store, describe_provenance, fingerprint
 from kardlib.data.files import (
@@ -51,7 +51,6 @@ from kardlib.settings import (
     StudentSettings,
     TeacherSettings,
     WorldSettings,
-    is_nano,
     preset,
 )
 

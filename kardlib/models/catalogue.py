@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kardlib import NANO
+from kardlib import NANO, is_nano
 from kardlib.artifacts.store import MANIFEST, fingerprint, hash_once
 from kardlib.data.files import DataError
 from kardlib.errors import KardError, first_line
@@ -186,7 +186,7 @@ def register_student(
     trained in this process, one after the other. The same name again replaces it, so that a cell can be run again.
     Raises KardError for the name of another model, and for a function without source.
     """
-    if find_model(name) or (NANO / name).is_dir() or (name in LOADERS and not needs_this_process(name)):
+    if not name or find_model(name) or is_nano(name) or (name in LOADERS and not needs_this_process(name)):
         raise KardError(f"there is a model {name!r} already: choose another name")
     try:
         source = [inspect.getsource(function) for function in (load, loss) if function]
@@ -244,7 +244,7 @@ def find_revision(name: str) -> str | None:
     None for a model on this machine and, `without_network`, for one never used. Raises DataError if the Hub has no such
     model or cannot be reached.
     """
-    if name in LOADERS or name in SHORT or (NANO / name).is_dir() or Path(name).exists() or Path(name).is_absolute():
+    if name in LOADERS or name in SHORT or is_nano(name) or Path(name).exists() or Path(name).is_absolute():
         return None
     return (MODELS[name].revision if name in MODELS else None) or _resolve_main(name, is_offline())
 
@@ -303,7 +303,8 @@ def find_folder(name: str) -> Path | None:
     """
     if name == "smollm2":
         return pkgutil.resolve_name("kardlib.models.smollm2:find_smollm2")()
-    return next((folder for folder in (NANO / name, Path(name)) if folder.is_dir()), None)
+    folder = NANO / name if is_nano(name) else Path(name)
+    return folder if folder.is_dir() else None
 
 
 def load_weights(loader: Any, source: str | Path, revision: str | None) -> Any:

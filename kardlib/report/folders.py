@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kardlib import NANO
+from kardlib import is_nano
 from kardlib.artifacts.store import REPOSITORY, fingerprint, hash_file
 from kardlib.data.files import OWN
 from kardlib.knobs import flatten
@@ -51,5 +51,5 @@ def seen_from(folder: Path, value: Any) -> Any:
         return {name: seen_from(folder, one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [seen_from(folder, one) for one in value]
-    named = isinstance(value, str) and value not in SHORT and not (NANO / value).is_dir()
+    named = isinstance(value, str) and value != "" and value not in SHORT and not is_nano(value)
     return os.path.relpath(value, folder) if named and Path(value).is_dir() and not Path(value).is_absolute() else value

@@ -76,7 +76,7 @@ def write_index(run: Path, results: Sequence[Result], scorecard: Sequence[Part],
         figures=[(path, notebook, find_caption(path.stem)) for path, notebook in figures.items()],
         signs={verdict: sign for part in scorecard for _, _, cases in part.claims for verdict, sign, _ in cases},
         facts=describe_provenance(), results=results, describe_sharing=describe_sharing, scorecard=scorecard,
-        explorers=sorted(f"figures/{path.name}" for path in run.glob("figures/*_explorer*.html")),
+        explorers=sorted(f"figures/{path.name}" for path in run.glob("figures/[0-9]*_explorer*.html")),
     )  # fmt: skip
     with atomic_write(run / "index.html") as temporary:
         temporary.write_text(page, "utf-8")

@@ -10,11 +10,19 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
-from kardlib import NANO
+from kardlib import NANO, is_nano
 from kardlib.kard.answering import write
 from kardlib.kard.reranker import train_reranker
 from kardlib.kard.student import load_student, train_student
-from kardlib.models.catalogue import MODELS, Model, find_shape, identify, read_shape, without_network
+from kardlib.models.catalogue import (
+    MODELS,
+    Model,
+    find_folder,
+    find_shape,
+    identify,
+    read_shape,
+    without_network,
+)
 from kardlib.models.encoders import load_reranker, rank
 from kardlib.models.nano import build_tokenizer
 from kardlib.retrieval.runs import Candidates
@@ -87,6 +95,13 @@ def test_a_folder_of_ones_own_is_named_by_all_that_decides_what_it_says(tmp_path
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     names.add(identify(str(folder)))
     assert len(names) == 6
+
+
+@pytest.mark.parametrize("name", ["t5-nano-base/", "./t5-nano-base", ""])
+def test_a_nano_model_is_known_by_its_name_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another spelling would load its weights with the settings of another kind of model."""
+    assert find_folder("t5-nano-base") == NANO / "t5-nano-base" and not is_nano(name)
+    assert find_folder(name) != NANO / "t5-nano-base" and preset().student.of(name).lr != 3e-3
 
 
 def test_every_model_is_pinned_by_a_commit_or_known_to_be_looked_up() -> None:

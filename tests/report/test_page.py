@@ -82,6 +82,8 @@ def test_the_index_says_what_was_run_and_shows_each_figure_with_its_caption(tmp_
     for name in ("03_hits_obqa", "99 <b>"):
         (tmp_path / "figures" / f"{name}.png").write_bytes(b"x")
     figures = ["figures/03_hits_obqa.png", "figures/99 <b>.png"]
+    for name in ("12_explorer.html", ".unfinished-ab12cd34-12_explorer.html"):  # the other one was being written
+        (tmp_path / "figures" / name).write_text("")
     results = [Result("03_a & b", "done", figures=figures), Result("04_main", "failed", error="no <i>"), Result("05_c")]
     changed = {"scale": "smoke", "dataset": "obqa", "overrides": {"retrieval.k": 1, "x": "<b>"}}
     index = write_index(tmp_path, results, [WAITING], changed)
@@ -92,6 +94,7 @@ def test_the_index_says_what_was_run_and_shows_each_figure_with_its_caption(tmp_
     pictures = {found["src"]: found["alt"] for tag, found in read_tags(index) if tag == "img"}
     assert pictures["figures/03_hits_obqa.png"].startswith("Hits@k against gold and against silver")
     assert '<a href="03_a%20%26%20b.html">notebook</a>' in page and "<b>" not in page
+    assert "12_explorer.html" in page and "unfinished" not in page
 
 
 def test_an_index_that_waits_shows_no_filter(tmp_path: Path) -> None:
