@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kardlib.artifacts.store import REPOSITORY, atomic_write
+from kardlib.kard.methods import METHODS
 from kardlib.report.drawings.style import DASHED, log_ticks, set_log_x
 from kardlib.report.figures import LOOK
 from kardlib.report.gallery import as_markdown, write_between
@@ -130,6 +131,14 @@ def training_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
                f"{done['peak_mib']:,}", f"{done['planned_mib']:,}", f"{done['loss']:.4f}"]  # fmt: skip
 
 
+def few_shot_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    for row in result["rows"]:
+        form = {"chat": "turns of a chat", "plain": "lines"}[row["form"]]
+        shares = [f"{100 * row[name]:.0f} %" for name in ("right", "unread")]
+        times = [f"{row[way] / result['timed']:.2f}" for way in ("read_each_time", "read_once")]
+        yield [METHODS[row["method"]].label, form, *shares, *times, f"{row['ratio']:.2f}"]
+
+
 def writing_rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     for number in ("float32", "bf16"):
         done, questions = result[number], result["questions"]
@@ -218,6 +227,13 @@ def show(folder: Path) -> list[str]:
         lines += ["", "### Writing with a pretrained language model", "", *as_markdown(columns, writing_rows(result))]
         did = f"{result['model']}, {DATA[result['dataset']]}, one batch of {result['questions']} questions"
         lines += ["", f"- {did}; {describe_origin(result['provenance'])}."]
+    for result in read_results(folder, "few_shot"):
+        columns = ("prompt", "form", "right", "unread", "examples read each time, CPU s a question",
+                   "read once, CPU s a question", "ratio")  # fmt: skip
+        lines += ["", "### Few-shot prompts", "", *as_markdown(columns, few_shot_rows(result))]
+        did = f"{result['model']}, {DATA[result['dataset']]}, {result['questions']} development questions"
+        timed = f"of which {result['timed']} are timed in float32"
+        lines += ["", f"- {did}, {timed}; {describe_origin(result['provenance'])}."]
     for result in read_results(folder, "reranker_training"):
         columns = ("way", "tokens a second of CPU time", "ratio", "products of large matrices, GFLOP a second",
                    "share of that limit", "with attention's products", "peak MiB", "planned MiB", "loss",

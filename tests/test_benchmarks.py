@@ -14,6 +14,7 @@ import torch
 
 from kardlib.artifacts.device import describe_device
 from kardlib.artifacts.store import REPOSITORY, Kind, Store
+from kardlib.kard.student import load_student
 from kardlib.settings import StudentSettings
 from tests.kard.test_student import save_causal
 
@@ -73,6 +74,14 @@ def test_a_batch_that_texts_leave_writes_what_one_that_is_kept_does(tmp_path, mo
     measured = module.measure(sources, settings, 0)
     assert measured["float32"]["same_texts"] == 1 and measured["float32"]["tokens"] > 0
     assert all(seconds > 0 for number in measured.values() for seconds in number["seconds"].values())
+
+
+def test_examples_that_are_read_once_give_the_same_texts(tmp_path):
+    model, tokenizer = load_student(str(save_causal(tmp_path, "llama", max_position_embeddings=512)))
+    prompts = [f"{'Which remedy cures fever? It is Balkul. ' * 9}Which remedy cures rash {i}?" for i in range(3)]
+    settings = StudentSettings(model="", max_new_tokens=20, max_source_tokens=400)
+    times = load("few_shot").compare(model, tokenizer, prompts, settings)
+    assert times["ratio"] == pytest.approx(times["read_each_time"] / times["read_once"], abs=0.02)
 
 
 def test_a_reranker_is_trained_in_both_number_types(tmp_path):
