@@ -230,7 +230,7 @@ def _score_ends(
     """
     device, others = model.device, {}
     ids, mask = _pad([p[:-1] for p in prefixes], "left", device)  # (B, P)
-    mask = torch.nn.functional.pad(mask, (cache.get_seq_length() if cache else 0, 0), value=1)
+    mask = torch.nn.functional.pad(mask, (0 if cache is None else cache.get_seq_length(), 0), value=1)
     index = torch.tensor(rows, device=device)
     if encoded:
         texts, seen = _pad(encoded, "right", device)
