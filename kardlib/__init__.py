@@ -8,4 +8,4 @@ NANO = Path(__file__).parent / "nano_models"  # the models that ship with the pa
 
 def is_nano(model: str) -> bool:
     """Whether a name is that of one of the shipped nano models; a folder elsewhere is none, whatever it holds."""
-    return any(folder.name == model for folder in NANO.iterdir())
+    return model == Path(model).name and (NANO / model / "config.json").is_file()

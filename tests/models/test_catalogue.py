@@ -97,7 +97,7 @@ def test_a_folder_of_ones_own_is_named_by_all_that_decides_what_it_says(tmp_path
     assert len(names) == 6
 
 
-@pytest.mark.parametrize("name", ["t5-nano-base/", "./t5-nano-base", ""])
+@pytest.mark.parametrize("name", ["t5-nano-base/", "./t5-nano-base", "..", ""])
 def test_a_nano_model_is_known_by_its_name_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another spelling would load its weights with the settings of another kind of model."""
     assert find_folder("t5-nano-base") == NANO / "t5-nano-base" and not is_nano(name)
