@@ -72,10 +72,11 @@ def reproduce(
     say_scale(usual, scale)
     settings, scale = usual.override(overrides).model_dump(mode="json"), usual.scale
     check_request(scale, dataset, data_dir, overrides, publish)
-    if dataset in GLUE_TASKS and not {number.strip().zfill(2) for number in only} <= CLASSIFYING:
+    asked = {number.strip().zfill(2) for number in only}
+    if dataset in GLUE_TASKS and not asked <= CLASSIFYING:
         raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13, 14 and 18 do: drop --only")
     own = FULL if full else {}  # parameters of single notebooks
-    if full and (dataset != "world" or not {number.strip().zfill(2) for number in only} <= own.keys()):
+    if full and (dataset != "world" or not asked <= own.keys()):
         raise ReproduceError(f"only notebooks {' and '.join(own)} have a full grid, of the closed world")
     figures = figures_folder(settings, root, full)
     run = figures.parent

@@ -6,10 +6,14 @@ import pytest
 from kardlib.report.evaluate import ratio_difference, ratio_interval
 
 
+def draw(rng, count, share, seeds):
+    """Gold classes, so many of them true, and what every seed says, right in four of five."""
+    gold = rng.random(count) < share
+    return gold, np.stack([np.where(rng.random(count) < 0.8, gold, ~gold) for _ in range(seeds)])
+
+
 def test_f1_and_its_interval():
-    rng = np.random.default_rng(0)
-    gold = rng.random(200) < 0.6
-    said = np.stack([np.where(rng.random(200) < 0.8, gold, ~gold) for _ in range(3)])
+    gold, said = draw(np.random.default_rng(0), 200, 0.6, 3)
     plain = []
     for row in said:
         hit, wrong, missed = (row & gold).sum(), (row & ~gold).sum(), (~row & gold).sum()
@@ -24,9 +28,7 @@ def test_f1_and_its_interval():
 
 
 def test_a_difference_in_f1_is_paired():
-    rng = np.random.default_rng(0)
-    gold = rng.random(200) < 0.6
-    worse = np.stack([np.where(rng.random(200) < 0.8, gold, ~gold) for _ in range(8)])
+    gold, worse = draw(rng := np.random.default_rng(0), 200, 0.6, 8)
     better = np.where(rng.random(worse.shape) < 0.3, gold, worse)  # some of its mistakes are mended
     gain = ratio_difference("f1", better, worse, gold)
     alone = ratio_interval("f1", better, gold), ratio_interval("f1", worse, gold)
@@ -42,9 +44,7 @@ def test_a_difference_in_f1_is_paired():
 
 
 def test_matthews_correlation_and_its_interval():
-    rng = np.random.default_rng(0)
-    gold = rng.random(400) < 0.7
-    said = np.stack([np.where(rng.random(400) < 0.8, gold, ~gold) for _ in range(3)])
+    gold, said = draw(np.random.default_rng(0), 400, 0.7, 3)
     plain = []
     for row in said:
         tp, tn, fp, fn = (row & gold).sum(), (~row & ~gold).sum(), (row & ~gold).sum(), (~row & gold).sum()
