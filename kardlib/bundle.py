@@ -36,6 +36,7 @@ from kardlib.artifacts.store import (
     read_commit,
     write_json,
 )
+from kardlib.data.prompts import Source
 from kardlib.errors import first_line
 from kardlib.jobs import (
     BROUGHT,
@@ -197,7 +198,7 @@ class Packed:
             return {"pairs": [self.add_texts(list(texts)) for texts in zip(*value, strict=True)]}
         return {"texts": self.add_texts(value), "number": len(value)} if isinstance(value, list) else value
 
-    def add_texts(self, texts: list[str]) -> str:
+    def add_texts(self, texts: list[Source]) -> str:
         """The hash of texts, which are written unless another job has them."""
         name = fingerprint(texts)
         if not (path := self.folder / "texts" / f"{name}.json").is_file():

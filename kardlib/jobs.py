@@ -21,6 +21,7 @@ from typing import Any
 
 import kardlib
 from kardlib.artifacts.store import fingerprint, hash_file
+from kardlib.data.prompts import Source
 from kardlib.errors import KardError
 from kardlib.models.catalogue import LOADERS
 
@@ -148,7 +149,7 @@ def decode(value: Any, bundle: Bundle) -> Any:
     return knobs.model_copy({"model": find_model(bundle, knobs.model)}) if "model" in value["settings"] else knobs
 
 
-def read_texts(bundle: Bundle, name: str) -> list[str]:
+def read_texts(bundle: Bundle, name: str) -> list[Source]:
     """The texts of that hash; bundle.json knows the hash of their file."""
     return list(json.loads((bundle.folder / "texts" / f"{name}.json").read_text("utf-8")))
 
