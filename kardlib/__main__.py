@@ -118,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_bundles(commands: Any) -> None:
-    """The two commands that take a grid's trainings to another machine and back."""
+    """The commands that take a grid's trainings to another machine and back, and results without weights anywhere."""
     bundle = commands.add_parser("bundle", help="write what a grid trains as jobs for a machine without a network")
     bundle.set_defaults(command=run_bundle)
     bundle.add_argument("folder", type=Path, metavar="OUT", help="a new folder, or a bundle to add to")
@@ -129,6 +129,13 @@ def add_bundles(commands: Any) -> None:
     unbundle = commands.add_parser("unbundle", help="check what was done with a bundle and put it into the store")
     unbundle.set_defaults(command=run_unbundle)
     unbundle.add_argument("folder", type=Path, metavar="OUT")
+
+    told = {"pack": "write what was trained into one small file, without weights: texts, numbers, losses",
+            "unpack": "put such a file into the store, so that only the rest is trained"}  # fmt: skip
+    for name, command in (("pack", run_pack), ("unpack", run_unpack)):
+        packing = commands.add_parser(name, help=told[name])
+        packing.set_defaults(command=command)
+        packing.add_argument("file", type=Path, metavar="FILE.tar.xz")
 
 
 def add_papers(commands: Any) -> None:
@@ -232,6 +239,22 @@ def run_unbundle(options: argparse.Namespace) -> int:
     from kardlib.bundle import unbundle
 
     print(unbundle(options.folder, Store()))
+    return 0
+
+
+def run_pack(options: argparse.Namespace) -> int:
+    """Pack the store and say what the file holds."""
+    from kardlib.packing import pack
+
+    print(pack(Store(), options.file))
+    return 0
+
+
+def run_unpack(options: argparse.Namespace) -> int:
+    """Unpack a file and say what was new."""
+    from kardlib.packing import unpack
+
+    print(unpack(options.file, Store()))
     return 0
 
 

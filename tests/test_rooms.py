@@ -23,6 +23,7 @@ ROOMS = [
     "jobs",
     "work",
     "bundle",
+    "packing",
     "reproduce",
     "__main__",
 ]

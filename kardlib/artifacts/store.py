@@ -155,6 +155,7 @@ class Store:
             for begun in [path for path in folder.iterdir() if path.name != MANIFEST]:
                 remove(begun)
             for name, file in files.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(file) if isinstance(file, bytes) else shutil.copyfile(file, folder / name)
 
         return self.make(kind, spec, build, made=made)

@@ -29,7 +29,7 @@ from kardlib.kard.prepare import (
     query_texts,
     read_run_once,
 )
-from kardlib.models.catalogue import identify
+from kardlib.models.catalogue import ELSEWHERE, identify
 from kardlib.retrieval.runs import Run
 from kardlib.settings import RerankerSettings
 
@@ -117,7 +117,7 @@ def _ranking_job(prepared: Prepared, split: str, model: Path | str) -> Job:
     spec, work = _texts_to_rank(prepared, split)
     settings = prepared.experiment.settings.reranker.model_copy(update={"model": str(model)})
     named = {"model": identify(settings.model, settings.revision), "max_tokens": settings.max_tokens}
-    if not (Path(model) / LINEAR).is_file():  # an untrained one's linear layer is made as the settings say
+    if not any(Path(model, name).is_file() for name in (LINEAR, ELSEWHERE)):  # an untrained one's is made as these say
         named |= {"similarity": settings.similarity, "dim": settings.dim}
     return spec | named, (settings, *work)
 

@@ -28,6 +28,7 @@ from kardlib.models.catalogue import (
     find_revision,
     find_snapshot,
     load_weights,
+    refuse_elsewhere,
 )
 from kardlib.retrieval.runs import Run, write_run
 from kardlib.settings import RerankerSettings
@@ -54,6 +55,7 @@ def load_encoder(
     Raises DataError, in which `role` says what the encoder is for.
     """
     folder = find_minilm() if name == "minilm" else find_folder(name)
+    refuse_elsewhere(folder or name)
     try:
         source, revision = (str(folder), None) if folder else (name, revision or find_revision(name))
         encoder = load_weights(AutoModel, source, revision)

@@ -1,0 +1,104 @@
+"""What was trained for hours, in one small file: texts, numbers and losses, but no weights.
+
+    pack(store, file)      `kard pack`: whatever is finished
+    unpack(file, store)    `kard unpack`: into another store, where `kard reproduce` finds it and trains only the rest
+
+A model is packed as the hash of its weights. `identify` reads it, so that all that was made with them keeps its name.
+"""
+
+import io
+import json
+import lzma
+import tarfile
+import tempfile
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name, atomic_write, read_manifest
+from kardlib.errors import KardError, first_line
+from kardlib.jobs import BROUGHT, WEIGHTS
+from kardlib.models.catalogue import ELSEWHERE
+
+LEFT_OUT = {"index", "run", "smollm2", "encoder"}  # kinds that are fetched, or made anew without training
+
+
+class PackingError(KardError, RuntimeError):
+    """A file cannot be packed, or holds something else than artifacts."""
+
+
+def pack(store: Store, file: Path) -> str:
+    """Write what is finished into a tar file, compressed by LZMA; a sentence that says what it holds.
+
+    The same artifacts give the same bytes. Raises PackingError where nothing is finished, and StoreError.
+    """
+    packed = Counter[str]()
+    with atomic_write(file) as temporary:
+        with tarfile.open(temporary, "w:xz", preset=9) as tar:
+            for folder in sorted(path.parent for path in store.root.glob(f"*/{MANIFEST}")):
+                kind = str(read_manifest(folder).get("kind"))
+                if kind not in LEFT_OUT and not folder.suffix and store.find(folder.name):  # not begun, not damaged
+                    for name, content in read_light(folder).items():
+                        member = tarfile.TarInfo(f"{folder.name}/{name}")
+                        member.size = len(content)
+                        tar.addfile(member, io.BytesIO(content))
+                    packed[kind] += 1
+        if not packed:
+            raise PackingError(f"there is nothing to pack in {store.root}: set KARD_STORE to the store of a run")
+    return f"{file}: {describe(packed)}; {file.stat().st_size / 1e6:.1f} MB"
+
+
+def read_light(folder: Path) -> dict[str, bytes]:
+    """The files of an artifact and its manifest, where a model is the hash of its weights."""
+    manifest = read_manifest(folder)
+    known = manifest["files"]
+    models = {PurePosixPath(name).parent for name in known if PurePosixPath(name).name == WEIGHTS}
+    files = {}
+    for path in map(PurePosixPath, known):
+        if path.parent not in models or path.name in BROUGHT:
+            files[str(path)] = (folder / path).read_bytes()
+    for model in models:
+        files[str(model / ELSEWHERE)] = json.dumps({"sha256": known[str(model / WEIGHTS)]["sha256"]}).encode()
+    return {MANIFEST: json.dumps(manifest).encode()} | files
+
+
+def unpack(file: Path, store: Store) -> str:
+    """Put what was packed into a store, but what is there already; a sentence that says what.
+
+    Raises PackingError for a file that is missing, damaged or no pack, with the store as it was.
+    """
+    taken, there = Counter[str](), Counter[str]()
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            with tarfile.open(file, "r:xz") as tar:
+                tar.extractall(temporary, filter="data")  # no links, nothing outside the folder
+        except (OSError, tarfile.TarError, lzma.LZMAError, EOFError) as error:
+            raise PackingError(f"{file} cannot be unpacked ({first_line(error)}): fetch or copy it again") from None
+        folders = sorted(Path(temporary).iterdir())
+        artifacts = {folder: read_artifact(folder, file) for folder in folders}
+        for folder, (kind, spec, made) in artifacts.items():
+            if store.has(kind, spec):
+                there[kind.name] += 1
+                continue
+            files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+            del files[MANIFEST]
+            store.take(kind, spec, files, made)
+            taken[kind.name] += 1
+    return f"into the store: {describe(taken) or 'nothing'}" + (f"; there already: {describe(there)}" if there else "")
+
+
+def read_artifact(folder: Path, file: Path) -> tuple[Kind, dict[str, object], dict[str, object]]:
+    """Kind, spec, and what is said of its making. Raises PackingError for a folder with another name than theirs."""
+    manifest = read_manifest(folder)
+    try:
+        kind, spec = Kind(str(manifest["kind"]), int(manifest["recipe"])), dict(manifest["spec"])
+        made = {"seconds": manifest["seconds"], "provenance": manifest["provenance"]}
+    except (KeyError, TypeError, ValueError):
+        raise PackingError(f"{file} holds {folder.name}, which is no artifact: make it with kard pack") from None
+    if artifact_name(kind, spec) != folder.name:
+        raise PackingError(f"{file} holds {folder.name}, which was not made from what it says: make it with kard pack")
+    return kind, spec, made
+
+
+def describe(kinds: Counter[str]) -> str:
+    """How many of which kind."""
+    return ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
