@@ -79,6 +79,7 @@ def make_all(
         print(f"{len(missing)} of {len(different)} {kind.name} artifacts to make, {where}", flush=True)
         slots = 0 if on_ray else SLOTS // at_once  # Ray counts cores itself
         sent = [(kind, *job, compute, slots) for job in missing]
+        release_memory()  # a notebook's own models: jobs go by what is free
         for i, folder in enumerate(run_jobs(_make, store, sent, workers), 1):
             print(f"{kind.name} {i}/{len(sent)} {folder.name}", flush=True)
     # a worker's kernels and threads, which change a trained model's last bits; not those of what comes after

@@ -1,5 +1,6 @@
 """Slots of one machine, scripts that start a sweep, and a real Ray cluster of two nodes that share no folder."""
 
+import gc
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,6 +66,23 @@ def test_what_one_process_alone_can_make_is_made_as_by_a_worker_and_changes_noth
     alone, worker = (json.loads((folder / "torch.json").read_text()) for folder in made)
     assert alone == worker and alone[0] == before[0] + 1
     assert how_torch_multiplies() == before  # else a training that goes on here would end with other bits
+
+
+def test_what_a_notebook_has_dropped_is_freed_before_its_workers_begin(tmp_path):
+    gc.disable()  # as good as disabled in a run: `open_experiment`
+    try:
+        dropped = StudentModel()
+        dropped.trainer = dropped  # a cycle, as of a model and its trainer
+        alive = weakref.ref(dropped)
+        del dropped
+        make_all(Store(tmp_path), Kind("torch", builder="tests.jobs:write_how_torch_multiplies"), {0: ({}, ())})
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+class StudentModel:
+    """Something that can be referred to weakly."""
 
 
 SCRIPT = """
