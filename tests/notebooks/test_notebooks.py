@@ -174,6 +174,10 @@ def test_the_notebooks_run_on_questions_in_the_layout_of_the_release(tmp_path, m
     assert drawn >= {"02_queries_obqa", "03_hits_obqa", "04_main_obqa", "08_candidates_obqa"}
     methods = set(pd.read_csv(next((root / "runs").rglob("04_main_obqa.csv"))).method)
     assert "kard_reranker" in methods and "kard_silver" not in methods  # nobody explained the test questions
+    some = {"methods": ["fine_tuning", "reasoning_distillation", "kard_reranker"]}  # as docs/scale.md recommends
+    index = reproduce("smoke", "obqa", str(tmp_path / "data"), small | some, only=["04"], at_once=2, root=root)
+    rows = pd.read_csv(index.parent / "figures" / "04_main_obqa.csv")
+    assert {*some["methods"], "named_by_reranker", "bag_of_words"} <= {*rows.method}
 
 
 @pytest.mark.parametrize(
