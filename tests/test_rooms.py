@@ -78,8 +78,8 @@ def test_every_folder_is_a_room():
 
 
 AT_THE_ROOT = (
-    ".ci .gitignore .pre-commit-config.yaml CITATION.cff CONTRIBUTING.md LICENSE Makefile README.md benchmarks "
-    "constraints.txt docs environment.yml figures kardlib notebooks pyproject.toml tests"
+    ".ci .gitignore .pre-commit-config.yaml CITATION.cff CONTRIBUTING.md LICENSE Makefile README.md answers "
+    "benchmarks constraints.txt docs environment.yml figures kardlib notebooks pyproject.toml tests"
 ).split()
 
 
