@@ -69,7 +69,8 @@ def unpack(file: Path, store: Store) -> str:
     taken, there = Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            with tarfile.open(file, "r:xz") as tar:
+            whole = io.BytesIO(lzma.decompress(file.read_bytes()))  # tarfile does not read to the end, where the check is
+            with tarfile.open(fileobj=whole, mode="r:") as tar:
                 tar.extractall(temporary, filter="data")  # no links, nothing outside the folder
         except (OSError, tarfile.TarError, lzma.LZMAError, EOFError) as error:
             raise PackingError(f"{file} cannot be unpacked ({first_line(error)}): fetch or copy it again") from None
