@@ -69,7 +69,7 @@ def unpack(file: Path, store: Store) -> str:
     taken, there = Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            whole = io.BytesIO(lzma.decompress(file.read_bytes()))  # tarfile does not read to the end, where the check is
+            whole = io.BytesIO(lzma.decompress(file.read_bytes()))  # checked at its end
             with tarfile.open(fileobj=whole, mode="r:") as tar:
                 tar.extractall(temporary, filter="data")  # no links, nothing outside the folder
         except (OSError, tarfile.TarError, lzma.LZMAError, EOFError) as error:
