@@ -31,20 +31,22 @@ def pack(store: Store, file: Path) -> str:
 
     The same artifacts give the same bytes. Raises PackingError where nothing is finished, and StoreError.
     """
-    packed = Counter[str]()
-    with atomic_write(file) as temporary:
-        with tarfile.open(temporary, "w:xz", preset=9) as tar:
-            for folder in sorted(path.parent for path in store.root.glob(f"*/{MANIFEST}")):
-                kind = str(read_manifest(folder).get("kind"))
-                if kind not in LEFT_OUT and not folder.suffix and store.find(folder.name):  # not begun, not damaged
-                    for name, content in read_light(folder).items():
-                        member = tarfile.TarInfo(f"{folder.name}/{name}")
-                        member.size = len(content)
-                        tar.addfile(member, io.BytesIO(content))
-                    packed[kind] += 1
-        if not packed:
-            raise PackingError(f"there is nothing to pack in {store.root}: set KARD_STORE to the store of a run")
-    return f"{file}: {describe(packed)}; {file.stat().st_size / 1e6:.1f} MB"
+    folders = {
+        folder: kind
+        for folder in sorted(path.parent for path in store.root.glob(f"*/{MANIFEST}"))
+        if (kind := str(read_manifest(folder).get("kind"))) not in LEFT_OUT
+        and not folder.suffix  # of one that was begun
+        and store.find(folder.name)
+    }
+    if not folders:
+        raise PackingError(f"there is nothing to pack in {store.root}: set KARD_STORE to the store of a run")
+    with atomic_write(file) as temporary, tarfile.open(temporary, "w:xz", preset=9) as tar:
+        for folder in folders:
+            for name, content in read_light(folder).items():
+                member = tarfile.TarInfo(f"{folder.name}/{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return f"{file}: {describe(Counter(folders.values()))}; {file.stat().st_size / 1e6:.1f} MB"
 
 
 def read_light(folder: Path) -> dict[str, bytes]:
@@ -69,13 +71,12 @@ def unpack(file: Path, store: Store) -> str:
     taken, there = Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            whole = io.BytesIO(lzma.decompress(file.read_bytes()))  # checked at its end
-            with tarfile.open(fileobj=whole, mode="r:") as tar:
+            whole = lzma.decompress(file.read_bytes())  # to its end, where the check stands: tarfile stops before it
+            with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as tar:
                 tar.extractall(temporary, filter="data")  # no links, nothing outside the folder
-        except (OSError, tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        except (OSError, tarfile.TarError, lzma.LZMAError) as error:
             raise PackingError(f"{file} cannot be unpacked ({first_line(error)}): fetch or copy it again") from None
-        folders = sorted(Path(temporary).iterdir())
-        artifacts = {folder: read_artifact(folder, file) for folder in folders}
+        artifacts = {folder: read_artifact(folder, file) for folder in sorted(Path(temporary).iterdir())}
         for folder, (kind, spec, made) in artifacts.items():
             if store.has(kind, spec):
                 there[kind.name] += 1

@@ -117,7 +117,7 @@ def _ranking_job(prepared: Prepared, split: str, model: Path | str) -> Job:
     spec, work = _texts_to_rank(prepared, split)
     settings = prepared.experiment.settings.reranker.model_copy(update={"model": str(model)})
     named = {"model": identify(settings.model, settings.revision), "max_tokens": settings.max_tokens}
-    if not any(Path(model, name).is_file() for name in (LINEAR, ELSEWHERE)):  # an untrained one's is made as these say
+    if not any(Path(model, name).is_file() for name in (LINEAR, ELSEWHERE)):  # untrained: its linear layer is drawn so
         named |= {"similarity": settings.similarity, "dim": settings.dim}
     return spec | named, (settings, *work)
 
