@@ -31,6 +31,7 @@ from papermill.exceptions import PapermillExecutionError
 from kardlib.artifacts.engine import check_ray, choose_engine
 from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now, python_path
 from kardlib.errors import KardError, first_line, suggest
+from kardlib.report.captions import is_usual
 from kardlib.report.folders import figures_folder, seen_from
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index
 from kardlib.report.progress import Progress, follow, read_durations
@@ -60,9 +61,9 @@ def reproduce(
     `only` and `start` are numbers of notebooks ("03"); without `only`, a dataset runs the notebooks that apply to it.
     `force` builds all artifacts that these notebooks need again. `full` runs those of `grids.FULL` alone, with the
     parameters that stand there. Results go where `report.folders` says; `publish` copies them into the repository
-    (`publish_results`) once all have run. `at_once` notebooks run side by side: one draws while another trains.
-    `engine` and `address` are those of `artifacts.engine.choose_engine`. After a notebook has failed, no other is
-    started. Raises ReproduceError, PublishError, SettingsError, StoreError, EngineError.
+    (`publish_results`) once all have run, and has the scorecard judge them. `at_once` notebooks run side by side: one
+    draws while another trains. `engine` and `address` are those of `artifacts.engine.choose_engine`. After a notebook
+    has failed, no other is started. Raises ReproduceError, PublishError, SettingsError, StoreError, EngineError.
     """
     from kardlib.kard.experiment import say_scale  # imported late, as all that opens data
     from kardlib.kard.grids import FULL
@@ -107,7 +108,10 @@ def reproduce(
         copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
         raise ReproduceError(f"{failed.error} (see {copy}; finished work is kept)")
     if publish:
-        publish_results([run / path.name for path in notebooks], dataset == "world" and not full, root)
+        whole = dataset == "world" and not full
+        publish_results([run / path.name for path in notebooks], whole, root)
+        if not whole or not any(path.name.startswith(SCORECARD) for path in notebooks):
+            judge_published(root, environment)
     return index
 
 
@@ -248,6 +252,22 @@ def run_notebooks(notebooks: Mapping[Path, Mapping[str, Any]], at_once: int, *ot
             stopped.set()
             end_kernels()
             raise
+
+
+def judge_published(root: Path, environment: Mapping[str, str]) -> None:
+    """Run the scorecard's notebook on what is published of the closed world, and publish it. Raises ReproduceError."""
+    notebooks, run = [*(root / "notebooks").glob(f"{SCORECARD}*.ipynb")], root / "runs" / "published"
+    shutil.rmtree(run, ignore_errors=True)
+    (figures := run / "figures").mkdir(parents=True)
+    for table in (root / "figures").glob("*.csv"):
+        if is_usual(table.stem):
+            shutil.copy(table, figures)
+    parameters = {"figures_dir": os.path.relpath(figures, root / "notebooks")}
+    with follow(read_durations(run, notebooks), 1) as progress:
+        for result in run_notebooks(dict.fromkeys(notebooks, parameters), 1, run, figures, environment, progress):
+            if result.error:
+                raise ReproduceError(f"what was run is published, but the scorecard is as it was: {result.error}")
+    publish_results([run / path.name for path in notebooks], True, root)
 
 
 def end_kernels() -> None:

@@ -481,6 +481,28 @@ def test_publishing_copies_what_was_drawn_and_a_real_dataset_no_notebook(tmp_pat
         assert (tmp_path / "figures" / "04_obqa.csv").read_text() == "csv"
 
 
+def test_whatever_is_published_the_scorecard_is_judged_on_all_of_it(tmp_path: Path) -> None:
+    draw = "from pathlib import Path\nending = '' if dataset == 'world' else f'_{dataset}'\n"
+    draw += "for suffix in ('png', 'pdf', 'csv'):\n    (Path(figures_dir) / f'04_main{ending}.{suffix}').touch()"
+    write_notebook(tmp_path, "04_first", draw)
+    judge = "from pathlib import Path\nassert not list(Path(figures_dir).glob('*_bad.csv'))\n"
+    judge += "print(scale, dataset, *sorted(path.name for path in Path(figures_dir).iterdir()))"
+    scorecard = write_notebook(tmp_path, "14_scorecard", judge)
+    for name in ("03_hits.csv", "04_main_obqa.csv", "21_worlds_full.csv"):
+        (tmp_path / "figures").mkdir(exist_ok=True)
+        (tmp_path / "figures" / name).touch()
+    reproduce(dataset="strategyqa", only=["04"], publish=True, root=tmp_path)
+    assert printed(scorecard) == "embedded world 03_hits.csv\n"
+    reproduce(only=["04"], publish=True, root=tmp_path)
+    assert printed(scorecard) == "embedded world 03_hits.csv 04_main.csv\n"
+    assert (tmp_path / "figures" / "04_main_strategyqa.csv").is_file()
+    (tmp_path / "figures" / "05_bad.csv").touch()
+    before = scorecard.read_bytes()
+    with pytest.raises(ReproduceError, match=r"^what was run is published, but the scorecard is as it was: 14_scorec"):
+        reproduce(only=["04"], publish=True, root=tmp_path)
+    assert scorecard.read_bytes() == before
+
+
 @pytest.mark.parametrize("only", [[], ["21"]])
 def test_a_full_run_takes_longer_grids_and_replaces_figures_alone(tmp_path: Path, only: list[str]) -> None:
     draw = "from pathlib import Path\nfor suffix in ('png', 'pdf', 'csv'):\n"

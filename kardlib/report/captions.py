@@ -37,6 +37,11 @@ def find_caption(figure: str) -> Caption:
     return caption.model_copy(update={"beside": f"{caption.beside}, on {dataset}"}) if dataset else caption
 
 
+def is_usual(figure: str) -> bool:
+    """Whether a usual run of the closed world draws a figure: it is neither of a real dataset nor of a full grid."""
+    return not figure.endswith((*filter(None, DATASETS), "_full"))
+
+
 def find_drawn(sources: Iterable[str]) -> Caption | None:
     """The caption of what the first of some cells that names a figure draws; None where none does."""
     for source in sources:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from kardlib.kard.experiment import write_example
-from kardlib.report.captions import DATASETS
+from kardlib.report.captions import is_usual
 from kardlib.report.claims import read_claims, tally
 from kardlib.report.page import judge_run, read_result
 from kardlib.report.rows import read_table
@@ -25,8 +25,6 @@ from tests.kard.test_paper import write_release
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 FIGURES = sorted((ROOT / "figures").glob("*.csv"))
-# how figures end that no usual run of the closed world makes: those of real datasets, and of its full grids
-OTHERS = (*filter(None, DATASETS), "_full")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -95,7 +93,7 @@ def test_the_committed_scorecard_counts_what_the_committed_figures_hold(tmp_path
     (cell,) = [c for c in notebook.cells if c.cell_type == "code" and "{tally(part)}" in c.source]
     printed = "".join(output.get("text", "") for output in cell.outputs).splitlines()
     for path in FIGURES:
-        if not path.stem.endswith(OTHERS):
+        if is_usual(path.stem):
             shutil.copy(path, tmp_path)
     scorecard = judge_run(tmp_path, ROOT / "figures").groupby("origin", sort=False)
     assert printed == [f"{origin}: {tally(part)}" for origin, part in scorecard], (
