@@ -339,7 +339,8 @@ def tally(scorecard: pd.DataFrame) -> str:
     if len(could):
         expected, most = by_chance(len(could))
         parts.append(f"{len(could)} tests that could have failed: {_count(could)}")
-        parts.append(f"chance alone would give {expected:.1f} reproduced and {expected:.1f} not, hardly over {most}")
+        chance = f"chance alone would give {expected:.1f} reproduced and {expected:.1f} not"
+        parts.append(f"{chance}, seldom more than {most} of either")
     if ruled_out := could.loc[could["verdict"] == "undecided", "ruled_out"].sum():
         parts.append(f"of the undecided {ruled_out} rule out the papers' own number")
     if len(could_not):

@@ -204,7 +204,7 @@ def test_only_tests_that_could_have_failed_are_counted():
     assert table.set_index("dataset").loc["world", "why"] == "RD guesses."
     counted, chance, apart = tally(table).split("; ")
     assert counted == "4 tests that could have failed: 3 reproduced, 1 not reproduced"
-    assert chance == "chance alone would give 0.1 reproduced and 0.1 not, hardly over 1"
+    assert chance == "chance alone would give 0.1 reproduced and 0.1 not, seldom more than 1 of either"
     assert apart == "1 that could not: 1 reproduced"
     could, could_not = summarize(table)["claim"]
     assert could_not == f"{could}\nCould not fail: RD guesses."
