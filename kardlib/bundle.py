@@ -97,7 +97,7 @@ def grid_cells(experiment: Experiment, numbers: Sequence[str], rag: bool = False
     if unknown := sorted({*numbers} - grids.keys()):
         raise BundleError(f"notebook {unknown[0]} has no grid on {settings.dataset}: name some of {', '.join(grids)}")
     rows = [row for number in numbers for row in grids[number] if rag or not METHODS[row.method].rag]
-    return list_cells(rows, settings.seeds)
+    return [cell for row in rows for cell in list_cells([row], dict(row.knobs).get("seeds", settings.seeds))]
 
 
 def bundle(experiment: Experiment, cells: Iterable[Cell], folder: Path, with_models: bool = True) -> Bundle:

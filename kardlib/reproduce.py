@@ -108,10 +108,7 @@ def reproduce(
         copy = os.path.relpath(run / f"{failed.notebook}.ipynb")
         raise ReproduceError(f"{failed.error} (see {copy}; finished work is kept)")
     if publish:
-        whole = dataset == "world" and not full
-        publish_results([run / path.name for path in notebooks], whole, root)
-        if not whole or not any(path.name.startswith(SCORECARD) for path in notebooks):
-            judge_published(root, environment)
+        publish_run([run / path.name for path in notebooks], dataset == "world" and not full, root, environment)
     return index
 
 
@@ -252,6 +249,13 @@ def run_notebooks(notebooks: Mapping[Path, Mapping[str, Any]], at_once: int, *ot
             stopped.set()
             end_kernels()
             raise
+
+
+def publish_run(copies: Sequence[Path], usual: bool, root: Path, environment: Mapping[str, str]) -> None:
+    """Publish what was run, with its notebooks if it is the `usual` closed world; the scorecard counts all anew."""
+    publish_results(copies, usual, root)
+    if not usual or not any(copy.name.startswith(SCORECARD) for copy in copies):
+        judge_published(root, environment)
 
 
 def judge_published(root: Path, environment: Mapping[str, str]) -> None:

@@ -287,3 +287,11 @@ def test_rag_stays_here(there):
     experiment = there[0]
     methods = {cell.method for cell in grid_cells(experiment, ["11"])}
     assert "kard_dense" in methods and not {"rag", "rag_warm"} & methods
+
+
+def test_a_notebook_that_asks_for_other_seeds_than_the_settings_has_those_bundled():
+    experiment = open_settings(preset("smoke").override({"seeds": [0, 1]}))
+    seeds = {number: {cell.seed for cell in grid_cells(experiment, [number])} for number in ("17", "19", "21")}
+    assert seeds["17"] == seeds["19"] == {0}
+    cells = grid_cells(experiment, ["21"])
+    assert cells and all(dict(cell.knobs)["world.seed"] == cell.seed for cell in cells)

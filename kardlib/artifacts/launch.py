@@ -58,7 +58,7 @@ def train(kind: Kind, work: tuple[Any, ...], folder: Path, compute: ComputeSetti
         kind.build(work, folder)
         return
     print(f"{folder.name}: {processes} processes ({compute.strategy})", flush=True)
-    write_job(kind, work, folder, sharded=compute.strategy == "fsdp")
+    write_job(kind, work, folder, sharded=kind.sharded and compute.strategy == "fsdp")
     run_torchrun(folder, processes)
 
 
@@ -88,7 +88,7 @@ def write_job(kind: Kind, work: tuple[Any, ...], folder: Path, sharded: bool) ->
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     (checkpoints / FAILED).unlink(missing_ok=True)
-    job = {"builder": kind.builder, "sharded": sharded, "work": work}
+    job = {"builder": kind.builder, "work": work, "options": {"sharded": True} if sharded else {}}
     (checkpoints / JOB).write_text(json.dumps(job, default=to_json), "utf-8")
 
 
@@ -154,7 +154,7 @@ def build_job(folder: Path) -> int:
     if distributed.get_rank() == 0:
         announce_device()
     try:
-        Kind("", builder=job["builder"]).build(job["work"], folder, **({"sharded": True} if job["sharded"] else {}))
+        Kind("", builder=job["builder"]).build(job["work"], folder, **job["options"])
     except KardError as error:
         (folder / "checkpoints" / FAILED).write_text(str(error), "utf-8")
         return 2

@@ -52,13 +52,14 @@ class Kind:
     """A kind of artifact: what its folders are called, by which recipe it is made, and by whom.
 
     The recipe is a part of every name: raised when the meaning of the code that makes this kind changes, so that edited
-    code never shows old results. `tests/test_recipes.py` holds a hash of that code beside it.
+    code never shows old results. `tests/recipes.json` holds a hash of that code beside it.
     """
 
     name: str
     recipe: int = 1
     builder: str = ""  # "module:function", called in a worker as function(*work, folder=...); empty: the caller builds
     lower: str = ""  # the settings to lower where it does not fit into the GPU's memory
+    sharded: bool = False  # whether the builder can divide the weights among processes (`launch.py`)
 
     def build(self, work: Sequence[Any], folder: Path, **options: Any) -> None:
         """Call the builder, whose module is imported now: it may bring torch."""

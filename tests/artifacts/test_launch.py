@@ -1,5 +1,6 @@
 """Several processes, two torchruns and a killed notebook: whoever trains, it comes out as in one process."""
 
+import inspect
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from pkgutil import resolve_name
 
 import psutil
 import pytest
@@ -168,7 +170,7 @@ def enter(rank: int, processes: int, address: str, folder: Path, stop: int | Non
     host, port = address.split(":")
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
     os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": port, "LOCAL_WORLD_SIZE": str(processes)}
-    if json.loads((folder / "checkpoints" / launch.JOB).read_text())["sharded"]:
+    if json.loads((folder / "checkpoints" / launch.JOB).read_text())["options"]:
         divide_on_cpus()
     if stop:
         with stopped(at=stop):
@@ -273,6 +275,15 @@ def test_the_first_error_of_a_process_is_named(tmp_path):
 )
 def test_processes_divide_the_batch(compute, batch, gpus, processes):
     assert plan_processes(compute, batch, gpus) == processes
+
+
+@pytest.mark.parametrize(("kind", "options"), [(STUDENT, {"sharded": True}), (RERANKER, {})])
+def test_who_can_divide_its_weights_does(kind, options, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(launch, "run_torchrun", lambda folder, processes: None)
+    launch.train(kind, (settings,), tmp_path, ComputeSettings(processes=None, strategy="fsdp"))
+    assert json.loads((tmp_path / "checkpoints" / launch.JOB).read_text())["options"] == options
+    assert options.keys() <= inspect.signature(resolve_name(kind.builder)).parameters.keys()
 
 
 @pytest.mark.parametrize(

