@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from packaging.requirements import Requirement
 
@@ -20,7 +20,7 @@ from kardlib import NANO
 from kardlib.artifacts.device import announce_device
 from kardlib.artifacts.store import REPOSITORY, Store, clear_if_full
 from kardlib.errors import KardError, suggest
-from kardlib.settings import GLUE_TASKS, SettingsError, preset
+from kardlib.settings import GLUE_TASKS, Scale, SettingsError, preset
 
 BIBTEX = Path(__file__).parent / "report" / "citations.bib"
 NEEDED_DISK = 5 * 10**9  # bytes of the embedded run, and of the artifacts of a few changed settings
@@ -185,7 +185,7 @@ def add_formats(parser: argparse.ArgumentParser, usual: str = "markdown") -> Non
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a run's settings."""
-    parser.add_argument("--scale", choices=["smoke", "embedded", "real", "paper"], default="embedded")
+    parser.add_argument("--scale", choices=get_args(Scale), default="embedded")
     known = f"world (default), own, obqa, strategyqa, medqa_usmle_hf; of GLUE, for 13 and 18: {', '.join(GLUE_TASKS)}"
     parser.add_argument("--dataset", default="world", help=known)
     parser.add_argument("--data-dir", help="the folder with KARD's release, GLUE's TSV files or your own files")
@@ -202,8 +202,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
     from kardlib.reproduce import reproduce  # imported late: papermill takes a second
 
     index = reproduce(
-        options.scale, options.dataset, options.data_dir, dict(map(parse_setting, options.set)),
-        only=[number for number in options.only.split(",") if number], start=options.start,
+        *chosen(options), only=[number for number in options.only.split(",") if number], start=options.start,
         force=options.force, full=options.full, publish=options.publish, at_once=max(1, options.jobs),
         engine=options.engine, address=options.address,
     )  # fmt: skip
@@ -215,8 +214,8 @@ def run_plan(options: argparse.Namespace) -> int:
     """Print what a run would need."""
     from kardlib.kard.plan import describe_plan, plan
 
-    settings = preset(options.scale, options.dataset, options.data_dir)
-    planned = plan(settings.override(dict(map(parse_setting, options.set))), options.device)
+    scale, dataset, data_dir, changes = chosen(options)
+    planned = plan(preset(scale, dataset, data_dir).override(changes), options.device)
     print(json.dumps(planned, indent=2) if options.json else describe_plan(planned))
     return 0
 
@@ -226,9 +225,7 @@ def run_bundle(options: argparse.Namespace) -> int:
     from kardlib.bundle import bundle, describe_bundle, grid_cells
     from kardlib.kard.experiment import open_experiment
 
-    experiment = open_experiment(
-        options.scale, options.dataset, options.data_dir, dict(map(parse_setting, options.set))
-    )
+    experiment = open_experiment(*chosen(options))
     cells = grid_cells(experiment, [number.strip().zfill(2) for number in options.only.split(",")])
     print(describe_bundle(bundle(experiment, cells, options.folder, not options.without_models)))
     return 0
@@ -279,7 +276,7 @@ def run_claims(options: argparse.Namespace) -> int:
 
 def run_table(options: argparse.Namespace) -> int:
     """Print the tables of a figure, or of all figures of a notebook. Raises KardError where there is none."""
-    from kardlib.report.papers import FORMATS, find_data, paper_tables  # late: seaborn takes seconds
+    from kardlib.report.papers import FORMATS, find_data, paper_tables  # late: pandas and matplotlib take a second
 
     tables = [t for path in find_data(options.figure, options.figures) for t in paper_tables(path, options.gains)]
     if not tables:
@@ -293,7 +290,7 @@ def run_table(options: argparse.Namespace) -> int:
 
 def run_figure(options: argparse.Namespace) -> int:
     """Draw a figure, or all figures of a notebook, and print where they are."""
-    from kardlib.report.papers import draw_again, find_data  # late: seaborn takes seconds
+    from kardlib.report.papers import draw_again, find_data  # late: pandas and matplotlib take a second
 
     for path in find_data(options.figure, options.figures):
         print(draw_again(path, options.to, options.style))
@@ -302,7 +299,7 @@ def run_figure(options: argparse.Namespace) -> int:
 
 def run_compare(options: argparse.Namespace) -> int:
     """Print what two runs have in common, the values that differ and the verdicts that changed."""
-    from kardlib.report.papers import FORMATS, compare  # late: seaborn takes seconds
+    from kardlib.report.papers import FORMATS, compare  # late: pandas and matplotlib take a second
 
     said, values, verdicts = compare(options.first, options.second)
     print(said, file=sys.stderr)
@@ -325,9 +322,8 @@ def run_predictions(options: argparse.Namespace) -> int:
     from kardlib.report.explorer import collect, make_page
     from kardlib.report.papers import FORMATS
 
-    changes = dict(map(parse_setting, options.set))
     with contextlib.redirect_stdout(sys.stderr):
-        experiment = open_experiment(options.scale, options.dataset, options.data_dir, changes)
+        experiment = open_experiment(*chosen(options))
         cells = grid_cells(experiment, [options.notebook.zfill(2)], rag=True)
         for name in ("method", "student", "seed"):
             known, asked = {str(getattr(cell, name)) for cell in cells}, getattr(options, name)
@@ -352,6 +348,11 @@ def run_cite(_: argparse.Namespace) -> int:
 def published() -> Path:
     """The folder of the figures' data that are published."""
     return Path(os.path.relpath(REPOSITORY / "figures"))
+
+
+def chosen(options: argparse.Namespace) -> tuple[str, str, str | None, dict[str, Any]]:
+    """Scale, dataset, its folder and the changed settings, as `open_experiment` takes them. Raises SettingsError."""
+    return options.scale, options.dataset, options.data_dir, dict(map(parse_setting, options.set))
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

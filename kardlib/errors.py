@@ -22,6 +22,10 @@ class KardError(Exception):
         return CONTROL.sub(" ", super().__str__())
 
 
+class DataError(KardError, ValueError):
+    """Data that cannot be used as it is; the message is one sentence that says where, and what to do."""
+
+
 class TooLargeError(KardError, RuntimeError):
     """The device's memory cannot hold a model; the sentence says what would fit, or what to lower."""
 
@@ -46,5 +50,6 @@ def show_in_notebook(shell: Any, kind: type[KardError], error: KardError, trace:
     shell._showtraceback(kind, error, [f"\x1b[31m{error}\x1b[0m", "\x1b[2m(%tb shows the traceback)\x1b[0m"])
 
 
-if shell := "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+if shell:
     shell.set_custom_exc((KardError,), show_in_notebook)

@@ -40,7 +40,7 @@ from kardlib.settings import GLUE_TASKS, GROWING, preset
 
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
 CLASSIFYING = {"13", "14", "18"}  # run on texts that are sorted into classes
-UNTAUGHT = ("01", "04", "14", "15")  # do without rationales
+WITHOUT_RATIONALES = ("01", "04", "14", "15")  # notebooks
 GRACE = 120  # seconds that an interrupted kernel has for what it has asked of a server
 # of folders, before the process's number: machines may share theirs, and names of sockets may not have 108 letters
 TEMPORARY = f"kard{zlib.crc32(socket.gethostname().encode()) % 0x10000:04x}-"
@@ -159,15 +159,15 @@ def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") ->
 
 def leave_out(notebooks: list[Path], scale: str, dataset: str, *others: Any) -> list[Path]:
     """The notebooks without those that lack rationales or gold passages, which is said. Raises DataError."""
-    if dataset == "world" or all(path.name[:2] in (*UNTAUGHT, *CLASSIFYING) for path in notebooks):
+    if dataset == "world" or all(path.name[:2] in (*WITHOUT_RATIONALES, *CLASSIFYING) for path in notebooks):
         return notebooks
     from kardlib.kard.experiment import open_experiment  # imported late: torch takes seconds
 
     experiment = open_experiment(scale, dataset, *others)
     if not experiment.teacher:
-        learnt = f"only answers are learnt, by notebooks {', '.join(UNTAUGHT)}"
+        learnt = f"only answers are learnt, by notebooks {', '.join(WITHOUT_RATIONALES)}"
         print(f"nobody has written rationales for {dataset!r}: {learnt}")
-        return [path for path in notebooks if path.name[:2] in UNTAUGHT]
+        return [path for path in notebooks if path.name[:2] in WITHOUT_RATIONALES]
     if not (gold := any(experiment.data.gold.get(q.id) for q in experiment.data.splits["test"])):
         print(f"no test question of {dataset!r} has gold passages: why answers are wrong (12) is not asked")
     return [path for path in notebooks if gold or path.name[:2] != "12"]

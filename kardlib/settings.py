@@ -359,7 +359,7 @@ class RunSettings(Group):
             target = values.get(group) if group else values
             if not isinstance(target, dict) or name not in target:
                 known = f"; the groups and settings are {', '.join(name for name in values if name not in CHOSEN)}"
-                near = suggest(path, self.paths()) or known
+                near = suggest(path, dict(flatten(self.model_dump()))) or known
                 raise SettingsError(f"there is no setting {path!r}{near}")
             if path == "student.model":
                 raise SettingsError(f'student.model follows students: set students to ["{value}"]')
@@ -377,10 +377,6 @@ class RunSettings(Group):
     def suffix(self) -> str:
         """What figures of a real dataset add to their name."""
         return "" if self.dataset == "world" else f"_{self.dataset}"
-
-    def paths(self) -> list[str]:
-        """The dotted name of every knob."""
-        return [path for path, _ in flatten(self.model_dump())]
 
 
 # The presets: what each scale changes of the defaults, which are the paper's where it states a value. Learning rates,

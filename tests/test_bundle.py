@@ -13,7 +13,7 @@ from kardlib import NANO
 from kardlib.__main__ import main
 from kardlib.artifacts.store import MANIFEST, Store, describe_files, hash_file
 from kardlib.bundle import Packed, bundle, grid_cells, unbundle
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 from kardlib.jobs import BUNDLE, RESULT, WEIGHTS, BundleError, check_files, find_model, name_job, read_bundle
 from kardlib.kard.experiment import Cell, open_settings
 from kardlib.kard.grids import CORPORA, PASSAGES

@@ -6,8 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from kardlib.data.records import DataError
-from kardlib.errors import KardError, TooLargeError, first_line, suggest
+from kardlib.errors import DataError, KardError, TooLargeError, first_line, suggest
 
 WRONG = "from kardlib.settings import preset\npreset().override({'retrieval.kk': 1})"
 SENTENCE = "there is no setting 'retrieval.kk'; did you mean 'retrieval.k'?"

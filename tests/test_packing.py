@@ -10,7 +10,7 @@ import pytest
 
 from kardlib.__main__ import main
 from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name, describe_files
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 from kardlib.kard import pipeline
 from kardlib.kard.experiment import LIKELIHOODS, PREDICTIONS, Cell, open_settings
 from kardlib.kard.pipeline import predict, prepare_all, train_students, weigh_options

@@ -94,12 +94,6 @@ def prepared_torch(threads: int) -> Iterator[None]:
             del kernels
 
 
-@functools.cache
-def multiply_with_onednn() -> Any:
-    """`replace_kernels`, for as long as this process lives."""
-    return replace_kernels()
-
-
 def replace_kernels() -> Any:
     """Let oneDNN, not MKL, multiply this process's float32 matrices on the CPU. Imports torch.
 
@@ -138,6 +132,9 @@ def replace_kernels() -> Any:
         library.impl("mm", mm, "CPU", with_keyset=True)
         library.impl("addmm", addmm, "CPU", with_keyset=True)
     return library
+
+
+multiply_with_onednn = functools.cache(replace_kernels)  # for as long as this process lives
 
 
 def free_memory() -> tuple[int, str]:

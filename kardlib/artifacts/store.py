@@ -157,7 +157,10 @@ class Store:
                 remove(begun)
             for name, file in files.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(file) if isinstance(file, bytes) else shutil.copyfile(file, folder / name)
+                if isinstance(file, bytes):
+                    (folder / name).write_bytes(file)
+                else:
+                    shutil.copyfile(file, folder / name)
 
         return self.make(kind, spec, build, made=made)
 

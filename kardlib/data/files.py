@@ -29,18 +29,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from kardlib.artifacts.store import atomic_write, fingerprint
-from kardlib.data.records import (
-    LETTERS,
-    DataError,
-    Record,
-    list_some,
-    read_records,
-    say,
-    say_shared,
-    shorten,
-    with_own_ids,
-)
-from kardlib.errors import suggest
+from kardlib.data.records import LETTERS, Record, list_some, read_records, say, say_shared, shorten, with_own_ids
+from kardlib.errors import DataError, suggest
 
 SPLITS = ("train", "dev", "test")
 Gold = dict[str, frozenset[str]]  # question id -> ids of the passages that are annotated as its evidence

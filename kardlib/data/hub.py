@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from kardlib.artifacts.store import full_error, is_full
 from kardlib.data.files import SPLITS, Dataset, Question, read_questions
-from kardlib.data.records import DataError, Record, say_shared, with_own_ids
-from kardlib.errors import first_line
+from kardlib.data.records import Record, say_shared, with_own_ids
+from kardlib.errors import DataError, first_line
 
 
 class HubDataset(NamedTuple):

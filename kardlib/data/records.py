@@ -17,13 +17,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from kardlib.errors import KardError
+from kardlib.errors import DataError
 
 LETTERS = "ABCDEFGHIJ"  # of the options, in their order
-
-
-class DataError(KardError, ValueError):
-    """Data that cannot be used as it is; the message is one sentence that says where, and what to do."""
 
 
 class Record(NamedTuple):

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kardlib.data.files import DataError, Dataset, Passage, Question
+from kardlib.data.files import Dataset, Passage, Question
+from kardlib.errors import DataError
 
 if TYPE_CHECKING:
     from kardlib.settings import WorldSettings

@@ -14,7 +14,7 @@ PATIENCE = 60  # seconds between two lines on how far an asking is
 class Answered:
     """What was found for every source, a list each, kept in `checkpoint` as it comes: a killed run goes on from it.
 
-    `all` are these lists, empty for the sources (their indices) that were `open` at the start. Every `PATIENCE` seconds
+    `all` are these lists; `open` are the sources (their indices) that had none at the start. Every `PATIENCE` seconds
     it says how much is done, and the time left if every token of a source takes as long; `lengths` are in tokens.
     """
 

@@ -25,7 +25,6 @@ from kardlib.artifacts.store import Kind, Store, describe_provenance, fingerprin
 from kardlib.data.files import (
     LINES,
     RECORDED,
-    DataError,
     Dataset,
     Question,
     find_file,
@@ -40,7 +39,7 @@ from kardlib.data.hub import HUB, read_hub
 from kardlib.data.prompts import Source
 from kardlib.data.records import say
 from kardlib.data.world import STRATA, World, build_world
-from kardlib.errors import suggest
+from kardlib.errors import DataError, suggest
 from kardlib.kard.llm import server_teacher
 from kardlib.kard.methods import Method, main_rows
 from kardlib.kard.teacher import Teacher, recorded_teacher, symbolic_teacher

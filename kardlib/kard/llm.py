@@ -410,6 +410,11 @@ def shorten(text: object, key: str) -> str:
 
 
 def hide_key(text: str, key: str) -> str:
-    """A server's words without the key, whose letters JSON may spell otherwise; a shorter one may be any word."""
-    spelt = (rf"(?:\\{{0,{c in ESCAPED:d}}}{re.escape(c)}|\\u(?i:{ord(c):04x}))" for c in key)
-    return re.sub("".join(spelt), "***", text) if len(key) >= 8 else text
+    """A server's words without the key, whose letters JSON may spell otherwise; a short one may be any word."""
+    if len(key) < 8:
+        return text
+    spelt = ""
+    for c in key:
+        plain = (r"\\?" if c in ESCAPED else "") + re.escape(c)
+        spelt += rf"(?:{plain}|\\u(?i:{ord(c):04x}))"
+    return re.sub(spelt, "***", text)

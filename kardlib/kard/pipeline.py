@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from kardlib.artifacts.engine import Job, make_all
 from kardlib.artifacts.store import Kind, canonical_json, fingerprint
 from kardlib.data.answers import last_letter, majority_vote, parse_answer, score
-from kardlib.data.files import DataError, Question
+from kardlib.data.files import Question
 from kardlib.data.prompts import CONCLUSION, SHOTS, Source, answer_text, few_shot_turns, source_text, target_text
 from kardlib.data.records import say_rise
 from kardlib.data.world import build_world
+from kardlib.errors import DataError
 from kardlib.kard.experiment import Cell, Experiment, Knobs, weigh_texts, write_texts
 from kardlib.kard.methods import METHODS, UNRANKED, UNTAUGHT, Method
 from kardlib.kard.prepare import Prepared, prepare

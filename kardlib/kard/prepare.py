@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from kardlib.artifacts.store import Kind, fingerprint, hash_once
 from kardlib.data.answers import parse_answer
-from kardlib.data.files import LETTERS, DataError, PassageFile, read_passages, write_passages
+from kardlib.data.files import LETTERS, PassageFile, read_passages, write_passages
 from kardlib.data.prompts import CONCLUSION, few_shot_turns, source_text, target_text
+from kardlib.errors import DataError
 from kardlib.kard.experiment import SILVER, Experiment, Knobs, weigh_texts, write_texts
 from kardlib.kard.teacher import FilterYield, Rationale, keep_correct
 from kardlib.retrieval.lucene import Lucene

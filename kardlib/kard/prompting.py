@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from kardlib.data.files import DataError
 from kardlib.data.prompts import CONCLUSION, CUT, Source, split_source
+from kardlib.errors import DataError
 from kardlib.models.training import read_rank
 
 if TYPE_CHECKING:

@@ -22,8 +22,9 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedToke
 
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import write_json
-from kardlib.data.files import DataError, Question
+from kardlib.data.files import Question
 from kardlib.data.prompts import source_text
+from kardlib.errors import DataError
 from kardlib.kard.prompting import fit_sources, limit_targets
 from kardlib.kard.student import Examples, load_student
 from kardlib.models.encoders import TOKENS, check_texts, count_positions, length_batches, load_encoder, say_cut

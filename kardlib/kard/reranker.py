@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from kardlib.artifacts.store import check_begun, write_json
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 from kardlib.models.encoders import LateInteraction, check_texts, load_reranker, score_pairs
 from kardlib.models.training import add_lora, fit, linear_schedule, part_of, read_rank
 from kardlib.retrieval.runs import Candidates

@@ -31,8 +31,7 @@ from transformers.utils import logging as transformers_logging
 
 from kardlib.artifacts.device import free_memory, multiplies_bf16, pick_device, slot_memory
 from kardlib.artifacts.store import check_begun
-from kardlib.data.files import DataError
-from kardlib.errors import first_line
+from kardlib.errors import DataError, first_line
 from kardlib.kard.prompting import NEW_TOKENS, fit_sources, limit_targets, source_limit, target_ids
 from kardlib.models.catalogue import LOADERS, find_folder, find_revision, load_weights, read_shape, refuse_elsewhere
 from kardlib.models.costs import check_memory, spare_memory

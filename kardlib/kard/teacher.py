@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kardlib.data.answers import parse_answer
-from kardlib.data.files import DataError, Question
+from kardlib.data.files import Question
 from kardlib.data.records import say
 from kardlib.data.world import World, conclude, write_rationale
+from kardlib.errors import DataError
 
 MAX_RATIONALES = 10  # of one question: in some worlds a one-hop question has no more than 12 different ones
 EMPTY_RATIONALES = (

@@ -17,8 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from kardlib import NANO, is_nano
 from kardlib.artifacts.store import MANIFEST, fingerprint, hash_once
-from kardlib.data.files import DataError
-from kardlib.errors import KardError, first_line
+from kardlib.errors import DataError, KardError, first_line
 
 # Else transformers asks an outside service to convert a model without safetensors, and loads what the service makes
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"

@@ -17,10 +17,9 @@ from transformers.utils import logging
 
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import hash_file
-from kardlib.data.files import DataError
 from kardlib.data.prompts import CUT
 from kardlib.data.records import say
-from kardlib.errors import first_line
+from kardlib.errors import DataError, first_line
 from kardlib.models.catalogue import (
     MINILM,
     MINILM_PACKAGE,

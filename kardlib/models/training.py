@@ -36,9 +36,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import atomic_write, check_begun
-from kardlib.data.files import DataError
 from kardlib.data.records import say_rise
-from kardlib.errors import StoppedError
+from kardlib.errors import DataError, StoppedError
 from kardlib.models.costs import LORA_RANK
 
 T = TypeVar("T")

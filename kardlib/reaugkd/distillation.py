@@ -18,8 +18,8 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from kardlib.artifacts.device import pick_device
 from kardlib.artifacts.store import check_begun, write_json
-from kardlib.data.files import DataError
 from kardlib.data.records import say_rise
+from kardlib.errors import DataError
 from kardlib.models.catalogue import identify
 from kardlib.models.encoders import TOKENS, count_positions, length_batches, load_encoder, say_cut
 from kardlib.models.training import PartTrainer, find_checkpoint, mean_losses, trainer_arguments

@@ -120,7 +120,7 @@ def describe_models(knobs: ReAugKDSettings, *names: str) -> dict[str, Any]:
 
 
 def training_spec(experiment: ReAugKDExperiment, *names: str) -> dict[str, Any]:
-    """What a trained model's artifact is named by: task, backbones, and the settings that all or these names share."""
+    """What a trained model's artifact is named by: task, backbones, these settings and those of every training."""
     names = (*names, "teacher_layers", "pooling", "train_words", "max_tokens", "batch", "warmup")
     task = fingerprint([experiment.task.labels, experiment.task.splits])
     return {"task": task} | describe_models(experiment.settings.reaugkd, *names)

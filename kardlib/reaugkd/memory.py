@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
 from kardlib.artifacts.store import write_json
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 from kardlib.retrieval.dense import EF_SEARCH, build_index, one_thread
 from kardlib.settings import ReAugKDSettings
 

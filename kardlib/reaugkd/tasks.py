@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from kardlib.data import hub
 from kardlib.data.files import SPLITS
-from kardlib.data.records import DataError, read_text, say_shared
+from kardlib.data.records import read_text, say_shared
 from kardlib.data.world import build_world
-from kardlib.errors import suggest
+from kardlib.errors import DataError, suggest
 from kardlib.settings import GLUE_TASKS, RunSettings, WorldSettings
 
 SPLIT_SEED = 0  # one development split for all runs: seeds are for training

@@ -157,7 +157,6 @@ class Case(Group):
     """Where a claim's test can come out either way, or cannot; None: everywhere."""
 
     dataset: str | None = None
-    scale: Scale | None = None
     could_fail: bool
     why: str = Field(min_length=1)
 
@@ -208,10 +207,10 @@ class Claim(Group):
         }
         return self.note.format_map(cells)
 
-    def weight(self, dataset: str, scale: str) -> dict[str, Any]:
-        """Whether its test could have failed on a row of this dataset and scale, and why."""
+    def weight(self, dataset: str) -> dict[str, Any]:
+        """Whether its test could have failed on a row of this dataset, and why."""
         cases = (*self.cases, Case(could_fail=self.could_fail, why=self.why))
-        held = (case for case in cases if case.dataset in (None, dataset) and case.scale in (None, scale))
+        held = (case for case in cases if case.dataset in (None, dataset))
         return next(held).model_dump(include={"could_fail", "why"})
 
 
@@ -302,14 +301,14 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
             others = [row for other in claim.beside for row in to_rows(other.choose(mine[mine["scale"] == scale]))]
             about["beside"] = "; ".join(map(in_short, others))
             for case in cases.to_dict("records"):
-                case |= claim.weight(case["dataset"], scale) | {name: unit * case[name] for name in numbers}
+                case |= claim.weight(case["dataset"]) | {name: unit * case[name] for name in numbers}
                 value, low, high = (case[name] for name in numbers)
                 decided = verdict(Interval(value, low, high), lower, upper, unread=case["unread"])
                 effect = claim.effect(case["dataset"])
                 case |= {"verdict": decided, "effect": effect, "ruled_out": effect < low or high < effect}
                 lines.append(case | about)
         if found.empty:
-            lines.append(about | claim.weight("", scales[0]) | {"scale": scales[0], "verdict": NOT_RUN})
+            lines.append(about | claim.weight("") | {"scale": scales[0], "verdict": NOT_RUN})
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
     kinds = {name: kind for name, kind in NUMBERS.items() if name in SCORECARD}
     kinds |= {"seeds": "Int64", "p": "float64", "effect": "float64", "ruled_out": "boolean", "could_fail": "bool"}

@@ -8,6 +8,7 @@ Nothing is trained and no notebook is run: what these commands read, `report.fig
 import html
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -152,46 +153,49 @@ def _draw_keys(table: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
     return memory.plot_keys(table, middle, sweeps(knobs))
 
 
-# By figure, without its dataset, what its notebook draws it with: of the data, and the settings that it was made with
-DRAWN: dict[str, Callable[[pd.DataFrame, Mapping[str, Any]], Figure]] = {
-    "00_tour": lambda table, _: kard.plot_losses(table),
-    "01_memorization": lambda table, _: memory.plot_learners(table),
+# By figure, without its dataset, what its notebook draws it with, of its data
+DRAWN: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "00_tour": kard.plot_losses,
+    "01_memorization": memory.plot_learners,
+    "01_growth": memory.plot_growth,
+    "01_network": memory.plot_networks,
+    "02_queries": kard.plot_hits,
+    "03_hits": kard.plot_hits,
+    "03_losses": kard.plot_training,
+    "04_losses": kard.plot_training,
+    "04_main": accuracy.plot_main,
+    "04_strata": partial(kard.plot_strata, methods=IN_STRATA),
+    "05_dataset_size": partial(kard.plot_knob, knob="Training questions (%)"),
+    "06_model_size": kard.plot_students,
+    "07_rationales": partial(kard.plot_knob, knob="Rationales per question, l"),
+    "09_passages": partial(kard.plot_knob, knob="Passages read at test, k"),
+    "10_dapt": accuracy.plot_main,
+    "11_rag": kard.plot_rag,
+    "12_case": case.plot_case,
+    "12_failures": kard.plot_shares,
+    "13_glue": reaugkd.plot_glue,
+    "13_reaugkd": accuracy.plot_main,
+    "13_where": reaugkd.plot_where,
+    "13_spaces": reaugkd.plot_spaces,
+    "14_scorecard": scorecard.plot_claims,
+    "15_example": accuracy.plot_main,
+    "15_own": accuracy.plot_main,
+    "16_differences": kard.plot_differences,
+    "17_frontier": memory.plot_frontier,
+    "17_exposures": memory.plot_frontier,
+    "17_editions": memory.plot_editions,
+    "18_compression": reaugkd.plot_compression,
+    "18_latency": reaugkd.plot_latency,
+    "19_extend": accuracy.plot_main,
+    "20_hits": kard.plot_hits,
+    "20_targets": accuracy.plot_main,
+    "20_strata": partial(kard.plot_strata, methods=IN_TARGETS),
+    "21_worlds": kard.plot_worlds,
+}
+# and of the settings that it was made with
+DRAWN_WITH_SETTINGS: dict[str, Callable[[pd.DataFrame, Mapping[str, Any]], Figure]] = {
     "01_keys": _draw_keys,
-    "01_growth": lambda table, _: memory.plot_growth(table),
-    "01_network": lambda table, _: memory.plot_networks(table),
-    "02_queries": lambda table, _: kard.plot_hits(table),
-    "03_hits": lambda table, _: kard.plot_hits(table),
-    "03_losses": lambda table, _: kard.plot_training(table),
-    "04_losses": lambda table, _: kard.plot_training(table),
-    "04_main": lambda table, _: accuracy.plot_main(table),
-    "04_strata": lambda table, _: kard.plot_strata(table, IN_STRATA),
-    "05_dataset_size": lambda table, _: kard.plot_knob(table, "Training questions (%)"),
-    "06_model_size": lambda table, _: kard.plot_students(table),
-    "07_rationales": lambda table, _: kard.plot_knob(table, "Rationales per question, l"),
     "08_candidates": lambda table, settings: kard.plot_candidates(table, settings["students"]),
-    "09_passages": lambda table, _: kard.plot_knob(table, "Passages read at test, k"),
-    "10_dapt": lambda table, _: accuracy.plot_main(table),
-    "11_rag": lambda table, _: kard.plot_rag(table),
-    "12_case": lambda table, _: case.plot_case(table),
-    "12_failures": lambda table, _: kard.plot_shares(table),
-    "13_glue": lambda table, _: reaugkd.plot_glue(table),
-    "13_reaugkd": lambda table, _: accuracy.plot_main(table),
-    "13_where": lambda table, _: reaugkd.plot_where(table),
-    "13_spaces": lambda table, _: reaugkd.plot_spaces(table),
-    "14_scorecard": lambda table, _: scorecard.plot_claims(table),
-    "15_example": lambda table, _: accuracy.plot_main(table),
-    "15_own": lambda table, _: accuracy.plot_main(table),
-    "16_differences": lambda table, _: kard.plot_differences(table),
-    "17_frontier": lambda table, _: memory.plot_frontier(table),
-    "17_exposures": lambda table, _: memory.plot_frontier(table),
-    "17_editions": lambda table, _: memory.plot_editions(table),
-    "18_compression": lambda table, _: reaugkd.plot_compression(table),
-    "18_latency": lambda table, _: reaugkd.plot_latency(table),
-    "19_extend": lambda table, _: accuracy.plot_main(table),
-    "20_hits": lambda table, _: kard.plot_hits(table),
-    "20_targets": lambda table, _: accuracy.plot_main(table),
-    "20_strata": lambda table, _: kard.plot_strata(table, IN_TARGETS),
-    "21_worlds": lambda table, _: kard.plot_worlds(table),
 }
 
 
@@ -203,9 +207,10 @@ def draw_again(path: Path, folder: Path, style: str = "two-column") -> Path:
     """
     table, picture = read_drawn(path), path.with_suffix(".png")
     made = read_provenance(picture) if picture.is_file() else {}
-    known = next((name for name in DRAWN if path.stem == name or path.stem.startswith(f"{name}_")), None)
+    figures = sorted(DRAWN | DRAWN_WITH_SETTINGS)
+    known = next((name for name in figures if path.stem == name or path.stem.startswith(f"{name}_")), None)
     if not known or table.empty:
-        raise FigureError(f"{path} is empty, or not the data of a notebook's figure (they are {', '.join(DRAWN)})")
+        raise FigureError(f"{path} is empty, or not the data of a notebook's figure (they are {', '.join(figures)})")
     enter({m: Entry(m) for m in table["method"].unique() if m not in REGISTRY})  # a notebook's own: only its id is here
     dataset, scale = table.loc[table["scale"] != "reported", ["dataset", "scale"]].iloc[0]
     settings = preset(scale, dataset, "").model_dump(mode="json") | made.get("settings", {})
@@ -213,7 +218,7 @@ def draw_again(path: Path, folder: Path, style: str = "two-column") -> Path:
     if known == "14_scorecard":  # its picture shows verdicts, which its data has no column for
         claims = read_claims()
         data = gains(claims, judge(claims, read_rows([path.parent])), dataset, scale)
-    figure = DRAWN[known](data, settings)
+    figure = DRAWN[known](data) if known in DRAWN else DRAWN_WITH_SETTINGS[known](data, settings)
     width, height = figure.get_size_inches()
     figure.set_size_inches(min(width, STYLES[style]), height)
     save_figure(figure, path.stem, table, folder, made)

@@ -56,7 +56,7 @@ def publish_results(copies: Sequence[Path], with_notebooks: bool, root: Path) ->
     for path in [png.with_suffix(suffix) for png in drawn for suffix in (".pdf", ".png", ".csv")]:
         with atomic_write(root / "figures" / path.name) as temporary:
             shutil.copyfile(path, temporary)
-    from kardlib.report.gallery import refresh_pages  # imported late: seaborn is slow
+    from kardlib.report.gallery import refresh_pages  # imported late: it brings pandas and matplotlib
 
     refresh_pages(root)
 

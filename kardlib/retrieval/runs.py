@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kardlib.artifacts.store import atomic_write
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 
 Run = dict[str, list[tuple[str, float]]]  # query id -> (passage id, score), best first
 

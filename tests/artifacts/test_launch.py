@@ -24,7 +24,7 @@ from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGenera
 from kardlib.artifacts import launch
 from kardlib.artifacts.launch import LaunchError, plan_processes
 from kardlib.artifacts.store import REPOSITORY, Kind, Store, artifact_name
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 from kardlib.kard.pipeline import STUDENT
 from kardlib.kard.rankings import RERANKER
 from kardlib.models import training

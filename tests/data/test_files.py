@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kardlib.data.files import (
-    DataError,
     Dataset,
     Passage,
     PassageFile,
@@ -28,6 +27,7 @@ from kardlib.data.files import (
     write_own,
 )
 from kardlib.data.records import say
+from kardlib.errors import DataError
 from tests.folders import REAL, ROOT
 
 STRANGERS = ROOT / "tests" / "strangers"

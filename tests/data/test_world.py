@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from kardlib.data.files import DataError
 from kardlib.data.world import (
     DIAGNOSES,
     RELATIONS,
@@ -22,6 +21,7 @@ from kardlib.data.world import (
     read_statements,
     write_rationale,
 )
+from kardlib.errors import DataError
 from kardlib.kard.floors import FLOORS
 from kardlib.kard.teacher import symbolic_teacher
 from kardlib.settings import WorldSettings

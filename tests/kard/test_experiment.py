@@ -8,8 +8,9 @@ import shutil
 import pytest
 
 from kardlib.artifacts.store import Store
-from kardlib.data.files import DataError, PassageFile
+from kardlib.data.files import PassageFile
 from kardlib.data.records import say
+from kardlib.errors import DataError
 from kardlib.kard.experiment import describe_run, open_experiment, open_settings
 from kardlib.settings import SettingsError, preset
 

@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from kardlib import NANO
 from kardlib.artifacts.launch import LaunchError
-from kardlib.data.files import DataError, Question
+from kardlib.data.files import Question
 from kardlib.data.records import say
-from kardlib.errors import KardError
+from kardlib.errors import DataError, KardError
 from kardlib.kard.cases import statement_shares
 from kardlib.kard.experiment import Cell, open_settings, writing_job
 from kardlib.kard.methods import METHODS, READS, Method, register_method

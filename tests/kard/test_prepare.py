@@ -8,8 +8,9 @@ import pytest
 
 from kardlib.artifacts.store import fingerprint, hash_file
 from kardlib.data.prompts import source_text, target_text
-from kardlib.data.records import LETTERS, DataError
+from kardlib.data.records import LETTERS
 from kardlib.data.world import judge_statements
+from kardlib.errors import DataError
 from kardlib.kard.experiment import open_settings
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import source_texts, training_examples

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, T5Config
 
 from kardlib.data.answers import parse_answer
-from kardlib.data.files import DataError, Question
+from kardlib.data.files import Question
 from kardlib.data.prompts import few_shot_turns, source_text, split_source, target_text
+from kardlib.errors import DataError
 from kardlib.kard.answering import write_predictions
 from kardlib.kard.experiment import Cell
 from kardlib.kard.methods import METHODS

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSeq2SeqLM
 
-from kardlib.data.files import DataError, Question
+from kardlib.data.files import Question
 from kardlib.data.prompts import source_text
+from kardlib.errors import DataError
 from kardlib.kard.rag import (
     contrastive_loss,
     embed,

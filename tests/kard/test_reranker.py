@@ -20,8 +20,8 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from kardlib.artifacts.device import Device
 from kardlib.artifacts.store import hash_file
-from kardlib.data.files import DataError
 from kardlib.data.records import say
+from kardlib.errors import DataError
 from kardlib.kard.reranker import (
     Candidates,
     batch_loss,

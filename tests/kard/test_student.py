@@ -34,7 +34,7 @@ from transformers import (
 
 import kardlib
 from kardlib.artifacts.store import StoreError
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 from kardlib.kard.answering import write
 from kardlib.kard.student import (
     Examples,

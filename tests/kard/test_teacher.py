@@ -2,9 +2,10 @@
 
 import pytest
 
-from kardlib.data.files import DataError, Question
+from kardlib.data.files import Question
 from kardlib.data.records import say
 from kardlib.data.world import build_world, judge_statements
+from kardlib.errors import DataError
 from kardlib.kard.teacher import keep_correct, recorded_teacher, symbolic_teacher
 from kardlib.settings import WorldSettings
 

@@ -7,7 +7,7 @@ from huggingface_hub import constants
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kardlib.artifacts.store import Store, hash_file
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 from kardlib.kard.student import load_student
 from kardlib.models import smollm2
 from kardlib.models.catalogue import find_folder, find_model, identify, without_network

@@ -10,9 +10,8 @@ from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from kardlib.artifacts.store import describe_files
-from kardlib.data.files import DataError
 from kardlib.data.records import say
-from kardlib.errors import StoppedError
+from kardlib.errors import DataError, StoppedError
 from kardlib.kard.student import load_student, train_student
 from kardlib.models import training
 from kardlib.models.training import STOP, EpochOrder, find_checkpoint, fit, linear_schedule, merge_embeddings, part_of

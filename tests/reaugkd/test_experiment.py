@@ -32,7 +32,7 @@ from transformers import (
 
 from kardlib.artifacts.device import Device
 from kardlib.artifacts.store import Store, StoreError
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 from kardlib.models.encoders import load_encoder
 from kardlib.models.nano import build_tokenizer
 from kardlib.reaugkd import distillation as module

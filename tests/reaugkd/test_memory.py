@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 from kardlib.reaugkd.memory import (
     CANDIDATE_GRID,
     EF_SEARCH,

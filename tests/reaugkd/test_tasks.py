@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kardlib.data.records import DataError, say
+from kardlib.data.records import say
+from kardlib.errors import DataError
 from kardlib.reaugkd import tasks
 from kardlib.reaugkd.tasks import COLUMNS, RawExample, check_labels, open_task, read_parquet, read_tsv, split_task
 from kardlib.settings import GLUE_TASKS, preset

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kardlib.data.files import DataError, Passage, PassageFile, write_passages
+from kardlib.data.files import Passage, PassageFile, write_passages
 from kardlib.data.world import build_world
+from kardlib.errors import DataError
 from kardlib.retrieval.lucene import KnowledgeError, Lucene, find_java
 from kardlib.settings import KnowledgeSettings, WorldSettings
 from tests.folders import ROOT

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kardlib.data.files import DataError
+from kardlib.errors import DataError
 from kardlib.retrieval.runs import read_run, write_run
 
 

@@ -165,9 +165,7 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
 
 MEASURES = {  # titles of panels, in their order
     "accuracy": "Accuracy",
-    "accuracy_of_rationale": "Concluded rightly",
     "hits_gold": "Hits, gold",
-    "hits_silver": "Hits, silver",
     "gold_among_read": "Gold among what is read",
     "whole_chain": "Whole chain read",
     "doubled_hop": "One hop twice, one not",
