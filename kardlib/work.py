@@ -7,7 +7,6 @@ Several processes may work in one folder, one for each GPU: none takes what anot
 
 import argparse
 import contextlib
-import fcntl
 import math
 import os
 import resource
@@ -23,7 +22,7 @@ from typing import Any
 import psutil
 
 from kardlib.artifacts.device import announce_device, pick_device, prepare_torch, release_memory
-from kardlib.artifacts.store import Kind, describe_files, provenance, write_json
+from kardlib.artifacts.store import Kind, describe_files, locked, provenance, write_json
 from kardlib.errors import KardError, StoppedError, first_line
 from kardlib.jobs import BROUGHT, RESULT, WEIGHTS, Bundle, check_files, decode, needed_job, read_bundle, read_result
 
@@ -66,7 +65,7 @@ def work(bundle: Bundle, end: float, keep_weights: bool) -> None:
     print(f"{bundle.run}: {describe_left(bundle, pace)}", flush=True)
     for job in bundle.sort():
         record, need = bundle.jobs[job], needed_job(bundle.jobs[job])
-        with claim(bundle.folder, job) as free:
+        with locked(bundle.folder, job, wait=False) as free:
             if not free or bundle.is_done(job) or (need and not (bundle.result(need) / WEIGHTS).is_file()):
                 continue
             began = time.monotonic()
@@ -119,20 +118,7 @@ def write_failure(folder: Path, job: str, error: Exception) -> None:
     print(f"{job} failed: {said} (failed/{job}.txt says more)", flush=True)
 
 
-# Who does what, and until when
-
-
-@contextlib.contextmanager
-def claim(folder: Path, job: str) -> Iterator[bool]:
-    """Whether no other process does this job; the system frees it when this process ends, however it ends."""
-    (folder / "partial").mkdir(exist_ok=True)
-    with (folder / "partial" / f"{job}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+# Until when
 
 
 @contextlib.contextmanager

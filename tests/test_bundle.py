@@ -23,19 +23,11 @@ from kardlib.models.catalogue import identify
 from kardlib.settings import preset
 
 GUARD = """
-import builtins, runpy, sys
+import runpy, sys
 
 for name in ("pydantic", "pyserini", "faiss", "papermill"):
     sys.modules[name] = None  # an import of it raises ImportError
 
-imported = builtins.__import__
-
-def guarded(name, globals=None, *others, **more):
-    if name.split(".")[0] == "filelock" and str((globals or {}).get("__name__")).startswith("kardlib"):
-        raise ImportError(name)  # the Hub's client may have it
-    return imported(name, globals, *others, **more)
-
-builtins.__import__ = guarded
 sys.argv = ["kardlib.work", *sys.argv[1:]]
 runpy.run_module("kardlib.work", run_name="__main__", alter_sys=True)
 """

@@ -29,6 +29,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 import kardlib
 from kardlib.artifacts.device import describe_device
 from kardlib.errors import KardError, TooLargeError, first_line
@@ -321,8 +323,6 @@ def locked(root: Path, name: str, wait: bool = True) -> Iterator[bool]:
 
     Without `wait` it is False where another process holds the lock, and else True.
     """
-    from filelock import FileLock, Timeout  # imported late: `kardlib.work` has no store, and goes without it
-
     try:
         (root / ".locks").mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / ".locks" / f"{name}.lock")
