@@ -34,6 +34,11 @@ def option_prior(splits: Splits) -> NDArray[np.float64]:
     return _fair_shares(splits["test"], [[right[option] for option in q.options] for q in splits["test"]])
 
 
+def longest_option(splits: Splits) -> NDArray[np.float64]:
+    """The option of most characters: a likelihood per character finds it without knowing anything of the question."""
+    return _fair_shares(splits["test"], [[len(option) for option in q.options] for q in splits["test"]])
+
+
 def named_by_passage(questions: Sequence[Question], read: Sequence[Sequence[str]]) -> NDArray[np.float64]:
     """The option that the passages read (texts, by question) name as a word, whatever else they say."""
     named = []
@@ -116,4 +121,9 @@ def _score(bags: Bags, weights: NDArray[np.float64]) -> list[NDArray[np.float64]
     return np.split(bags.features @ weights, bags.starts[1:]) if len(bags.starts) else []
 
 
-FLOORS = {"majority_class": majority_class, "option_prior": option_prior, "bag_of_words": bag_of_words}
+FLOORS = {
+    "majority_class": majority_class,
+    "option_prior": option_prior,
+    "longest_option": longest_option,
+    "bag_of_words": bag_of_words,
+}

@@ -86,6 +86,7 @@ def register_method(method: Method, **look: Any) -> None:
 enter({  # what no student is needed for (floors.py)
     "majority_class": Entry("Majority class", GREY, "s", ":", block="floors"),
     "option_prior": Entry("Option prior", GREY, "d", ":", block="floors"),
+    "longest_option": Entry("Longest option", GREY, "p", ":", block="floors"),
     "bag_of_words": Entry("Bag of words", GREY, "h", ":", block="floors"),
     "named_by_bm25": Entry("Option named (BM25)", GREY, "<", ":", block="floors"),
     "named_by_reranker": Entry("Option named (reranker)", GREY, ">", ":", block="floors"),

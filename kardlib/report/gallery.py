@@ -28,10 +28,10 @@ BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of 
 GLUE = "13_glue"  # the figure that shows what those below do
 OF_TASKS = [f"{figure}_{task}" for figure in ("13_reaugkd", "13_where", "18_compression") for task in GLUE_TASKS]
 HEADLINE = (
-    "chance", "bag_of_words", "named_by_reranker", "fine_tuning", "reasoning_distillation", "undistilled_reranker",
-    "kard_reranker",
+    "chance", "longest_option", "bag_of_words", "named_by_reranker", "fine_tuning", "reasoning_distillation",
+    "undistilled_reranker", "kard_reranker",
 )  # fmt: skip
-READINGS = {"accuracy": "", "accuracy_by_likelihood": ", likeliest option"}
+READINGS = {"accuracy": "", "accuracy_by_total_likelihood": ", likeliest option"}
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
 CROSSINGS = {  # figure -> what is said of where its lines cross
     "17_frontier_full": "in worlds of more ailments, taught as long: KARD overtakes RD from {} ailments on",
@@ -101,7 +101,7 @@ def other_findings(figures: Path) -> list[str]:
     lines = main_claim(figures)
     if (path := figures / "04_main.csv").is_file():
         likeliest = read_table(path).query(
-            "metric == 'accuracy_by_likelihood' and over in ('', 'undistilled_reranker')"
+            "metric == 'accuracy_by_total_likelihood' and over in ('', 'undistilled_reranker')"
         )
         cells = {row.method: in_per_cent(row) for row in measured(likeliest).itertuples()}
         lines += [

@@ -14,6 +14,7 @@ from kardlib.kard.floors import (
     bag_of_words,
     count_words,
     fit_logit,
+    longest_option,
     majority_class,
     named_by_passage,
     option_prior,
@@ -48,6 +49,11 @@ def test_the_majority_class_is_of_questions_with_as_many_options():
     assert majority_class({"train": TRAIN, "test": TEST}).tolist() == [0, 0, 0, 0, 1]
     four = asked("l", "a b c d", 3)
     assert majority_class({"train": TRAIN, "test": [four]}).tolist() == [0.25]  # nobody has seen four
+
+
+def test_the_longest_option_is_that_of_most_characters():
+    test = [asked("a", "elm oaks fir", 1), asked("b", "elm oaks firs", 2), asked("c", "elm oaks fir", 0)]
+    assert longest_option({"train": TRAIN, "test": test}).tolist() == [1, 1 / 2, 0]
 
 
 def test_what_passages_name_is_a_word_of_theirs():
@@ -139,4 +145,6 @@ def test_words_of_question_and_option_decide_together():
 
 @pytest.mark.parametrize("name", FLOORS)
 def test_without_training_questions_every_option_is_as_good(name):
-    assert FLOORS[name]({"train": [], "dev": [], "test": TEST[-2:]}).tolist() == [0.5, 0.5]
+    assert FLOORS[name](
+        {"train": [], "dev": [], "test": [asked("j", "oak elm", 1), asked("k", "elm fir", 0)]}
+    ).tolist() == [0.5, 0.5]

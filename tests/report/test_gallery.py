@@ -130,13 +130,13 @@ def test_the_headline_holds_chance_floors_and_every_student_of_real_questions(tm
     write_rows(tmp_path, "04_main_obqa", [
         {"method": "chance", "value": 0.25}, {"method": "reasoning_distillation", "student": "mine", **right},
         {"method": "reasoning_distillation", "student": "mine", **right, "value": 0.42,
-         "metric": "accuracy_by_likelihood"},
+         "metric": "accuracy_by_total_likelihood"},
         {"method": "kard_gold", "student": "mine", **right},
         {"method": "undistilled_reranker", "student": "mine", **right, "unread": 0.7},
     ])  # fmt: skip
     write_rows(tmp_path, "04_main_strategyqa", [  # its letters could be read
         {"method": "kard_reranker", "student": "mine", **right, "unread": 0.02},
-        {"method": "kard_reranker", "student": "mine", **right, "metric": "accuracy_by_likelihood"},
+        {"method": "kard_reranker", "student": "mine", **right, "metric": "accuracy_by_total_likelihood"},
     ])  # fmt: skip
     assert headline_table(tmp_path) == [
         "| method | never shown | seldom | often | all | OpenbookQA, mine | OpenbookQA, mine, likeliest option "
