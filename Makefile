@@ -40,8 +40,9 @@ CAPTION := import nbformat, pathlib; from kardlib.report.notebook_page import ca
 # mkdocs cannot take the repository's root for its pages, so it gets a copy in the same layout, where the same links hold.
 docs: $(VENV)/.docs
 	rm -rf build/pages build/site
-	mkdir -p build/pages
+	mkdir -p build/pages/answers
 	cp -r README.md CONTRIBUTING.md CITATION.cff LICENSE docs notebooks figures build/pages
+	cp answers/README.md build/pages/answers
 	cd build/pages/notebooks && '$(abspath $(VENV))/bin/python' -c '$(CAPTION)'
 	cd build && NO_MKDOCS_2_WARNING=1 '$(abspath $(VENV))/bin/mkdocs' build --quiet --strict --config-file ../docs/mkdocs.yml
 	@echo "Open build/site/index.html"

@@ -130,7 +130,7 @@ def add_bundles(commands: Any) -> None:
     unbundle.set_defaults(command=run_unbundle)
     unbundle.add_argument("folder", type=Path, metavar="OUT")
 
-    told = {"pack": "write what was trained into one small file, without weights: texts, numbers, losses",
+    told = {"pack": "write all that the store holds of trained models, but no weights, into one small file",
             "unpack": "put such a file into the store, so that only the rest is trained"}  # fmt: skip
     for name, command in (("pack", run_pack), ("unpack", run_unpack)):
         packing = commands.add_parser(name, help=told[name])
@@ -161,7 +161,9 @@ def add_papers(commands: Any) -> None:
         compare.add_argument(name, type=Path, help="a run's folder, one of CSV files, or your own CSV file")
     add_formats(compare)
 
-    predictions = commands.add_parser("predictions", help="print what students answered to every question")
+    predictions = commands.add_parser(
+        "predictions", help="print what students answered to every question; trains what the store lacks"
+    )
     predictions.set_defaults(command=run_predictions)
     predictions.add_argument("notebook", metavar="04", help="the grid of this notebook")
     for name in ("method", "student", "seed"):
@@ -185,8 +187,11 @@ def add_formats(parser: argparse.ArgumentParser, usual: str = "markdown") -> Non
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a run's settings."""
-    parser.add_argument("--scale", choices=get_args(Scale), default="embedded")
-    known = f"world (default), own, obqa, strategyqa, medqa_usmle_hf; of GLUE, for 13 and 18: {', '.join(GLUE_TASKS)}"
+    sizes = "smoke (minutes), embedded (default: a laptop), real (a pretrained student), paper (GPUs)"
+    parser.add_argument("--scale", choices=get_args(Scale), default="embedded", help=sizes)
+    known = (
+        f"world (default), own, obqa, strategyqa, medqa_usmle_hf; of GLUE, for 13, 14 and 18: {', '.join(GLUE_TASKS)}"
+    )
     parser.add_argument("--dataset", default="world", help=known)
     parser.add_argument("--data-dir", help="the folder with KARD's release, GLUE's TSV files or your own files")
     parser.add_argument(

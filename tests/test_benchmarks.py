@@ -14,6 +14,7 @@ import torch
 
 from kardlib.artifacts.device import describe_device
 from kardlib.artifacts.store import REPOSITORY, Kind, Store
+from kardlib.data.files import Question
 from kardlib.kard.student import load_student
 from kardlib.settings import StudentSettings
 from tests.kard.test_student import save_causal
@@ -201,3 +202,13 @@ def test_the_page_on_speed_shows_the_results_that_are_there(tmp_path):
     copy.write_text(f"before\n{speed.BEGIN}\nolder\n{speed.END}\nafter\n")
     speed.refresh(copy, REPOSITORY / "benchmarks" / "results")
     assert "older" not in copy.read_text() and copy.read_text().endswith(f"{speed.END}\nafter\n")
+
+
+def test_a_likelihood_that_knows_only_length_takes_the_longest_option():
+    """Three nats to begin an option, a tenth for each character: so one copies what stands in the prompt."""
+    questions = [Question(str(i), "?", ("fir", "a tall oak", "elm"), answer) for i, answer in enumerate((1, 0, 1, 2))]
+    scores = [[-3 - len(option) / 10 for option in q.options] for q in questions]
+    rows = load("option_length").judge(questions, {"question": scores, "options alone": scores})
+    taken = {(row["asked"], row["reading"]): row["takes a longest option"] for row in rows}
+    assert taken["question", "per character"] == 1 and taken["question", "in all"] == 0
+    assert {row["right"] for row in rows if row["reading"] == "per character"} == {0.5}

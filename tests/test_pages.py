@@ -19,9 +19,10 @@ from kardlib.reaugkd import methods as reaugkd
 from kardlib.registry import REGISTRY
 from tests.folders import ROOT
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+NAMES = ("README.md", "CONTRIBUTING.md", "answers/README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
+PAGES = sorted(ROOT / name for name in NAMES)
 COMMAND = re.compile(r"(make|kard|jupyter|pip|python|ray|conda|export|cd|git|[A-Z_]+=\S+|\S*/bin/\S+) [-.\w]")
-named = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+named = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 def tokens(page: Path) -> Iterator[Token]:
@@ -38,7 +39,8 @@ def commands(page: Path) -> list[list[str]]:
     """The commands of a page's blocks, each as its words without comments and without what is set before it."""
     lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
     split = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
-    return [[word for i, word in enumerate(words) if i or not re.match(r"[A-Z_]+=", word)] for words in split if words]
+    without = [[word for i, word in enumerate(words) if i or not re.match(r"[A-Z_]+=", word)] for words in split]
+    return [words for words in without if words]
 
 
 def heading_names(page: Path) -> set[str]:

@@ -83,11 +83,11 @@ def find_causes(experiment: Experiment, predictions: Predictions) -> list[str]:
     """Of every question the first step at which its answer went wrong, one of `CAUSES`.
 
     Retrieval comes before writing: an answer that names no option after passages that lack something counts as missed.
-    Empty where the answer is right, and where no gold passage is known.
+    Empty where the answer is right, where nothing was read, and where no gold passage is known.
     """
     causes = []
     for question, read, given in zip(predictions.questions, predictions.passages, predictions.answers, strict=True):
-        if given == question.answer or not experiment.data.gold.get(question.id):
+        if given == question.answer or not read or not experiment.data.gold.get(question.id):
             causes.append("")
         elif not has_read_all(experiment, question, read):
             causes.append(MISSED)

@@ -32,7 +32,7 @@ def site(browser, tmp_path_factory):
     if not importlib.util.find_spec("mkdocs"):
         pytest.skip("there is no mkdocs here: make docs installs it")
     root = tmp_path_factory.mktemp("repository")
-    copied = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "docs", "notebooks", "figures")
+    copied = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "answers", "docs", "notebooks", "figures")
     copy_repository(root, "Makefile", *copied)
     command = ["make", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.docs", "docs"]
     subprocess.run(command, cwd=root, env=os.environ, check=True, timeout=800)

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from kardlib.data.files import Question
+from kardlib.data.files import Question, read_kard
 from kardlib.kard.floors import (
     FLOORS,
     bag_of_words,
@@ -19,6 +19,8 @@ from kardlib.kard.floors import (
     named_by_passage,
     option_prior,
 )
+from kardlib.report.rows import measured, read_table
+from tests.folders import REAL, ROOT
 
 
 def asked(text: str, options: str, answer: int, id: str = "") -> Question:
@@ -148,3 +150,12 @@ def test_without_training_questions_every_option_is_as_good(name):
     assert FLOORS[name](
         {"train": [], "dev": [], "test": [asked("j", "oak elm", 1), asked("k", "elm fir", 0)]}
     ).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("dataset", ["obqa", "strategyqa"])
+def test_the_published_floors_of_real_questions_are_those_of_their_data(dataset):
+    if not REAL.is_dir():
+        pytest.skip(f"there is no {REAL}")
+    data, table = read_kard(REAL, dataset), measured(read_table(ROOT / "figures" / f"04_main_{dataset}.csv"))
+    published = table.set_index("method")["value"]
+    assert published["longest_option"] == pytest.approx(longest_option(data.splits).mean(), abs=1e-6)
