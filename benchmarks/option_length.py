@@ -5,7 +5,8 @@
 The model weighs the options of the first test questions, once after question and options and once after the options
 alone: what is as high there is no knowledge. A likelihood is read in all, per character, and less that without the
 question (pointwise mutual information). By reading the share of right answers with its 95 % interval, and how often a
-longest option is taken. Beside it what rules of length have right, of every split. The last line is JSON.
+longest option is taken. Beside it how often guessing and the longest option are right, of every split. The last line
+is JSON.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.data.files import Question
 from kardlib.data.prompts import CONCLUSION, source_text
 from kardlib.errors import KardError
-from kardlib.kard.answering import score_options
+from kardlib.kard.answering import per_character, score_options
 from kardlib.kard.experiment import Experiment, open_experiment
 from kardlib.kard.floors import longest_option
 from kardlib.kard.student import load_student
@@ -48,10 +49,7 @@ def judge(questions: list[Question], weighed: dict[str, list[list[float]]]) -> l
     readings: dict[tuple[str, str], list[list[float]]] = {}
     for asked, scores in weighed.items():
         readings[asked, "in all"] = scores
-        readings[asked, "per character"] = [
-            [score / len(option) for score, option in zip(values, q.options, strict=True)]
-            for values, q in zip(scores, questions, strict=True)
-        ]
+        readings[asked, "per character"] = per_character(scores, [q.options for q in questions])
     both = zip(weighed["question"], weighed["options alone"], strict=True)
     readings["question", "less options alone"] = [np.subtract(*pair).tolist() for pair in both]
     rows = []

@@ -279,11 +279,20 @@ def write_likelihoods(
     model, tokenizer = load_student(settings.model, settings.revision, seed)
     asked, checkpoint = (model, tokenizer, sources, begun, options), folder / "checkpoints" / "likelihoods.json"
     total = score_options(*asked, _with_limit(model, settings), checkpoint)
-    by_character = [
+    found = {"total": total, "per_character": per_character(total, options)}
+    (folder / "likelihoods.json").write_text(json.dumps(found))
+
+
+def per_character(total: Sequence[Sequence[float]], options: Sequence[Sequence[str]]) -> list[list[float]]:
+    """The log-likelihoods of every source's options for a character of each.
+
+    A long option that stands in the prompt is cheap once it is begun, so that mostly the longest one is found likeliest
+    (`benchmarks/option_length.py`).
+    """
+    return [
         [score / len(option) for score, option in zip(scores, texts, strict=True)]
         for scores, texts in zip(total, options, strict=True)
     ]
-    (folder / "likelihoods.json").write_text(json.dumps({"total": total, "per_character": by_character}))
 
 
 def _with_limit(model: Any, settings: StudentSettings) -> StudentSettings:
