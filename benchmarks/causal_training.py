@@ -26,6 +26,7 @@ from official import measure_limit
 
 from kardlib.artifacts.device import multiply_with_onednn
 from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.data.files import LETTERS
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import build_world
 from kardlib.kard import student
@@ -68,7 +69,7 @@ def measure(way: str, name: str, steps: int, batch: int) -> dict[str, Any]:
     rationales = symbolic_teacher(world, settings.teacher.flawed, settings.teacher.seed)(asked, 1)
     texts = list(world.texts.values())
     examples = [
-        (source_text(q, texts[3 * i : 3 * i + 3]), target_text(r.text, q.answer))
+        (source_text(q, texts[3 * i : 3 * i + 3]), target_text(r.text, LETTERS[q.answer]))
         for i, (q, r) in enumerate(zip(asked, rationales, strict=True))
     ]
     knobs = StudentSettings(model=name, epochs=1, batch=batch, max_new_tokens=None, bf16=bf16, warmup=0)

@@ -34,7 +34,7 @@ from torch.profiler import ProfilerActivity, profile
 from kardlib.artifacts.device import multiply_with_onednn
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.data.answers import answer_end
-from kardlib.data.files import Question, read_kard, read_recorded_rationales
+from kardlib.data.files import LETTERS, Question, read_kard, read_recorded_rationales
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import build_world
 from kardlib.kard.answering import write
@@ -169,7 +169,7 @@ def prepare(options: argparse.Namespace, lucene: Lucene, index: Path) -> Work:
     k, k_training = settings.retrieval.k, settings.retrieval.k_training
     asked = [source(q, run[q.id], k) for q in test]
     learnt = [q for q in train if q.id in rationales]
-    examples = [(source(q, found[q.id], k_training), target_text(rationales[q.id], q.answer)) for q in learnt]
+    examples = [(source(q, found[q.id], k_training), target_text(rationales[q.id], LETTERS[q.answer])) for q in learnt]
     return Work(settings, {q.id: q.prompt for q in test}, run, passages, asked, examples)
 
 

@@ -25,6 +25,7 @@ import torch
 
 from kardlib.artifacts.device import multiply_with_onednn
 from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.data.files import LETTERS
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import build_world
 from kardlib.kard.answering import write
@@ -62,7 +63,7 @@ def measure(kernels: str, steps: int, questions: int) -> dict[str, Any]:
     asked = world.splits["train"]
     rationales = symbolic_teacher(world, settings.teacher.flawed, settings.teacher.seed)(asked, 1)
     sources = [source_text(q, [world.texts[p] for p in world.dataset().gold[q.id]]) for q in asked]
-    targets = [target_text(r.text, q.answer) for r, q in zip(rationales, asked, strict=True)]
+    targets = [target_text(r.text, LETTERS[q.answer]) for r, q in zip(rationales, asked, strict=True)]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         examples = list(zip(sources, targets, strict=True))

@@ -154,7 +154,7 @@ class StudentSettings(Group):
     max_source_tokens: int = Field(512, ge=8)
     truncation_side: Literal["right", "left"] = "right"  # the end at which a longer source is cut
     max_new_tokens: int | None = Field(160, ge=2)  # None: what its kind of model takes, or as the targets need
-    target: Literal["letter", "words"] = "letter"  # how answers are named; words: "The answer is (B) - sunlight."
+    target: Literal["letter", "words", "option"] = "letter"  # how answers are named: `prompts.answer_text`
     prompt: Literal["plain", "chat"] = "plain"  # chat: a source is the user's turn in the model's own chat template
     generation_batch: Batch = Field(100, ge=1)
     samples: int = Field(1, ge=1)  # 1: greedy; more: majority vote over samples

@@ -39,17 +39,19 @@ def split_source(source: str) -> tuple[str, str, str]:
     return source[:start], source[start:end], source[end:]
 
 
-def answer_text(answer: int, option: str = "") -> str:
-    """How an answer `y` is named after "The answer is": by its letter or, where `option` has its words, by both.
+def answer_text(question: Question, answer: int, form: str) -> str:
+    """How an answer `y` is named after "The answer is": B (`letter`), (B) - sunlight (`words`) or sunlight (`option`).
 
-    `answers.parse_answer` reads both; the dash keeps words such as "and", or an option "A", from being read as more.
+    `answers.parse_answer` reads all three; the dash keeps words such as "and", or an option "A", from being read as
+    more. The papers' students name letters.
     """
-    return f"({LETTERS[answer]}) - {option}" if option else LETTERS[answer]
+    letter, option = LETTERS[answer], question.options[answer]
+    return {"letter": letter, "words": f"({letter}) - {option}", "option": option}[form]
 
 
-def target_text(rationale: str, answer: int, option: str = "") -> str:
-    """A student's target: the rationale `r`, which plain fine-tuning leaves empty, then the answer `y`."""
-    return f"{rationale} {CONCLUSION} {answer_text(answer, option)}.".lstrip()
+def target_text(rationale: str, answer: str) -> str:
+    """A student's target: the rationale `r`, which plain fine-tuning leaves empty, then what names the answer `y`."""
+    return f"{rationale} {CONCLUSION} {answer}.".lstrip()
 
 
 def few_shot_turns(examples: Sequence[tuple[str, str]], source: str, explain: bool, read: bool) -> list[str]:

@@ -179,8 +179,7 @@ def training_examples(prepared: Prepared, method: Method, seed: int = 0) -> list
 
 def write_target(settings: RunSettings, rationale: str, question: Question) -> str:
     """A target with the gold answer, named as `student.target` says."""
-    named = question.options[question.answer] if settings.student.target == "words" else ""
-    return target_text(rationale, question.answer, named)
+    return target_text(rationale, answer_text(question, question.answer, settings.student.target))
 
 
 def learnt_rationales(prepared: Prepared, method: Method) -> list[Rationale]:
@@ -449,8 +448,7 @@ def weigh_options(
 def _name_options(question: Question, method: Method, settings: StudentSettings) -> list[str]:
     if not method.learns and not method.shots:
         return list(question.options)
-    words = settings.target == "words"
-    return [answer_text(i, option if words else "") for i, option in enumerate(question.options)]
+    return [answer_text(question, i, settings.target) for i in range(len(question.options))]
 
 
 class Row(NamedTuple):

@@ -127,7 +127,7 @@ def verify(experiment: Experiment, rationales: Sequence[Rationale]) -> list[int 
         return [parse_answer(text, q.options) for q, (text,) in zip(asked, texts, strict=True)]
     first = {r.question_id: r for r in reversed(keep_correct(rationales, asked)[0])}
     shown = [first[q] for q in train if q in first][:VERIFIER_SHOTS]
-    shots = [(source_text(q := train[r.question_id]), target_text(r.text, q.answer)) for r in shown]
+    shots = [(source_text(q := train[r.question_id]), target_text(r.text, LETTERS[q.answer])) for r in shown]
     prompts = [
         few_shot_turns(shots, f"{source_text(q)} {r.text}", explain=True, read=False)
         for q, r in zip(asked, rationales, strict=True)

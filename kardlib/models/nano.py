@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from kardlib.data import world as language
-from kardlib.data.files import Question
+from kardlib.data.files import LETTERS, Question
 from kardlib.data.prompts import source_text, target_text
 
 STUDENTS = {"t5-nano-small": 64, "t5-nano-base": 96, "t5-nano-large": 128}  # name -> width
@@ -21,7 +21,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     text = [*language.SIGNS, *language.SIGNS.values(), *language.JOBS, *language.DIAGNOSES, *language.OPENERS]
     text += [language.CASE, *language.NOTES, *language.VIGNETTES, *language.OTHER_WORDINGS]
     text += [t for templates in language.RELATIONS.values() for group in templates for t in group]
-    text += [source_text(Question("", "", (), 0), []), target_text("", 0), "passage Passage"]
+    text += [source_text(Question("", "", (), 0), []), target_text("", LETTERS[0]), "passage Passage"]
     words = sorted(set(re.findall(r"[A-Za-z]+", re.sub(r"\{\w+\}", " ", " ".join(text)))))
     words += [w.capitalize() for w in words if w.islower()]
     characters = [chr(c) for c in range(33, 127)]

@@ -517,11 +517,14 @@ def test_the_likeliest_option_is_found_once_and_beside_what_was_written(experime
 
 
 def test_targets_may_name_the_options_words(experiment, prepared):
-    words = prepare(experiment, (("student.target", "words"),))
+    forms = {"words": r"The answer is \([A-J]\) - .+\.$", "option": r"The answer is (?!\(|[A-J]\b).+\.$"}
+    knobs = [(), *((("student.target", form),) for form in forms)]
+    variants = [prepared, *(prepare(experiment, changes) for changes in knobs[1:])]
     for learns in ("fine_tuning", RD):
-        letters, named = (training_examples(p, METHODS[learns]) for p in (prepared, words))
-        assert [source for source, _ in letters] == [source for source, _ in named]
-        assert all(re.search(r"The answer is \([A-J]\) - .+\.$", target) for _, target in named)
-    cells = [Cell(RD, "t5-nano-base", 0, knobs) for knobs in ((), (("student.target", "words"),))]
+        letters, *others = (training_examples(p, METHODS[learns]) for p in variants)
+        for named, pattern in zip(others, forms.values(), strict=True):
+            assert [source for source, _ in letters] == [source for source, _ in named]
+            assert all(re.search(pattern, target) for _, target in named)
+    cells = [Cell(RD, "t5-nano-base", 0, changes) for changes in knobs]
     for key in (student_key, prediction_key):
-        assert len({key(p.experiment.settings, c) for p, c in zip((prepared, words), cells, strict=True)}) == 2
+        assert len({key(p.experiment.settings, c) for p, c in zip(variants, cells, strict=True)}) == 3

@@ -68,8 +68,9 @@ def test_a_verifier_finds_flaws_that_the_plain_filter_cannot_see(experiment, tmp
 
     learnt = [r for r in unfiltered.written["train"] if r.number < 2]  # a verifier that was taught which ones hold
     examples = [
-        (source_text(q := questions[r.question_id], [r.text]), target_text("", q.answer) if is_sound(r) else "No.")
+        (source_text(q, [r.text]), target_text("", LETTERS[q.answer]) if is_sound(r) else "No.")
         for r in learnt
+        for q in [questions[r.question_id]]
     ]
     settings = experiment.settings.student.model_copy(update={"lr": 3e-3, "steps": 100, "batch": 32})
     train_student(examples, settings.of("t5-nano-small"), 0, tmp_path)

@@ -7,7 +7,7 @@ from transformers import LlamaConfig, T5Config
 
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import Question
-from kardlib.data.prompts import few_shot_turns, source_text, split_source, target_text
+from kardlib.data.prompts import answer_text, few_shot_turns, source_text, split_source, target_text
 from kardlib.errors import DataError
 from kardlib.kard.answering import write_predictions
 from kardlib.kard.experiment import Cell
@@ -67,7 +67,7 @@ def test_nothing_is_cut_in_the_closed_world(prepared, capsys):
 
 
 def test_a_limit_that_is_open_keeps_the_targets_whole():
-    targets = [target_text("fever " * n, 1) for n in range(1, 101)]
+    targets = [target_text("fever " * n, "B") for n in range(1, 101)]
     for config in (T5, CAUSAL):
         settings = limit_targets(targets, TOKENIZER, StudentSettings(max_new_tokens=None), config)
         examples = Examples([("", target) for target in targets], TOKENIZER, settings, config)
@@ -77,7 +77,7 @@ def test_a_limit_that_is_open_keeps_the_targets_whole():
 
 
 def test_targets_that_are_cut_are_counted_and_answers_are_not_cut_off(capsys):
-    targets = [target_text("fever " * n, 1) for n in range(1, 101)]
+    targets = [target_text("fever " * n, "B") for n in range(1, 101)]
     limit_targets(targets, TOKENIZER, StudentSettings(max_new_tokens=80), T5)
     assert "max_new_tokens = 80 cuts 26 of 100 targets; 116 would keep 99 % of them whole" in capsys.readouterr().out
     with pytest.raises(DataError, match=r"cuts 82 of 100 targets, so that 82 lose .* raise student\.max_new_tokens to"):
@@ -226,5 +226,6 @@ def test_a_causal_student_learns_to_answer_in_a_chat(tmp_path):
     answer=st.integers(0, 3),
 )  # fmt: skip
 def test_an_answer_with_its_words_is_read_as_its_letter(options, answer):
-    assert parse_answer(target_text("Fever needs rest.", answer, options[answer]), options) == answer
-    assert parse_answer(target_text("Fever needs rest.", answer), options) == answer
+    question = Question("q", "What helps?", tuple(options), answer)
+    for form in ("letter", "words"):
+        assert parse_answer(target_text("Fever needs rest.", answer_text(question, answer, form)), options) == answer
