@@ -1,0 +1,88 @@
+"""Does a pretrained student guess because of the form in which it answers? On development questions.
+
+    python benchmarks/answer_form.py --data-dir DIR [--forms words option] [--methods ...] [--out FILE]
+
+Targets name an option by its letter and then its words ("(B) - sunlight"), or by its words alone. For every form and
+method a student of the scale "real" is trained and asked OpenbookQA's development questions: how many of its answers
+are right and how many cannot be read, and how often the likeliest option is right, with the question and where it is
+taken away, so that options alone are read: what is as high there is known of options, not of questions. With 95 %
+intervals over questions; beside them what needs no student. Students are kept in the store. The last line is JSON.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.data.answers import unread_share
+from kardlib.data.prompts import CONCLUSION, answer_text, source_text
+from kardlib.errors import KardError
+from kardlib.kard.experiment import Cell, Experiment, open_experiment, weigh_texts
+from kardlib.kard.floors import FLOORS
+from kardlib.kard.pipeline import answer, prepare_all, student_settings, train_students, weigh_options
+
+METHODS = ["fine_tuning", "ka_fine_tuning", "reasoning_distillation", "kard_bm25"]
+
+
+def share(right: list[bool]) -> list[float]:
+    """The share of True and its 95 % interval, in per cent."""
+    interval = binomtest(sum(right), len(right)).proportion_ci()
+    return [round(100 * float(value), 1) for value in (np.mean(right), *interval)]
+
+
+def measure(experiment: Experiment, cell: Cell) -> dict[str, Any]:
+    """A row for one student."""
+    asked = prepare_all(experiment, [cell])
+    students, given = train_students(experiment, asked), answer(experiment, [cell], "dev")
+    questions, answers = given[cell].questions, given[cell].answers
+    settings = student_settings(asked[cell].experiment.settings, cell).model_copy(update={"model": str(students[cell])})
+    sources = [source_text(replace(question, text="")) for question in questions]
+    options = [[answer_text(q, i, settings.target) for i in range(len(q.options))] for q in questions]
+    alone = weigh_texts(experiment, {"": (sources, [CONCLUSION] * len(sources), options, settings, 0)})[""]["total"]
+    likeliest = weigh_options(experiment, "dev", asked, students, given)[cell]
+    return {
+        "method": cell.method,
+        "form": settings.target,
+        "right": share([answer == q.answer for answer, q in zip(answers, questions, strict=True)]),
+        "unread": round(100 * unread_share(answers), 1),
+        "likeliest": share(likeliest.correct(per_character=False)),
+        "options alone": share([int(np.argmax(v)) == q.answer for v, q in zip(alone, questions, strict=True)]),
+    }
+
+
+def main() -> None:
+    """Train the grid, print every row, and all of it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--forms", nargs="+", default=["words", "option"], choices=("letter", "words", "option"))
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--out", type=Path, help="write the JSON there too")
+    chosen = parser.parse_args()
+    rows = []
+    try:
+        experiment = open_experiment("real", "obqa", str(chosen.data_dir))
+        for form in chosen.forms:
+            for method in chosen.methods:
+                rows.append(measure(experiment, Cell(method, experiment.student, 0, (("student.target", form),))))
+                print(rows[-1], flush=True)
+    except KardError as error:
+        raise SystemExit(f"answer_form: {error}") from None
+    splits = experiment.data.splits
+    asked = {"train": experiment.learns_from(0), "test": splits["dev"], "silver": splits["silver"]}
+    floors = {name: round(100 * float(floor(asked).mean()), 1) for name, floor in FLOORS.items()}
+    described = {"benchmark": "answer_form", "dataset": "obqa", "model": experiment.student, "floors": floors}
+    described |= {"share": experiment.settings.student.share, "questions": len(splits["dev"])}
+    line = json.dumps(described | {"provenance": provenance(), "rows": rows})
+    if chosen.out:
+        with atomic_write(chosen.out) as file:
+            file.write_text(line + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()
