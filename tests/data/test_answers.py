@@ -313,7 +313,7 @@ def test_ends_of_a_real_datasets_rationales():
     assert np.mean([kept == whole for kept, whole in pairs]) > 0.97  # others correct themselves later
 
 
-@pytest.mark.parametrize(("form", "most"), [("letter", 0), ("words", 1), ("option", 100)])
+@pytest.mark.parametrize(("form", "most"), [("letter", 0), ("words", 0), ("option", 19)])
 def test_every_option_of_the_released_questions_can_be_answered(form, most):
     if not REAL.is_dir():
         pytest.skip(f"KARD's released questions are not at {REAL}; set KARD_DATA")
@@ -322,7 +322,7 @@ def test_every_option_of_the_released_questions_can_be_answered(form, most):
         for q in [q for split in read_kard(REAL, name).splits.values() for q in split]:
             targets = [target_text("So it is.", answer_text(q, i, form)) for i in range(len(q.options))]
             lost += [q.id for i, target in enumerate(targets) if parse_answer(target, q.options) != i]
-    assert len(lost) <= most  # one of MedQA ends in another option's words
+    assert len(lost) <= most  # an option's words alone: another option has them too, or they are a letter
 
 
 @pytest.mark.parametrize("option", ["reproduction ?", "Have you tried to quit?", 'the "second" one', "what? Yes"])
