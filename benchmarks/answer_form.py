@@ -26,7 +26,7 @@ from kardlib.kard.experiment import Cell, Experiment, open_experiment, weigh_tex
 from kardlib.kard.floors import FLOORS
 from kardlib.kard.pipeline import answer, prepare_all, student_settings, train_students, weigh_options
 
-METHODS = ["fine_tuning", "ka_fine_tuning", "reasoning_distillation", "kard_bm25"]
+METHODS = ["fine_tuning", "ka_fine_tuning", "reasoning_distillation", "kard_bm25", "kard_gold"]
 
 
 def share(right: list[bool]) -> list[float]:
