@@ -5,8 +5,9 @@
 Targets name an option by its letter and then its words ("(B) - sunlight"), or by its words alone. For every form and
 method a student of the scale "real" is trained and asked OpenbookQA's development questions: how many of its answers
 are right and how many cannot be read, and how often the likeliest option is right, with the question and where it is
-taken away, so that options alone are read: what is as high there is known of options, not of questions. With 95 %
-intervals over questions; beside them what needs no student. Students are kept in the store. The last line is JSON.
+taken away, with all that was read and written, so that options alone are weighed: what is as high there is known of
+options, not of questions; the "gain" is the difference. With 95 % intervals over questions; beside them what needs no
+student. Students are kept in the store. The last line is JSON.
 """
 
 import argparse
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.data.answers import unread_share
@@ -25,14 +25,14 @@ from kardlib.errors import KardError
 from kardlib.kard.experiment import Cell, Experiment, open_experiment, weigh_texts
 from kardlib.kard.floors import FLOORS
 from kardlib.kard.pipeline import answer, prepare_all, student_settings, train_students, weigh_options
+from kardlib.report.evaluate import Difference, Interval, mean_interval, paired_difference
 
 METHODS = ["fine_tuning", "ka_fine_tuning", "reasoning_distillation", "kard_bm25", "kard_gold"]
 
 
-def share(right: list[bool]) -> list[float]:
-    """The share of True and its 95 % interval, in per cent."""
-    interval = binomtest(sum(right), len(right)).proportion_ci()
-    return [round(100 * float(value), 1) for value in (np.mean(right), *interval)]
+def percent(found: Interval | Difference) -> list[float]:
+    """A share or a difference of two, and its 95 % interval, in per cent or points."""
+    return [round(100 * value, 1) for value in (found[0], found.low, found.high)]
 
 
 def measure(experiment: Experiment, cell: Cell) -> dict[str, Any]:
@@ -44,14 +44,16 @@ def measure(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     sources = [source_text(replace(question, text="")) for question in questions]
     options = [[answer_text(q, i, settings.target) for i in range(len(q.options))] for q in questions]
     alone = weigh_texts(experiment, {"": (sources, [CONCLUSION] * len(sources), options, settings, 0)})[""]["total"]
-    likeliest = weigh_options(experiment, "dev", asked, students, given)[cell]
+    likeliest = weigh_options(experiment, "dev", asked, students, given)[cell].correct(per_character=False)
+    without = [int(np.argmax(values)) == q.answer for values, q in zip(alone, questions, strict=True)]
     return {
         "method": cell.method,
         "form": settings.target,
-        "right": share([answer == q.answer for answer, q in zip(answers, questions, strict=True)]),
+        "right": percent(mean_interval([answer == q.answer for answer, q in zip(answers, questions, strict=True)])),
         "unread": round(100 * unread_share(answers), 1),
-        "likeliest": share(likeliest.correct(per_character=False)),
-        "options alone": share([int(np.argmax(v)) == q.answer for v, q in zip(alone, questions, strict=True)]),
+        "likeliest": percent(mean_interval(likeliest)),
+        "options alone": percent(mean_interval(without)),
+        "gain": percent(paired_difference(likeliest, without)),
     }
 
 
