@@ -15,6 +15,7 @@ import torch
 from kardlib.artifacts.device import describe_device
 from kardlib.artifacts.store import REPOSITORY, Kind, Store
 from kardlib.data.files import Question
+from kardlib.kard.experiment import Cell
 from kardlib.kard.student import load_student
 from kardlib.settings import StudentSettings
 from tests.kard.test_student import save_causal
@@ -202,6 +203,14 @@ def test_the_page_on_speed_shows_the_results_that_are_there(tmp_path):
     copy.write_text(f"before\n{speed.BEGIN}\nolder\n{speed.END}\nafter\n")
     speed.refresh(copy, REPOSITORY / "benchmarks" / "results")
     assert "older" not in copy.read_text() and copy.read_text().endswith(f"{speed.END}\nafter\n")
+
+
+def test_a_student_that_names_options_by_their_words_is_compared_with_options_alone(experiment):
+    cell = Cell("fine_tuning", "t5-nano-small", 0, (("student.target", "option"), ("student.steps", 40)))
+    row = load("answer_form").measure(experiment, cell)
+    assert (row["method"], row["form"]) == ("fine_tuning", "option") and row["unread"] < 50
+    assert row["gain"][0] == pytest.approx(row["likeliest"][0] - row["options alone"][0], abs=0.11)
+    assert all(low <= value <= high for value, low, high in (row["right"], row["likeliest"], row["gain"]))
 
 
 def test_a_likelihood_that_knows_only_length_takes_the_longest_option():

@@ -21,7 +21,7 @@ from kardlib.report.figures import read_provenance, save_figure
 from kardlib.report.papers import escape, lay_out, paper_tables
 from kardlib.report.reported import find_table
 from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_digits, in_order, measured, read_table, with_unread
-from kardlib.settings import GLUE_TASKS, GROWING, preset
+from kardlib.settings import GLUE_TASKS, preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
 
@@ -224,19 +224,19 @@ def show_figures(figures: Path) -> list[str]:
     for name in [path.stem for path in _shown(figures, "png")]:
         caption = find_caption(name)
         files = f"`{name}`, [data](../figures/{name}.csv), [PDF](../figures/{name}.pdf)"
-        shown = escape(caption.shows) + less_than_usual(figures, name)
+        shown = escape(caption.shows) + unlike_usual(figures, name)
         lines += [f"**{escape(caption.beside)}** ({files})", "", shown, ""]
         lines += [f"![{escape(caption.shows)}](../figures/{name}.png)", ""]
     return lines
 
 
-def less_than_usual(figures: Path, name: str) -> str:
-    """Of a figure of the scale "real" how much its run took where the scale takes another amount (`GROWING`)."""
+def unlike_usual(figures: Path, name: str) -> str:
+    """Of a figure of the scale "real" which settings its run had where the scale has others by now."""
     made = dict(flatten(read_provenance(figures / f"{name}.png").get("settings", {})))
     if made.get("scale") != "real":
         return ""
     usual = dict(flatten(preset("real", made["dataset"], "").model_dump(mode="json")))
-    others = (knob for knob in sorted(GROWING - {"methods"}) if made[knob] != usual[knob])
+    others = (knob for knob in sorted({*usual} & {*made} - {"methods", "data_dir"}) if made[knob] != usual[knob])
     told = [f"`{knob}` {made[knob]} (usually {usual[knob]})" for knob in others]
     return f" Run with {' and '.join(told)}." if told else ""
 
