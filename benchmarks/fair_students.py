@@ -1,6 +1,6 @@
 """Learning rate and epochs of every kind of student, from one grid, on a development world; one JSON line at the end.
 
-python benchmarks/fair_students.py [--students t5-nano-base] [--world 1]
+python benchmarks/fair_students.py [--students t5-nano-base] [--world 1] [--target option]
 
 Each kind (what is learnt, with passages or without, or together with the retriever) is trained at every point of the
 same grid, so that all get the same effort and the same longest training. Of those within one standard error of the
@@ -43,9 +43,10 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 3e-3])
     parser.add_argument("--epochs", nargs="+", type=int, default=[5, 10, 20])
     parser.add_argument("--world", type=int, default=1)
+    parser.add_argument("--target", default="letter", choices=("letter", "words", "option"), help="how it answers")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "fair_students.json")
     options = parser.parse_args()
-    changes = {"world.seed": options.world, "seeds": [0]}
+    changes = {"world.seed": options.world, "seeds": [0], "student.target": options.target}
     changes |= {"world.dev": 600} if options.scale == "embedded" else {}
     experiment = open_experiment(options.scale, overrides=changes)
     strata = np.array([q.stratum for q in experiment.data.splits["dev"]])
@@ -63,7 +64,8 @@ def main() -> None:
         chosen.append(choose(rows, len(strata)))
         print("chosen:", chosen[-1]["lr"], chosen[-1]["epochs"], flush=True)
         found += rows
-    line = json.dumps({"benchmark": "fair_students", "world": options.world, "rows": found, "chosen": chosen})
+    described = {"benchmark": "fair_students", "world": options.world, "target": options.target}
+    line = json.dumps(described | {"rows": found, "chosen": chosen})
     options.out.write_text(line + "\n")
     print(line)
 
