@@ -15,9 +15,9 @@ import torch
 from kardlib.artifacts.device import describe_device
 from kardlib.artifacts.store import REPOSITORY, Kind, Store
 from kardlib.data.files import Question
-from kardlib.kard.experiment import Cell
+from kardlib.kard.experiment import Cell, open_settings
 from kardlib.kard.student import load_student
-from kardlib.settings import StudentSettings
+from kardlib.settings import StudentSettings, preset
 from tests.kard.test_student import save_causal
 
 
@@ -205,7 +205,8 @@ def test_the_page_on_speed_shows_the_results_that_are_there(tmp_path):
     assert "older" not in copy.read_text() and copy.read_text().endswith(f"{speed.END}\nafter\n")
 
 
-def test_a_student_that_names_options_by_their_words_is_compared_with_options_alone(experiment):
+def test_a_student_that_names_options_by_their_words_is_compared_with_options_alone(tmp_path):
+    experiment = open_settings(preset("smoke"), Store(tmp_path))
     cell = Cell("fine_tuning", "t5-nano-small", 0, (("student.target", "option"), ("student.steps", 40)))
     row = load("answer_form").measure(experiment, cell)
     assert (row["method"], row["form"]) == ("fine_tuning", "option") and row["unread"] < 50
