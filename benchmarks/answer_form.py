@@ -16,15 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kardlib.artifacts.store import atomic_write, provenance
 from kardlib.data.answers import unread_share
 from kardlib.data.prompts import CONCLUSION, answer_text, source_text
 from kardlib.errors import KardError
 from kardlib.kard.experiment import Cell, Experiment, open_experiment, weigh_texts
 from kardlib.kard.floors import FLOORS
-from kardlib.kard.pipeline import answer, prepare_all, student_settings, train_students, weigh_options
+from kardlib.kard.pipeline import (
+    Likelihoods,
+    answer,
+    prepare_all,
+    student_settings,
+    train_students,
+    weigh_options,
+)
 from kardlib.report.evaluate import Difference, Interval, mean_interval, paired_difference
 
 METHODS = ["fine_tuning", "ka_fine_tuning", "reasoning_distillation", "kard_bm25", "kard_gold"]
@@ -39,18 +44,18 @@ def measure(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     """A row for one student."""
     asked = prepare_all(experiment, [cell])
     students, given = train_students(experiment, asked), answer(experiment, [cell], "dev")
-    questions, answers = given[cell].questions, given[cell].answers
+    questions = given[cell].questions
     settings = student_settings(asked[cell].experiment.settings, cell).model_copy(update={"model": str(students[cell])})
     sources = [source_text(replace(question, text="")) for question in questions]
     options = [[answer_text(q, i, settings.target) for i in range(len(q.options))] for q in questions]
-    alone = weigh_texts(experiment, {"": (sources, [CONCLUSION] * len(sources), options, settings, 0)})[""]["total"]
+    alone = weigh_texts(experiment, {"": (sources, [CONCLUSION] * len(sources), options, settings, 0)})[""]
     likeliest = weigh_options(experiment, "dev", asked, students, given)[cell].correct(per_character=False)
-    without = [int(np.argmax(values)) == q.answer for values, q in zip(alone, questions, strict=True)]
+    without = Likelihoods(questions, **alone).correct(per_character=False)
     return {
         "method": cell.method,
         "form": settings.target,
-        "right": percent(mean_interval([answer == q.answer for answer, q in zip(answers, questions, strict=True)])),
-        "unread": round(100 * unread_share(answers), 1),
+        "right": percent(mean_interval(given[cell].correct)),
+        "unread": round(100 * unread_share(given[cell].answers), 1),
         "likeliest": percent(mean_interval(likeliest)),
         "options alone": percent(mean_interval(without)),
         "gain": percent(paired_difference(likeliest, without)),
