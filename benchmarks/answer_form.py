@@ -47,13 +47,13 @@ def measure(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     questions = given[cell].questions
     settings = student_settings(asked[cell].experiment.settings, cell).model_copy(update={"model": str(students[cell])})
     sources = [source_text(replace(question, text="")) for question in questions]
-    options = [[answer_text(q, i, settings.target) for i in range(len(q.options))] for q in questions]
+    options = [[answer_text(q, i, settings.form) for i in range(len(q.options))] for q in questions]
     alone = weigh_texts(experiment, {"": (sources, [CONCLUSION] * len(sources), options, settings, 0)})[""]
     likeliest = weigh_options(experiment, "dev", asked, students, given)[cell].correct(per_character=False)
     without = Likelihoods(questions, **alone).correct(per_character=False)
     return {
         "method": cell.method,
-        "form": settings.target,
+        "form": settings.form,
         "right": percent(mean_interval(given[cell].correct)),
         "unread": round(100 * unread_share(given[cell].answers), 1),
         "likeliest": percent(mean_interval(likeliest)),

@@ -39,7 +39,7 @@ def measure(experiment: Experiment, count: int) -> list[dict[str, Any]]:
     read = read_passages(Reading(experiment, "dev", asked, {}))
     questions = experiment.data.splits["dev"][:count]
     for cell in cells:
-        sources = source_texts(asked[cell], METHODS[cell.method], "dev", read[cell])[:count]
+        sources = source_texts(asked[cell], cell, "dev", read[cell])[:count]
         for form in ("chat", "plain"):
             settings = student_settings(experiment.settings, cell).model_copy(update={"prompt": form})
             prompts = fit_sources(sources, tokenizer, settings, model.config)

@@ -18,9 +18,10 @@ from transformers import DataCollatorForSeq2Seq
 
 from kardlib.artifacts.device import multiplies_bf16
 from kardlib.artifacts.store import REPOSITORY, provenance
+from kardlib.data.prompts import gold_text
 from kardlib.kard.experiment import Cell, open_experiment
 from kardlib.kard.methods import METHODS
-from kardlib.kard.pipeline import prepare_all, source_texts, student_settings, train_students, write_target
+from kardlib.kard.pipeline import prepare_all, source_texts, student_settings, train_students
 from kardlib.kard.prepare import Prepared
 from kardlib.kard.prompting import fit_sources
 from kardlib.kard.rankings import Reading, find_retriever
@@ -40,8 +41,9 @@ def held_out(prepared: Prepared, cell: Cell) -> list[tuple[str, str]]:
     read = {q.id: [p for p, _ in run.get(q.id, [])[: experiment.settings.retrieval.k_training]] for q in questions}
     first = {r.question_id: r.text for r in prepared.rationales.written["silver"] if r.number == 0}
     explains = method.learns == "rationale"
-    targets = [write_target(experiment.settings, first[q.id] if explains else "", q) for q in questions]
-    return [*zip(source_texts(prepared, method, "silver", read), targets, strict=True)]
+    form = student_settings(experiment.settings, cell).form
+    targets = [gold_text(q, form, first[q.id] if explains else "") for q in questions]
+    return [*zip(source_texts(prepared, cell, "silver", read), targets, strict=True)]
 
 
 @torch.inference_mode()

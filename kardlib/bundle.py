@@ -91,7 +91,8 @@ def grid_cells(experiment: Experiment, numbers: Sequence[str], rag: bool = False
     """The cells of these notebooks' grids, RAG's if asked for. Raises BundleError for a notebook without a grid."""
     settings, steps = experiment.settings, 1
     if "07" in numbers:
-        examples = training_examples(prepare(experiment, numbers_at(settings)[3]), METHODS["kard_bm25"])
+        three = prepare(experiment, numbers_at(settings)[3])
+        examples = training_examples(three, Cell("kard_bm25", experiment.student, 0))
         steps = settings.student.of(experiment.student, "rationale", reads=True).count_steps(len(examples))
     grids = all_grids(settings, experiment.methods, steps)
     if unknown := sorted({*numbers} - grids.keys()):

@@ -14,10 +14,12 @@ from kardlib import is_nano
 from kardlib.errors import suggest
 from kardlib.knobs import Batch, Count, Distinct, Group, Lengths, Seed, SettingsError, flatten, is_plain_url, validate
 
-PRETRAINED = (1e-4, 3)  # learning rate and epochs of a student, where its settings leave them open: the paper's
-NANO_TRAINING = {  # of a nano student, by what it learns to write and whether it reads: benchmarks/fair_students.py
-    ("answer", False): (3e-3, 5), ("answer", True): (1e-3, 5),
-    ("rationale", False): (3e-3, 20), ("rationale", True): (3e-3, 5),
+# What a student's settings leave open: learning rate, epochs, and how answers are named (`prompts.answer_text`)
+PRETRAINED = (1e-4, 3, "letter")  # the paper's
+SMOLLM2 = (1e-4, 3, "option")  # it learns no letters: benchmarks/answer_form.py
+NANO_TRAINING = {  # by what is learnt to be written and whether it reads: benchmarks/fair_students.py
+    ("answer", False): (3e-3, 5, "letter"), ("answer", True): (1e-3, 5, "letter"),
+    ("rationale", False): (3e-3, 20, "letter"), ("rationale", True): (3e-3, 5, "letter"),
 }  # fmt: skip
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")  # those that sort texts into classes
 
@@ -154,7 +156,7 @@ class StudentSettings(Group):
     max_source_tokens: int = Field(512, ge=8)
     truncation_side: Literal["right", "left"] = "right"  # the end at which a longer source is cut
     max_new_tokens: int | None = Field(160, ge=2)  # None: what its kind of model takes, or as the targets need
-    target: Literal["letter", "words", "option"] = "letter"  # how answers are named: `prompts.answer_text`
+    target: Literal["letter", "words", "option"] | None = None  # how answers are named; None: likewise
     prompt: Literal["plain", "chat"] = "plain"  # chat: a source is the user's turn in the model's own chat template
     generation_batch: Batch = Field(100, ge=1)
     samples: int = Field(1, ge=1)  # 1: greedy; more: majority vote over samples
@@ -168,10 +170,17 @@ class StudentSettings(Group):
         their targets have (`prompting.limit_targets`).
         """
         nano = is_nano(model)
-        lr, epochs = NANO_TRAINING[learns or "rationale", reads] if nano else PRETRAINED
+        of_kind = NANO_TRAINING[learns or "rationale", reads] if nano else SMOLLM2 if model == "smollm2" else PRETRAINED
+        lr, epochs, target = of_kind
         limit = self.max_new_tokens or (64 if nano else 24 if model == "random-t5" else None)
-        changes = {"lr": self.lr or lr, "epochs": self.epochs or epochs, "max_new_tokens": limit}
-        return self.model_copy(update={"model": model} | changes)
+        changes = {"lr": self.lr or lr, "epochs": self.epochs or epochs, "target": self.target or target}
+        return self.model_copy(update={"model": model, "max_new_tokens": limit} | changes)
+
+    @property
+    def form(self) -> str:
+        """How answers are named (`prompts.answer_text`), by settings that `of` has filled."""
+        assert self.target
+        return self.target
 
     def count_steps(self, examples: int) -> int:
         """Of a training by settings that `of` has filled: the steps that are set, else all examples in every epoch."""
@@ -442,7 +451,7 @@ REAL: dict[str, Any] = {  # a pretrained student; a CPU learns from 30 % of the 
     "seeds": [0], "students": ["smollm2"],
     "teacher": {"rationales": 1},
     "reranker": EMBEDDED_REAL["reranker"] | {"questions": 3600},  # as many rationales as three of 1,200
-    "student": {"prompt": "chat", "target": "option", "lr": 3e-4, "epochs": 1, "share": 0.3, "batch": 16, "bf16": True,
+    "student": {"prompt": "chat", "lr": 3e-4, "epochs": 1, "share": 0.3, "batch": 16, "bf16": True,
                 "max_source_tokens": 512, "max_new_tokens": None, "generation_batch": 64},
     "rag": EMBEDDED_REAL["rag"],
 }  # fmt: skip

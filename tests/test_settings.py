@@ -116,6 +116,13 @@ def test_a_folder_is_no_nano_model_wherever_it_lies(tmp_path):
     assert settings.of("t5-nano-base").max_new_tokens == 64
 
 
+def test_answers_are_named_in_the_form_that_a_kind_of_student_learns():
+    open_, said = preset("real", "obqa", "somewhere").student, preset("real", "strategyqa", "somewhere").student
+    forms = {name: open_.of(name).form for name in ("smollm2", "google/flan-t5-base", "t5-nano-base")}
+    assert forms == {"smollm2": "option", "google/flan-t5-base": "letter", "t5-nano-base": "letter"}
+    assert {said.of(name).form for name in forms} == {"words"}
+
+
 def test_the_real_scale_has_a_pretrained_student_and_elsewhere_the_embedded_values():
     obqa, strategyqa = (preset("real", name, "somewhere") for name in ("obqa", "strategyqa"))
     assert obqa.students == strategyqa.students == ("smollm2",) and obqa.reranker.model == "minilm"

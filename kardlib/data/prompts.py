@@ -54,6 +54,11 @@ def target_text(rationale: str, answer: str) -> str:
     return f"{rationale} {CONCLUSION} {answer}.".lstrip()
 
 
+def gold_text(question: Question, form: str, rationale: str = "") -> str:
+    """What is to be learnt of a training question: a rationale, if any, and the gold answer, named in that form."""
+    return target_text(rationale, answer_text(question, question.answer, form))
+
+
 def few_shot_turns(examples: Sequence[tuple[str, str]], source: str, explain: bool, read: bool) -> list[str]:
     """The prompt of an LM that was not fine-tuned, in turns: example sources and their targets, and the source.
 

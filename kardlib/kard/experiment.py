@@ -183,7 +183,6 @@ def open_settings(settings: RunSettings, store: Store | None = None) -> Experime
     data = world.dataset() if world else read_dataset(settings)
     if not world:
         say_strange_words(settings, data.splits["test"])
-        say_letters(settings)
     return Experiment(settings, store, data, world, choose_teacher(settings, store, data, world))
 
 
@@ -205,17 +204,8 @@ def say_strange_words(settings: RunSettings, questions: Sequence[Question]) -> N
             say(
                 f"{', '.join(models)} can only spell {len(strange) / len(words):.0%} of these questions' words: nano "
                 "models know the closed world's words alone, and their numbers say nothing of other texts; pretrained "
-                """ones: --set 'students=["smollm2"]' --set student.target=option --set reranker.model=minilm"""
+                """ones: --set 'students=["smollm2"]' --set reranker.model=minilm"""
             )
-
-
-def say_letters(settings: RunSettings) -> None:
-    """Say where SmolLM2 is to answer by letters, which it does not learn (`benchmarks/answer_form.py`)."""
-    if "smollm2" in settings.students and settings.student.target == "letter":
-        say(
-            "smollm2 does not learn to name an option by its letter and guesses: let it name the option's words, "
-            "--set student.target=option (docs/smollm2.md)"
-        )
 
 
 def read_dataset(settings: RunSettings) -> Dataset:

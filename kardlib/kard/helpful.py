@@ -14,10 +14,10 @@ from typing import Literal
 
 from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import fingerprint
-from kardlib.data.prompts import source_text
+from kardlib.data.prompts import gold_text, source_text
 from kardlib.kard.experiment import Cell, Experiment, weigh_texts
 from kardlib.kard.methods import METHODS
-from kardlib.kard.pipeline import student_settings, train_students, write_target
+from kardlib.kard.pipeline import student_settings, train_students
 from kardlib.kard.prepare import Prepared, find_candidates
 from kardlib.kard.rankings import RERANKER, Variants, by_trained, register_reranker, reranker_job
 from kardlib.retrieval.runs import Candidates
@@ -42,7 +42,7 @@ def weigh_candidates(prepared: Prepared, seed: int) -> dict[tuple[str, str], flo
     written = {r.id: r.text for r in prepared.rationales.need().kept}
     pairs = [(c, p) for c in find_candidates(prepared) for p in {**c.from_rationale, **c.from_question}]
     sources = [source_text(questions[c.question_id], [passages[p]]) for c, p in pairs]
-    targets = [[write_target(experiment.settings, written[c.rationale_id], questions[c.question_id])] for c, _ in pairs]
+    targets = [[gold_text(questions[c.question_id], settings.form, written[c.rationale_id])] for c, _ in pairs]
     work = sources, [""] * len(pairs), targets, settings, seed
     told = weigh_texts(experiment, {cell: work})[cell]["total"]
     return {(c.rationale_id, p): total for (c, p), (total,) in zip(pairs, told, strict=True)}

@@ -22,7 +22,7 @@ from kardlib.artifacts.engine import Job, make_all
 from kardlib.artifacts.store import Kind, canonical_json, fingerprint
 from kardlib.data.answers import last_letter, majority_vote, parse_answer, score
 from kardlib.data.files import Question
-from kardlib.data.prompts import CONCLUSION, SHOTS, Source, answer_text, few_shot_turns, source_text, target_text
+from kardlib.data.prompts import CONCLUSION, SHOTS, Source, answer_text, few_shot_turns, gold_text, source_text
 from kardlib.data.records import say_rise
 from kardlib.data.world import build_world
 from kardlib.errors import DataError
@@ -147,12 +147,19 @@ def student_spec(settings: StudentSettings, seed: int) -> dict[str, Any]:
 # What students learn from and are asked
 
 
-@functools.lru_cache(maxsize=64)  # every seed of a grid asks again
-def training_examples(prepared: Prepared, method: Method, seed: int = 0) -> list[Example]:
+def training_examples(prepared: Prepared, cell: Cell) -> list[Example]:
     """Source and target texts: one for every rationale, or for every question where answers alone are learnt.
 
     Raises DataError where no question that the student learns from has a rationale.
     """
+    method, settings = METHODS[cell.method], student_settings(prepared.experiment.settings, cell)
+    reads = RETRIEVERS.get(method.reads_in_training)
+    drawn = settings.share < 1 or (reads and reads.seeded)  # else all seeds have the same texts
+    return _examples(prepared, method, settings.form, cell.seed if drawn else 0)
+
+
+@functools.lru_cache(maxsize=64)  # every seed of a grid asks again
+def _examples(prepared: Prepared, method: Method, form: str, seed: int) -> list[Example]:
     experiment, settings, passages = prepared.experiment, prepared.experiment.settings, prepared.runs.passages
     by_id = {q.id: q for q in experiment.learns_from(seed)}
     rationales = [r for r in learnt_rationales(prepared, method) if r.question_id in by_id]
@@ -173,13 +180,8 @@ def training_examples(prepared: Prepared, method: Method, seed: int = 0) -> list
     for r in rationales[: settings.student.examples]:
         read = [passages[p] for p, _ in ranked.get(r.id, [])[: settings.retrieval.k_training]]
         question, rationale = by_id[r.question_id], r.text if method.learns == "rationale" else ""
-        examples.append((source_text(question, read), write_target(settings, rationale, question)))
+        examples.append((source_text(question, read), gold_text(question, form, rationale)))
     return examples
-
-
-def write_target(settings: RunSettings, rationale: str, question: Question) -> str:
-    """A target with the gold answer, named as `student.target` says."""
-    return target_text(rationale, answer_text(question, question.answer, settings.student.target))
 
 
 def learnt_rationales(prepared: Prepared, method: Method) -> list[Rationale]:
@@ -192,9 +194,9 @@ def learnt_rationales(prepared: Prepared, method: Method) -> list[Rationale]:
     return [Rationale(q.id, 0, "", None) for q in prepared.experiment.data.splits["train"]]
 
 
-def source_texts(prepared: Prepared, method: Method, split: str, read: Mapping[str, Sequence[str]]) -> list[Source]:
+def source_texts(prepared: Prepared, cell: Cell, split: str, read: Mapping[str, Sequence[str]]) -> list[Source]:
     """What a student is asked for every question of a split; `read` are the ids of the passages that it reads."""
-    experiment, passages = prepared.experiment, prepared.runs.passages
+    method, experiment, passages = METHODS[cell.method], prepared.experiment, prepared.runs.passages
     explained = {r.question_id: r.text for r in prepared.rationales.written.get(split, []) if r.number == 0}
     sources = []
     for question in experiment.data.splits[split]:
@@ -203,20 +205,21 @@ def source_texts(prepared: Prepared, method: Method, split: str, read: Mapping[s
         sources.append(source_text(question, texts, experiment.settings.test_prompt == "passages_first"))
     if method.shots:
         explain, reads = method.shots == "rationale", bool(method.reads_at_test)
-        shots = few_shots(prepared, method)
+        shots = few_shots(prepared, cell)
         return [few_shot_turns(shots, source, explain, reads) for source in sources]
     return [*sources]
 
 
-def few_shots(prepared: Prepared, method: Method) -> list[Example]:
+def few_shots(prepared: Prepared, cell: Cell) -> list[Example]:
     """The examples of a few-shot prompt: the first training questions, read and answered as is asked."""
-    experiment, runs = prepared.experiment, prepared.runs
+    method, experiment, runs = METHODS[cell.method], prepared.experiment, prepared.runs
+    form = student_settings(experiment.settings, cell).form
     explain, reads = method.shots == "rationale", bool(method.reads_at_test)
     rationales = {r.question_id: r.text for r in reversed(learnt_rationales(prepared, method))}
     shots = []
     for question in [q for q in experiment.data.splits["train"] if q.id in rationales][:SHOTS]:
         found = runs.by_question[question.id][: experiment.settings.retrieval.k] if reads else []
-        target = write_target(experiment.settings, rationales[question.id] if explain else "", question)
+        target = gold_text(question, form, rationales[question.id] if explain else "")
         shots.append((source_text(question, [runs.passages[p] for p, _ in found]), target))
     return shots
 
@@ -254,10 +257,7 @@ def student_job(prepared: Prepared, cell: Cell, start: Path | None = None) -> Jo
     settings = student_settings(prepared.experiment.settings, cell)
     if start:
         settings = settings.model_copy(update={"model": str(start)})
-    method = METHODS[cell.method]
-    reads = RETRIEVERS.get(method.reads_in_training)
-    seed = cell.seed if settings.share < 1 or (reads and reads.seeded) else 0  # else the same texts for every seed
-    examples = training_examples(prepared, method, seed)
+    examples = training_examples(prepared, cell)
     spec = {"examples": fingerprint(examples)} | student_spec(settings, cell.seed)
     return spec, (examples, settings, cell.seed)
 
@@ -319,7 +319,7 @@ def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:
     by_id = {q.id: q for q in experiment.learns_from(cell.seed)}
     written: dict[str, list[str]] = {}
     for r in (r for r in prepared.rationales.need().kept if r.question_id in by_id):
-        written.setdefault(r.question_id, []).append(write_target(experiment.settings, r.text, by_id[r.question_id]))
+        written.setdefault(r.question_id, []).append(gold_text(by_id[r.question_id], student.form, r.text))
     targets = dict(list(written.items())[: settings.questions])
     questions: dict[str, Question] = {q: by_id[q] for q in targets}
     texts = fingerprint([targets, {q: question.prompt for q, question in questions.items()}])
@@ -389,9 +389,9 @@ def list_writings(
     for key, cell in {key: cell for cell, key in reversed(keys.items())}.items():
         settings = student_settings(asked[cell].experiment.settings, cell)
         settings = settings.model_copy(update={"model": str(students.get(cell, cell.student))})
-        told = (asked[cell], cell.method, tuple((id, *passages) for id, passages in read[cell].items()))
+        told = (asked[cell], cell.method, settings.form, tuple((id, *found) for id, found in read[cell].items()))
         if told not in shared:
-            shared[told] = source_texts(asked[cell], METHODS[cell.method], split, read[cell])
+            shared[told] = source_texts(asked[cell], cell, split, read[cell])
         work[key] = (shared[told], settings, cell.seed)
     return work
 
@@ -435,7 +435,7 @@ def weigh_options(
         settings = settings.model_copy(update={"model": str(students.get(cell, cell.student))})
         given = predictions[cell]
         read = {q.id: ids for q, ids in zip(given.questions, given.passages, strict=True)}
-        sources = source_texts(prepared, method, split, read)
+        sources = source_texts(prepared, cell, split, read)
         written = [CONCLUDES.split(texts[0]) for texts in given.texts]
         reasons = [parts[0] if len(parts) > 1 or method.writes == "rationale" else "" for parts in written]
         begun = [f"{reason.strip()} {CONCLUSION}".strip() for reason in reasons]
@@ -448,7 +448,7 @@ def weigh_options(
 def _name_options(question: Question, method: Method, settings: StudentSettings) -> list[str]:
     if not method.learns and not method.shots:
         return list(question.options)
-    return [answer_text(question, i, settings.target) for i in range(len(question.options))]
+    return [answer_text(question, i, settings.form) for i in range(len(question.options))]
 
 
 class Row(NamedTuple):

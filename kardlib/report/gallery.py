@@ -235,7 +235,11 @@ def unlike_usual(figures: Path, name: str) -> str:
     made = dict(flatten(read_provenance(figures / f"{name}.png").get("settings", {})))
     if made.get("scale") != "real":
         return ""
-    usual = dict(flatten(preset("real", made["dataset"], "").model_dump(mode="json")))
+    settings = preset("real", made["dataset"], "")
+    usual = dict(flatten(settings.model_dump(mode="json")))
+    of_kind = {f"student.{name}": value for name, value in settings.student.of(settings.middle)}
+    for values in (made, usual):  # what was left open was set to what suits its kind of student
+        values |= {knob: of_kind[knob] for knob, value in values.items() if value is None and knob in of_kind}
     others = (knob for knob in sorted({*usual} & {*made} - {"methods", "data_dir"}) if made[knob] != usual[knob])
     told = [f"`{knob}` {made[knob]} (usually {usual[knob]})" for knob in others]
     return f" Run with {' and '.join(told)}." if told else ""

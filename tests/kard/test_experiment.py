@@ -85,21 +85,10 @@ def test_nano_models_that_cannot_read_the_words_are_said_before_anything_is_trai
     open_settings(preset("smoke", "own", str(tmp_path)))
     said = capsys.readouterr().err
     assert re.search(r"t5-nano-small, .*bert-nano can only spell \d\d% of these questions' words: nano models", said)
-    assert said.rstrip().endswith(
-        """--set 'students=["smollm2"]' --set student.target=option --set reranker.model=minilm"""
-    )
+    assert said.rstrip().endswith("""--set 'students=["smollm2"]' --set reranker.model=minilm""")
     pretrained = {"students": ["google/flan-t5-base"], "reranker.model": "minilm"}
     open_settings(preset("smoke", "own", str(tmp_path)).override(pretrained))
     assert "can only spell" not in capsys.readouterr().err
-
-
-def test_a_student_that_learns_no_letters_is_told_to_use_words(example, capsys):
-    say.cache_clear()
-    own = preset("smoke", "own", str(example)).override({"students": ["smollm2"], "reranker.model": "minilm"})
-    open_settings(own.override({"student.target": "option"}))
-    assert "student.target" not in capsys.readouterr().err
-    open_settings(own)
-    assert "smollm2 does not learn to name an option by its letter" in capsys.readouterr().err
 
 
 def test_the_last_training_questions_of_real_data_are_set_aside(example):

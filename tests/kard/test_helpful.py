@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from kardlib.data.prompts import source_text
+from kardlib.data.prompts import gold_text, source_text
 from kardlib.kard import helpful
 from kardlib.kard.experiment import Cell
 from kardlib.kard.methods import METHODS, main_rows
-from kardlib.kard.pipeline import answer, train_students, write_target
+from kardlib.kard.pipeline import answer, train_students
 from kardlib.kard.prepare import find_candidates
 from kardlib.kard.student import load_student
 
@@ -22,7 +22,7 @@ def test_a_passage_helps_as_much_as_the_student_finds_the_target_likely_after_it
     told = {r.id: r for r in prepared.rationales.kept}
     for c in candidates[:2]:
         question = next(q for q in experiment.data.splits["train"] if q.id == c.question_id)
-        target = write_target(experiment.settings, told[c.rationale_id].text, question)
+        target = gold_text(question, "letter", told[c.rationale_id].text)
         said = tokenizer(target, add_special_tokens=False, return_tensors="pt").input_ids
         written = torch.cat([torch.tensor([[model.config.decoder_start_token_id]]), said[:, :-1]], 1)
         for p in list(c.from_rationale)[:2]:

@@ -25,6 +25,7 @@ from kardlib.kard.pipeline import (
     _rag_job,
     answer,
     describe_training,
+    few_shots,
     list_writings,
     outcomes,
     prediction_key,
@@ -68,24 +69,24 @@ def times_made(experiment):
     return {p: p.stat().st_mtime_ns for p in experiment.store.root.glob("*/artifact.json")}
 
 
-def test_what_a_method_reads_is_what_its_row_says(prepared):
+def test_what_a_method_reads_is_what_its_row_says(prepared, student):
     rationales, runs = prepared.rationales, prepared.runs
-    rd, kard = METHODS[RD], METHODS["kard_bm25"]
-    for method in (rd, kard):
-        examples = training_examples(prepared, method)
+    rd, kard, ft, ka_ft = (Cell(m, student, 0) for m in (RD, "kard_bm25", "fine_tuning", "ka_fine_tuning"))
+    for cell in (rd, kard):
+        examples = training_examples(prepared, cell)
         assert len(examples) == len(rationales.kept)
         for rationale, (source, _) in zip(rationales.kept, examples, strict=True):
-            finds = bool(method.reads_in_training and runs.by_rationale[rationale.id])
+            finds = bool(cell is kard and runs.by_rationale[rationale.id])
             assert ("Passage:" in source) == finds
     first = rationales.kept[0]
     assert runs.by_rationale[first.id]
     k = prepared.experiment.settings.retrieval.k
     passages = [runs.passages[p] for p, _ in runs.by_rationale[first.id][:k]]
     assert all(p in training_examples(prepared, kard)[0][0] for p in passages)
-    answers = training_examples(prepared, METHODS["fine_tuning"])
+    answers = training_examples(prepared, ft)
     assert len(answers) == rationales.counts.questions_left
     assert all(target.startswith("The answer is") for _, target in answers)
-    asked = training_examples(prepared, METHODS["ka_fine_tuning"])[0][0]
+    asked = training_examples(prepared, ka_ft)[0][0]
     assert all(runs.passages[p] in asked for p, _ in runs.by_question[first.question_id][:k])
 
 
@@ -93,8 +94,9 @@ def test_the_teachers_words_stand_in_the_oracles_source_only(experiment, prepare
     question = experiment.data.splits["test"][0]
     words = next(r.text for r in prepared.rationales.written["test"] if r.question_id == question.id)
     nothing = {q.id: [] for q in experiment.data.splits["test"]}
-    for method in experiment.methods.values():
-        assert (words in source_texts(prepared, method, "test", nothing)[0]) == (method.id == "teacher_cot")
+    for name in experiment.methods:
+        asked = source_texts(prepared, Cell(name, experiment.student, 0), "test", nothing)
+        assert (words in asked[0]) == (name == "teacher_cot")
 
 
 def test_a_grid_shares_students_and_is_not_made_twice(experiment, student):
@@ -123,7 +125,7 @@ def test_students_that_read_the_same_share_what_they_are_asked(experiment, prepa
     works = list(list_writings("test", asked, {}, read).values())
     assert len(works) == 5 * 2 + 5  # an undistilled student's greedy texts do not depend on the seed
     assert len({id(sources) for sources, _, _ in works}) == 2
-    assert works[0][0] == source_texts(prepared, METHODS["kard_bm25"], "test", read[cells[0]])
+    assert works[0][0] == source_texts(prepared, cells[0], "test", read[cells[0]])
 
 
 def test_an_answer_that_is_not_read_is_marked_in_the_scores():
@@ -163,14 +165,15 @@ def test_the_training_that_is_told_is_the_one_that_happens(experiment, student):
 
 
 def test_a_share_of_the_questions_is_drawn_by_the_seed(experiment, prepared):
-    quarter, kard = prepare(experiment, (("student.share", 0.25),)), METHODS["kard_bm25"]
-    whole = training_examples(prepared, kard)
-    first, second = (training_examples(quarter, kard, seed) for seed in (0, 1))
+    quarter = prepare(experiment, (("student.share", 0.25),))
+    kard = [Cell("kard_bm25", experiment.student, seed) for seed in (0, 1)]
+    whole = training_examples(prepared, kard[0])
+    first, second = (training_examples(quarter, cell) for cell in kard)
     assert set(first) < set(whole) and set(second) < set(whole) and first != second
     drawn = {q.prompt for q in experiment.data.splits["train"] if any(q.prompt in source for source, _ in first)}
     assert 0 < len(drawn) <= round(0.25 * len(experiment.data.splits["train"]))
-    jobs = [student_job(p, Cell("kard_bm25", experiment.student, 1))[0]["examples"] for p in (prepared, quarter)]
-    assert jobs[0] == student_job(prepared, Cell("kard_bm25", experiment.student, 0))[0]["examples"] != jobs[1]
+    jobs = [student_job(p, kard[1])[0]["examples"] for p in (prepared, quarter)]
+    assert jobs[0] == student_job(prepared, kard[0])[0]["examples"] != jobs[1]
 
 
 def test_k_at_test_changes_what_is_read_and_not_the_student(experiment, prepared, student):
@@ -354,7 +357,7 @@ def test_a_retriever_and_a_reranker_of_ones_own_are_read_like_the_built_in_ones(
     deep = Cell("kard_last", student, 0, (("retrieval.k", 120), ("retrieval.candidates", 120)))
     reading = Reading(experiment, "test", prepare_all(experiment, [deep]), {})
     assert {len(ids) for ids in read_passages(reading)[deep].values()} == {120}
-    shown = training_examples(prepared, added["kard_last"])[0][0]
+    shown = training_examples(prepared, cells[0])[0][0]
     assert prepared.runs.passages[sorted(prepared.runs.passages)[-100:][0]] in shown
 
 
@@ -521,10 +524,14 @@ def test_targets_may_name_the_options_words(experiment, prepared):
     knobs = [(), *((("student.target", form),) for form in forms)]
     variants = [prepared, *(prepare(experiment, changes) for changes in knobs[1:])]
     for learns in ("fine_tuning", RD):
-        letters, *others = (training_examples(p, METHODS[learns]) for p in variants)
+        letters, *others = (training_examples(p, Cell(learns, "t5-nano-base", 0)) for p in variants)
         for named, pattern in zip(others, forms.values(), strict=True):
             assert [source for source, _ in letters] == [source for source, _ in named]
             assert all(re.search(pattern, target) for _, target in named)
+    for name, by_words in (("smollm2", True), ("t5-nano-base", False)):  # each kind has its own form
+        learns, asks = Cell("fine_tuning", name, 0), Cell("few_shot", name, 0)
+        told = training_examples(prepared, learns) + few_shots(prepared, asks)
+        assert {bool(re.search(forms["option"], target)) for _, target in told} == {by_words}
     cells = [Cell(RD, "t5-nano-base", 0, changes) for changes in knobs]
     for key in (student_key, prediction_key):
         assert len({key(p.experiment.settings, c) for p, c in zip(variants, cells, strict=True)}) == 3

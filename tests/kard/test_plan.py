@@ -56,7 +56,7 @@ def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
 def test_steps_and_tokens_follow_from_questions_and_rationales(tmp_path: Path) -> None:
     settings = preset().override({"seeds": [0], "students": ["t5-nano-base"]})
     (row,) = [w for w in plan(settings, store=Store(tmp_path))["work"] if w["model"] == "t5-nano-base"][:1]
-    ft, ka_ft, rd, kard = (epochs for _, epochs in NANO_TRAINING.values())
+    ft, ka_ft, rd, kard = (epochs for _, epochs, _ in NANO_TRAINING.values())
     answers, rationales = 16, 32  # steps of an epoch: 1,000 answers, 2,000 rationales
     by_share = [-(-2 * n // 64) * (rd + kard) + -(-n // 64) * ft for n in (10, 50, 250)]  # 05
     in_07 = [-(-250 * l // 64) for l in (1, 3, 5, 10)] + 3 * [-(-750 // 64)]

@@ -11,14 +11,17 @@ from kardlib.data.prompts import source_text, target_text
 from kardlib.data.records import LETTERS
 from kardlib.data.world import judge_statements
 from kardlib.errors import DataError
-from kardlib.kard.experiment import open_settings
-from kardlib.kard.methods import METHODS
+from kardlib.kard.experiment import Cell, open_settings
 from kardlib.kard.pipeline import source_texts, training_examples
 from kardlib.kard.prepare import find_candidates, find_silver, name_passages, prepare, query_texts, write_rationales
 from kardlib.kard.student import train_student
 from kardlib.kard.teacher import Rationale
 from kardlib.retrieval.lucene import KnowledgeError, Lucene
 from kardlib.settings import preset
+
+
+def cell(method, seed=0):
+    return Cell(method, "t5-nano-small", seed)
 
 
 def test_candidates_are_the_union_with_the_rationales_scores(prepared):
@@ -153,7 +156,7 @@ def test_your_own_data_go_the_way_of_the_world(example, experiment):
     needed |= set().union(*own.experiment.data.gold.values())
     assert own.runs.passages == {i: texts[i] for i in needed}
     assert len(find_candidates(own)) > 100  # which the reranker is trained on
-    source, target = training_examples(own, METHODS["kard_bm25"])[0]
+    source, target = training_examples(own, cell("kard_bm25"))[0]
     assert "Passage:" in source and "The answer is" in target
 
 
@@ -216,27 +219,27 @@ def test_without_rationales_only_answers_are_learnt(example, experiment, tmp_pat
     own = prepare(open_settings(preset("smoke", "own", str(quiet)), experiment.store))
     undistilled = ["undistilled", "undistilled_bm25", "undistilled_gold"]
     assert list(own.experiment.methods) == ["few_shot", *undistilled, "fine_tuning", "ka_fine_tuning"]
-    examples = training_examples(own, METHODS["ka_fine_tuning"])
+    examples = training_examples(own, cell("ka_fine_tuning"))
     assert len(examples) == len(own.experiment.data.splits["train"])
     assert all("Passage:" in source for source, _ in examples)
     nothing = {q.id: [] for q in own.experiment.data.splits["test"]}
-    assert len(source_texts(own, METHODS["few_shot"], "test", nothing)[0]) == 7  # three examples of two turns
+    assert len(source_texts(own, cell("few_shot"), "test", nothing)[0]) == 7  # three examples of two turns
     for needs_rationales in (find_candidates, lambda p: find_silver(p, "train")):
         with pytest.raises(DataError, match=r"nobody has written rationales .*: put rationales\.jsonl beside"):
             needs_rationales(own)
     for method in ("reasoning_distillation", "kard_bm25", "few_shot_cot"):  # no target without the rationale's words
         with pytest.raises(DataError, match="nobody has written rationales"):
-            training_examples(own, METHODS[method])
-            source_texts(own, METHODS[method], "test", nothing)
+            training_examples(own, cell(method))
+            source_texts(own, cell(method), "test", nothing)
     rows = [{"question_id": q.id, "rationales": ["One only."]} for q in own.experiment.data.splits["train"][:7]]
     (quiet / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     few = prepare(open_settings(own.experiment.settings, experiment.store))
-    assert len(training_examples(few, METHODS["reasoning_distillation"])) == 7
+    assert len(training_examples(few, cell("reasoning_distillation"))) == 7
     late = prepare(few.experiment, (("student.share", 0.01),))
     with pytest.raises(
         DataError, match=r"nothing to learn from: of 91 training .* draws 1, and none of them has a ratio"
     ):
-        [training_examples(late, METHODS["reasoning_distillation"], seed) for seed in range(5)]
+        [training_examples(late, cell("reasoning_distillation", seed)) for seed in range(5)]
 
 
 def test_rationales_that_all_conclude_another_option_are_one_sentence(example, experiment, tmp_path):
@@ -247,14 +250,14 @@ def test_rationales_that_all_conclude_another_option_are_one_sentence(example, e
     (folder / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     own = prepare(open_settings(preset("smoke", "own", str(folder)), experiment.store))
     assert own.rationales.kept == [] and own.rationales.counts.wrong == len(rows)
-    for needs_rationales in (find_candidates, lambda p: training_examples(p, METHODS["reasoning_distillation"])):
+    for needs_rationales in (find_candidates, lambda p: training_examples(p, cell("reasoning_distillation"))):
         with pytest.raises(
             DataError, match=rf"of {len(rows)} rationales of training .* none is left .*correct_only to fa"
         ):
             needs_rationales(own)
-    assert len(training_examples(own, METHODS["fine_tuning"])) == len(questions)  # answers alone need no rationale
+    assert len(training_examples(own, cell("fine_tuning"))) == len(questions)  # answers alone need no rationale
     kept = prepare(own.experiment, (("teacher.correct_only", False),))
-    assert len(training_examples(kept, METHODS["reasoning_distillation"])) == len(rows)
+    assert len(training_examples(kept, cell("reasoning_distillation"))) == len(rows)
 
 
 def test_rationales_that_find_no_passage_are_one_sentence(example, experiment, tmp_path):

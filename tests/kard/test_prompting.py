@@ -51,12 +51,13 @@ def test_nothing_is_cut_in_the_closed_world(prepared, capsys):
     questions = prepared.experiment.data.splits["test"]
     read = {q.id: [p for p, _ in prepared.runs.by_question[q.id][:3]] for q in questions}
     for method in METHODS.values():
-        settings = student_settings(prepared.experiment.settings, Cell(method.id, "t5-nano-small", 0))
+        cell = Cell(method.id, "t5-nano-small", 0)
+        settings = student_settings(prepared.experiment.settings, cell)
         if method.reads_in_training in ("", "bm25_rationale", "bm25_question"):
-            sources, targets = zip(*training_examples(prepared, method), strict=True)
+            sources, targets = zip(*training_examples(prepared, cell), strict=True)
             assert fit_sources(sources, TOKENIZER, settings, T5) == list(sources)
             assert limit_targets(targets, TOKENIZER, settings, T5) == settings
-        sources = source_texts(prepared, method, "test", read)
+        sources = source_texts(prepared, cell, "test", read)
         whole = [" ".join(source) for source in sources] if method.shots else sources
         fitted = fit_sources(sources, TOKENIZER, settings, T5)
         assert [text.split() for text in fitted] == [text.split() for text in whole]
