@@ -11,12 +11,13 @@ student. Students are kept in the store. The last line is JSON.
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kardlib.artifacts.store import atomic_write, provenance
+from line import tell
+
+from kardlib.artifacts.store import provenance
 from kardlib.data.answers import unread_share
 from kardlib.data.prompts import CONCLUSION, answer_text, source_text
 from kardlib.errors import KardError
@@ -84,11 +85,7 @@ def main() -> None:
     floors = {name: round(100 * float(floor(asked).mean()), 1) for name, floor in FLOORS.items()}
     described = {"benchmark": "answer_form", "dataset": "obqa", "model": experiment.student, "floors": floors}
     described |= {"share": experiment.settings.student.share, "questions": len(splits["dev"])}
-    line = json.dumps(described | {"provenance": provenance(), "rows": rows})
-    if chosen.out:
-        with atomic_write(chosen.out) as file:
-            file.write_text(line + "\n")
-    print(line)
+    tell(described | {"provenance": provenance(), "rows": rows}, chosen.out)
 
 
 if __name__ == "__main__":

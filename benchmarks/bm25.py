@@ -33,10 +33,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import psutil
 from growth import ask_words, forget_peak, read_memory
 from index_million import generate
+from line import tell
 from official import AIM, AIMS, CANDIDATES, check, cpu_seconds
 from peers import index_by_peer, tokenize
 
-from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.artifacts.store import provenance
 from kardlib.data.files import Passage, read_kard
 from kardlib.data.world import build_world
 from kardlib.retrieval.lucene import Lucene, _Anserini, _java_class, find_java
@@ -247,8 +248,4 @@ if __name__ == "__main__":
     options.datasets = options.datasets or (list(AIMS) if options.data_dir else ["world"])
     if set(options.datasets) - {"world"} and not options.data_dir:
         parser.error("say with --data-dir where real questions are")
-    line = json.dumps(main(options))
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(line + "\n")
-    print(line)
+    tell(main(options), options.out)

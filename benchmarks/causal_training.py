@@ -22,10 +22,11 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from line import tell
 from official import measure_limit
 
 from kardlib.artifacts.device import multiply_with_onednn
-from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.artifacts.store import provenance
 from kardlib.data.files import LETTERS
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import build_world
@@ -106,8 +107,4 @@ if __name__ == "__main__":
             measured[way] = pool.submit(measure, way, options.model, options.steps, options.batch).result()
         print(f"{way}: {measured[way]}", flush=True)
     described = {"benchmark": "causal_training", "model": options.model, "steps": options.steps, "batch": options.batch}
-    line = json.dumps(described | {"provenance": provenance()} | measured)
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(line + "\n")
-    print(line)
+    tell(described | {"provenance": provenance()} | measured, options.out)

@@ -8,7 +8,6 @@ the share of texts that are the same is told. The last line is JSON: by number t
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -17,10 +16,11 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from line import tell
 from transformers import StoppingCriteriaList
 
 from kardlib.artifacts.device import prepare_torch
-from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.artifacts.store import provenance
 from kardlib.errors import KardError
 from kardlib.kard import answering
 from kardlib.kard.experiment import Cell, open_experiment
@@ -85,8 +85,4 @@ if __name__ == "__main__":
         raise SystemExit(f"causal_writing: {error}") from None
     measured = measure(sources[: options.questions], settings, seed)
     described = {"benchmark": "causal_writing", "dataset": options.dataset, "model": experiment.student}
-    line = json.dumps(described | {"questions": options.questions, "provenance": provenance()} | measured)
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(line + "\n")
-    print(line)
+    tell(described | {"questions": options.questions, "provenance": provenance()} | measured, options.out)

@@ -9,12 +9,12 @@ epochs in its preset. No test question is read.
 """
 
 import argparse
-import json
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from line import tell
 
 from kardlib.artifacts.store import REPOSITORY
 from kardlib.data.answers import unread_share
@@ -65,9 +65,7 @@ def main() -> None:
         print("chosen:", chosen[-1]["lr"], chosen[-1]["epochs"], flush=True)
         found += rows
     described = {"benchmark": "fair_students", "world": options.world, "target": options.target}
-    line = json.dumps(described | {"rows": found, "chosen": chosen})
-    options.out.write_text(line + "\n")
-    print(line)
+    tell(described | {"rows": found, "chosen": chosen}, options.out)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ the examples read once and read with every question; in float32 the texts must b
 """
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -15,8 +14,10 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from line import tell
+
 from kardlib.artifacts.device import prepare_torch
-from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.artifacts.store import provenance
 from kardlib.data.answers import parse_answer
 from kardlib.errors import KardError
 from kardlib.kard import answering
@@ -81,8 +82,4 @@ if __name__ == "__main__":
         raise SystemExit(f"few_shot: {error}") from None
     described = {"benchmark": "few_shot", "dataset": options.dataset, "model": experiment.student}
     described |= {"questions": options.questions, "timed": TIMED}
-    line = json.dumps(described | {"provenance": provenance(), "rows": rows})
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(line + "\n")
-    print(line)
+    tell(described | {"provenance": provenance(), "rows": rows}, options.out)

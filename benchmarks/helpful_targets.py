@@ -9,10 +9,11 @@ is from these; the last line is JSON.
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from kardlib.artifacts.store import atomic_write, provenance
+from line import tell
+
+from kardlib.artifacts.store import provenance
 from kardlib.kard import helpful
 from kardlib.kard.experiment import open_experiment
 from kardlib.kard.prepare import find_silver, prepare
@@ -52,8 +53,4 @@ if __name__ == "__main__":
         print(rows[-1], flush=True)
     described = {"benchmark": "helpful_targets", "dataset": options.dataset, "seed": options.seed} | few
     described |= {"world": options.world} if world else {"questions": len(questions)}
-    line = json.dumps(described | {"provenance": provenance(), "rows": rows})
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(line + "\n")
-    print(line)
+    tell(described | {"provenance": provenance(), "rows": rows}, options.out)

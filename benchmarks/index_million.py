@@ -8,7 +8,6 @@ hold together, index pages that the JVM maps included. The last line is JSON.
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from line import tell
 
 from kardlib.artifacts.device import describe_device
 from kardlib.data.files import Passage, PassageFile, write_passages
@@ -92,8 +92,4 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        line = json.dumps(measure(options.passages, options.questions, Path(folder)))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(line + "\n")
-    print(line)
+        tell(measure(options.passages, options.questions, Path(folder)), options.out)

@@ -10,7 +10,6 @@ other figures' data, processes that stayed, or files that were not whole.
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+from line import tell
 
 from kardlib.artifacts.device import describe_device
 from kardlib.artifacts.store import MANIFEST, REPOSITORY, UNFINISHED, Store
@@ -127,10 +127,7 @@ def main() -> int:
     asked = {"kills": killed, "seed": options.seed, "only": options.only, "jobs": options.jobs}
     found = {"whole_runs": whole, "figures": len(figures), "stayed": stayed, "wrong": sorted(set(wrong))}
     machine = {"device": describe_device(), "seconds_undisturbed": round(seconds, 1)}
-    line = json.dumps({"benchmark": "kill_at_random"} | asked | machine | found)
-    if options.out:
-        options.out.write_text(line + "\n")
-    print(line)
+    tell({"benchmark": "kill_at_random"} | asked | machine | found, options.out)
     return 1 if stayed or wrong else 0
 
 

@@ -27,12 +27,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import psutil
 import torch
+from line import tell
 from torch.nn.functional import cross_entropy, normalize
 from torch.nn.utils.rnn import pad_sequence
 from torch.profiler import ProfilerActivity, profile
 
 from kardlib.artifacts.device import multiply_with_onednn
-from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.artifacts.store import provenance
 from kardlib.data.answers import answer_end
 from kardlib.data.files import LETTERS, Question, read_kard, read_recorded_rationales
 from kardlib.data.prompts import source_text, target_text
@@ -454,8 +455,4 @@ def read_options() -> argparse.Namespace:
 
 if __name__ == "__main__":
     options = read_options()
-    line = json.dumps(main(options))
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(line + "\n")
-    print(line)
+    tell(main(options), options.out)

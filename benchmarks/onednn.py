@@ -22,9 +22,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from line import tell
 
 from kardlib.artifacts.device import multiply_with_onednn
-from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.artifacts.store import provenance
 from kardlib.data.files import LETTERS
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import build_world
@@ -87,8 +88,4 @@ if __name__ == "__main__":
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             measured[kernels] = pool.submit(measure, kernels, options.steps, options.questions).result()
         print(f"{kernels}: {measured[kernels]}", flush=True)
-    line = json.dumps({"benchmark": "onednn", "provenance": provenance(), "steps": options.steps} | measured)
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(line + "\n")
-    print(line)
+    tell({"benchmark": "onednn", "provenance": provenance(), "steps": options.steps} | measured, options.out)

@@ -10,7 +10,6 @@ is JSON.
 """
 
 import argparse
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +18,11 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from line import tell
 from scipy.stats import binomtest
 
 from kardlib.artifacts.device import prepare_torch
-from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.artifacts.store import provenance
 from kardlib.data.files import Question
 from kardlib.data.prompts import CONCLUSION, source_text
 from kardlib.errors import KardError
@@ -92,8 +92,4 @@ if __name__ == "__main__":
         raise SystemExit(f"option_length: {error}") from None
     described = {"benchmark": "option_length", "dataset": options.dataset, "model": experiment.student}
     described |= {"questions": len(questions), "floors": by_length(experiment)}
-    line = json.dumps(described | {"provenance": provenance(), "rows": rows})
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(line + "\n")
-    print(line)
+    tell(described | {"provenance": provenance(), "rows": rows}, options.out)

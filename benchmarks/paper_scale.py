@@ -11,7 +11,6 @@ bfloat16, where it is known. `--small` shrinks everything, to try the code on a 
 """
 
 import argparse
-import json
 import os
 import random
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from line import tell
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
@@ -182,7 +182,4 @@ if __name__ == "__main__":
     parser.add_argument("--small", action="store_true", help="shrink models, texts and batches: no measurement")
     parser.add_argument("--out", type=Path, help="write the JSON there too")
     options = parser.parse_args()
-    line = json.dumps(main(options.models, options.small))
-    if options.out:
-        options.out.write_text(line + "\n")
-    print(line)
+    tell(main(options.models, options.small), options.out)

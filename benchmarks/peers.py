@@ -16,7 +16,6 @@ question, peaks in MiB of each process and those that it starts, and how far the
 
 import argparse
 import importlib.metadata
-import json
 import os
 import tempfile
 import time
@@ -31,10 +30,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import psutil
 import torch
+from line import tell
 from official import CANDIDATES, Work, add_inputs, cpu_seconds, fill_models, load_asked, prepare, same_ranking
 
 from kardlib.artifacts.device import multiply_with_onednn
-from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.artifacts.store import provenance
 from kardlib.data.answers import answer_end
 from kardlib.data.files import Passage
 from kardlib.kard.answering import write
@@ -281,8 +281,4 @@ if __name__ == "__main__":
     parser.set_defaults(batch=50, batches=1, steps=1)  # nothing is trained; the targets say how much is written
     options = parser.parse_args()
     fill_models(parser, options)
-    line = json.dumps(main(options))
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(line + "\n")
-    print(line)
+    tell(main(options), options.out)

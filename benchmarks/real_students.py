@@ -8,12 +8,12 @@ development or test question is read; one JSON line at the end.
 """
 
 import argparse
-import json
 import tempfile
 from itertools import product
 from pathlib import Path
 
 import torch
+from line import tell
 from transformers import DataCollatorForSeq2Seq
 
 from kardlib.artifacts.device import multiplies_bf16
@@ -90,8 +90,7 @@ def main() -> None:
             print(" ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in rows[-1].values()), flush=True)
     chosen = {m: min((r for r in rows if r["method"] == m), key=lambda r: r["loss"]) for m in options.methods}
     line = {"benchmark": "real_students", "dataset": options.dataset, **changes, "rows": rows, "chosen": chosen}
-    options.out.write_text(json.dumps(line | {"made by": provenance()}) + "\n")
-    print(json.dumps(line))
+    tell(line | {"made by": provenance()}, options.out)
 
 
 if __name__ == "__main__":

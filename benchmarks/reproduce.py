@@ -8,7 +8,6 @@ which must be empty, for runs to come.
 """
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -16,6 +15,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from line import tell
 
 from kardlib.artifacts.device import describe_device
 from kardlib.reproduce import watch_memory
@@ -52,7 +53,4 @@ if __name__ == "__main__":
     asked = {"scale": options.scale, "only": options.only, "jobs": options.jobs}
     load = round(os.getloadavg()[2], 1)  # of the last 15 minutes: what else ran shows here
     machine = {"device": describe_device(), "cores": os.cpu_count(), "load": load}
-    line = json.dumps({"benchmark": "reproduce"} | asked | machine | {"first": first, "second": second})
-    if options.out:
-        options.out.write_text(line + "\n")
-    print(line)
+    tell({"benchmark": "reproduce"} | asked | machine | {"first": first, "second": second}, options.out)

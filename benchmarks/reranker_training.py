@@ -31,10 +31,11 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from line import tell
 from official import measure_limit, slowest
 
 from kardlib.artifacts.device import multiply_with_onednn, pick_device
-from kardlib.artifacts.store import Store, atomic_write, provenance
+from kardlib.artifacts.store import Store, provenance
 from kardlib.kard import reranker
 from kardlib.kard.experiment import open_settings
 from kardlib.kard.plan import plan
@@ -129,7 +130,4 @@ if __name__ == "__main__":
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             line[way] = pool.submit(measure, way, work, options.repeats).result()
         print(f"{way}: {line[way]}", flush=True)
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(json.dumps(line) + "\n")
-    print(json.dumps(line))
+    tell(line, options.out)

@@ -7,13 +7,13 @@ on one core, when it was made. What two notebooks need counts for the one with t
 """
 
 import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
 
 import nbformat
+from line import tell
 
-from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, provenance, read_manifest
+from kardlib.artifacts.store import REPOSITORY, Store, provenance, read_manifest
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -30,8 +30,4 @@ if __name__ == "__main__":
         notebooks[path.stem] = {kind: [len(took), round(sum(took))] for kind, took in made.items()}
         print(path.stem, notebooks[path.stem], flush=True)
         seen.update(needed)
-    line = json.dumps({"benchmark": "suite_costs", "provenance": provenance(), "notebooks": notebooks})
-    if options.out:
-        with atomic_write(options.out) as file:
-            file.write_text(line + "\n")
-    print(line)
+    tell({"benchmark": "suite_costs", "provenance": provenance(), "notebooks": notebooks}, options.out)

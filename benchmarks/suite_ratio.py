@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from line import tell
+
 from kardlib.artifacts.device import describe_device
 from kardlib.reproduce import watch_memory
 
@@ -59,7 +61,4 @@ if __name__ == "__main__":
     runs = {name: run(getattr(options, name), options.only) for name in ("before", "after")}
     ratio = round(runs["after"]["cpu_seconds"] / runs["before"]["cpu_seconds"], 3)
     machine = {"device": describe_device(), "cores": len(os.sched_getaffinity(0))}
-    line = json.dumps({"benchmark": "suite_ratio", "only": options.only, "ratio": ratio} | machine | runs)
-    if options.out:
-        options.out.write_text(line + "\n")
-    print(line)
+    tell({"benchmark": "suite_ratio", "only": options.only, "ratio": ratio} | machine | runs, options.out)

@@ -129,8 +129,7 @@ def test_bm25_has_pyserinis_ranking_and_its_steps_are_timed(tmp_path):
     assert not way["bm25s"] or way["bm25s"]["own_tokens"]["other_first_10"] < 0.5
 
 
-def test_curves_measured_anew_stand_beside_the_others_of_their_file(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+def test_curves_measured_anew_stand_beside_the_others_of_their_file(tmp_path):
     old, file = [{"axis": "students", "work": work, "mib": [1]} for work in ("plan", "figure")], tmp_path / "line.json"
     file.write_text(json.dumps({"provenance": {"commit": "a"}, "curves": old}))
     line = {"provenance": {"commit": "b"}, "curves": [old[0] | {"mib": [2]}]}
@@ -147,8 +146,7 @@ def test_what_grows_is_measured_in_processes_of_their_own(tmp_path):
         assert len(curve["sizes"]) == len(curve["seconds"]) == len(curve["mib"]) and min(curve["seconds"]) > 0
 
 
-def test_an_exponent_is_the_slope_of_the_upper_half(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+def test_an_exponent_is_the_slope_of_the_upper_half(tmp_path):
     growth, page, sizes = load("growth"), load("speed_page"), [10, 20, 40, 80]
     assert growth.exponent(sizes, [3.0 * size for size in sizes]) == 1
     assert growth.exponent(sizes, [7, 7, 2.0 * 40**2, 2.0 * 80**2]) == 2  # what is small says little

@@ -1,0 +1,18 @@
+"""How a benchmark ends: what it measured as one line of JSON, printed, and kept where that is asked for."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kardlib.artifacts.store import atomic_write
+
+
+def tell(measured: Mapping[str, Any], out: Path | None) -> None:
+    """Print the line; a file that is there already is replaced by a whole one."""
+    line = json.dumps(measured)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(out) as file:
+            file.write_text(line + "\n")
+    print(line)
