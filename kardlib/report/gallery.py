@@ -34,7 +34,7 @@ HEADLINE = (
 READINGS = {"accuracy": "", "accuracy_by_total_likelihood": ", likeliest option"}
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
 CROSSINGS = {  # figure -> what is said of where its lines cross
-    "17_frontier_full": "in worlds of more ailments, taught as long: KARD overtakes RD from {} ailments on",
+    "17_frontier_full": "in worlds of more ailments, each taught as long: KARD overtakes RD from {} ailments on",
     "17_exposures_full": "in one world, taught for longer: RD overtakes KARD after {} epochs",
 }
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
