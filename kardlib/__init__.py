@@ -9,3 +9,8 @@ NANO = Path(__file__).parent / "nano_models"  # the models that ship with the pa
 def is_nano(model: str) -> bool:
     """Whether a name is that of one of the shipped nano models; a folder elsewhere is none, whatever it holds."""
     return model == Path(model).name and (NANO / model / "config.json").is_file()
+
+
+def is_smollm2(model: str) -> bool:
+    """Whether a name, a Hub id or a folder is SmolLM2's."""
+    return Path(model).name.lower().startswith("smollm2")

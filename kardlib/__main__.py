@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC):
-            raise
+            if not (error.filename and error.strerror):
+                raise
+            print(f"kard: {error.filename}: {error.strerror}: name another file or folder", file=sys.stderr)
+            return 2
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is dropped at the end
         return 141 if error.errno == errno.EPIPE else 2
 
@@ -74,10 +77,11 @@ def build_parser() -> argparse.ArgumentParser:
     reproduce = commands.add_parser("reproduce", help="run the notebooks in order; results appear under runs/")
     reproduce.set_defaults(command=run_reproduce)
     add_settings(reproduce)
-    reproduce.add_argument("--only", default="", metavar="03,04", help="run these notebooks alone")
+    reproduce.add_argument("--only", type=numbers, default=[], metavar="03,04", help="run these notebooks alone")
     reproduce.add_argument("--from", default="", dest="start", metavar="03", help="run this notebook and all after it")
-    reproduce.add_argument("--jobs", type=int, default=2, metavar="N", help="notebooks side by side (default: 2)")
-    reproduce.add_argument("--engine", default="", choices=["local", "ray"], help="this machine, or a Ray cluster")
+    reproduce.add_argument("--jobs", type=count, default=2, metavar="N", help="notebooks side by side (default: 2)")
+    told = "this machine (default), or a Ray cluster"
+    reproduce.add_argument("--engine", default="", choices=["local", "ray"], help=told)
     reproduce.add_argument("--address", default="", metavar="HOST:PORT", help="of Ray's head node; default: here")
     reproduce.add_argument("--force", action="store_true", help="build again every artifact that these notebooks need")
     told = "the long grids of notebooks 17 and 21 alone, whose figures end in _full: hours"
@@ -88,7 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="say what such a run would download, train, write and cost; start nothing")
     plan.set_defaults(command=run_plan)
     add_settings(plan)
-    plan.add_argument("--device", choices=["a100", "h100", "h200", "cpu"], help="default: a100 at the paper's scale")
+    told = "default: a100 at the paper's scale, else cpu"
+    plan.add_argument("--device", choices=["a100", "h100", "h200", "cpu"], help=told)
     plan.add_argument("--json", action="store_true", help="print one object")
 
     add_bundles(commands)
@@ -122,7 +127,7 @@ def add_bundles(commands: Any) -> None:
     bundle = commands.add_parser("bundle", help="write what a grid trains as jobs for a machine without a network")
     bundle.set_defaults(command=run_bundle)
     bundle.add_argument("folder", type=Path, metavar="OUT", help="a new folder, or a bundle to add to")
-    bundle.add_argument("--only", required=True, metavar="04,05", help="the grids of these notebooks")
+    bundle.add_argument("--only", type=numbers, required=True, metavar="04,05", help="the grids of these notebooks")
     bundle.add_argument("--without-models", action="store_true", help="the models are on the other machine already")
     add_settings(bundle)
 
@@ -142,7 +147,7 @@ def add_papers(commands: Any) -> None:
     """The commands for people who write papers: all read what is there, and `predictions` makes what is missing."""
     table = commands.add_parser("table", help="print a figure's data as tables of a paper")
     table.set_defaults(command=run_table)
-    table.add_argument("figure", metavar="04", help="a notebook's number, or one figure's name, e.g. 04_main")
+    table.add_argument("figure", metavar="FIGURE", help="a notebook's number or one figure's name: 04, 04_main")
     table.add_argument("--gains", action="store_true", help="what is gained over others, not what was measured")
     folder: dict[str, Any] = {"type": Path, "default": published(), "metavar": "DIR"}
     table.add_argument("--figures", **folder, help="of the CSV files (default: figures)")
@@ -150,7 +155,7 @@ def add_papers(commands: Any) -> None:
 
     figure = commands.add_parser("figure", help="draw a figure again from its CSV file, without running anything")
     figure.set_defaults(command=run_figure)
-    figure.add_argument("figure", metavar="05", help="a notebook's number, or one figure's name, e.g. 05_dataset_size")
+    figure.add_argument("figure", metavar="FIGURE", help="a notebook's number or one figure's name: 10, 10_dapt")
     figure.add_argument("--style", choices=["two-column", "one-column"], default="two-column", help="of the page")
     figure.add_argument("--figures", **folder, help="of the CSV files (default: figures)")
     figure.add_argument("--to", type=Path, default=Path("runs", "redrawn"), metavar="DIR", help="default: runs/redrawn")
@@ -165,7 +170,7 @@ def add_papers(commands: Any) -> None:
         "predictions", help="print what students answered to every question; trains what the store lacks"
     )
     predictions.set_defaults(command=run_predictions)
-    predictions.add_argument("notebook", metavar="04", help="the grid of this notebook")
+    predictions.add_argument("notebook", metavar="NOTEBOOK", help="the number of the notebook whose grid is asked: 04")
     for name in ("method", "student", "seed"):
         predictions.add_argument(f"--{name}", nargs="+", default=[], help="these alone (default: all of the grid)")
     add_settings(predictions)
@@ -207,8 +212,8 @@ def run_reproduce(options: argparse.Namespace) -> int:
     from kardlib.reproduce import reproduce  # imported late: papermill takes a second
 
     index = reproduce(
-        *chosen(options), only=[number for number in options.only.split(",") if number], start=options.start,
-        force=options.force, full=options.full, publish=options.publish, at_once=max(1, options.jobs),
+        *chosen(options), only=options.only, start=options.start,
+        force=options.force, full=options.full, publish=options.publish, at_once=options.jobs,
         engine=options.engine, address=options.address,
     )  # fmt: skip
     print(f"done: {index.relative_to(REPOSITORY)}")
@@ -231,7 +236,7 @@ def run_bundle(options: argparse.Namespace) -> int:
     from kardlib.kard.experiment import open_experiment
 
     experiment = open_experiment(*chosen(options))
-    cells = grid_cells(experiment, [number.strip().zfill(2) for number in options.only.split(",")])
+    cells = grid_cells(experiment, options.only)
     print(describe_bundle(bundle(experiment, cells, options.folder, not options.without_models)))
     return 0
 
@@ -360,6 +365,21 @@ def chosen(options: argparse.Namespace) -> tuple[str, str, str | None, dict[str,
     return options.scale, options.dataset, options.data_dir, dict(map(parse_setting, options.set))
 
 
+def numbers(text: str) -> list[str]:
+    """`"3,04"` -> `["03", "04"]`, numbers of notebooks."""
+    found = [number.strip().zfill(2) for number in text.split(",") if number.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError("it names no notebook: write for example 03,04")
+    return found
+
+
+def count(text: str) -> int:
+    """A number of at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
     """`"retrieval.k=1"` -> `("retrieval.k", 1)`; a value that is not JSON is a string. Raises SettingsError."""
     name, equals, value = text.partition("=")
@@ -427,8 +447,10 @@ def check_device() -> Iterator[str]:
 
 def check_disk() -> Iterator[str]:
     """Room for the artifacts."""
-    free = Store().measure_free()
+    free, root = Store().measure_free(), Store().root
     print(f"disk: {free / 1e9:.0f} GB free for artifacts")
+    if root.exists() and not (root.is_dir() and os.access(root, os.W_OK)):
+        yield f"artifacts: {root} is no folder that can be written: set KARD_STORE to another one"
     if free < NEEDED_DISK:
         needed = f"{NEEDED_DISK / 1e9:.0f} GB"
         yield f"artifacts: less than {needed} free; make room or set KARD_STORE to a folder on another disk"

@@ -106,8 +106,8 @@ def bundle(experiment: Experiment, cells: Iterable[Cell], folder: Path, with_mod
 
     Raises BundleError, and what preparing and ranking raise.
     """
-    asked = prepare_all(experiment, cells)
     packed = Packed(folder, with_models, *open_folder(folder))
+    asked = prepare_all(experiment, cells)
     students = train_students(experiment, asked, packed.make)
     read = read_passages(Reading(experiment, "test", asked, students))
     writings = list_writings("test", asked, students, read)
@@ -151,6 +151,8 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if (folder / BUNDLE).is_file():
         found = read_bundle(folder)
         return found.models, found.jobs
+    if folder.is_file():
+        raise BundleError(f"{folder} is a file: name a new folder")
     if folder.exists() and {path.name for path in folder.iterdir()} - {"models", "texts", "kardlib"}:
         raise BundleError(f"{folder} holds other things than a bundle: name a new folder")
     folder.mkdir(parents=True, exist_ok=True)

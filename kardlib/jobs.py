@@ -116,7 +116,7 @@ def read_bundle(folder: Path) -> Bundle:
             )
         bundle = Bundle(folder, **told)
         changed = [job for job, record in bundle.jobs.items() if job != name_job(record)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"there is no bundle in {folder}: give the folder that kard bundle wrote") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise BundleError(f"{folder / BUNDLE} cannot be read: carry it again, what is finished is kept") from None

@@ -39,9 +39,11 @@ class Group(BaseModel):
     @classmethod
     def _refuse_truth_for_numbers(cls, values: Any) -> Any:
         for name, field in cls.model_fields.items() if isinstance(values, Mapping) else ():
-            kinds = {field.annotation, *get_args(field.annotation)}
-            if kinds & {int, float} and isinstance(values.get(name), bool):
-                raise AssertionError(f"{name} should be a number, not {str(values[name]).lower()}")
+            kinds, value = {field.annotation, *get_args(field.annotation)}, values.get(name)
+            if kinds & {int, float} and isinstance(value, bool):
+                raise AssertionError(f"{name} should be a number, not {str(value).lower()}")
+            if isinstance(value, list | tuple) and any(isinstance(part, bool) for part in value):
+                raise AssertionError(f"{name} should be a list without true and false")
         return values
 
 
@@ -61,7 +63,7 @@ def validate(group: type[G], values: Mapping[str, Any]) -> G:
 def flatten(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Dotted names and values: `{"retrieval": {"k": 1}}` -> `("retrieval.k", 1)`."""
     for name, value in settings.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from ((f"{name}.{inner}", deep) for inner, deep in flatten(value))
         else:
             yield name, value

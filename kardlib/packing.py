@@ -12,9 +12,10 @@ import lzma
 import tarfile
 import tempfile
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
-from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name, atomic_write, read_manifest
+from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name, atomic_write, hash_file, read_manifest
 from kardlib.errors import KardError, first_line
 from kardlib.jobs import BROUGHT, WEIGHTS
 from kardlib.models.catalogue import ELSEWHERE
@@ -38,6 +39,8 @@ def pack(store: Store, file: Path) -> str:
         and not folder.suffix  # of one that was begun
         and store.find(folder.name)
     }
+    if file.is_dir():
+        raise PackingError(f"{file} is a folder: name a file in it that ends in .tar.xz")
     if not folders:
         raise PackingError(f"there is nothing to pack in {store.root}: set KARD_STORE to the store of a run")
     with atomic_write(file) as temporary, tarfile.open(temporary, "w:xz", preset=9) as tar:
@@ -53,14 +56,17 @@ def read_light(folder: Path) -> dict[str, bytes]:
     """The files of an artifact and its manifest, where a model is the hash of its weights."""
     manifest = read_manifest(folder)
     known = manifest["files"]
-    models = {PurePosixPath(name).parent for name in known if PurePosixPath(name).name == WEIGHTS}
-    files = {}
-    for path in map(PurePosixPath, known):
-        if path.parent not in models or path.name in BROUGHT:
-            files[str(path)] = (folder / path).read_bytes()
-    for model in models:
-        files[str(model / ELSEWHERE)] = json.dumps({"sha256": known[str(model / WEIGHTS)]["sha256"]}).encode()
+    files = {name: (folder / name).read_bytes() for name in light_files(known)}
+    for weights in (PurePosixPath(name) for name in known if PurePosixPath(name).name == WEIGHTS):
+        files[str(weights.with_name(ELSEWHERE))] = json.dumps({"sha256": known[str(weights)]["sha256"]}).encode()
     return {MANIFEST: json.dumps(manifest).encode()} | files
+
+
+def light_files(names: Collection[str]) -> list[str]:
+    """Those of an artifact's files that are packed: all but a model's, of which what it brought is kept."""
+    paths = [PurePosixPath(name) for name in names]
+    models = {path.parent for path in paths if path.name == WEIGHTS}
+    return [str(path) for path in paths if path.parent not in models or path.name in BROUGHT]
 
 
 def unpack(file: Path, store: Store) -> str:
@@ -89,15 +95,24 @@ def unpack(file: Path, store: Store) -> str:
 
 
 def read_artifact(folder: Path, file: Path) -> tuple[Kind, dict[str, object], dict[str, object]]:
-    """Kind, spec, and what is said of its making. Raises PackingError for a folder with another name than theirs."""
+    """Kind, spec, and what is said of its making.
+
+    Raises PackingError for a folder with another name than theirs, and for files that are not those that were packed.
+    """
     manifest = read_manifest(folder)
     try:
         kind, spec = Kind(str(manifest["kind"]), int(manifest["recipe"])), dict(manifest["spec"])
         made = {"seconds": manifest["seconds"], "provenance": manifest["provenance"]}
+        known = {name: str(manifest["files"][name]["sha256"]) for name in light_files(manifest["files"])}
     except (KeyError, TypeError, ValueError):
         raise PackingError(f"{file} holds {folder.name}, which is no artifact: make it with kard pack") from None
     if artifact_name(kind, spec) != folder.name:
         raise PackingError(f"{file} holds {folder.name}, which was not made from what it says: make it with kard pack")
+    for name, sha256 in known.items():
+        if not (folder / name).is_file() or hash_file(folder / name) != sha256:
+            raise PackingError(
+                f"{file} holds {folder.name}, whose {name} is not the one that was packed: fetch it again"
+            )
     return kind, spec, made
 
 

@@ -10,13 +10,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from kardlib import is_nano
+from kardlib import is_nano, is_smollm2
 from kardlib.errors import suggest
 from kardlib.knobs import Batch, Count, Distinct, Group, Lengths, Seed, SettingsError, flatten, is_plain_url, validate
 
 # What a student's settings leave open: learning rate, epochs, and how answers are named (`prompts.answer_text`)
-PRETRAINED = (1e-4, 3, "letter")  # the paper's
-SMOLLM2 = (1e-4, 3, "option")  # it learns no letters: benchmarks/answer_form.py
+PRETRAINED, SMOLLM2 = (1e-4, 3, "letter"), (1e-4, 3, "option")  # the paper's; SmolLM2 learns no letters: answer_form.py
 NANO_TRAINING = {  # by what is learnt to be written and whether it reads: benchmarks/fair_students.py
     ("answer", False): (3e-3, 5, "letter"), ("answer", True): (1e-3, 5, "letter"),
     ("rationale", False): (3e-3, 20, "letter"), ("rationale", True): (3e-3, 5, "letter"),
@@ -170,8 +169,8 @@ class StudentSettings(Group):
         their targets have (`prompting.limit_targets`).
         """
         nano = is_nano(model)
-        of_kind = NANO_TRAINING[learns or "rationale", reads] if nano else SMOLLM2 if model == "smollm2" else PRETRAINED
-        lr, epochs, target = of_kind
+        pretrained = SMOLLM2 if is_smollm2(model) else PRETRAINED
+        lr, epochs, target = NANO_TRAINING[learns or "rationale", reads] if nano else pretrained
         limit = self.max_new_tokens or (64 if nano else 24 if model == "random-t5" else None)
         changes = {"lr": self.lr or lr, "epochs": self.epochs or epochs, "target": self.target or target}
         return self.model_copy(update={"model": model, "max_new_tokens": limit} | changes)
@@ -328,7 +327,7 @@ class RunSettings(Group):
     students: Annotated[tuple[str, ...], Distinct] = Field(
         ("t5-nano-small", "t5-nano-base", "t5-nano-large"), min_length=1
     )
-    methods: Annotated[tuple[str, ...], Distinct] | None = None  # rows of the main table (`kard/methods.py`); None: all
+    methods: Annotated[tuple[str, ...], Distinct] | None = Field(None, min_length=1)  # of the main table; None: all
     answer: Literal["parsed", "last_letter"] = "parsed"  # how an answer is read; last_letter: as released
     test_prompt: Literal["same", "passages_first"] = "same"  # as in training, or another one as in the released code
     world: WorldSettings = WorldSettings()
@@ -370,6 +369,8 @@ class RunSettings(Group):
                 known = f"; the groups and settings are {', '.join(name for name in values if name not in CHOSEN)}"
                 near = suggest(path, dict(flatten(self.model_dump()))) or known
                 raise SettingsError(f"there is no setting {path!r}{near}")
+            if value == {}:
+                raise SettingsError(f"{path}={{}} changes nothing: name one of its settings and a value")
             if path == "student.model":
                 raise SettingsError(f'student.model follows students: set students to ["{value}"]')
             if group == "world" and self.dataset != "world":
@@ -441,10 +442,9 @@ EMBEDDED_GLUE: dict[str, Any] = {
         "train": 4000, "teacher_lr": 1e-4, "teacher_epochs": 3, "lr": 5e-4, "epochs": 1,
     },
 }  # fmt: skip
-EMBEDDED_SST2 = EMBEDDED_GLUE | {"reaugkd": EMBEDDED_GLUE["reaugkd"] | {"epochs": 2}}
-EMBEDDED_RTE = EMBEDDED_GLUE | {"reaugkd": EMBEDDED_GLUE["reaugkd"] | {"epochs": 3}}
+LONGER = {n: EMBEDDED_GLUE | {"reaugkd": EMBEDDED_GLUE["reaugkd"] | {"epochs": n}} for n in (2, 3)}
 EMBEDDED_DATASETS = {  # EMBEDDED_REAL for all others
-    **dict.fromkeys(GLUE_TASKS, EMBEDDED_GLUE), "sst2": EMBEDDED_SST2, "rte": EMBEDDED_RTE,
+    **dict.fromkeys(GLUE_TASKS, EMBEDDED_GLUE), "sst2": LONGER[2], "rte": LONGER[3],
     "world": EMBEDDED_WORLD, "own": EMBEDDED_OWN, "strategyqa": EMBEDDED_STRATEGYQA,
 }  # fmt: skip
 REAL: dict[str, Any] = {  # a pretrained student; a CPU learns from 30 % of the questions, once, in a quarter of an hour

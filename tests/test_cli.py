@@ -45,6 +45,7 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(monkeypatch: pytest.Monkey
         (["--data-dir", "nowhere"], "data_dir is not read with the dataset world: name your data's dataset"),
         (["--dataset", "obqa", "--data-dir", "nowhere"], "there is no folder nowhere: correct --data-dir"),
         (["--only", "77"], "there is no notebook"),
+        (["--set", "seeds=[true]"], "seeds should be a list without true and false"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,6 +131,54 @@ def test_an_unknown_option_or_scale_is_refused(capsys: pytest.CaptureFixture[str
 )
 def test_settings_are_read_as_json_or_text(text: str, setting: tuple[str, object]) -> None:
     assert parse_setting(text) == setting
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["reproduce", "--only", ""], "it names no notebook"),
+        (["reproduce", "--only", ","], "it names no notebook"),
+        (["bundle", "out", "--only", ""], "it names no notebook"),
+        (["reproduce", "--jobs", "0"], "'0' is no number from 1 on"),
+        (["reproduce", "--jobs", "-3"], "'-3' is no number from 1 on"),
+        (["table"], "required: FIGURE"),
+    ],
+)
+def test_an_option_without_a_use_is_refused(arguments, said, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["unbundle", "file"], "there is no bundle in file"),
+        (["bundle", "file", "--only", "04", "--scale", "smoke"], "file is a file: name a new folder"),
+        (["table", "04", "--figures", "drawn"], "is not a figure's data"),
+        (["claims", "--figures", "drawn"], "is not a figure's data"),
+        (["figure", "08_candidates", "--to", "file"], "file"),
+        (["plan", "--dataset", "rte", "--data-dir", "nowhere"], "there is no folder nowhere"),
+    ],
+)
+def test_files_in_the_place_of_folders_and_empty_ones_are_one_sentence(
+    arguments, said, capsys, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "04_main.csv").write_text("")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("kard: ") and said in error and error.count("\n") == 1
+
+
+def test_doctor_says_where_the_store_is_no_folder(monkeypatch, capsys, tmp_path) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("KARD_STORE", str(tmp_path / "file"))
+    assert main(["doctor"]) == 1
+    assert "is no folder that can be written: set KARD_STORE" in capsys.readouterr().out
 
 
 def test_a_setting_without_value_is_an_error() -> None:

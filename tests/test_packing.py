@@ -127,6 +127,12 @@ def test_an_empty_store_is_said_and_leaves_no_file(tmp_path, monkeypatch, capsys
     assert not list(tmp_path.glob("*.xz"))
 
 
+def test_a_folder_is_no_file_to_pack_into(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KARD_STORE", str(tmp_path / "store"))
+    assert main(["pack", str(tmp_path)]) == 2
+    assert "is a folder: name a file in it" in capsys.readouterr().err
+
+
 def write_tar(path, members):
     with tarfile.open(path, "w:xz") as tar:
         for name, content in members.items():
@@ -135,7 +141,10 @@ def write_tar(path, members):
             tar.addfile(member, io.BytesIO(content))
 
 
-MANIFEST_TEXT = b'{"kind": "texts", "recipe": 1, "spec": {"a": 1}, "seconds": 1, "provenance": {}}'
+MANIFEST_TEXT = (
+    b'{"kind": "texts", "recipe": 1, "spec": {"a": 1}, "seconds": 1, "provenance": {}, '
+    b'"files": {"texts.json": {"sha256": "0"}}}'
+)
 NAME = artifact_name(Kind("texts"), {"a": 1})
 
 
@@ -146,6 +155,8 @@ NAME = artifact_name(Kind("texts"), {"a": 1})
         ({"texts-0/artifact.json": MANIFEST_TEXT}, "which was not made from what it says"),
         ({f"{NAME}/artifact.json": b"[]"}, "which is no artifact"),
         ({f"{NAME}/texts.json": b"[]"}, "which is no artifact"),
+        ({f"{NAME}/artifact.json": MANIFEST_TEXT}, "whose texts.json is not the one that was packed"),
+        ({f"{NAME}/artifact.json": MANIFEST_TEXT, f"{NAME}/texts.json": b"[]"}, "whose texts.json is not the one that"),
         ({NAME: b"[]"}, "which is no artifact"),
     ],
 )

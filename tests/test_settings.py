@@ -70,6 +70,12 @@ def test_defaults_are_the_papers_where_it_states_them():
         ({"teacher.verifier": "bert-nano"}, ["teacher.verifier = bert-nano", "begins with t5"]),
         ({"student": 3}, ["student"]),
         ({"student.lr": True}, ["student: lr should be a number, not true"]),
+        ({"seeds": [True]}, ["seeds should be a list without true and false"]),
+        ({"reaugkd.betas": [0.5, True]}, ["reaugkd: betas should be a list without true and false"]),
+        ({"methods": []}, ["methods", "at least 1"]),
+        ({"nosuch": {}}, ["there is no setting 'nosuch'"]),
+        ({"retrieval": {"x": {}}}, ["there is no setting 'retrieval.x'"]),
+        ({"retrieval": {}}, ["retrieval={} changes nothing: name one of its settings"]),
         ({"reaugkd.student_layers": []}, ["reaugkd.student_layers", "at least 1"]),
         ({"student.lr.x": 3}, ["student.lr.x"]),
         ({"student.model": "smollm2"}, ["student.model follows students", 'set students to ["smollm2"]']),
@@ -118,9 +124,9 @@ def test_a_folder_is_no_nano_model_wherever_it_lies(tmp_path):
 
 def test_answers_are_named_in_the_form_that_a_kind_of_student_learns():
     open_, said = preset("real", "obqa", "somewhere").student, preset("real", "strategyqa", "somewhere").student
-    forms = {name: open_.of(name).form for name in ("smollm2", "google/flan-t5-base", "t5-nano-base")}
-    assert forms == {"smollm2": "option", "google/flan-t5-base": "letter", "t5-nano-base": "letter"}
-    assert {said.of(name).form for name in forms} == {"words"}
+    for name in ("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", "artifacts/smollm2-0a1b"):
+        assert (open_.of(name).form, said.of(name).form) == ("option", "words")
+    assert {open_.of(name).form for name in ("google/flan-t5-base", "t5-nano-base")} == {"letter"}
 
 
 def test_the_real_scale_has_a_pretrained_student_and_elsewhere_the_embedded_values():

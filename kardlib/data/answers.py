@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from kardlib.data.files import LETTERS
+from kardlib.data.prompts import CONCLUSION
 
 UNREAD = -0.0  # score of an answer that could not be read: a 0 like any wrong one in every sum, known by its sign
 
@@ -101,6 +102,13 @@ def parse_answer(text: str, options: Sequence[str]) -> int | None:
     spans = [(choice.start, choice.end) for choice in choices]  # "The answer is (A); (B)." names two, and no lone (B)
     choices += [c for c in _lone(text, options) if not any(start < c.start < end for start, end in spans)]
     return max(choices, key=lambda choice: choice.start).answer if choices else None
+
+
+def parse_option(text: str, options: Sequence[str]) -> int | None:
+    """The same of who learnt to name options by their words: "The answer is A." is B where that option says "A"."""
+    said = text.rpartition(f"{CONCLUSION} ")[2].strip()
+    named = [i for i, option in enumerate(options) if said.removesuffix(".") in (option, option.removesuffix("."))]
+    return named[0] if len(named) == 1 else parse_answer(text, options)
 
 
 def answer_end(text: str) -> int | None:
@@ -199,10 +207,11 @@ def _own_words(options: tuple[str, ...]) -> tuple[re.Pattern, list[int]]:
 
     Articles, final stops and upper case say nothing; "true" stands for an option "yes", "false" for "no".
     """
-    plain = [" ".join(_MARKS.sub(" ", option).strip(" .").casefold().split()) for option in options]
-    plain = [re.sub(r"^(?:an?|the) ", "", words) for words in plain]
-    known = {words: i for i, words in enumerate(plain) if words and plain.count(words) == 1}
-    known = {_SAME[words]: i for words, i in known.items() if words in _SAME} | known
+    plain = [" ".join(_MARKS.sub(" ", option).strip(" .").split()) for option in options]
+    plain = [re.sub(r"(?i)^(?:an?|the) ", "", words) for words in plain]
+    folded = [words.casefold() for words in plain]  # to compare; a pattern that ignores case has no "ss" for "ß"
+    known = {words: i for i, words in enumerate(plain) if words and folded.count(folded[i]) == 1}
+    known = {_SAME[folded[i]]: i for i in known.values() if folded[i] in _SAME} | known
     longest_first = sorted(known, key=len, reverse=True)
     groups = "|".join(f"({re.escape(words)})".replace(r"\ ", r"\s+") for words in longest_first)
     pattern = rf"(?:(?i:an?|the)\s+)?(?<!\w)(?i:{groups}){_PHRASE_END}" if known else r"(?!)"

@@ -42,8 +42,8 @@ def split_source(source: str) -> tuple[str, str, str]:
 def answer_text(question: Question, answer: int, form: str) -> str:
     """How an answer `y` is named after "The answer is": B (`letter`), (B) - sunlight (`words`) or sunlight (`option`).
 
-    `answers.parse_answer` reads all three; the dash keeps words such as "and", or an option "A", from being read as
-    more. The papers' students name letters.
+    `answers.parse_answer` reads the first two, `parse_option` the last; the dash keeps words such as "and", or an
+    option "A", from being read as more. The papers' students name letters.
     """
     letter, option = LETTERS[answer], question.options[answer]
     return {"letter": letter, "words": f"({letter}) - {option}", "option": option}[form]
@@ -59,15 +59,18 @@ def gold_text(question: Question, form: str, rationale: str = "") -> str:
     return target_text(rationale, answer_text(question, question.answer, form))
 
 
-def few_shot_turns(examples: Sequence[tuple[str, str]], source: str, explain: bool, read: bool) -> list[str]:
+def few_shot_turns(
+    examples: Sequence[tuple[str, str]], source: str, explain: bool, read: bool, form: str = "letter"
+) -> list[str]:
     """The prompt of an LM that was not fine-tuned, in turns: example sources and their targets, and the source.
 
-    The first turn begins with the task. KARD's Tables 1 and 2 have three kinds: the answer alone, a rationale first
-    (`explain`), and a rationale first with passages to read (`explain` and `read`).
+    The first turn begins with the task, which asks for answers in the examples' `form`. KARD's Tables 1 and 2 have
+    three kinds: the answer alone, a rationale first (`explain`), and one with passages to read (`explain` and `read`).
     """
-    task = "Answer each question with the letter of the right option."
+    by_letter = form != "option"
+    task = f"Answer each question with {'the letter of ' if by_letter else ''}the right option."
     if explain:
-        task = "Explain step by step which option is right, then name its letter."
+        task = f"Explain step by step which option is right, then name {'its letter' if by_letter else 'it'}."
     if read:
         task += " Take the facts from the passages."
     first, *others = [*(turn for example in examples for turn in example), source]

@@ -55,6 +55,11 @@ class Method:
         return self.reads_in_training in ("rag", "rag_warm")
 
     @property
+    def is_shown_answers(self) -> bool:
+        """Whether training or a prompt shows the student how answers are named."""
+        return bool(self.learns or self.shots)
+
+    @property
     def writes(self) -> Learns:
         """What the student is expected to write at test: an answer alone, or a rationale first."""
         return self.learns or self.shots or "rationale"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from kardlib.artifacts.engine import Job, make_all
 from kardlib.artifacts.store import Kind, canonical_json, fingerprint
-from kardlib.data.answers import last_letter, majority_vote, parse_answer, score
+from kardlib.data.answers import last_letter, majority_vote, parse_answer, parse_option, score
 from kardlib.data.files import Question
 from kardlib.data.prompts import CONCLUSION, SHOTS, Source, answer_text, few_shot_turns, gold_text, source_text
 from kardlib.data.records import say_rise
@@ -120,7 +120,7 @@ def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
     found_by = [settings.model_dump(mode="json", include={"teacher", "knowledge"}), settings.retrieval.answer_in_query]
     taught = set() if reads in UNTAUGHT else {"students", "student", "retrieval"}  # by what helps a student
     trained = settings.model_dump(mode="json", include={"reranker", "rag"} | taught)
-    asked = [settings.world.model_dump(), knobs.of_writing(), *([] if student else found_by)]
+    asked = [settings.world.model_dump(), knobs.of_writing(), *([] if student else [*found_by, knobs.revision])]
     return PredictionKey(
         student, cell.student, cell.method if method.rag else "", reads,
         "" if reads in UNRANKED else canonical_json([trained, found_by]),
@@ -205,8 +205,8 @@ def source_texts(prepared: Prepared, cell: Cell, split: str, read: Mapping[str, 
         sources.append(source_text(question, texts, experiment.settings.test_prompt == "passages_first"))
     if method.shots:
         explain, reads = method.shots == "rationale", bool(method.reads_at_test)
-        shots = few_shots(prepared, cell)
-        return [few_shot_turns(shots, source, explain, reads) for source in sources]
+        shots, form = few_shots(prepared, cell), student_settings(experiment.settings, cell).form
+        return [few_shot_turns(shots, source, explain, reads, form) for source in sources]
     return [*sources]
 
 
@@ -374,7 +374,7 @@ def predict(
     """By cell what its student answers after reading these passages (ids by question); cells of one key ask once."""
     texts = write_texts(experiment, list_writings(split, asked, students, read))
     keys = {cell: prediction_key(p.experiment.settings, cell) for cell, p in asked.items()}
-    return {cell: _parse(p, split, read[cell], texts[keys[cell]]) for cell, p in asked.items()}
+    return {cell: _parse(p, cell, split, read[cell], texts[keys[cell]]) for cell, p in asked.items()}
 
 
 def list_writings(
@@ -396,11 +396,13 @@ def list_writings(
     return work
 
 
-def _parse(prepared: Prepared, split: str, read: Mapping[str, Sequence[str]], texts: list[list[str]]) -> Predictions:
-    questions = prepared.experiment.data.splits[split]
-    read_answer = parse_answer if prepared.experiment.settings.answer == "parsed" else last_letter
-    answered = zip(questions, texts, strict=True)
-    answers = [majority_vote([read_answer(text, q.options) for text in samples]) for q, samples in answered]
+def _parse(
+    prepared: Prepared, cell: Cell, split: str, read: Mapping[str, Sequence[str]], texts: list[list[str]]
+) -> Predictions:
+    questions, settings = prepared.experiment.data.splits[split], prepared.experiment.settings
+    by_words = METHODS[cell.method].is_shown_answers and student_settings(settings, cell).form == "option"
+    read_answer = last_letter if settings.answer == "last_letter" else parse_option if by_words else parse_answer
+    answers = [majority_vote([read_answer(t, q.options) for t in ts]) for q, ts in zip(questions, texts, strict=True)]
     return Predictions(questions, [list(read[q.id]) for q in questions], texts, answers)
 
 
@@ -446,7 +448,7 @@ def weigh_options(
 
 
 def _name_options(question: Question, method: Method, settings: StudentSettings) -> list[str]:
-    if not method.learns and not method.shots:
+    if not method.is_shown_answers:
         return list(question.options)
     return [answer_text(question, i, settings.form) for i in range(len(question.options))]
 

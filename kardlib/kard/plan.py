@@ -23,7 +23,7 @@ from kardlib.artifacts.store import Kind, Store, canonical_json
 from kardlib.data.files import Dataset
 from kardlib.data.hub import HUB
 from kardlib.data.prompts import SHOTS, TEACHER_PROMPT, teacher_text
-from kardlib.errors import suggest
+from kardlib.errors import DataError, suggest
 from kardlib.kard.downloads import INDEXES, list_downloads
 from kardlib.kard.experiment import SILVER, Cell, Experiment, Knobs, describe_run, open_settings
 from kardlib.kard.grids import all_grids, numbers_at
@@ -137,6 +137,8 @@ def count_texts(experiment: Experiment) -> Texts:
         rationale = fmean(len(r.text) for r in experiment.teacher(splits["train"], number))
     if not settings.knowledge.index and passages:
         lengths = [len(p.text) for p in islice(passages, 100_000)]
+        if not lengths:
+            raise DataError(f"{settings.dataset} comes with a file of passages that holds none: put one on each line")
         passage, known = fmean(lengths), len(lengths) if len(lengths) < 100_000 else None
     train, test, silver = (len(splits.get(split, ())) for split in ("train", "test", "silver"))
     question = fmean(len(q.prompt) for questions in splits.values() for q in questions)
@@ -216,6 +218,8 @@ def plan(settings: RunSettings, device: str | None = None, store: Store | None =
 
 def open_unread(settings: RunSettings, store: Store) -> Experiment:
     """The experiment, without the questions where they would have to be fetched or are no part of the plan."""
+    if settings.data_dir and not Path(settings.data_dir).is_dir():
+        raise DataError(f"there is no folder {settings.data_dir}: correct data_dir")
     if settings.dataset not in GLUE_TASKS and not (settings.data_dir is None and settings.dataset in HUB):
         return open_settings(settings, store)
     server = server_teacher(settings.teacher, store.root) if settings.teacher.base_url else None

@@ -143,10 +143,12 @@ def _chat(turns: Sequence[str], tokenizer: Any) -> str:
 
 
 def _fit_examples(turns: Sequence[str], limit: int, form: Callable[..., str], tokenizer: Any) -> list[str]:
-    """The turns without the first examples where all are too long."""
-    kept = [*turns]
+    """The turns without the first examples where all are too long; the task stands before those that are left."""
+    kept, (task, blank, _) = [*turns], turns[0].partition("\n\n")
     while len(kept) > 1 and len(tokenizer(form(kept, tokenizer), verbose=False).input_ids) > limit:
-        del kept[:2]
+        kept = kept[2:]
+        if len(kept) > 1:
+            kept[0] = f"{task}{blank}{kept[0]}"
     return kept
 
 

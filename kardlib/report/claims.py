@@ -241,12 +241,14 @@ def read_claims(path: Path = CLAIMS) -> list[Claim]:
 
 
 def read_rows(folders: Iterable[Path]) -> pd.DataFrame:
-    """All rows of the CSV files in some folders, and the `file` each is from; of two for the same cell the first.
+    """All rows of the CSV files in some folders, or in their `figures`, and the `file` each is from; of two for the
+    same cell the first.
 
     Raises ClaimError for a folder that is not there and a file that holds no figure's data.
     """
     tables = [long_form([]).assign(file="")]
     for folder in folders:
+        folder = folder / "figures" if (folder / "figures").is_dir() else folder
         if not folder.is_dir():
             raise ClaimError(f"there is no folder {folder}: name one with --figures, as runs/NAME/figures")
         for path in sorted(folder.glob("*.csv")):

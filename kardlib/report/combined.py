@@ -25,7 +25,8 @@ def pool_worlds(worlds: Mapping[int, Iterable[Mapping[str, Any]]]) -> list[dict[
 
     Each world's rows over all seeds are taken, with the intervals that they have (`tabulate`). Drawn anew are ailments,
     questions, rationales and trainings together, so that a world is one observation: the mean has the t interval over
-    worlds and the p of the same test, whatever lies behind their differences. `n` are the questions of all. Raises
+    worlds and the p of the same test, whatever lies behind their differences; worlds that agree by luck, while each has
+    an interval of its own, do not say how far others lie, and have none. `n` are the questions of all. Raises
     ValueError where a row is not there in every world.
     """
     same: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
@@ -39,10 +40,13 @@ def pool_worlds(worlds: Mapping[int, Iterable[Mapping[str, Any]]]) -> list[dict[
             raise ValueError(f"{first['method']}, {first['metric']}: there is no such row of every world")
         mean, *ends, p = paired_difference(values, [0.0] * len(values))
         low, high = clip_ends(ends, first["metric"], first.get("over", ""))
+        told = {"low": low, "high": high, "p": p}
+        wide = any((row.get("high") or 0) > (row.get("low") or 0) for row in each.values())
+        by_luck = wide and len(values) > 1 and np.ptp(values) < 1e-9
         unread = sum(row.get("unread") or 0 for row in each.values()) / len(each) or None
         n = sum(row["n"] for row in each.values())
         pooled += [row | {"seed": seed, "p": None} for seed, row in each.items()]
-        pooled.append(first | {"value": mean, "low": low, "high": high, "p": p, "n": n, "unread": unread})
+        pooled.append(first | {"value": mean, "n": n, "unread": unread} | (dict.fromkeys(told) if by_luck else told))
     return pooled
 
 

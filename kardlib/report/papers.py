@@ -73,7 +73,7 @@ def find_data(figure: str, folder: Path) -> list[Path]:
     """The CSV file of a figure by its name, or those of a notebook's figures by its number. Raises FigureError."""
     known = {path.stem: path for path in sorted(folder.glob("*.csv"))}
     number = figure.zfill(2)
-    if not (found := [path for name, path in known.items() if figure == name or number == name[:2]]):
+    if not figure or not (found := [path for name, path in known.items() if figure == name or number == name[:2]]):
         there = f"there are {', '.join(known)}" if known else "it has no figure's data: run notebooks, or name another"
         raise FigureError(f"there is no figure {figure!r} in {folder}{suggest(figure, known)} ({there})")
     return found
@@ -83,7 +83,11 @@ def read_drawn(path: Path) -> pd.DataFrame:
     """A figure's data in the order in which its notebook draws: students from small to large, conditions as listed."""
     listed = ([""], STUDENTS, CORPORA, CAUSES, PAPERS_CAUSES, GOLD_READ, RERANKER_DIFFERENCES, ASKING_DIFFERENCES)
     ranks = {name: i for i, name in enumerate(dict.fromkeys(name for names in listed for name in names))}
-    return read_table(path).sort_values(
+    try:
+        table = read_table(path)
+    except ValueError as error:
+        raise FigureError(f"{path} is not a figure's data: {first_line(error)}; make it again") from None
+    return table.sort_values(
         ["student", "at"], key=lambda column: column.map(lambda name: ranks.get(name, len(ranks))), kind="stable"
     )
 
@@ -240,7 +244,7 @@ def read_run(path: Path) -> tuple[pd.DataFrame, list[str]]:
     """
     keys = [key for key in KEYS if key != "scale"]
     if path.is_dir():
-        return read_rows([path / "figures" if (path / "figures").is_dir() else path]), keys
+        return read_rows([path]), keys
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", None)
     except OSError:

@@ -166,6 +166,14 @@ def test_examples_stand_on_lines_and_in_a_chat_are_turns():
     ]
 
 
+@pytest.mark.parametrize("explain", [False, True])
+def test_the_task_asks_for_answers_as_the_examples_name_them(explain):
+    tasks = {
+        form: few_shot_turns(SHOTS, "Question: Why?", explain, False, form)[0] for form in ("letter", "words", "option")
+    }
+    assert "letter" in tasks["letter"] == tasks["words"] and "letter" not in tasks["option"]
+
+
 @pytest.mark.parametrize("prompt", ["plain", "chat"])
 def test_a_prompt_that_is_too_long_loses_its_first_examples_whole_and_then_passages(prompt, capsys):
     tokenizer, source = CHAT if prompt == "chat" else TOKENIZER, source_text(QUESTION, ["edema " * 5])
@@ -177,7 +185,9 @@ def test_a_prompt_that_is_too_long_loses_its_first_examples_whole_and_then_passa
 
     whole = len(tokenizer(fit(10_000)).input_ids)
     assert fit(whole).count("rash") == 21 + 2 and capsys.readouterr().out == ""
-    assert fit(whole - 1) == fit_sources([turns[2:]], tokenizer, StudentSettings(prompt=prompt), T5)[0]
+    task = turns[0].partition("\n\n")[0]
+    left = [f"{task}\n\n{turns[2]}", *turns[3:]]  # the task stays
+    assert fit(whole - 1) == fit_sources([left], tokenizer, StudentSettings(prompt=prompt), T5)[0]
     said = f"reads {whole - 1} tokens, student.max_source_tokens for each example and the question, is shown fewer"
     assert f"{said} examples in 1 of 1 prompts" in capsys.readouterr().out
     for less in (0, 3):

@@ -35,6 +35,11 @@ def test_one_world_tells_nothing_of_others():
     assert (told["low"], told["high"]) == (-1, 1)  # all that a gain can be
 
 
+def test_worlds_that_agree_by_luck_do_not_say_how_far_others_lie():
+    *_, told = pool_worlds({10: [gain(0.3)], 11: [gain(0.3)]})
+    assert told["value"] == pytest.approx(0.3) and {told["low"], told["high"], told["p"]} == {None}
+
+
 def test_rows_of_a_seed_are_not_taken_for_a_worlds():
     rows = pool_worlds({10: [gain(0.1), gain(0.7, seed=0)], 11: [gain(0.2), gain(0.9, seed=0)]})
     assert [row["value"] for row in rows] == [0.1, 0.2, pytest.approx(0.15)]
