@@ -272,6 +272,8 @@ def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
             options = record.options(record.texts("options"), "options")
         else:
             options = record.options(lettered, "the columns A, B, ...")
+        if len({option.strip().casefold() for option in options}) < len(options):
+            raise record.error("two options are the same", "correct one of them or remove the question")
         letters, answer = LETTERS[: len(options)], record.text("answer")
         if answer.strip().upper() not in set(letters):
             raise record.error(f"the answer {shorten(answer)} is none of {', '.join(letters)}", "write a letter")

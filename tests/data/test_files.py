@@ -280,6 +280,7 @@ def test_a_malformed_table_names_its_line(tmp_path, text, message):
         (OWN | {"id": "q", "answer": ""}, "the answer '' is none of A, B"),
         (OWN | {"id": "q", "answer": "AB"}, "the answer 'AB' is none of A, B"),
         (OWN | {"id": "q", "options": ["a"]}, "the question has fewer than two options; fill in options"),
+        (OWN | {"id": "q", "options": ["a", "b", "A "]}, "two options are the same; correct one of them"),
         (OWN | {"id": "q", "options": "ab"}, "'options' is 'ab'; a list of texts is needed"),
         (OWN | {"id": "q", "options": ["a", "", "b"]}, "an option is missing before another one"),
         (OWN | {"id": "q", "options": [*"abcdefghijk"]}, "the question has 11 options"),

@@ -16,6 +16,7 @@ from kardlib.artifacts.launch import LaunchError
 from kardlib.data.files import Question
 from kardlib.data.records import say
 from kardlib.errors import DataError, KardError
+from kardlib.kard import pipeline
 from kardlib.kard.cases import statement_shares
 from kardlib.kard.experiment import Cell, open_settings, writing_job
 from kardlib.kard.methods import METHODS, READS, Method, register_method
@@ -133,6 +134,22 @@ def test_an_answer_that_is_not_read_is_marked_in_the_scores():
     made = Predictions(asked, [[]] * 3, [["?"]] * 3, [1, 0, None])
     assert made.scores == made.correct == [True, False, False]
     assert list(np.signbit(made.scores)) == [False, False, True]
+
+
+def test_options_named_by_their_words_are_read_so(experiment, prepared):
+    cell = Cell("fine_tuning", "smollm2", 0)
+    asked = [Question("q", "Which?", ("O", "A", "B"), 1)]
+    data = replace(prepared.experiment.data, splits={"test": asked})
+    alone = replace(prepared, experiment=replace(prepared.experiment, data=data))
+    others = cell._replace(student="t5-nano-base"), cell._replace(method="undistilled")  # the last is shown no answers
+    for one, read in ((cell, 1), *((other, 0) for other in others)):
+        assert pipeline._parse(alone, one, "test", {"q": []}, [["The answer is A."]]).answers == [read]
+
+
+def test_a_student_as_it_comes_is_another_one_in_another_revision(experiment):
+    cell = Cell("undistilled", "someone/model", 0)
+    keys = {prediction_key(experiment.settings.override({"student.revision": name}), cell) for name in ("one", "two")}
+    assert len(keys) == 2
 
 
 def test_a_loss_that_did_not_fall_is_said_whenever_the_student_is_taken(
