@@ -218,10 +218,10 @@ def plan(settings: RunSettings, device: str | None = None, store: Store | None =
 
 def open_unread(settings: RunSettings, store: Store) -> Experiment:
     """The experiment, without the questions where they would have to be fetched or are no part of the plan."""
-    if settings.data_dir and not Path(settings.data_dir).is_dir():
-        raise DataError(f"there is no folder {settings.data_dir}: correct data_dir")
     if settings.dataset not in GLUE_TASKS and not (settings.data_dir is None and settings.dataset in HUB):
         return open_settings(settings, store)
+    if settings.data_dir and not Path(settings.data_dir).is_dir():
+        raise DataError(f"there is no folder {settings.data_dir}: correct data_dir")
     server = server_teacher(settings.teacher, store.root) if settings.teacher.base_url else None
     return Experiment(settings, store, Dataset(settings.dataset, {}, [], {}), None, server)
 
