@@ -26,7 +26,8 @@ DONE = re.compile(r"^(\d\d_\w+)\s+done\s+(\d+) s\s+(\d+) MiB", re.MULTILINE)
 
 def run(options: argparse.Namespace, store: str) -> dict[str, object]:
     start = time.monotonic()
-    command = [sys.executable, "-m", "kardlib", "reproduce", "--scale", options.scale, "--only", options.only]
+    command = [sys.executable, "-m", "kardlib", "reproduce", "--scale", options.scale]
+    command += ["--only", options.only] if options.only else []
     command += ["--jobs", str(options.jobs)] if options.jobs else []
     environment = os.environ | {"KARD_STORE": store}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)

@@ -255,10 +255,10 @@ def start_runner(root: Path, variables: Mapping[str, str] | None = None, only: s
     """The command line on the notebooks of a folder."""
     code = "import sys, pathlib, kardlib.reproduce as r, kardlib.__main__ as m\n"
     code += "r.reproduce.__kwdefaults__['root'] = m.REPOSITORY = pathlib.Path(sys.argv[1])\n"
-    code += "sys.exit(m.main(['reproduce', '--jobs', '1', '--only', sys.argv[2]]))"
+    code += "sys.exit(m.main(['reproduce', '--jobs', '1', *sys.argv[2:]]))"
     environment = os.environ | {"KARD_STORE": str(root / "store")} | (variables or {})
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(root), only],
+        [sys.executable, "-c", code, str(root), *(["--only", only] if only else [])],
         cwd=REPOSITORY,
         env=environment,
         text=True,
