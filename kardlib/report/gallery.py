@@ -10,6 +10,7 @@ from typing import Any
 
 from pandas import concat
 
+from kardlib import is_smollm2
 from kardlib.artifacts.store import atomic_write
 from kardlib.knobs import flatten
 from kardlib.registry import REGISTRY, label
@@ -21,7 +22,7 @@ from kardlib.report.figures import read_provenance, save_figure
 from kardlib.report.papers import escape, lay_out, paper_tables
 from kardlib.report.reported import find_table
 from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_digits, in_order, measured, read_table, with_unread
-from kardlib.settings import GLUE_TASKS, preset
+from kardlib.settings import GLUE_TASKS, GROWING, preset
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
 
@@ -224,25 +225,38 @@ def show_figures(figures: Path) -> list[str]:
     for name in [path.stem for path in _shown(figures, "png")]:
         caption = find_caption(name)
         files = f"`{name}`, [data](../figures/{name}.csv), [PDF](../figures/{name}.pdf)"
-        shown = escape(caption.shows) + unlike_usual(figures, name)
+        unlike = " and ".join(unlike_usual(figures, name).values())
+        shown = escape(caption.shows) + (f" Run with {unlike}." if unlike else "")
         lines += [f"**{escape(caption.beside)}** ({files})", "", shown, ""]
         lines += [f"![{escape(caption.shows)}](../figures/{name}.png)", ""]
     return lines
 
 
-def unlike_usual(figures: Path, name: str) -> str:
-    """Of a figure of the scale "real" which settings its run had where the scale has others by now."""
+def unlike_usual(figures: Path, name: str) -> dict[str, str]:
+    """Of a figure of the scale "real" the settings that its run had where the scale has others by now, in words."""
     made = dict(flatten(read_provenance(figures / f"{name}.png").get("settings", {})))
     if made.get("scale") != "real":
-        return ""
+        return {}
     settings = preset("real", made["dataset"], "")
     usual = dict(flatten(settings.model_dump(mode="json")))
     of_kind = {f"student.{name}": value for name, value in settings.student.of(settings.middle)}
     for values in (made, usual):  # what was left open was set to what suits its kind of student
         values |= {knob: of_kind[knob] for knob, value in values.items() if value is None and knob in of_kind}
     others = (knob for knob in sorted({*usual} & {*made} - {"methods", "data_dir"}) if made[knob] != usual[knob])
-    told = [f"`{knob}` {made[knob]} (usually {usual[knob]})" for knob in others]
-    return f" Run with {' and '.join(told)}." if told else ""
+    return {knob: f"`{knob}` {made[knob]} (usually {usual[knob]})" for knob in others}
+
+
+def earlier_runs(figures: Path) -> list[str]:
+    """Said of figures of SmolLM2's answers whose run had other settings than its scale has now, but for how many seeds,
+    questions and methods.
+    """
+    lines = []
+    for path in _shown(figures, "csv"):
+        unlike = {knob: said for knob, said in unlike_usual(figures, path.stem).items() if knob not in GROWING}
+        if unlike and any(map(is_smollm2, read_table(path)["student"])):
+            lines.append(f"- `{path.stem}`: {' and '.join(unlike.values())}")
+    said = "On real questions these verdicts are of an earlier student than the main table's:"
+    return [said, "", *lines, ""] if lines else []
 
 
 def show_scorecard(figures: Path) -> list[str]:
@@ -269,7 +283,7 @@ def show_scorecard(figures: Path) -> list[str]:
         "Gains are in points, shares in per cent, the papers' numbers in theirs. Only tests that could have failed",
         "count. Chance alone: if every true number lay on the edge of what its test asks for. Ruled out: the mean of",
         "the papers' numbers, on the same dataset where they have it, lies outside of the interval.",
-        "", *scorecard_table(figures), "",
+        "", *earlier_runs(figures), *scorecard_table(figures), "",
         "## Gains", "",
         "All gains of all figures, with those that no claim speaks of: what a method has more than another on the same",
         "questions, or than itself elsewhere, with 95 % intervals.",

@@ -20,6 +20,7 @@ from kardlib.report.gallery import (
     OF_TASKS,
     PAGES,
     draw_glue,
+    earlier_runs,
     gains_tables,
     headline_table,
     hits_table,
@@ -90,6 +91,9 @@ def test_a_figure_of_less_than_its_scale_takes_says_so(tmp_path):
     few = f"`reranker.questions` 9 (usually {usual.reranker.questions})"
     share = f"`student.share` 0.1 (usually {usual.student.share})"
     assert less.endswith(f" Run with {few} and {share} and `student.target` words (usually option).")
+    for name in ("04_main_obqa", "07_rationales_obqa"):
+        shutil.copy(ROOT / "figures" / f"{name}.csv", tmp_path)
+    assert earlier_runs(tmp_path)[2:-1] == ["- `07_rationales_obqa`: `student.target` words (usually option)"]
 
 
 def test_one_figure_shows_all_tasks_of_glue_and_stands_for_theirs(tmp_path):
