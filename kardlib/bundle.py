@@ -114,7 +114,7 @@ def bundle(experiment: Experiment, cells: Iterable[Cell], folder: Path, with_mod
     packed.make(experiment.store, PREDICTIONS, {key: writing_job(*work) for key, work in writings.items()})
     shutil.rmtree(folder / "kardlib", ignore_errors=True)
     here = Path(kardlib.__file__).parent
-    for file in here.rglob("*.py"):
+    for file in (file for file in here.rglob("*.py") if here / "report" not in file.parents):  # no job draws
         copy_file(file, folder / "kardlib" / file.relative_to(here))
     parts = [folder / part for part in ("kardlib", "models", "texts")]
     files = {f"{p.name}/{name}": known for p in parts if p.is_dir() for name, known in describe_files(p).items()}

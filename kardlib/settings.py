@@ -442,7 +442,7 @@ EMBEDDED_GLUE: dict[str, Any] = {
         "train": 4000, "teacher_lr": 1e-4, "teacher_epochs": 3, "lr": 5e-4, "epochs": 1,
     },
 }  # fmt: skip
-LONGER = {n: EMBEDDED_GLUE | {"reaugkd": EMBEDDED_GLUE["reaugkd"] | {"epochs": n}} for n in (2, 3)}
+LONGER = {n: EMBEDDED_GLUE | {"reaugkd": EMBEDDED_GLUE["reaugkd"] | {"epochs": n}} for n in (2, 3)}  # epochs
 EMBEDDED_DATASETS = {  # EMBEDDED_REAL for all others
     **dict.fromkeys(GLUE_TASKS, EMBEDDED_GLUE), "sst2": LONGER[2], "rte": LONGER[3],
     "world": EMBEDDED_WORLD, "own": EMBEDDED_OWN, "strategyqa": EMBEDDED_STRATEGYQA,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -263,8 +262,7 @@ def test_the_command_says_what_it_wrote(there, tmp_path, monkeypatch, capsys):
     options = ["--scale", "smoke", "--set", "retrieval.k=1"]
     assert main(["bundle", "--only", "04", *options, str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert "predictions; " in out and re.search(r" MB \(kardlib \d\.\d, models \d\.\d", out)
-    assert "cd out && python -m kardlib.work ." in out
+    assert "predictions; " in out and " MB (kardlib 0." in out and "cd out && python -m kardlib.work ." in out
     assert main(["unbundle", str(tmp_path / "out")]) == 2
     assert "jobs have no result yet" in capsys.readouterr().err
     (tmp_path / "full" / "of").mkdir(parents=True)

@@ -252,12 +252,17 @@ def read_rows(folders: Iterable[Path]) -> pd.DataFrame:
         if not folder.is_dir():
             raise ClaimError(f"there is no folder {folder}: name one with --figures, as runs/NAME/figures")
         for path in sorted(folder.glob("*.csv")):
-            try:
-                tables.append(read_table(path).assign(file=path.as_posix()))
-            except ValueError as error:
-                why = f"{path} is not a figure's data: {first_line(error)}"
-                raise ClaimError(f"{why}; make it again or remove it") from None
+            tables.append(read_figure(path).assign(file=path.as_posix()))
     return pd.concat(tables, ignore_index=True).drop_duplicates(KEYS, ignore_index=True)
+
+
+def read_figure(path: Path) -> pd.DataFrame:
+    """A figure's data from its CSV file. Raises ClaimError for another file."""
+    try:
+        return read_table(path)
+    except ValueError as error:
+        why = f"{path} is not a figure's data: {first_line(error)}"
+        raise ClaimError(f"{why}; make it again or remove it") from None
 
 
 # Verdicts

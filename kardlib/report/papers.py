@@ -23,7 +23,7 @@ from kardlib.kard.cases import CAUSES, GOLD_READ, PAPERS_CAUSES
 from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, IN_TARGETS, RERANKER_DIFFERENCES
 from kardlib.kard.memorization import Task
 from kardlib.registry import REGISTRY, Entry, enter, label
-from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_rows
+from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_figure, read_rows
 from kardlib.report.combined import MANY_WORLDS
 from kardlib.report.drawings import accuracy, case, kard, memory, reaugkd, scorecard
 from kardlib.report.evaluate import GROWTH
@@ -39,7 +39,6 @@ from kardlib.report.rows import (
     in_words,
     long_form,
     measured,
-    read_table,
     to_rows,
     with_unread,
 )
@@ -83,11 +82,7 @@ def read_drawn(path: Path) -> pd.DataFrame:
     """A figure's data in the order in which its notebook draws: students from small to large, conditions as listed."""
     listed = ([""], STUDENTS, CORPORA, CAUSES, PAPERS_CAUSES, GOLD_READ, RERANKER_DIFFERENCES, ASKING_DIFFERENCES)
     ranks = {name: i for i, name in enumerate(dict.fromkeys(name for names in listed for name in names))}
-    try:
-        table = read_table(path)
-    except ValueError as error:
-        raise FigureError(f"{path} is not a figure's data: {first_line(error)}; make it again") from None
-    return table.sort_values(
+    return read_figure(path).sort_values(
         ["student", "at"], key=lambda column: column.map(lambda name: ranks.get(name, len(ranks))), kind="stable"
     )
 
