@@ -312,7 +312,8 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
                 value, low, high = (case[name] for name in numbers)
                 decided = verdict(Interval(value, low, high), lower, upper, unread=case["unread"])
                 effect = claim.effect(case["dataset"])
-                case |= {"verdict": decided, "effect": effect, "ruled_out": effect < low or high < effect}
+                ruled_out = low < high and (effect < low or high < effect)
+                case |= {"verdict": decided, "effect": effect, "ruled_out": ruled_out}
                 lines.append(case | about)
         if found.empty:
             lines.append(about | claim.weight("") | {"scale": scales[0], "verdict": NOT_RUN})

@@ -79,8 +79,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Clusters = None) -> 
     """How far `a` is above `b`, two methods on the same questions with the same seeds.
 
     Both are (questions,) or (seeds, questions). The interval is that of `mean_interval` for their differences, and `p`
-    (two-sided) is that of the same t statistic: it is below .05 exactly where the interval leaves 0 out. Raises
-    ValueError for shapes that differ.
+    (two-sided) is that of the same t statistic: it is below .05 exactly where the interval leaves 0 out, but for one of
+    no width, as of questions that all differ alike: it decides nothing, and `p` is 1. Raises ValueError for shapes that
+    differ.
     """
     table_a, table_b = _as_table(a), _as_table(b)
     if table_a.shape != table_b.shape:
@@ -245,9 +246,9 @@ def _estimate(table: NDArray[np.float64], clusters: Clusters = None) -> tuple[fl
 
 
 def _t_test(mean: float, error: float, freedom: float) -> Difference:
-    """An estimate's interval, and the p with which it is not 0."""
+    """An estimate's interval, and the p with which it is not 0: 1 where no spread was seen, which decides nothing."""
     reach = error * float(t.ppf((1 + LEVEL) / 2, freedom))
-    p = 2 * float(t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    p = 2 * float(t.sf(abs(mean) / error, freedom)) if error else 1.0
     return Difference(mean, mean - reach, mean + reach, p)
 
 
@@ -257,11 +258,14 @@ def verdict(
     """Of a claim that a number lies between `above` and `below`: its whole interval decides, never its mean.
 
     So a claim of "above 0" is reproduced exactly where the mean is above 0 and the `p` of a 95 % interval below .05.
+    Where all answers are alike the interval has no width and decides nothing: two right ones of two are no proof.
     Where more than `MOST_UNREAD` of the answers could not be read, nothing is told: zeros of a student that writes no
     answer say nothing of what it was trained on or reads.
     """
     if (unread or 0) > MOST_UNREAD:
         return NOT_TOLD
+    if found.low == found.high:
+        return "undecided"
     if above < found.low and found.high < below:
         return "reproduced"
     return "not reproduced" if found.high < above or found.low > below else "undecided"

@@ -174,6 +174,7 @@ def test_an_undecided_test_says_whether_the_papers_effect_is_ruled_out():
         "the papers' +7.12 ruled out",
         "the papers' +7.12 not ruled out",
     ]
+    assert not scorecard(row(0.01, 0))["ruled_out"].any()  # an interval of no width knows nothing
     ours = scorecard(*rows, reported=[])
     assert not ours["ruled_out"].any() and "papers" not in tally(ours) + summarize(ours)["here"].item()
     grown = {"metric": GROWTH, "over_student": "a"}

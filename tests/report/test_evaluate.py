@@ -202,7 +202,7 @@ def test_seeds_that_differ_widen_the_interval():
 def test_p_is_below_a_twentieth_exactly_where_the_interval_leaves_zero_out(seeds, questions, draw):
     a, b = np.random.default_rng(draw).random((2, seeds, questions)) < [[[0.8]], [[0.3]]]
     found = paired_difference(a, b)
-    assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+    assert (found.p < 0.05) == (found.low < found.high and not found.low <= 0 <= found.high)
     assert (verdict(found) == "reproduced") == (found.p < 0.05 and found.mean > 0)
 
 
@@ -354,7 +354,7 @@ def test_samples_of_other_questions_are_compared_as_by_welch():
     found = unpaired_difference(few[:, 0], many[:, 0])
     assert found.p == pytest.approx(welch.pvalue)
     assert found[1:3] == pytest.approx((*welch.confidence_interval(),))
-    assert unpaired_difference([[1, 1]], [[0, 0]]).p == 0
+    assert unpaired_difference([[1, 1]], [[0, 0]]).p == 1  # no spread was seen, and two are not all
     few, many = few + rng.normal(0, 3, (4, 1)), many + rng.normal(0, 3, (160, 1))  # ailments differ
     clusters = [np.repeat([np.zeros(len(part), int), range(len(part))], part.shape[1], 1) for part in (few, many)]
     welch = ttest_ind(few.mean(1), many.mean(1), equal_var=False)
@@ -429,6 +429,13 @@ def test_a_row_says_how_many_answers_could_not_be_read() -> None:
 def test_an_interval_that_ends_where_the_claim_does_decides_nothing(low, high):
     found = Interval((low + high) / 2, low, high)
     assert verdict(found) == verdict(found, -np.inf, below=0) == "undecided"
+
+
+@pytest.mark.parametrize("differ", [1, -1, 0])
+def test_two_questions_that_agree_decide_nothing(differ):
+    found = paired_difference([[differ, differ]], [[0, 0]])
+    assert found == (differ, differ, differ, 1)
+    assert verdict(found) == verdict(found, -np.inf, below=0) == verdict(found, above=-2, below=2) == "undecided"
 
 
 @pytest.mark.parametrize(("unread", "told"), [(None, "reproduced"), (0.2, "reproduced"), (0.21, "not told")])
