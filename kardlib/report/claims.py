@@ -273,6 +273,7 @@ SCORECARD = [
     "id", "paper", "where", "notebook", "says", "reported", *OF_A_CASE, "seeds", "p", "test", "verdict", "effect",
     "ruled_out", "could_fail", "why", "beside", "note", "file",
 ]  # fmt: skip
+A_TEST = [name for name in [*OF_A_CASE, "test"] if name not in ("knob", "x")]  # by which figures call one cell
 
 
 def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
@@ -283,8 +284,8 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     one line, "not run at this scale", the first. A row without an interval decides nothing, and of answers that could
     mostly not be read nothing is told (`evaluate.verdict`). "seeds" is how many there are rows of for the same figure,
     method and student; "p" is the paired test's, where the rows hold it; "could_fail" whether the verdict could have
-    been another, and "why"; "beside" what is to be told with it. "ruled_out": the papers' mean ("effect", on this
-    dataset where they have it) lies outside of the interval.
+    been another, and "why": that of a number which a claim above is tested on could not; "beside" what is to be told
+    with it. "ruled_out": the papers' mean ("effect", on this dataset where they have it) lies outside of the interval.
     """
     alike = ["figure", "dataset", "scale", "method", "student"]
     seeds = rows.groupby(alike, dropna=False)["seed"].transform("nunique") if len(rows) else 0
@@ -320,7 +321,10 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
     kinds = {name: kind for name, kind in NUMBERS.items() if name in SCORECARD}
     kinds |= {"seeds": "Int64", "p": "float64", "effect": "float64", "ruled_out": "boolean", "could_fail": "bool"}
-    return scorecard.fillna({name: "" for name in SCORECARD if name not in kinds}).astype(kinds)
+    scorecard = scorecard.fillna({name: "" for name in SCORECARD if name not in kinds}).astype(kinds)
+    again = scorecard.duplicated(A_TEST) & scorecard["value"].notna()  # read with as many passages as in another table
+    scorecard.loc[again, ["could_fail", "why"]] = [False, "The same number decides a claim above, and counts once."]
+    return scorecard
 
 
 def _rank(column: pd.Series) -> pd.Series:

@@ -212,6 +212,22 @@ def test_only_tests_that_could_have_failed_are_counted():
     assert "could not fail: RD guesses." in format_claims(table)
 
 
+def test_a_number_that_two_tables_hold_is_one_test():
+    claims = [claim(id=f"knob {knob}", row=CLAIM["row"] | {"knob": knob}) for knob in ("", "k")]
+    passages = [row(value, figure="04_passages", knob="k", x=k, k=k) for k, value in ((1, 0.05), (3, 0.05), (5, 0.04))]
+    rows = long_form([row(0.05), *passages]).assign(file="")
+    table = judge(claims, rows)
+    assert table[["id", "k", "could_fail"]].to_numpy().tolist() == [
+        ["knob ", 3, True],
+        ["knob k", 1, True],  # another number of passages, the same gain by chance
+        ["knob k", 3, False],
+        ["knob k", 5, True],
+    ]
+    assert tally(table).startswith("3 tests that could have failed: 3 reproduced")
+    more = claim(id="more is asked", row=claims[1].row.model_dump(), test={"above": 0.04})
+    assert judge([claims[0], more], rows)["could_fail"].all()
+
+
 def test_rows_are_told_beside_a_verdict():
     known = {"method": "kard_reranker", "metric": "accuracy"}
     table = scorecard(row(), row(0.515, over=""), beside=[known, known | {"student": "*large"}])
@@ -508,7 +524,7 @@ def test_gains_in_what_a_task_is_judged_by_are_drawn():
 
 
 def test_the_figure_shows_headline_claims_alone_where_there_are_some():
-    claims = [claim(id="told", headline=True, reported=[]), claim(id="left out", reported=[])]
+    claims = [claim(id="told", headline=True, reported=[]), claim(id="left out", reported=[], test={"above": -0.01})]
     table = gains(claims, judge(claims, long_form([row()]).assign(file="")), "world", "embedded")
     names = [
         [tick.get_text() for tick in plot_claims(part).axes[0].get_yticklabels()]
