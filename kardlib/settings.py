@@ -17,7 +17,7 @@ from kardlib.knobs import Batch, Count, Distinct, Group, Lengths, Seed, Settings
 # What a student's settings leave open: learning rate, epochs, and how answers are named (`prompts.answer_text`)
 PRETRAINED, SMOLLM2 = (1e-4, 3, "letter"), (1e-4, 3, "option")  # the paper's; SmolLM2 learns no letters: answer_form.py
 NANO_TRAINING = {  # by what is learnt to be written and whether it reads: benchmarks/fair_students.py
-    ("answer", False): (3e-3, 5, "letter"), ("answer", True): (1e-3, 5, "letter"),
+    ("answer", False): (3e-3, 5, "letter"), ("answer", True): (3e-3, 20, "option"),
     ("rationale", False): (3e-3, 20, "letter"), ("rationale", True): (3e-3, 5, "letter"),
 }  # fmt: skip
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")  # those that sort texts into classes

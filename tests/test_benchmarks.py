@@ -16,8 +16,9 @@ from kardlib.artifacts.device import describe_device
 from kardlib.artifacts.store import REPOSITORY, Kind, Store
 from kardlib.data.files import Question
 from kardlib.kard.experiment import Cell, open_settings
+from kardlib.kard.methods import METHODS
 from kardlib.kard.student import load_student
-from kardlib.settings import StudentSettings, preset
+from kardlib.settings import NANO_TRAINING, StudentSettings, preset
 from tests.kard.test_student import save_causal
 
 
@@ -220,3 +221,16 @@ def test_a_likelihood_that_knows_only_length_takes_the_longest_option():
     taken = {(row["asked"], row["reading"]): row["takes a longest option"] for row in rows}
     assert taken["question", "per character"] == 1 and taken["question", "in all"] == 0
     assert {row["right"] for row in rows if row["reading"] == "per character"} == {0.5}
+
+
+def test_how_nano_students_are_trained_is_what_the_development_world_chose():
+    fair, rows = load("fair_students"), []
+    for name, form in (("fair_students", "letter"), ("fair_students_option", "option")):
+        measured = json.loads((REPOSITORY / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
+        rows += [row | {"form": form} for row in measured]
+    for name in fair.KINDS[:4]:  # RAG's epochs stand in its preset
+        method, tried = METHODS[name], [row for row in rows if row["method"] == name]
+        best = fair.choose(tried, 600)
+        assert len(tried) == 12
+        taught = NANO_TRAINING[method.learns, bool(method.reads_in_training)]
+        assert (best["lr"], best["epochs"], best["form"]) == taught
