@@ -130,13 +130,11 @@ def over_chance(settings: RunSettings, methods: Collection[str]) -> list[Gain]:
     return [Gain(row, Row("chance", "")) for row in knowing]
 
 
-def in_stratum(settings: RunSettings) -> list[Gain]:
-    """KARD over who recalls, over who reads undistilled, and over what its passages name by themselves."""
-    gains = []
-    for s in settings.students:
-        rivals = [Row(RD, s), Row(FT, s), Row("undistilled_reranker", s), Row(NAMED, "")]
-        gains += [Gain(Row(RERANKER, s), rival) for rival in rivals]
-    return gains
+def in_stratum(settings: RunSettings, methods: Collection[str]) -> list[Gain]:
+    """KARD over who recalls, who learnt answers alone, who reads undistilled, and what its passages name."""
+    rivals = [m for m in (RD, FT, KA_FT, "undistilled_reranker") if m in methods]
+    students = settings.students if RERANKER in methods else ()
+    return [Gain(Row(RERANKER, s), other) for s in students for other in [*(Row(m, s) for m in rivals), Row(NAMED, "")]]
 
 
 def dataset_size(settings: RunSettings) -> Grid:
