@@ -1,17 +1,19 @@
 """Does a pretrained student guess because of the form in which it answers? On development questions.
 
-    python benchmarks/answer_form.py --data-dir DIR [--forms words option] [--methods ...] [--out FILE]
+    python benchmarks/answer_form.py --data-dir DIR [--forms words option] [--methods ...] [--epochs 1 3] [--out FILE]
 
 Targets name an option by its letter and then its words ("(B) - sunlight"), or by its words alone. For every form and
 method a student of the scale "real" is trained and asked OpenbookQA's development questions: how many of its answers
 are right and how many cannot be read, and how often the likeliest option is right, with the question and where it is
 taken away, with all that was read and written, so that options alone are weighed: what is as high there is known of
 options, not of questions; the "gain" is the difference. With 95 % intervals over questions; beside them what needs no
-student. Students are kept in the store. The last line is JSON.
+student. The method `ft_gold` asks whether so small a model can learn to read at all: it learns answers alone, and reads
+the gold fact first, in training and when asked. Students are kept in the store. The last line is JSON.
 """
 
 import argparse
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from kardlib.data.prompts import CONCLUSION, answer_text, source_text
 from kardlib.errors import KardError
 from kardlib.kard.experiment import Cell, Experiment, open_experiment, weigh_texts
 from kardlib.kard.floors import FLOORS
+from kardlib.kard.methods import Method, register_method
 from kardlib.kard.pipeline import (
     Likelihoods,
     answer,
@@ -34,6 +37,7 @@ from kardlib.kard.pipeline import (
 from kardlib.report.evaluate import Difference, Interval, mean_interval, paired_difference
 
 METHODS = ["fine_tuning", "ka_fine_tuning", "reasoning_distillation", "kard_bm25", "kard_gold"]
+register_method(Method("ft_gold", "FT (gold)", learns="answer", reads_in_training="gold", reads_at_test="gold"))
 
 
 def percent(found: Interval | Difference) -> list[float]:
@@ -68,15 +72,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--forms", nargs="+", default=["words", "option"], choices=("letter", "words", "option"))
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=[*METHODS, "ft_gold"])
+    parser.add_argument("--epochs", nargs="+", type=int, default=[1])
     parser.add_argument("--out", type=Path, help="write the JSON there too")
     chosen = parser.parse_args()
     rows = []
     try:
         experiment = open_experiment("real", "obqa", str(chosen.data_dir))
         for form in chosen.forms:
-            for method in chosen.methods:
-                rows.append(measure(experiment, Cell(method, experiment.student, 0, (("student.target", form),))))
+            for method, epochs in product(chosen.methods, chosen.epochs):
+                knobs = (("student.target", form), ("student.epochs", epochs))
+                rows.append(measure(experiment, Cell(method, experiment.student, 0, knobs)) | {"epochs": epochs})
                 print(rows[-1], flush=True)
     except KardError as error:
         raise SystemExit(f"answer_form: {error}") from None
