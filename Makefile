@@ -25,7 +25,7 @@ reproduce: $(READY)
 	$(VENV)/bin/kard reproduce $(OPTIONS)
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lab: no-root $(READY)
 	$(VENV)/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb --LabApp.app_settings_dir=docs/lab $(LAB)

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import psutil
@@ -128,18 +129,18 @@ def test_a_worker_that_is_killed_is_one_sentence(tmp_path):
 def test_nothing_outlives_a_process_that_is_killed_while_its_workers_work(sign, tmp_path):
     """Neither workers nor their server nor the tracker of resources, nor the folder of the server's socket."""
     (tmp_path / "study.py").write_text(SCRIPT.format(guard=GUARD))
-    (tmp_path / "temporary").mkdir()
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(tmp_path / "temporary")}
-    killed = psutil.Popen([sys.executable, str(tmp_path / "study.py"), str(tmp_path / "store")], env=environment)
-    while not list(tmp_path.glob("store/folder-*.partial")):
-        assert killed.poll() is None
-        time.sleep(0.02)
-    left = killed.children(recursive=True)
-    assert len(left) >= 3
-    killed.send_signal(sign)
-    killed.wait()
-    assert psutil.wait_procs(left, timeout=20)[1] == []
-    assert not list((tmp_path / "temporary").glob("pymp-*"))
+    with TemporaryDirectory() as temporary:  # tmp_path is too long for a socket where tests run side by side
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TMPDIR": temporary}
+        killed = psutil.Popen([sys.executable, str(tmp_path / "study.py"), str(tmp_path / "store")], env=environment)
+        while not list(tmp_path.glob("store/folder-*.partial")):
+            assert killed.poll() is None
+            time.sleep(0.02)
+        left = killed.children(recursive=True)
+        assert len(left) >= 3
+        killed.send_signal(sign)
+        killed.wait()
+        assert psutil.wait_procs(left, timeout=20)[1] == []
+        assert not list(Path(temporary).glob("pymp-*"))
 
 
 INTERRUPTED = """
