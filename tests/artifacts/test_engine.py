@@ -144,6 +144,7 @@ def test_nothing_outlives_a_process_that_is_killed_while_its_workers_work(sign, 
 
 
 INTERRUPTED = """
+import signal
 import sys
 from kardlib.artifacts.engine import run_jobs
 from kardlib.artifacts.store import Store
@@ -157,6 +158,7 @@ def sweep(*seconds):
         print("interrupted", flush=True)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told the tests to ignore it
     sweep(0.1, *range(600, 610))
     sweep(0.2, 0.3)
 """
