@@ -37,7 +37,7 @@ from kardlib.kard.pipeline import (
 from kardlib.report.evaluate import Difference, Interval, mean_interval, paired_difference
 
 METHODS = ["fine_tuning", "ka_fine_tuning", "reasoning_distillation", "kard_bm25", "kard_gold"]
-register_method(Method("ft_gold", "FT (gold)", learns="answer", reads_in_training="gold", reads_at_test="gold"))
+FT_GOLD = Method("ft_gold", "FT (gold)", learns="answer", reads_in_training="gold", reads_at_test="gold")
 
 
 def percent(found: Interval | Difference) -> list[float]:
@@ -72,10 +72,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--forms", nargs="+", default=["words", "option"], choices=("letter", "words", "option"))
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=[*METHODS, "ft_gold"])
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=[*METHODS, FT_GOLD.id])
     parser.add_argument("--epochs", nargs="+", type=int, default=[1])
     parser.add_argument("--out", type=Path, help="write the JSON there too")
     chosen = parser.parse_args()
+    register_method(FT_GOLD)
     rows = []
     try:
         experiment = open_experiment("real", "obqa", str(chosen.data_dir))

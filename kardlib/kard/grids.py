@@ -118,7 +118,7 @@ def main_table(settings: RunSettings, methods: Collection[str]) -> Grid:
         pairs = [pair for pair in (*COMPARED, *CONTROLS) if {*pair} <= {*methods}]
         gains += [Gain(Row(above, student), Row(below, student)) for above, below in pairs]
         if RERANKER in methods:
-            others = [Row(below, largest) for below in (FT, KA_FT) if student != largest]
+            others = [Row(below, largest) for below in (FT, KA_FT) if below in methods and student != largest]
             others += [Row("bag_of_words", ""), Row(NAMED, "")]
             gains += [Gain(Row(RERANKER, student), other) for other in others]
     return Grid([Row(method, student) for student in settings.students for method in methods], gains)
@@ -132,9 +132,11 @@ def over_chance(settings: RunSettings, methods: Collection[str]) -> list[Gain]:
 
 def in_stratum(settings: RunSettings, methods: Collection[str]) -> list[Gain]:
     """KARD over who recalls, who learnt answers alone, who reads undistilled, and what its passages name."""
-    rivals = [m for m in (RD, FT, KA_FT, "undistilled_reranker") if m in methods]
-    students = settings.students if RERANKER in methods else ()
-    return [Gain(Row(RERANKER, s), other) for s in students for other in [*(Row(m, s) for m in rivals), Row(NAMED, "")]]
+    gains = []
+    for s in settings.students if RERANKER in methods else ():
+        rivals = [Row(m, s) for m in (RD, FT, KA_FT, "undistilled_reranker") if m in methods]
+        gains += [Gain(Row(RERANKER, s), rival) for rival in [*rivals, Row(NAMED, "")]]
+    return gains
 
 
 def dataset_size(settings: RunSettings) -> Grid:

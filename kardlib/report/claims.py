@@ -273,7 +273,7 @@ SCORECARD = [
     "id", "paper", "where", "notebook", "says", "reported", *OF_A_CASE, "seeds", "p", "test", "verdict", "effect",
     "ruled_out", "could_fail", "why", "beside", "note", "file",
 ]  # fmt: skip
-A_TEST = [name for name in [*OF_A_CASE, "test"] if name not in ("knob", "x")]  # by which figures call one cell
+A_TEST = [name for name in [*OF_A_CASE, "test"] if name not in ("knob", "x")]  # which say what a figure varies
 
 
 def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
@@ -322,7 +322,7 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     kinds = {name: kind for name, kind in NUMBERS.items() if name in SCORECARD}
     kinds |= {"seeds": "Int64", "p": "float64", "effect": "float64", "ruled_out": "boolean", "could_fail": "bool"}
     scorecard = scorecard.fillna({name: "" for name in SCORECARD if name not in kinds}).astype(kinds)
-    again = scorecard.duplicated(A_TEST) & scorecard["value"].notna()  # read with as many passages as in another table
+    again = scorecard.duplicated(A_TEST) & scorecard["value"].notna()  # e.g. with the usual number of passages
     scorecard.loc[again, ["could_fail", "why"]] = [False, "The same number decides a claim above, and counts once."]
     return scorecard
 

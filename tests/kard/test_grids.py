@@ -105,6 +105,13 @@ def test_the_main_table_has_each_students_rivals_and_the_largest_fine_tuned():
         assert over[rd, s] == over[ka_ft, s] == {(ft, s)}
 
 
+@pytest.mark.parametrize("methods", [[grids.RD, grids.RERANKER], [grids.FT, grids.RERANKER], [grids.FT]])
+def test_a_main_table_of_few_methods_compares_those_alone(methods):
+    grid = grids.main_table(preset(), methods)
+    floors = {Row("bag_of_words", ""), Row(grids.NAMED, "")} if grids.RERANKER in methods else set()
+    assert {row for gain in grid.gains for row in (gain.above, gain.below)} <= {*grid.rows} | floors
+
+
 def test_a_notebook_runs_where_its_data_are():
     def of(dataset):
         return {*grids.all_grids(preset("embedded", dataset), METHODS, steps=1)}
