@@ -213,6 +213,19 @@ def test_a_student_that_names_options_by_their_words_is_compared_with_options_al
     assert all(low <= value <= high for value, low, high in (row["right"], row["likeliest"], row["gain"]))
 
 
+def test_what_writing_and_what_the_passages_of_training_add_are_told_apart(tmp_path):
+    few = ["--scale", "smoke", "--student", "t5-nano-small", "--worlds", "3", "4", "--epochs", "2", "--rates", "3e-3"]
+    line = run("benchmarks/writing_or_passages.py", *few, "--out", str(tmp_path / "line.json"))
+    mean = {(row["method"], row["part"]): row["mean"][0] for row in line["rows"]}
+    students = load("writing_or_passages").STUDENTS
+    assert {(row["lr"], row["epochs"]) for row in line["chosen"]} == {(3e-3, 2)}
+    assert mean["named_by_reranker", "one hop"] > mean["named_by_reranker", "two hops"]
+    for effect, (more, less) in load("writing_or_passages").EFFECTS.items():
+        for part in ("all", "one hop", "two hops"):
+            [points] = [e["points"] for e in line["effects"] if (e["effect"], e["part"]) == (effect, part)]
+            assert points[0] == pytest.approx(mean[students[more], part] - mean[students[less], part])
+
+
 def test_a_likelihood_that_knows_only_length_takes_the_longest_option():
     """Three nats to begin an option, a tenth for each character: so one copies what stands in the prompt."""
     questions = [Question(str(i), "?", ("fir", "a tall oak", "elm"), answer) for i, answer in enumerate((1, 0, 1, 2))]

@@ -136,6 +136,11 @@ class Chain:
     value: str
 
     @property
+    def two_hops(self) -> bool:
+        """Whether the ailment must be found before what is asked of it."""
+        return bool(self.signs and self.relation)
+
+    @property
     def facts(self) -> frozenset[Fact]:
         """The facts of all hops."""
         signs = {Fact(self.ailment, "sign", s) for s in self.signs}

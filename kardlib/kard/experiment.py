@@ -133,7 +133,7 @@ class Experiment:
         if not self.world:
             return {}
         chains = [(q, self.world.chains[q.id]) for q in self.data.splits["test"]]
-        two = np.array([bool(chain.signs and chain.relation) for _, chain in chains])
+        two = np.array([chain.two_hops for _, chain in chains])
         either = np.array([len(q.options) == 2 for q, _ in chains])
         parts = {"one_hop": ~two, "two_hops": two, "yes_no": either, "options": ~either}
         return {f"accuracy_{kind}": part for kind, part in parts.items() if part.any()}
