@@ -27,6 +27,7 @@ _LETTER = re.compile(rf"{_BRACKETED}|(?<!\w)(?:([B-HJ])\b|([a-j]){_PHRASE_END}|(
 _NEXT_LETTER = re.compile(
     rf"(?:{_BRACKETED}|(?<!\w)([A-J]){_LETTERS_END}{_NOT_IN_WORD})(?!\s+(?:is|was|would)\b|\.\s+[a-z])"
 )
+_ENDS = " .?!"  # a student need not write the mark that an option ends with: "reproduction ?"
 _SAME = {"yes": "true", "no": "false", "true": "yes", "false": "no"}
 
 # Choices: one or more names ("B, or acetylcholine", "A and B")
@@ -106,8 +107,8 @@ def parse_answer(text: str, options: Sequence[str]) -> int | None:
 
 def parse_option(text: str, options: Sequence[str]) -> int | None:
     """The same of who learnt to name options by their words: "The answer is A." is B where that option says "A"."""
-    said = text.rpartition(f"{CONCLUSION} ")[2].strip()
-    named = [i for i, option in enumerate(options) if said.removesuffix(".") in (option, option.removesuffix("."))]
+    said = text.rpartition(f"{CONCLUSION} ")[2].strip().removesuffix(".")
+    named = [i for i, option in enumerate(options) if said in (option.removesuffix("."), option.rstrip(_ENDS))]
     return named[0] if len(named) == 1 else parse_answer(text, options)
 
 

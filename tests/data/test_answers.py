@@ -348,6 +348,14 @@ def test_who_names_options_by_their_words_is_not_read_by_letters(options):
     assert parse_option("It is so.", options) is None and parse_option("The answer is (B).", options) == 1
 
 
+def test_who_names_options_by_their_words_need_not_write_the_mark_that_one_ends_with():
+    options = ["reproduction ?", "a pet store sale!", "evolution"]
+    for said, answer in (("reproduction", 0), ("reproduction ?", 0), ("a pet store sale", 1), ("a pet store sale!", 1)):
+        assert parse_option(f"The answer is {said}.", options) == answer
+    assert parse_option("The answer is evolution?", options) is None  # which concludes nothing
+    assert parse_option("The answer is sky.", ["sky!", "roots", "sky?"]) is None
+
+
 def test_two_options_of_the_same_words_are_none():
     assert parse_option("The answer is sky.", ["sky", "roots", "sky"]) is None
 
