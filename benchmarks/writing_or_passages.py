@@ -3,15 +3,17 @@
     python benchmarks/writing_or_passages.py [--student t5-nano-base] [--worlds 3 4 5 6] [--out FILE]
 
 KARD differs from KA-FT twice: it writes a rationale before its answer, and its training shows passages that the
-rationale finds, where KA-FT's shows those that the question finds. Here are all four students, in development worlds;
-when asked, all read the reranker's passages. The two that no table has get their learning rate and epochs from the
-grid of `fair_students.py`, on its world. Right answers on questions of one hop and of two, then what writing and what
-the passages of training add, each with a 95 % interval over worlds (t). No test question is read.
+rationale finds, where KA-FT's shows those that the question finds. Here are all four students, in development worlds,
+and one that is taught with what it will be given when asked: the reranker's passages, which all read then. Those that
+no table has get their learning rate and epochs from the grid of `fair_students.py`, on its world.
 
+Right answers on all questions, on those of one hop and of two, and by how often training showed the ailment; then what
+writing and what the passages of training add, each with a 95 % interval over worlds (t). No test question is read.
 The last line is JSON.
 """
 
 import argparse
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from typing import Any
 import numpy as np
 from fair_students import choose
 from line import tell
+from numpy.typing import ArrayLike
 
 from kardlib.artifacts.store import provenance
 from kardlib.data.answers import unread_share
+from kardlib.data.world import STRATA
 from kardlib.kard.experiment import Cell, Experiment, Knobs, open_experiment
 from kardlib.kard.floors import named_by_passage
 from kardlib.kard.methods import Method, register_method
@@ -34,18 +38,31 @@ STUDENTS = {  # by what is learnt, and what found the passages that training sho
     ("answer", "rationale"): "ka_fine_tuning_silver",
     ("rationale", "question"): "kard_question",
     ("rationale", "rationale"): "kard_reranker",
+    ("rationale", "reranker"): "kard_as_asked",
 }
 ADDED = (
     Method("ka_fine_tuning_silver", "KA-FT, the rationale's passages", "answer", "bm25_rationale", "reranker"),
     Method("kard_question", "KARD, the question's passages", "rationale", "bm25_question", "reranker"),
+    Method("kard_as_asked", "KARD, the reranker's passages", "rationale", "reranker", "reranker"),
 )
 EFFECTS = {  # the first is above the second by what is named
     "writing, shown the question's passages": (("rationale", "question"), ("answer", "question")),
     "writing, shown the rationale's passages": (("rationale", "rationale"), ("answer", "rationale")),
     "the rationale's passages, answers alone": (("answer", "rationale"), ("answer", "question")),
     "the rationale's passages, writing": (("rationale", "rationale"), ("rationale", "question")),
+    "the reranker's passages over the rationale's": (("rationale", "reranker"), ("rationale", "rationale")),
+    "the reranker's passages over the question's": (("rationale", "reranker"), ("rationale", "question")),
 }
-PARTS = ("all", "one hop", "two hops")
+
+
+def share(experiment: Experiment, right: ArrayLike) -> dict[str, float]:
+    """The share of right answers among all development questions and in each part of them."""
+    assert experiment.world
+    asked, values = experiment.data.splits["dev"], np.array(right, float)
+    two = np.array([experiment.world.chains[q.id].two_hops for q in asked])
+    parts = {"all": np.ones(len(asked), bool), "one hop": ~two, "two hops": two}
+    parts |= {stratum: np.array([q.stratum == stratum for q in asked]) for stratum in STRATA}
+    return {part: float(values[mask].mean()) for part, mask in parts.items()}
 
 
 def choose_knobs(experiment: Experiment, student: str, rates: list[float], epochs: list[int]) -> list[dict[str, Any]]:
@@ -56,27 +73,24 @@ def choose_knobs(experiment: Experiment, student: str, rates: list[float], epoch
         rows = []
         for cell, given in answer(experiment, [Cell(method.id, student, 0, knobs) for knobs in grid], "dev").items():
             (_, lr), (_, n) = cell.knobs
-            rows.append({"method": method.id, "lr": lr, "epochs": n, "accuracy": float(np.mean(given.correct))})
+            right = share(experiment, given.correct)
+            rows.append({"method": method.id, "lr": lr, "epochs": n, "accuracy": right.pop("all")} | right)
             print(rows[-1], flush=True)
         chosen.append(choose(rows, len(experiment.data.splits["dev"])) | {"tried": rows})
     return chosen
 
 
-def ask_world(experiment: Experiment, student: str, knobs: dict[str, Knobs]) -> dict[str, dict[str, float]]:
+def ask_world(experiment: Experiment, student: str, knobs: Mapping[str, Knobs]) -> dict[str, dict[str, float]]:
     """By method and part of the development questions the share of right answers in one world, and of unread ones."""
     assert experiment.world
     asked, [seed] = experiment.data.splits["dev"], experiment.settings.seeds
     cells = {name: Cell(name, student, seed, knobs.get(name, ())) for name in STUDENTS.values()}
     given = answer(experiment, [*cells.values()], "dev")
     texts, read = experiment.world.texts, given[cells["kard_reranker"]].passages
-    right = {"named_by_reranker": named_by_passage(asked, [[texts[p] for p in ids] for ids in read])}
-    right |= {name: np.array(given[cell].correct) for name, cell in cells.items()}
-    two = np.array([experiment.world.chains[q.id].two_hops for q in asked])
-    masks = dict(zip(PARTS, (np.ones(len(two), bool), ~two, two), strict=True))
-    found = {name: {part: float(values[mask].mean()) for part, mask in masks.items()} for name, values in right.items()}
-    for name, cell in cells.items():
-        found[name]["unread"] = unread_share(given[cell].answers)
-    return found
+    named = named_by_passage(asked, [[texts[p] for p in ids] for ids in read])
+    unread = {name: {"unread": unread_share(given[cell].answers)} for name, cell in cells.items()}
+    found = {name: share(experiment, given[cell].correct) | unread[name] for name, cell in cells.items()}
+    return {"named_by_reranker": share(experiment, named)} | found
 
 
 def main() -> None:
@@ -104,7 +118,7 @@ def main() -> None:
     rows = [{"method": n, "part": p, "mean": mean_interval(by[n][p])} for n in by for p in by[n]]
     effects = [
         {"effect": name, "part": part, "points": paired_difference(by[STUDENTS[more]][part], by[STUDENTS[less]][part])}
-        for (name, (more, less)), part in product(EFFECTS.items(), PARTS)
+        for (name, (more, less)), part in product(EFFECTS.items(), by["named_by_reranker"])
     ]
     for row in [*rows, *effects]:
         print(*row.values(), flush=True)
