@@ -5,7 +5,8 @@
 KARD differs from KA-FT twice: it writes a rationale before its answer, and its training shows passages that the
 rationale finds, where KA-FT's shows those that the question finds. Here are all four students, in development worlds,
 and one that is taught with what it will be given when asked: the reranker's passages, which all read then. Those that
-no table has get their learning rate and epochs from the grid of `fair_students.py`, on its world.
+notebook 11 adds get their learning rate and epochs from the grid of `fair_students.py`, on its world
+(`settings.NANO_TRAINING`).
 
 Right answers on all questions, on those of one hop and of two, and by how often training showed the ailment; then what
 writing and what the passages of training add, each with a 95 % interval over worlds (t). No test question is read.
@@ -28,23 +29,18 @@ from kardlib.data.answers import unread_share
 from kardlib.data.world import STRATA
 from kardlib.kard.experiment import Cell, Experiment, Knobs, open_experiment
 from kardlib.kard.floors import named_by_passage
-from kardlib.kard.methods import Method, register_method
+from kardlib.kard.methods import SHOWN
 from kardlib.kard.pipeline import answer
 from kardlib.report.evaluate import mean_interval, paired_difference
 
 DEVELOPMENT = 1  # the world on which everything is chosen
 STUDENTS = {  # by what is learnt, and what found the passages that training shows
     ("answer", "question"): "ka_fine_tuning_reranker",
-    ("answer", "rationale"): "ka_fine_tuning_silver",
-    ("rationale", "question"): "kard_question",
+    ("answer", "rationale"): "ka_fine_tuning_shown_silver",
+    ("rationale", "question"): "kard_shown_bm25",
     ("rationale", "rationale"): "kard_reranker",
-    ("rationale", "reranker"): "kard_as_asked",
+    ("rationale", "reranker"): "kard_shown_reranker",
 }
-ADDED = (
-    Method("ka_fine_tuning_silver", "KA-FT, the rationale's passages", "answer", "bm25_rationale", "reranker"),
-    Method("kard_question", "KARD, the question's passages", "rationale", "bm25_question", "reranker"),
-    Method("kard_as_asked", "KARD, the reranker's passages", "rationale", "reranker", "reranker"),
-)
 EFFECTS = {  # the first is above the second by what is named
     "writing, shown the question's passages": (("rationale", "question"), ("answer", "question")),
     "writing, shown the rationale's passages": (("rationale", "rationale"), ("answer", "rationale")),
@@ -66,15 +62,15 @@ def share(experiment: Experiment, right: ArrayLike) -> dict[str, float]:
 
 
 def choose_knobs(experiment: Experiment, student: str, rates: list[float], epochs: list[int]) -> list[dict[str, Any]]:
-    """Of each added method the learning rate and the epochs that its development world chooses."""
+    """Of each of `SHOWN` the learning rate and the epochs that its development world chooses."""
     grid = [(("student.lr", lr), ("student.epochs", n)) for lr, n in product(rates, epochs)]
     chosen = []
-    for method in ADDED:
+    for method in SHOWN:
         rows = []
-        for cell, given in answer(experiment, [Cell(method.id, student, 0, knobs) for knobs in grid], "dev").items():
+        for cell, given in answer(experiment, [Cell(method, student, 0, knobs) for knobs in grid], "dev").items():
             (_, lr), (_, n) = cell.knobs
             right = share(experiment, given.correct)
-            rows.append({"method": method.id, "lr": lr, "epochs": n, "accuracy": right.pop("all")} | right)
+            rows.append({"method": method, "lr": lr, "epochs": n, "accuracy": right.pop("all")} | right)
             print(rows[-1], flush=True)
         chosen.append(choose(rows, len(experiment.data.splits["dev"])) | {"tried": rows})
     return chosen
@@ -103,8 +99,6 @@ def main() -> None:
     parser.add_argument("--epochs", nargs="+", type=int, default=[5, 10, 20])
     parser.add_argument("--out", type=Path, help="write the JSON there too")
     options = parser.parse_args()
-    for method in ADDED:
-        register_method(method)
     dev = {"world.dev": 600} if options.scale == "embedded" else {}
     first = open_experiment(options.scale, overrides=dev | {"world.seed": DEVELOPMENT, "seeds": [0]})
     chosen = choose_knobs(first, options.student, options.rates, options.epochs)

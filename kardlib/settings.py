@@ -16,12 +16,13 @@ from kardlib.knobs import Batch, Count, Distinct, Group, Lengths, Seed, Settings
 
 # What a student's settings leave open: learning rate, epochs, and how answers are named (`prompts.answer_text`)
 PRETRAINED, SMOLLM2 = (1e-4, 3, "letter"), (1e-4, 3, "option")  # the paper's; SmolLM2 learns no letters: answer_form.py
-NANO_TRAINING = {  # by what is learnt to be written and whether it reads: benchmarks/fair_students.py
-    ("answer", False): (3e-3, 5, "letter"), ("answer", True): (3e-3, 20, "option"),
-    ("rationale", False): (3e-3, 20, "letter"), ("rationale", True): (3e-3, 5, "letter"),
+NANO_TRAINING: dict[tuple[str, bool | str], tuple[float, int, str]] = {  # by what is learnt, and whether it reads
+    ("answer", False): (3e-3, 5, "letter"), ("answer", True): (3e-3, 20, "option"),  # (fair_students.py) or what
+    ("rationale", False): (3e-3, 20, "letter"), ("rationale", True): (3e-3, 5, "letter"),  # (writing_or_passages.py)
+    ("answer", "bm25_rationale"): (3e-3, 5, "option"), ("rationale", "bm25_question"): (1e-3, 20, "letter"),
+    ("rationale", "reranker"): (3e-3, 10, "letter"),
 }  # fmt: skip
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")  # those that sort texts into classes
-
 Scale = Literal["smoke", "embedded", "real", "paper"]
 CHOSEN = ("scale", "dataset", "data_dir")  # choose the preset, so that they are no single settings of it
 
@@ -162,15 +163,14 @@ class StudentSettings(Group):
     top_k: int = Field(50, ge=1)
     top_p: float = Field(0.95, gt=0, le=1)
 
-    def of(self, model: str, learns: str = "rationale", reads: bool = False) -> Self:
-        """The settings of one model: what None leaves open is set to what suits it and what it learns to write.
+    def of(self, model: str, learns: str = "rationale", reads: bool | str = False) -> Self:
+        """The settings of one model: what None leaves open is set to what suits it, what it learns and what it reads.
 
-        A nano model, and the placeholder "random-t5", write as little as the closed world needs; others as much as
-        their targets have (`prompting.limit_targets`).
+        Nano models and "random-t5" write what the closed world needs, others what `prompting.limit_targets` allows.
         """
-        nano = is_nano(model)
-        pretrained = SMOLLM2 if is_smollm2(model) else PRETRAINED
-        lr, epochs, target = NANO_TRAINING[learns or "rationale", reads] if nano else pretrained
+        nano, learns = is_nano(model), learns or "rationale"
+        chosen = NANO_TRAINING.get((learns, reads), NANO_TRAINING[learns, bool(reads)])
+        lr, epochs, target = chosen if nano else SMOLLM2 if is_smollm2(model) else PRETRAINED
         limit = self.max_new_tokens or (64 if nano else 24 if model == "random-t5" else None)
         changes = {"lr": self.lr or lr, "epochs": self.epochs or epochs, "target": self.target or target}
         return self.model_copy(update={"model": model, "max_new_tokens": limit} | changes)

@@ -9,6 +9,7 @@ from typing import Any
 
 from kardlib.kard.experiment import Knobs
 from kardlib.kard.frontier import at_size
+from kardlib.kard.methods import SHOWN
 from kardlib.kard.pipeline import Gain, Grid, Row
 from kardlib.settings import RunSettings, SettingsError, WorldSettings
 
@@ -35,6 +36,7 @@ CANDIDATES: dict[int, Knobs] = {kappa: (("retrieval.candidates", kappa),) for ka
 PASSAGES: dict[int, Knobs] = {k: (("retrieval.k", k),) for k in (1, 2, 3, 5)}  # read at test (Table 5, and 5)
 CORPORA: dict[str, Knobs] = {"none": (), "own": (("dapt.corpus", "own"),), "neighbour": (("dapt.corpus", "neighbour"),)}
 IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
+IN_SHOWN = (RD, "ka_fine_tuning_reranker", RERANKER, *SHOWN)
 IN_STRATA = ("bag_of_words", NAMED, FT, RD, "undistilled_reranker", "ka_fine_tuning_reranker", RERANKER)
 IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
 EPOCHS = (1, 2, 5, 10, 20)  # how often the same is shown
@@ -213,6 +215,15 @@ def rag(settings: RunSettings) -> Grid:
     return Grid([*at.values()], [Gain(at[above], at[below]) for above, below in pairs])
 
 
+def shown(settings: RunSettings) -> Grid:
+    """What writing adds, and what the passages of training: whoever is asked reads the reranker's."""
+    at = {method: Row(method, base_student(settings)) for method in IN_SHOWN}
+    ka_ft, silver, bm25, same = "ka_fine_tuning_reranker", *SHOWN
+    pairs = [(bm25, ka_ft), (RERANKER, silver), (silver, ka_ft), (bm25, RERANKER), (same, RERANKER), (same, bm25)]
+    pairs += [(RERANKER, RD), (bm25, RD), (same, RD)]
+    return Grid([*at.values()], [Gain(at[above], at[below]) for above, below in pairs])
+
+
 def cases(settings: RunSettings) -> Grid:
     """Table 6 and the failures: who recalls and who reads; KARD (BM25) stands between where `methods` asks for it."""
     between = [BM25] if settings.methods is None or BM25 in settings.methods else []
@@ -310,7 +321,7 @@ def all_grids(settings: RunSettings, methods: Collection[str], steps: int) -> di
         "08": candidates(settings).rows,
         "09": passages(settings).rows,
         "10": dapt(settings).rows,
-        "11": rag(settings).rows,
+        "11": [*dict.fromkeys([*rag(settings).rows, *shown(settings).rows])],
         "12": cases(settings).rows,
         "15": own_data(settings, methods).rows,
         "16": differences(settings).rows,

@@ -13,6 +13,7 @@ from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, E
 
 ORACLES = ("bm25_rationale", "rationale", "gold")  # read at test, they take more than the question
 WITHOUT_RATIONALES = {"undistilled", "undistilled_gold", "kard_untrained", "kard_gold"}  # where nobody wrote any
+SHOWN = ("ka_fine_tuning_shown_silver", "kard_shown_bm25", "kard_shown_reranker")  # other passages in training: 11
 
 # what the student is fine-tuned to write; "rationale": rationale, then answer
 Learns = Literal["", "answer", "rationale"]
@@ -116,6 +117,8 @@ for block, rows in {  # in the order of Tables 1, 2 and 7 and of Figure 3, our c
         (PINK, "P", "--",
          Method("ka_fine_tuning", "Knowledge-augmented FT", "answer", "bm25_question", "bm25_question")),
         (PINK, "D", "--", Method("ka_fine_tuning_reranker", "KA-FT (reranker)", "answer", "bm25_question", "reranker")),
+        (PINK, "s", "-",
+         Method("ka_fine_tuning_shown_silver", "KA-FT, shown silver", "answer", "bm25_rationale", "reranker")),
     ],
     "distilled": [
         (RED, "X", "-.", Method("rag", "RAG + RD", "rationale", "rag", "rag")),
@@ -132,6 +135,10 @@ for block, rows in {  # in the order of Tables 1, 2 and 7 and of Figure 3, our c
         (PINK, "h", "-",
          Method("kard_helpful_both", "KARD (reranker, both targets)", "rationale", "bm25_rationale", "helpful_both")),
         (BLUE, "<", "-.", Method("kard_dense", "KARD (dense retriever)", "rationale", "bm25_rationale", "dense")),
+        (BLUE, "o", "-.",
+         Method("kard_shown_bm25", "KARD, shown BM25's", "rationale", "bm25_question", "reranker")),
+        (BLUE, "H", "--",
+         Method("kard_shown_reranker", "KARD, shown the reranker's", "rationale", "reranker", "reranker")),
     ],
     "oracles": [
         (GREEN, "p", ":",
@@ -164,7 +171,8 @@ def main_rows(
 
     `oracles`: somebody wrote rationales for the test questions too; where nobody did, other controls take their place,
     some of them where `gold` passages of the test questions are known. Without any rationales there are only answers to
-    learn, and nothing that trains a reranker. `only`: those that are wanted. Raises RegistryError for an unknown one.
+    learn, and nothing that trains a reranker. `only`: those that are wanted, else all but `SHOWN`. Raises RegistryError
+    for an unknown one.
     """
     if unknown := [name for name in only or () if name not in METHODS]:
         raise RegistryError(f"methods: there is no {unknown[0]!r}{suggest(unknown[0], METHODS)}")
@@ -173,7 +181,7 @@ def main_rows(
     rows = {
         name: m for name, m in METHODS.items()
         if not m.adapted and found.get(m.reads_at_test, True)
-        and not (oracles and name in WITHOUT_RATIONALES) and (only is None or name in only)
+        and not (oracles and name in WITHOUT_RATIONALES) and (name not in SHOWN if only is None else name in only)
     }  # fmt: skip
     taught = {"rationale", "bm25_rationale", "reranker"}
     uses = {name: {m.learns, m.shots, m.reads_in_training, m.reads_at_test} for name, m in rows.items()}

@@ -133,7 +133,7 @@ def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
 def student_settings(settings: RunSettings, cell: Cell) -> StudentSettings:
     """A cell's student, with room for as many sources as its prompt holds; what is asked stands last and is kept."""
     method = METHODS[cell.method]
-    student = settings.student.of(cell.student, method.learns, bool(method.reads_in_training))
+    student = settings.student.of(cell.student, method.learns, method.reads_in_training)
     if method.shots:
         student = student.model_copy(update={"max_source_tokens": (SHOTS + 1) * student.max_source_tokens})
     return student.model_copy(update={"samples": method.samples or student.samples})

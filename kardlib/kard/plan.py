@@ -145,10 +145,11 @@ def count_texts(experiment: Experiment) -> Texts:
     return Texts(train, test, silver, question, rationale, passage, known)
 
 
-def count_examples(settings: RunSettings, texts: Texts, learns: str) -> int:
+def count_examples(settings: RunSettings, texts: Texts, learns: str, reads: str = "") -> int:
     """Before the filter, which drops a few in a hundred rationales."""
     questions = max(1, round(texts.train * settings.student.share))
-    examples = questions * (settings.teacher.rationales if learns == "rationale" else 1)
+    explained = learns == "rationale" or reads == "bm25_rationale"
+    examples = questions * (settings.teacher.rationales if explained else 1)
     return min(examples, settings.student.examples or examples)
 
 
@@ -267,9 +268,9 @@ def training_work(basis: Basis, student: str, trainings: Mapping[StudentKey, Ori
         if training.student != student:
             continue
         asked_of = texts._replace(train=variant.world.train) if settings.dataset == "world" else texts
-        asked = variant.student.of(student, training.learns, bool(training.reads))
+        asked = variant.student.of(student, training.learns, training.reads)
         variant = variant.model_copy(update={"student": asked})
-        examples = count_examples(variant, asked_of, training.learns)
+        examples = count_examples(variant, asked_of, training.learns, training.reads)
         seen = training.steps * knobs.batch if training.steps else examples * (asked.epochs or 1)
         source = source_tokens(variant, texts, variant.retrieval.k_training if training.reads else 0)
         target = target_tokens(variant, texts, training.learns)

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from kardlib.errors import first_line, suggest
 from kardlib.kard.bound import sweeps
 from kardlib.kard.cases import CAUSES, GOLD_READ, PAPERS_CAUSES
-from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_STRATA, IN_TARGETS, RERANKER_DIFFERENCES
+from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_SHOWN, IN_STRATA, IN_TARGETS, RERANKER_DIFFERENCES
 from kardlib.kard.memorization import Task
 from kardlib.registry import REGISTRY, Entry, enter, label
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_figure, read_rows
@@ -170,6 +170,7 @@ DRAWN: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "09_passages": partial(kard.plot_knob, knob="Passages read at test, k"),
     "10_dapt": accuracy.plot_main,
     "11_rag": kard.plot_rag,
+    "11_shown": partial(kard.plot_strata, methods=IN_SHOWN),
     "12_case": case.plot_case,
     "12_failures": kard.plot_shares,
     "13_glue": reaugkd.plot_glue,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kardlib.kard.methods import METHODS, WITHOUT_RATIONALES, Method, main_rows, register_method
+from kardlib.kard.methods import METHODS, SHOWN, WITHOUT_RATIONALES, Method, main_rows, register_method
 from kardlib.registry import REGISTRY, RegistryError
 from kardlib.report.drawings.accuracy import plot_main
 from kardlib.report.drawings.kard import plot_knob
@@ -21,6 +21,7 @@ ROWS = {  # trained on, passages in training, passages at test
     "fine_tuning": ("answer", "", ""),
     "ka_fine_tuning": ("answer", "bm25_question", "bm25_question"),
     "ka_fine_tuning_reranker": ("answer", "bm25_question", "reranker"),
+    "ka_fine_tuning_shown_silver": ("answer", "bm25_rationale", "reranker"),
     "rag": ("rationale", "rag", "rag"),
     "rag_warm": ("rationale", "rag_warm", "rag_warm"),
     "reasoning_distillation": ("rationale", "", ""),
@@ -31,6 +32,8 @@ ROWS = {  # trained on, passages in training, passages at test
     "kard_helpful": ("rationale", "bm25_rationale", "helpful"),
     "kard_helpful_both": ("rationale", "bm25_rationale", "helpful_both"),
     "kard_dense": ("rationale", "bm25_rationale", "dense"),
+    "kard_shown_bm25": ("rationale", "bm25_question", "reranker"),
+    "kard_shown_reranker": ("rationale", "reranker", "reranker"),
     "kard_silver": ("rationale", "bm25_rationale", "bm25_rationale"),
     "dapt": ("rationale", "", ""),
     "dapt_kard": ("rationale", "bm25_rationale", "reranker"),
@@ -44,7 +47,7 @@ def test_rows():
 
 def test_the_kard_rows_share_one_student():
     students = {(m.learns, m.reads_in_training) for m in METHODS.values() if m.learns}
-    assert len(students) == 6
+    assert len(students) == 6 + len(SHOWN)
 
 
 def test_dapt_rows_are_rd_and_kard_from_another_start():
@@ -76,12 +79,13 @@ def test_where_nobody_explained_the_test_questions_gold_passages_are_the_oracle(
 
 def test_the_main_table_has_the_rows_of_tables_1_and_2_and_controls():
     others = {"rag", "rag_warm", "kard_dense", "dapt", "dapt_kard", "kard_helpful", "kard_helpful_both"}
-    others |= WITHOUT_RATIONALES
+    others |= {*WITHOUT_RATIONALES, *SHOWN}
     assert set(METHODS) - main_rows(oracles=True, rationales=True).keys() == others
 
 
 def test_only_the_rows_that_are_wanted_are_run_and_an_unknown_one_is_a_sentence():
     assert [*main_rows(True, True, only=("kard_bm25", "few_shot", "kard_gold"))] == ["few_shot", "kard_bm25"]
+    assert [*main_rows(True, True, only=("kard_shown_bm25", "fine_tuning"))] == ["fine_tuning", "kard_shown_bm25"]
     with pytest.raises(RegistryError, match=r"methods: there is no 'kard_bm52'; did you mean 'kard_bm25'"):
         main_rows(True, True, only=["kard_bm52"])
 

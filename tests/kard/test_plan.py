@@ -30,12 +30,13 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
     planned = plan(preset(), store=Store(tmp_path))
     # 04: fine-tuning and RD, each with and without passages; 05: three of them at three shares; 07: seven ways for KARD
-    # at a quarter of the questions; 10: two corpora, with and without passages; 16: rationales with the answer in their
+    # at a quarter of the questions; 10: two corpora, with and without passages; 11: three that training shows other
+    # passages; 16: rationales with the answer in their
     # query; 17: three in worlds of two other sizes with one seed, RD and KARD for four numbers of epochs each
     # beside their own; 21: all four of the middle student in two other worlds; all others share them
     made = {number: n["students"] for number, n in planned["notebooks"].items() if n["students"]}
     of_worlds = {"17": 2 * 3 * 3 + 2 * 4, "21": 2 * 4}
-    assert made == {"04": 4 * 3 * 3, "05": 3 * 3 * 3, "07": 7 * 3, "10": 4 * 3, "16": 3} | of_worlds
+    assert made == {"04": 4 * 3 * 3, "05": 3 * 3 * 3, "07": 7 * 3, "10": 4 * 3, "11": 3 * 3, "16": 3} | of_worlds
     students = [w for w in planned["work"] if w["what"] == "train" and w["model"].startswith("t5")]
     assert sum(w["artifacts"] for w in students) == sum(made.values())
     # without fine-tuning or a reranker greedy answers do not depend on the seed: few-shot prompts, the teacher's
@@ -56,7 +57,8 @@ def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
 def test_steps_and_tokens_follow_from_questions_and_rationales(tmp_path: Path) -> None:
     settings = preset().override({"seeds": [0], "students": ["t5-nano-base"]})
     (row,) = [w for w in plan(settings, store=Store(tmp_path))["work"] if w["model"] == "t5-nano-base"][:1]
-    ft, ka_ft, rd, kard = (epochs for _, epochs, _ in NANO_TRAINING.values())
+    kinds = [("answer", False), ("answer", True), ("rationale", False), ("rationale", True)]
+    ft, ka_ft, rd, kard = (NANO_TRAINING[kind][1] for kind in kinds)
     answers, rationales = 16, 32  # steps of an epoch: 1,000 answers, 2,000 rationales
     by_share = [-(-2 * n // 64) * (rd + kard) + -(-n // 64) * ft for n in (10, 50, 250)]  # 05
     in_07 = [-(-250 * l // 64) for l in (1, 3, 5, 10)] + 3 * [-(-750 // 64)]
@@ -65,7 +67,8 @@ def test_steps_and_tokens_follow_from_questions_and_rationales(tmp_path: Path) -
     shown = 2 * (1 + 2 + 5 + 10 + 20)  # epochs of 17
     longer = rationales * (shown - rd - kard)  # what is shown as often as is their own is one with it
     others = sum(in_07) * kard + 2 * rationales * (rd + kard) + rationales * kard + sum(in_17) + longer + 2 * main  # 21
-    assert row["steps"] == main + sum(by_share) + others
+    in_11 = sum(rationales * NANO_TRAINING[kind][1] for kind in NANO_TRAINING if kind not in kinds)
+    assert row["steps"] == main + sum(by_share) + in_11 + others
     at = (plan(settings.override({"student.epochs": n}), store=Store(tmp_path))["work"][0] for n in (3, 6, 9))
     one, two, three = at
     longer = rationales * shown  # nobody's own where the settings say how many epochs

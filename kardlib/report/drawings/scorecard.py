@@ -20,7 +20,7 @@ VERDICTS = {  # marker and colour; the same markers in greyscale
     "not reproduced": ("X", RED),
     "not told": ("|", GREY),
 }
-ANSWERED = "accuracy accuracy_by_total_likelihood accuracy_never accuracy_seldom accuracy_often".split()
+ANSWERED = "accuracy accuracy_by_total_likelihood accuracy_never accuracy_seldom accuracy_often accuracy_one_hop".split()
 UNITS = {  # title of a panel -> the metrics whose gains it shows
     "Gain in Hits@k (points)": AT_K,
     "Gain in accuracy (points)": ANSWERED,
