@@ -16,7 +16,7 @@ from kardlib.artifacts.device import describe_device
 from kardlib.artifacts.store import REPOSITORY, Kind, Store
 from kardlib.data.files import Question
 from kardlib.kard.experiment import Cell, open_settings
-from kardlib.kard.methods import METHODS
+from kardlib.kard.methods import METHODS, SHOWN
 from kardlib.kard.student import load_student
 from kardlib.settings import NANO_TRAINING, StudentSettings, preset
 from tests.kard.test_student import save_causal
@@ -247,3 +247,9 @@ def test_how_nano_students_are_trained_is_what_the_development_world_chose():
         assert len(tried) == 12
         taught = NANO_TRAINING[method.learns, bool(method.reads_in_training)]
         assert (best["lr"], best["epochs"], best["form"]) == taught
+    told = json.loads((REPOSITORY / "benchmarks" / "results" / "writing_or_passages.json").read_text())["chosen"]
+    for row in told:
+        method, best = METHODS[row["method"]], fair.choose(row["tried"], 600)
+        assert len(row["tried"]) == 6
+        assert (best["lr"], best["epochs"]) == NANO_TRAINING[method.learns, method.reads_in_training][:2]
+    assert [row["method"] for row in told] == [*SHOWN]

@@ -20,7 +20,8 @@ VERDICTS = {  # marker and colour; the same markers in greyscale
     "not reproduced": ("X", RED),
     "not told": ("|", GREY),
 }
-ANSWERED = "accuracy accuracy_by_total_likelihood accuracy_never accuracy_seldom accuracy_often accuracy_one_hop".split()
+ANSWERED = ["accuracy", "accuracy_by_total_likelihood"]
+ANSWERED += [f"accuracy_{part}" for part in ("never", "seldom", "often", "one_hop")]
 UNITS = {  # title of a panel -> the metrics whose gains it shows
     "Gain in Hits@k (points)": AT_K,
     "Gain in accuracy (points)": ANSWERED,
