@@ -247,6 +247,8 @@ def test_whiskers_of_methods_in_a_stratum_stand_side_by_side():
     strata, _, kinds, _ = plot_strata(long_form(rows), methods).axes
     assert [t.get_text() for t in kinds.get_xticklabels()][:2] == ["one\nhop", "two\nhops"]
     assert [ax.containers[0].lines[0].get_linestyle() for ax in (strata, kinds)] == [":", "None"]  # kinds have no order
+    (ax,) = plot_strata(long_form(accuracy_row(method=m) for m in methods), methods).axes  # of a real dataset
+    assert ax.get_xlabel() == "All questions" and len(ax.containers) == 2
 
 
 def test_a_method_under_several_conditions_has_a_row_for_each():

@@ -120,6 +120,7 @@ def plot_training(table: pd.DataFrame) -> Figure:
     return fig
 
 
+ALL = {"All questions": ["accuracy"]}  # of a real dataset, which has no parts
 PARTS = {  # of the test questions: their axis -> the metrics on it
     "How often training asked about the ailment": [f"accuracy_{stratum}" for stratum in STRATA],
     "Kind of question": ["accuracy_one_hop", "accuracy_two_hops", "accuracy_yes_no", "accuracy_options"],
@@ -130,14 +131,14 @@ PARTS = {  # of the test questions: their axis -> the metrics on it
 def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Accuracy of methods by how often training showed a question's ailment, and by its kind, a column a student.
 
-    Rows over all seeds whose metric is one of `PARTS`; the method "chance" is dashed, those without a student stand
+    Rows over all seeds whose metric is one of `PARTS`, else accuracy itself; the method "chance" is dashed, those without a student stand
     in every panel, and whose answers could not be read in none. Raises FigureError if there are none.
     """
     table = measured(table)
     table = table[table["method"].isin([*methods, "chance"])]
-    parts = {axis: metrics for axis, metrics in PARTS.items() if table["metric"].isin(metrics).any()}
+    parts = {axis: metrics for axis, metrics in PARTS.items() if table["metric"].isin(metrics).any()} or ALL
     students = list(dict.fromkeys(filter(None, table["student"])))
-    if not (parts and students):
+    if not students:
         raise FigureError("nothing to draw: no row has the metric of a stratum or a kind of question")
     table = told(table).dropna(subset="value")
     size = (PAGE if len(students) > 1 else COLUMN, 0.8 + 2.3 * len(parts))
