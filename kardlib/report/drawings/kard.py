@@ -131,8 +131,9 @@ PARTS = {  # of the test questions: their axis -> the metrics on it
 def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Accuracy of methods by how often training showed a question's ailment, and by its kind, a column a student.
 
-    Rows over all seeds whose metric is one of `PARTS`, else accuracy itself; the method "chance" is dashed, those without a student stand
-    in every panel, and whose answers could not be read in none. Raises FigureError if there are none.
+    Rows over all seeds whose metric is one of `PARTS`, else accuracy itself; the method "chance" is dashed, those
+    without a student stand in every panel, and whose answers could not be read in none. Raises FigureError if there
+    are none.
     """
     table = measured(table)
     table = table[table["method"].isin([*methods, "chance"])]
