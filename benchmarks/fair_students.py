@@ -9,6 +9,7 @@ epochs in its preset. No test question is read.
 """
 
 import argparse
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from line import tell
 from kardlib.artifacts.store import REPOSITORY
 from kardlib.data.answers import unread_share
 from kardlib.data.world import STRATA
-from kardlib.kard.experiment import Cell, open_experiment
+from kardlib.kard.experiment import Cell, Experiment, open_experiment
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import answer
 
@@ -32,6 +33,23 @@ def choose(rows: list[dict[str, Any]], questions: int) -> dict[str, Any]:
     error = (best * (1 - best) / questions) ** 0.5
     close = [row for row in rows if row["accuracy"] >= best - error]
     return min(close, key=lambda row: (row["epochs"], -row["accuracy"]))
+
+
+def try_grid(
+    experiment: Experiment, student: str, method: str, rates: Sequence[float], epochs: Sequence[int]
+) -> list[dict[str, Any]]:
+    """A row for every point: right answers to the development questions, in all and by stratum, and unread ones."""
+    strata = np.array([q.stratum for q in experiment.data.splits["dev"]])
+    rows, length = [], "rag.epochs" if METHODS[method].rag else "student.epochs"
+    grid = [(("student.lr", lr), (length, n)) for lr, n in product(rates, epochs)]
+    for cell, predictions in answer(experiment, [Cell(method, student, 0, knobs) for knobs in grid], "dev").items():
+        right = np.array(predictions.correct)
+        (_, lr), (_, n) = cell.knobs
+        row = {"student": student, "method": method, "lr": lr, "epochs": n, "accuracy": right.mean()}
+        row |= {stratum: right[strata == stratum].mean() for stratum in STRATA}
+        rows.append(row | {"unread": unread_share(predictions.answers)})
+        print(" ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in rows[-1].values()), flush=True)
+    return rows
 
 
 def main() -> None:
@@ -49,19 +67,10 @@ def main() -> None:
     changes = {"world.seed": options.world, "seeds": [0], "student.target": options.target}
     changes |= {"world.dev": 600} if options.scale == "embedded" else {}
     experiment = open_experiment(options.scale, overrides=changes)
-    strata = np.array([q.stratum for q in experiment.data.splits["dev"]])
     found, chosen = [], []
     for student, method in product(options.students, options.methods):
-        rows, length = [], "rag.epochs" if METHODS[method].rag else "student.epochs"
-        grid = [(("student.lr", lr), (length, epochs)) for lr in options.rates for epochs in options.epochs]
-        for cell, predictions in answer(experiment, [Cell(method, student, 0, knobs) for knobs in grid], "dev").items():
-            right = np.array(predictions.correct)
-            (_, lr), (_, epochs) = cell.knobs
-            row = {"student": student, "method": method, "lr": lr, "epochs": epochs, "accuracy": right.mean()}
-            row |= {stratum: right[strata == stratum].mean() for stratum in STRATA}
-            rows.append(row | {"unread": unread_share(predictions.answers)})
-            print(" ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in rows[-1].values()), flush=True)
-        chosen.append(choose(rows, len(strata)))
+        rows = try_grid(experiment, student, method, options.rates, options.epochs)
+        chosen.append(choose(rows, len(experiment.data.splits["dev"])))
         print("chosen:", chosen[-1]["lr"], chosen[-1]["epochs"], flush=True)
         found += rows
     described = {"benchmark": "fair_students", "world": options.world, "target": options.target}

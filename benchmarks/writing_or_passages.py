@@ -8,7 +8,7 @@ and one that is taught with what it will be given when asked: the reranker's pas
 notebook 11 adds get their learning rate and epochs from the grid of `fair_students.py`, on its world
 (`settings.NANO_TRAINING`).
 
-Right answers on all questions, on those of one hop and of two, and by how often training showed the ailment; then what
+Right answers on all questions, by how often training showed the ailment, and on each kind of question; then what
 writing and what the passages of training add, each with a 95 % interval over worlds (t). No test question is read.
 The last line is JSON.
 """
@@ -17,16 +17,14 @@ import argparse
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from fair_students import choose
+from fair_students import choose, try_grid
 from line import tell
 from numpy.typing import ArrayLike
 
 from kardlib.artifacts.store import provenance
 from kardlib.data.answers import unread_share
-from kardlib.data.world import STRATA
 from kardlib.kard.experiment import Cell, Experiment, Knobs, open_experiment
 from kardlib.kard.floors import named_by_passage
 from kardlib.kard.methods import SHOWN
@@ -53,27 +51,8 @@ EFFECTS = {  # the first is above the second by what is named
 
 def share(experiment: Experiment, right: ArrayLike) -> dict[str, float]:
     """The share of right answers among all development questions and in each part of them."""
-    assert experiment.world
-    asked, values = experiment.data.splits["dev"], np.array(right, float)
-    two = np.array([experiment.world.chains[q.id].two_hops for q in asked])
-    parts = {"all": np.ones(len(asked), bool), "one hop": ~two, "two hops": two}
-    parts |= {stratum: np.array([q.stratum == stratum for q in asked]) for stratum in STRATA}
-    return {part: float(values[mask].mean()) for part, mask in parts.items()}
-
-
-def choose_knobs(experiment: Experiment, student: str, rates: list[float], epochs: list[int]) -> list[dict[str, Any]]:
-    """Of each of `SHOWN` the learning rate and the epochs that its development world chooses."""
-    grid = [(("student.lr", lr), ("student.epochs", n)) for lr, n in product(rates, epochs)]
-    chosen = []
-    for method in SHOWN:
-        rows = []
-        for cell, given in answer(experiment, [Cell(method, student, 0, knobs) for knobs in grid], "dev").items():
-            (_, lr), (_, n) = cell.knobs
-            right = share(experiment, given.correct)
-            rows.append({"method": method, "lr": lr, "epochs": n, "accuracy": right.pop("all")} | right)
-            print(rows[-1], flush=True)
-        chosen.append(choose(rows, len(experiment.data.splits["dev"])) | {"tried": rows})
-    return chosen
+    parts = experiment.strata_of("dev") | experiment.kinds_of("dev")
+    return {part: float(np.array(right, float)[mask].mean()) for part, mask in parts.items()}
 
 
 def ask_world(experiment: Experiment, student: str, knobs: Mapping[str, Knobs]) -> dict[str, dict[str, float]]:
@@ -101,7 +80,8 @@ def main() -> None:
     options = parser.parse_args()
     dev = {"world.dev": 600} if options.scale == "embedded" else {}
     first = open_experiment(options.scale, overrides=dev | {"world.seed": DEVELOPMENT, "seeds": [0]})
-    chosen = choose_knobs(first, options.student, options.rates, options.epochs)
+    tried = [try_grid(first, options.student, method, options.rates, options.epochs) for method in SHOWN]
+    chosen = [choose(rows, len(first.data.splits["dev"])) | {"tried": rows} for rows in tried]
     knobs = {row["method"]: (("student.lr", row["lr"]), ("student.epochs", row["epochs"])) for row in chosen}
     worlds: list[dict[str, dict[str, float]]] = []
     for seed in options.worlds:

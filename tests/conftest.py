@@ -1,10 +1,9 @@
-"""One Chromium, a worker's threads, and how many examples hypothesis draws: those of its profile "ci" (pyproject.toml),
-or ten thousand."""
+"""One Chromium, one thread a process, and how many examples hypothesis draws: its profile "ci" (pyproject.toml), or
+ten thousand."""
 
 import os
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one for each: threads of several wait for one another, and take tenfold
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of tests side by side wait for one another, and take tenfold
 
 import pytest
 from hypothesis import settings

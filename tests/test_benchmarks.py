@@ -219,9 +219,9 @@ def test_what_writing_and_what_the_passages_of_training_add_are_told_apart(tmp_p
     mean = {(row["method"], row["part"]): row["mean"][0] for row in line["rows"]}
     students = load("writing_or_passages").STUDENTS
     assert {(row["lr"], row["epochs"]) for row in line["chosen"]} == {(3e-3, 2)}
-    assert mean["named_by_reranker", "one hop"] > mean["named_by_reranker", "two hops"]
+    assert mean["named_by_reranker", "accuracy_one_hop"] > mean["named_by_reranker", "accuracy_two_hops"]
     for effect, (more, less) in load("writing_or_passages").EFFECTS.items():
-        for part in ("all", "one hop", "two hops", "often", "seldom", "never"):
+        for part in ("accuracy", *(f"accuracy_{p}" for p in ("one_hop", "two_hops", "often", "seldom", "never"))):
             [points] = [e["points"] for e in line["effects"] if (e["effect"], e["part"]) == (effect, part)]
             assert points[0] == pytest.approx(mean[students[more], part] - mean[students[less], part])
 

@@ -108,7 +108,8 @@ def parse_answer(text: str, options: Sequence[str]) -> int | None:
 def parse_option(text: str, options: Sequence[str]) -> int | None:
     """The same of who learnt to name options by their words: "The answer is A." is B where that option says "A"."""
     said = text.rpartition(f"{CONCLUSION} ")[2].strip().removesuffix(".")
-    named = [i for i, option in enumerate(options) if said in (option.removesuffix("."), option.rstrip(_ENDS))]
+    whole = [{option, option.removesuffix("."), option.rstrip(_ENDS)} for option in options]
+    named = [i for i, ways in enumerate(whole) if said in ways]
     return named[0] if len(named) == 1 else parse_answer(text, options)
 
 

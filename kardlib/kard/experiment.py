@@ -123,16 +123,24 @@ class Experiment:
     @property
     def strata(self) -> dict[str, NDArray[np.bool_]]:
         """By metric the test questions that it is of, (questions,): all; in the closed world a stratum's each."""
-        asked = np.array([q.stratum for q in self.data.splits["test"]])
+        return self.strata_of("test")
+
+    def strata_of(self, split: str) -> dict[str, NDArray[np.bool_]]:
+        """The same of another split's questions."""
+        asked = np.array([q.stratum for q in self.data.splits[split]])
         parts = {f"accuracy_{stratum}": asked == stratum for stratum in STRATA if self.world}
         return {"accuracy": np.ones(len(asked), bool)} | {metric: part for metric, part in parts.items() if part.any()}
 
     @property
     def kinds(self) -> dict[str, NDArray[np.bool_]]:
         """By metric the closed world's test questions of a kind, (questions,): by hops, and by what they offer."""
+        return self.kinds_of("test")
+
+    def kinds_of(self, split: str) -> dict[str, NDArray[np.bool_]]:
+        """The same of another split's questions."""
         if not self.world:
             return {}
-        chains = [(q, self.world.chains[q.id]) for q in self.data.splits["test"]]
+        chains = [(q, self.world.chains[q.id]) for q in self.data.splits[split]]
         two = np.array([chain.two_hops for _, chain in chains])
         either = np.array([len(q.options) == 2 for q, _ in chains])
         parts = {"one_hop": ~two, "two_hops": two, "yes_no": either, "options": ~either}

@@ -352,6 +352,7 @@ def test_who_names_options_by_their_words_need_not_write_the_mark_that_one_ends_
     options = ["reproduction ?", "a pet store sale!", "evolution"]
     for said, answer in (("reproduction", 0), ("reproduction ?", 0), ("a pet store sale", 1), ("a pet store sale!", 1)):
         assert parse_option(f"The answer is {said}.", options) == answer
+    assert parse_option("The answer is O.K..", ["K.", "O.K.", "O"]) == 1
     assert parse_option("The answer is evolution?", options) is None  # which concludes nothing
     assert parse_option("The answer is sky.", ["sky!", "roots", "sky?"]) is None
 

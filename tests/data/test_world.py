@@ -66,7 +66,7 @@ def test_signs_name_one_ailment_only():
 def test_a_two_hop_question_names_neither_the_ailment_nor_the_value_it_asks_for():
     for question in FULL.splits["test"]:
         chain = FULL.chains[question.id]
-        if chain.signs and chain.relation and len(question.options) == 4:
+        if chain.two_hops and len(question.options) == 4:
             assert chain.ailment not in question.prompt
             assert question.options[question.answer] == chain.value
 

@@ -80,7 +80,7 @@ class Tags(HTMLParser):
 
 def two_hop(world: World) -> Question:
     chains = {q: world.chains[q.id] for q in world.splits["test"] if len(q.options) == 4}
-    return next(q for q, chain in chains.items() if chain.signs and chain.relation)
+    return next(q for q, chain in chains.items() if chain.two_hops)
 
 
 def hops(world: World, question: Question) -> tuple[list[str], list[str]]:

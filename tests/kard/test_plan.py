@@ -31,9 +31,9 @@ def test_what_notebooks_share_is_counted_once(tmp_path: Path) -> None:
     planned = plan(preset(), store=Store(tmp_path))
     # 04: fine-tuning and RD, each with and without passages; 05: three of them at three shares; 07: seven ways for KARD
     # at a quarter of the questions; 10: two corpora, with and without passages; 11: three that training shows other
-    # passages; 16: rationales with the answer in their
-    # query; 17: three in worlds of two other sizes with one seed, RD and KARD for four numbers of epochs each
-    # beside their own; 21: all four of the middle student in two other worlds; all others share them
+    # passages; 16: rationales with the answer in their query; 17: three in worlds of two other sizes with one seed, RD
+    # and KARD for four numbers of epochs each beside their own; 21: all four of the middle student in two other
+    # worlds; all others share them
     made = {number: n["students"] for number, n in planned["notebooks"].items() if n["students"]}
     of_worlds = {"17": 2 * 3 * 3 + 2 * 4, "21": 2 * 4}
     assert made == {"04": 4 * 3 * 3, "05": 3 * 3 * 3, "07": 7 * 3, "10": 4 * 3, "11": 3 * 3, "16": 3} | of_worlds

@@ -249,6 +249,8 @@ def test_whiskers_of_methods_in_a_stratum_stand_side_by_side():
     assert [ax.containers[0].lines[0].get_linestyle() for ax in (strata, kinds)] == [":", "None"]  # kinds have no order
     (ax,) = plot_strata(long_form(accuracy_row(method=m) for m in methods), methods).axes  # of a real dataset
     assert ax.get_xlabel() == "All questions" and len(ax.containers) == 2
+    with pytest.raises(FigureError, match=r"^nothing to draw: no row has the metric of a stratum"):
+        plot_strata(long_form(accuracy_row(method=m, metric="hits_gold") for m in methods), methods)
 
 
 def test_a_method_under_several_conditions_has_a_row_for_each():

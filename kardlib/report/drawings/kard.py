@@ -137,10 +137,12 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """
     table = measured(table)
     table = table[table["method"].isin([*methods, "chance"])]
-    parts = {axis: metrics for axis, metrics in PARTS.items() if table["metric"].isin(metrics).any()} or ALL
+    parts: dict[str, list[str]] = {}
+    for group in (PARTS, ALL):
+        parts = parts or {axis: metrics for axis, metrics in group.items() if table["metric"].isin(metrics).any()}
     students = list(dict.fromkeys(filter(None, table["student"])))
-    if not students:
-        raise FigureError("nothing to draw: no row has the metric of a stratum or a kind of question")
+    if not (parts and students):
+        raise FigureError("nothing to draw: no row has the metric of a stratum or a kind of question, nor accuracy")
     table = told(table).dropna(subset="value")
     size = (PAGE if len(students) > 1 else COLUMN, 0.8 + 2.3 * len(parts))
     fig, axes = plt.subplots(len(parts), len(students), figsize=size, sharey=True, squeeze=False)
