@@ -513,7 +513,7 @@ def test_a_full_run_takes_longer_grids_and_replaces_figures_alone(tmp_path: Path
     if not only:
         write_notebook(tmp_path, "17_grows", "assert len(ailments) > 2", parameters=f"{PARAMETERS}\nailments = []")
     reproduce(root=tmp_path, only=only, full=True, publish=True)
-    assert (tmp_path / "figures" / "21_worlds_full.csv").read_text() == str((20, ["10"]))
+    assert (tmp_path / "figures" / "21_worlds_full.csv").read_text() == str((20, ["10", "shown"]))
     assert path.read_bytes() == before and not (tmp_path / "runs" / "embedded-world").exists()
     assert len([*(tmp_path / "runs" / "embedded-world-full").glob("*.ipynb")]) == (1 if only else 2)
 

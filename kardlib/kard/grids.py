@@ -43,7 +43,7 @@ EPOCHS = (1, 2, 5, 10, 20)  # how often the same is shown
 WORLDS, FEW_WORLDS = 10, 2  # the seed of the first other world, and how many of them the usual run has
 FULL: dict[str, dict[str, Any]] = {  # parameters of the notebooks that draw figures ending in _full
     "17": {"ailments": [12, 30, 120, 240, 480]},
-    "21": {"worlds": 20, "also": ["10"]},
+    "21": {"worlds": 20, "also": ["10", "shown"]},
 }
 IN_TARGETS = (BM25, RERANKER, "kard_helpful", "kard_helpful_both")
 ON_OWN_DATA = IN_WORLDS = (FT, KA_FT, RD, BM25, RERANKER)
@@ -224,6 +224,13 @@ def shown(settings: RunSettings) -> Grid:
     return Grid([*at.values()], [Gain(at[above], at[below]) for above, below in pairs])
 
 
+def shown_the_same(settings: RunSettings) -> Grid:
+    """KARD that is shown what it will read over KARD and over RD, by the student's size."""
+    same = [Row(SHOWN[-1], student) for student in settings.students]
+    gains = [Gain(row, Row(below, row.student)) for row in same for below in (RERANKER, RD)]
+    return Grid([*dict.fromkeys(row for gain in gains for row in (gain.above, gain.below))], gains)
+
+
 def cases(settings: RunSettings) -> Grid:
     """Table 6 and the failures: who recalls and who reads; KARD (BM25) stands between where `methods` asks for it."""
     between = [BM25] if settings.methods is None or BM25 in settings.methods else []
@@ -274,16 +281,17 @@ def exposures(students: Collection[str]) -> Grid:
 def in_worlds(settings: RunSettings, also: Collection[str] = ()) -> Grid:
     """What is asked in other worlds too: the main table without prompts and oracles, and what trains no one else.
 
-    `also` names notebooks whose students are trained there as well: "10", "11". Raises SettingsError for others.
+    `also` names what trains more students there: notebook "10", "11", or "shown" (`shown_the_same`). Raises
+    SettingsError for others.
     """
-    asked = {"10": dapt, "11": rag}
-    if strange := [number for number in also if number not in asked]:
-        raise SettingsError(f"also={strange}: other worlds are asked what notebooks {' and '.join(asked)} ask")
+    asked = {"10": dapt, "11": rag, "shown": shown_the_same}
+    if strange := [name for name in also if name not in asked]:
+        raise SettingsError(f"also={strange}: other worlds are asked what these name: {', '.join(asked)}")
     dense, kard = Row("kard_dense", settings.middle), Row(RERANKER, settings.middle)
     parts = [
         main_table(settings, IN_WORLDS), model_size(settings), candidates(settings), passages(settings),
         differences(settings, ASKING_DIFFERENCES), Grid([dense, kard], [Gain(dense, kard)]),
-        *(asked[number](settings) for number in also),
+        *(asked[name](settings) for name in also),
     ]  # fmt: skip
     rows = dict.fromkeys(row for part in parts for row in part.rows)
     return Grid([*rows], [*dict.fromkeys(gain for part in parts for gain in part.gains)])

@@ -121,8 +121,8 @@ def test_a_notebook_runs_where_its_data_are():
 
 
 @pytest.mark.parametrize("also", [["05"], [10], ["10", "12"]])
-def test_other_worlds_are_asked_of_two_notebooks_more_and_no_other(also):
-    with pytest.raises(SettingsError, match=r"^also=.*: other worlds are asked what notebooks 10 and 11 ask"):
+def test_other_worlds_are_asked_of_two_notebooks_more_what_is_shown_and_no_other(also):
+    with pytest.raises(SettingsError, match=r"^also=.*: other worlds are asked what these name: 10, 11, shown$"):
         grids.in_worlds(preset(), also)
 
 
@@ -161,6 +161,8 @@ def test_other_worlds_are_drawn_with_all_that_is_trained_in_them():
     assert usual == {*grids.in_worlds(one).rows} and 2 * len(usual) == len(rows)
     more = {*grids.in_worlds(one, ["10", "11"]).rows}
     assert more == usual | {*grids.dapt(one).rows, *grids.rag(one).rows} and len(more) > len(usual)
+    same = {*grids.in_worlds(preset(), ["shown"]).rows} - {*grids.in_worlds(preset()).rows}
+    assert same == {grids.Row("kard_shown_reranker", student) for student in preset().students}
 
 
 def test_equal_steps_are_those_of_three_rationales():
