@@ -19,7 +19,7 @@ from typing import Any
 
 from line import tell
 
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.data.answers import unread_share
 from kardlib.data.prompts import CONCLUSION, answer_text, source_text
 from kardlib.errors import KardError

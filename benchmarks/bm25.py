@@ -37,7 +37,7 @@ from line import tell
 from official import AIM, AIMS, CANDIDATES, check, cpu_seconds
 from peers import index_by_peer, tokenize
 
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.data.files import Passage, read_kard
 from kardlib.data.world import build_world
 from kardlib.retrieval.lucene import Lucene, _Anserini, _java_class, find_java

@@ -26,7 +26,7 @@ from line import tell
 from official import measure_limit
 
 from kardlib.artifacts.device import multiply_with_onednn
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.data.files import LETTERS
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.world import build_world

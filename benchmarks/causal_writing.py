@@ -20,7 +20,7 @@ from line import tell
 from transformers import StoppingCriteriaList
 
 from kardlib.artifacts.device import prepare_torch
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.errors import KardError
 from kardlib.kard import answering
 from kardlib.kard.experiment import Cell, open_experiment

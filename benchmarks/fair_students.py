@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from line import tell
 
-from kardlib.artifacts.store import REPOSITORY
+from kardlib import REPOSITORY
 from kardlib.data.answers import unread_share
 from kardlib.data.world import STRATA
 from kardlib.kard.experiment import Cell, Experiment, open_experiment

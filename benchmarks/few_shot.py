@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from line import tell
 
 from kardlib.artifacts.device import prepare_torch
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.data.answers import parse_answer
 from kardlib.errors import KardError
 from kardlib.kard import answering

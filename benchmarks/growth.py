@@ -39,7 +39,9 @@ import psutil
 from index_million import draw_words, generate
 from official import cpu_seconds
 
-from kardlib.artifacts.store import Store, atomic_write, hash_file, provenance
+from kardlib.artifacts.disk import atomic_write, hash_file
+from kardlib.artifacts.provenance import provenance
+from kardlib.artifacts.store import Store
 from kardlib.data.files import Dataset, PassageFile, Question, read_own, write_own, write_passages
 from kardlib.data.world import build_world
 from kardlib.kard.cases import count_outcomes, find_causes, statement_shares

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from line import tell
 
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.kard import helpful
 from kardlib.kard.experiment import open_experiment
 from kardlib.kard.prepare import find_silver, prepare

@@ -25,8 +25,10 @@ import pandas as pd
 import psutil
 from line import tell
 
+from kardlib import REPOSITORY
 from kardlib.artifacts.device import describe_device
-from kardlib.artifacts.store import MANIFEST, REPOSITORY, UNFINISHED, Store
+from kardlib.artifacts.disk import UNFINISHED
+from kardlib.artifacts.store import MANIFEST, Store
 
 COPIED = ("kardlib", "notebooks", "pyproject.toml")
 MEASURED = ("milliseconds", "latency_overhead")  # metrics that no two runs share

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kardlib.artifacts.store import atomic_write
+from kardlib.artifacts.disk import atomic_write
 
 
 def tell(measured: Mapping[str, Any], out: Path | None) -> None:

@@ -33,7 +33,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.profiler import ProfilerActivity, profile
 
 from kardlib.artifacts.device import multiply_with_onednn
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.data.answers import answer_end
 from kardlib.data.files import LETTERS, Question, read_kard, read_recorded_rationales
 from kardlib.data.prompts import source_text, target_text

@@ -22,7 +22,7 @@ from line import tell
 from scipy.stats import binomtest
 
 from kardlib.artifacts.device import prepare_torch
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.data.files import Question
 from kardlib.data.prompts import CONCLUSION, source_text
 from kardlib.errors import KardError

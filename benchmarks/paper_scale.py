@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
 from kardlib.artifacts.device import describe_device, pick_device
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.kard.answering import write
 from kardlib.kard.plan import DEVICES
 from kardlib.kard.student import load_student, train_student

@@ -34,7 +34,7 @@ from line import tell
 from official import CANDIDATES, Work, add_inputs, cpu_seconds, fill_models, load_asked, prepare, same_ranking
 
 from kardlib.artifacts.device import multiply_with_onednn
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.data.answers import answer_end
 from kardlib.data.files import Passage
 from kardlib.kard.answering import write

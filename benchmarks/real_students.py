@@ -16,8 +16,9 @@ import torch
 from line import tell
 from transformers import DataCollatorForSeq2Seq
 
+from kardlib import REPOSITORY
 from kardlib.artifacts.device import multiplies_bf16
-from kardlib.artifacts.store import REPOSITORY, provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.data.prompts import gold_text
 from kardlib.kard.experiment import Cell, open_experiment
 from kardlib.kard.methods import METHODS

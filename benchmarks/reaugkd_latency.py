@@ -26,7 +26,9 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from kardlib.artifacts.store import Kind, Store, atomic_write, fingerprint, provenance
+from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.provenance import provenance
+from kardlib.artifacts.store import Kind, Store, fingerprint
 from kardlib.models.catalogue import identify
 from kardlib.models.encoders import find_minilm
 from kardlib.reaugkd.distillation import Classifier, build_student, run_classifier

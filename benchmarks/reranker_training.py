@@ -35,7 +35,8 @@ from line import tell
 from official import measure_limit, slowest
 
 from kardlib.artifacts.device import multiply_with_onednn, pick_device
-from kardlib.artifacts.store import Store, provenance
+from kardlib.artifacts.provenance import provenance
+from kardlib.artifacts.store import Store
 from kardlib.kard import reranker
 from kardlib.kard.experiment import open_settings
 from kardlib.kard.plan import plan

@@ -15,7 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kardlib.artifacts.store import REPOSITORY, atomic_write
+from kardlib import REPOSITORY
+from kardlib.artifacts.disk import atomic_write
 from kardlib.kard.methods import METHODS
 from kardlib.report.drawings.style import DASHED, log_ticks, set_log_x
 from kardlib.report.figures import LOOK

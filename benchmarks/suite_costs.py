@@ -13,7 +13,9 @@ from pathlib import Path
 import nbformat
 from line import tell
 
-from kardlib.artifacts.store import REPOSITORY, Store, provenance, read_manifest
+from kardlib import REPOSITORY
+from kardlib.artifacts.provenance import provenance
+from kardlib.artifacts.store import Store, read_manifest
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -23,7 +23,7 @@ from fair_students import choose, try_grid
 from line import tell
 from numpy.typing import ArrayLike
 
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.data.answers import unread_share
 from kardlib.kard.experiment import Cell, Experiment, Knobs, open_experiment
 from kardlib.kard.floors import named_by_passage

@@ -1,8 +1,10 @@
 """KARD and ReAugKD, stepped through, rerun and extended in notebooks."""
 
+import os
 from pathlib import Path
 
 __version__ = "0.1.0"
+REPOSITORY = Path(__file__).resolve().parents[1]
 NANO = Path(__file__).parent / "nano_models"  # the models that ship with the package
 
 
@@ -14,3 +16,8 @@ def is_nano(model: str) -> bool:
 def is_smollm2(model: str) -> bool:
     """Whether a name, a Hub id or a folder is SmolLM2's."""
     return Path(model).name.lower().startswith("smollm2")
+
+
+def python_path() -> str:
+    """`$PYTHONPATH` for a process of its own, which finds this package first, wherever it is started."""
+    return os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))

@@ -16,9 +16,10 @@ from typing import Any, get_args
 from packaging.requirements import Requirement
 
 import kardlib
-from kardlib import NANO
+from kardlib import NANO, REPOSITORY
 from kardlib.artifacts.device import announce_device
-from kardlib.artifacts.store import REPOSITORY, Store, clear_if_full
+from kardlib.artifacts.disk import clear_if_full
+from kardlib.artifacts.store import Store
 from kardlib.errors import KardError, suggest
 from kardlib.settings import GLUE_TASKS, Scale, SettingsError, preset
 

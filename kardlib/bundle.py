@@ -23,19 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import kardlib
+from kardlib.artifacts.disk import hash_file, write_json
 from kardlib.artifacts.engine import Job, K
-from kardlib.artifacts.store import (
-    MANIFEST,
-    Kind,
-    Store,
-    artifact_name,
-    canonical_json,
-    describe_files,
-    fingerprint,
-    hash_file,
-    read_commit,
-    write_json,
-)
+from kardlib.artifacts.provenance import read_commit
+from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name, canonical_json, describe_files, fingerprint
 from kardlib.data.prompts import Source
 from kardlib.errors import first_line
 from kardlib.jobs import (

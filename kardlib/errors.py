@@ -26,6 +26,10 @@ class DataError(KardError, ValueError):
     """Data that cannot be used as it is; the message is one sentence that says where, and what to do."""
 
 
+class StoreError(KardError, RuntimeError):
+    """The store cannot be written or was asked for something that it cannot name."""
+
+
 class TooLargeError(KardError, RuntimeError):
     """The device's memory cannot hold a model; the sentence says what would fit, or what to lower."""
 

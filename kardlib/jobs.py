@@ -20,7 +20,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import kardlib
-from kardlib.artifacts.store import fingerprint, hash_file
+from kardlib.artifacts.disk import hash_file
+from kardlib.artifacts.store import fingerprint
 from kardlib.data.prompts import Source
 from kardlib.errors import KardError
 from kardlib.models.catalogue import LOADERS

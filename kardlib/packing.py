@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
-from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name, atomic_write, hash_file, read_manifest
+from kardlib.artifacts.disk import atomic_write, hash_file
+from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name, read_manifest
 from kardlib.errors import KardError, first_line
 from kardlib.jobs import BROUGHT, WEIGHTS
 from kardlib.models.catalogue import ELSEWHERE

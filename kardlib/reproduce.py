@@ -28,8 +28,11 @@ from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+from kardlib import REPOSITORY, python_path
+from kardlib.artifacts.disk import atomic_write
 from kardlib.artifacts.engine import check_ray, choose_engine
-from kardlib.artifacts.store import REPOSITORY, Store, atomic_write, now, python_path
+from kardlib.artifacts.provenance import now
+from kardlib.artifacts.store import Store
 from kardlib.errors import KardError, first_line, suggest
 from kardlib.report.captions import is_usual
 from kardlib.report.folders import figures_folder, seen_from

@@ -22,7 +22,9 @@ from typing import Any
 import psutil
 
 from kardlib.artifacts.device import announce_device, pick_device, prepare_torch, release_memory
-from kardlib.artifacts.store import Kind, describe_files, locked, provenance, write_json
+from kardlib.artifacts.disk import write_json
+from kardlib.artifacts.provenance import provenance
+from kardlib.artifacts.store import Kind, describe_files, locked
 from kardlib.errors import KardError, StoppedError, first_line
 from kardlib.jobs import BROUGHT, RESULT, WEIGHTS, Bundle, check_files, decode, needed_job, read_bundle, read_result
 

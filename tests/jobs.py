@@ -6,7 +6,8 @@ import signal
 import time
 from pathlib import Path
 
-from kardlib.artifacts.store import Kind, Store, StoreError
+from kardlib.artifacts.store import Kind, Store
+from kardlib.errors import StoreError
 from kardlib.settings import StudentSettings
 
 

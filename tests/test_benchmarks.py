@@ -12,8 +12,9 @@ import nbformat
 import pytest
 import torch
 
+from kardlib import REPOSITORY
 from kardlib.artifacts.device import describe_device
-from kardlib.artifacts.store import REPOSITORY, Kind, Store
+from kardlib.artifacts.store import Kind, Store
 from kardlib.data.files import Question
 from kardlib.kard.experiment import Cell, open_settings
 from kardlib.kard.methods import METHODS, SHOWN

@@ -11,7 +11,8 @@ import pytest
 
 from kardlib import NANO
 from kardlib.__main__ import main
-from kardlib.artifacts.store import MANIFEST, Store, describe_files, hash_file
+from kardlib.artifacts.disk import hash_file
+from kardlib.artifacts.store import MANIFEST, Store, describe_files
 from kardlib.bundle import Packed, bundle, grid_cells, unbundle
 from kardlib.errors import DataError
 from kardlib.jobs import BUNDLE, RESULT, WEIGHTS, BundleError, check_files, find_model, name_job, read_bundle

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kardlib import REPOSITORY
 from kardlib.__main__ import main, parse_setting
-from kardlib.artifacts.store import REPOSITORY
 from kardlib.report.rows import COLUMNS
 from kardlib.settings import SettingsError
 

@@ -17,7 +17,8 @@ from tests.folders import ROOT
 KEPT = ROOT / "tests" / "recipes.json"
 FILES = sorted((ROOT / "kardlib").rglob("*.py"))
 SOURCES = {".".join(file.relative_to(ROOT).with_suffix("").parts): file.read_text("utf-8") for file in FILES}
-STORING = {f"kardlib.artifacts.{name}" for name in ("store", "engine", "launch")}  # keep what others make
+KEEPERS = ("disk", "provenance", "store", "engine", "launch")  # they keep what others make
+STORING = {f"kardlib.artifacts.{name}" for name in KEEPERS}
 SILENT = {"annotation", "returns", "type_comment", "type_params", "kind"}  # parts of the syntax that change nothing
 RERANKER, STUDENT = ("kardlib.kard.reranker", "train_reranker"), ("kardlib.kard.student", "train_student")
 

@@ -12,7 +12,9 @@ import nbformat
 import psutil
 import pytest
 
-from kardlib.artifacts.store import REPOSITORY, UNFINISHED, Kind, artifact_name
+from kardlib import REPOSITORY
+from kardlib.artifacts.disk import UNFINISHED
+from kardlib.artifacts.store import Kind, artifact_name
 from kardlib.kard.experiment import write_example
 from kardlib.reproduce import (
     TEMPORARY,
@@ -229,7 +231,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from kardlib.artifacts.store import Kind, Store, atomic_write
+from kardlib.artifacts.store import Kind, Store
+from kardlib.artifacts.disk import atomic_write
 def build(folder):
     for step in range(4):
         if not (folder / f"{step}.txt").exists():

@@ -33,8 +33,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kardlib import python_path
 from kardlib.artifacts.device import announce_device
-from kardlib.artifacts.store import Kind, python_path
+from kardlib.artifacts.store import Kind
 from kardlib.errors import KardError
 from kardlib.settings import ComputeSettings, Group
 

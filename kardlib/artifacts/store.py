@@ -10,43 +10,39 @@ whole (its manifest comes last), and what is fetched must have the hashes that i
 """
 
 import contextlib
-import errno
-import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import pkgutil
-import platform
 import re
-import secrets
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-import kardlib
-from kardlib.artifacts.device import describe_device
-from kardlib.errors import KardError, TooLargeError, first_line
+from kardlib import REPOSITORY
+from kardlib.artifacts.disk import (
+    UNFINISHED,
+    clear_if_full,
+    full_error,
+    hash_file,
+    hash_once,
+    is_full,
+    remove,
+    write_json,
+)
+from kardlib.artifacts.provenance import now, provenance
+from kardlib.errors import StoreError, TooLargeError, first_line
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 MANIFEST = "artifact.json"
-UNFINISHED = ".unfinished-"  # how the name of a file begins while it is written
-PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "pyserini", "faiss-cpu", "numpy")
 
 Spec = Mapping[str, Any]  # what an artifact is made from: plain JSON values
 Build = Callable[[Path], None]  # writes its files into a folder
 Slot = contextlib.AbstractContextManager[Any]  # within which it runs
-
-
-class StoreError(KardError, RuntimeError):
-    """The store cannot be written or was asked for something that it cannot name."""
 
 
 @dataclass(frozen=True)
@@ -355,54 +351,6 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": hash_file(p)} for p in paths}
 
 
-def python_path() -> str:
-    """`$PYTHONPATH` for a process of its own, which finds this package first, wherever it is started."""
-    return os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-
-
-def remove(path: Path) -> None:
-    """Remove a folder, or whatever stands in its place: of a link the link alone."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of its bytes, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_once(path: Path) -> str:
-    """The same, read again in this process only once the file has changed."""
-    stat = path.stat()
-    return _hash_once(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.cache
-def _hash_once(path: Path, size: int, changed: int) -> str:
-    return hash_file(path)
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path | str) -> Iterator[Path]:
-    """A temporary path, moved to `path` if the block ends well: a reader sees the old file or the new, never a half.
-
-    It lies in the same folder, which is made if it is missing, and has the same suffix. Raises StoreError if the disk
-    is full.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(4)}-{path.name}")
-    with clear_if_full(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
 def check_begun(folder: Path, settings: Mapping[str, Any]) -> None:
     """Keep with its checkpoints what a training begins with. Raises StoreError if it began with something else."""
     path, settings = folder / "checkpoints" / "begun.json", json.loads(canonical_json(settings))
@@ -416,85 +364,3 @@ def check_begun(folder: Path, settings: Mapping[str, Any]) -> None:
                 f"{folder.name} was begun with {name} = {began.get(name)} and cannot go on with {settings.get(name)}: "
                 "take the same settings again or another folder, or delete that one"
             )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all. Raises StoreError if the disk is full."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-@contextlib.contextmanager
-def clear_if_full(folder: Path) -> Iterator[None]:
-    """Turn whatever a library says about a full disk into one sentence. Raises StoreError."""
-    try:
-        yield
-    except Exception as error:
-        if is_full(error):
-            raise full_error(folder) from error
-        raise
-
-
-def is_full(error: Exception) -> bool:
-    """Whether it speaks of a full disk: libraries in other languages raise errors with the system's words in them.
-
-    torch has words of its own: the file that it writes is shorter than what it wrote.
-    """
-    full, said = (errno.ENOSPC, errno.EDQUOT), str(error)
-    torchs = "inline_container" in said and "unexpected pos" in said
-    return getattr(error, "errno", None) in full or torchs or any(os.strerror(number) in said for number in full)
-
-
-def full_error(folder: Path) -> StoreError:
-    """What is said of a full disk."""
-    return StoreError(
-        f"the disk that holds {folder} is full: free some space and run the same command again; "
-        "what is finished is kept and the rest goes on where it stopped"
-    )
-
-
-def now() -> str:
-    """The date in UTC; such strings sort by time."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def provenance(settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Where a result comes from: date, device, versions, the commit and whether `kardlib/` differs from it.
-
-    `commit` and `dirty` are absent outside a git repository, `settings` where they are not given. It holds no path and
-    no name of a user or machine.
-    """
-    origin = {"date": now(), "device": describe_device(), "versions": dict(read_versions())} | read_commit()
-    return origin if settings is None else origin | {"settings": settings}
-
-
-def describe_provenance() -> list[str]:
-    """The same of this run for people: device, versions, and the commit, where there is one."""
-    origin = provenance()
-    facts = [origin["device"], *(f"{package} {version}" for package, version in origin["versions"].items())]
-    return facts + (
-        [f"commit {origin['commit']}{', changed' if origin['dirty'] else ''}"] if "commit" in origin else []
-    )
-
-
-@functools.cache
-def read_versions() -> dict[str, str]:
-    """Versions of Python, of this package and of those that decide results, without importing them."""
-    versions = {"python": platform.python_version(), "kardlib": kardlib.__version__}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
-
-
-@functools.cache
-def read_commit() -> dict[str, Any]:
-    """Commit and dirtiness when the code was read. `kardlib/` alone counts: publishing writes figures."""
-    if not (REPOSITORY / ".git").exists():
-        return {}
-    git = functools.partial(subprocess.run, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    try:
-        commit = git(["git", "rev-parse", "--verify", "HEAD"]).stdout.strip()
-        return {"commit": commit, "dirty": bool(git(["git", "status", "--porcelain", "--", "kardlib"]).stdout)}
-    except (OSError, subprocess.CalledProcessError):  # no git here, or no commit yet
-        return {}

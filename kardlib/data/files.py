@@ -28,7 +28,8 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from kardlib.artifacts.store import atomic_write, fingerprint
+from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.store import fingerprint
 from kardlib.data.records import LETTERS, Record, list_some, read_records, say, say_shared, shorten, with_own_ids
 from kardlib.errors import DataError, suggest
 

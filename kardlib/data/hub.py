@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from kardlib.artifacts.store import full_error, is_full
+from kardlib.artifacts.disk import full_error, is_full
 from kardlib.data.files import SPLITS, Dataset, Question, read_questions
 from kardlib.data.records import Record, say_shared, with_own_ids
 from kardlib.errors import DataError, first_line

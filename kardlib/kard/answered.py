@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kardlib.artifacts.store import atomic_write
+from kardlib.artifacts.disk import atomic_write
 
 PATIENCE = 60  # seconds between two lines on how far an asking is
 

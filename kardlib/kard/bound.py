@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from kardlib.artifacts.store import Kind, Store, write_json
+from kardlib.artifacts.disk import write_json
+from kardlib.artifacts.store import Kind, Store
 from kardlib.kard.memorization import (
     COMPARED,
     Draw,

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from kardlib import NANO, is_nano
 from kardlib.artifacts.engine import Job, K, make_all
-from kardlib.artifacts.store import Kind, Store, describe_provenance, fingerprint
+from kardlib.artifacts.provenance import describe_provenance
+from kardlib.artifacts.store import Kind, Store, fingerprint
 from kardlib.data.files import (
     LINES,
     RECORDED,

@@ -23,7 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kardlib.artifacts.store import canonical_json, clear_if_full, locked, now
+from kardlib.artifacts.disk import clear_if_full
+from kardlib.artifacts.provenance import now
+from kardlib.artifacts.store import canonical_json, locked
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import Question
 from kardlib.data.prompts import teacher_text

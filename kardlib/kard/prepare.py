@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kardlib.artifacts.store import Kind, fingerprint, hash_once
+from kardlib.artifacts.disk import hash_once
+from kardlib.artifacts.store import Kind, fingerprint
 from kardlib.data.answers import parse_answer
 from kardlib.data.files import LETTERS, PassageFile, read_passages, write_passages
 from kardlib.data.prompts import CONCLUSION, few_shot_turns, source_text, target_text

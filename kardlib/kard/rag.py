@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kardlib.artifacts.device import pick_device
-from kardlib.artifacts.store import write_json
+from kardlib.artifacts.disk import write_json
 from kardlib.data.files import Question
 from kardlib.data.prompts import source_text
 from kardlib.errors import DataError

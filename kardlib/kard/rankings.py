@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kardlib.artifacts.device import on_threads, pick_device
+from kardlib.artifacts.disk import write_json
 from kardlib.artifacts.engine import Job, K, make_all
-from kardlib.artifacts.store import Kind, fingerprint, write_json
+from kardlib.artifacts.store import Kind, fingerprint
 from kardlib.errors import KardError, suggest
 from kardlib.kard.experiment import SILVER, Cell, Experiment
 from kardlib.kard.methods import BUILT_IN, METHODS, READS

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from kardlib.artifacts.store import check_begun, write_json
+from kardlib.artifacts.disk import write_json
+from kardlib.artifacts.store import check_begun
 from kardlib.errors import DataError
 from kardlib.models.encoders import LateInteraction, check_texts, load_reranker, score_pairs
 from kardlib.models.training import add_lora, fit, linear_schedule, part_of, read_rank

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kardlib import NANO, is_nano
-from kardlib.artifacts.store import MANIFEST, fingerprint, hash_once
+from kardlib.artifacts.disk import hash_once
+from kardlib.artifacts.store import MANIFEST, fingerprint
 from kardlib.errors import DataError, KardError, first_line
 
 # Else transformers asks an outside service to convert a model without safetensors, and loads what the service makes

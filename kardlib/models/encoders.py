@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from transformers.utils import logging
 
 from kardlib.artifacts.device import pick_device
-from kardlib.artifacts.store import hash_file
+from kardlib.artifacts.disk import hash_file
 from kardlib.data.prompts import CUT
 from kardlib.data.records import say
 from kardlib.errors import DataError, first_line

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-from kardlib.artifacts.store import Kind, Store, hash_file
+from kardlib.artifacts.disk import hash_file
+from kardlib.artifacts.store import Kind, Store
 from kardlib.errors import DataError
 from kardlib.models.catalogue import SMOLLM2, find_snapshot, is_offline
 

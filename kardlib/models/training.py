@@ -35,7 +35,8 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 from kardlib.artifacts.device import pick_device
-from kardlib.artifacts.store import atomic_write, check_begun
+from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.store import check_begun
 from kardlib.data.records import say_rise
 from kardlib.errors import DataError, StoppedError
 from kardlib.models.costs import LORA_RANK

@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy, huber_loss, kl_div, normalize
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from kardlib.artifacts.device import pick_device
-from kardlib.artifacts.store import check_begun, write_json
+from kardlib.artifacts.disk import write_json
+from kardlib.artifacts.store import check_begun
 from kardlib.data.records import say_rise
 from kardlib.errors import DataError
 from kardlib.models.catalogue import identify

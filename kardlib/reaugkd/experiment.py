@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kardlib.artifacts.disk import write_json
 from kardlib.artifacts.engine import Job, make_all
-from kardlib.artifacts.store import Kind, Store, describe_provenance, fingerprint, write_json
+from kardlib.artifacts.provenance import describe_provenance
+from kardlib.artifacts.store import Kind, Store, fingerprint
 from kardlib.models.catalogue import identify
 from kardlib.reaugkd.memory import (
     Array,

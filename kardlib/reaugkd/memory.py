@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
-from kardlib.artifacts.store import write_json
+from kardlib.artifacts.disk import write_json
 from kardlib.errors import DataError
 from kardlib.retrieval.dense import EF_SEARCH, build_index, one_thread
 from kardlib.settings import ReAugKDSettings

@@ -17,7 +17,8 @@ from typing import Any
 
 from IPython.display import HTML
 
-from kardlib.artifacts.store import atomic_write, provenance
+from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.provenance import provenance
 from kardlib.data.files import LETTERS, Question
 from kardlib.kard.cases import CAUSES, COLOURS, describe, find_causes, judge_sentences, name_gold, show_legend
 from kardlib.kard.experiment import Cell, describe_run

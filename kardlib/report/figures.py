@@ -18,7 +18,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 
-from kardlib.artifacts.store import provenance
+from kardlib.artifacts.provenance import provenance
 from kardlib.report.folders import figures_folder
 from kardlib.report.rows import FigureError, in_order, long_form, to_rows
 

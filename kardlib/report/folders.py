@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kardlib import is_nano
-from kardlib.artifacts.store import REPOSITORY, fingerprint, hash_file
+from kardlib import REPOSITORY, is_nano
+from kardlib.artifacts.disk import hash_file
+from kardlib.artifacts.store import fingerprint
 from kardlib.data.files import OWN
 from kardlib.knobs import flatten
 from kardlib.models.catalogue import SHORT

@@ -11,7 +11,7 @@ from typing import Any
 from pandas import concat
 
 from kardlib import is_smollm2
-from kardlib.artifacts.store import atomic_write
+from kardlib.artifacts.disk import atomic_write
 from kardlib.knobs import flatten
 from kardlib.registry import REGISTRY, label
 from kardlib.report.captions import DATASETS, find_caption

@@ -13,7 +13,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
-from kardlib.artifacts.store import atomic_write
+from kardlib.artifacts.disk import atomic_write
 from kardlib.report.captions import find_drawn
 from kardlib.report.page import TEMPLATES, Result
 

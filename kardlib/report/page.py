@@ -11,7 +11,9 @@ from typing import Any
 import nbformat
 from jinja2 import Environment, FileSystemLoader
 
-from kardlib.artifacts.store import REPOSITORY, atomic_write, describe_provenance
+from kardlib import REPOSITORY
+from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.provenance import describe_provenance
 from kardlib.errors import KardError
 from kardlib.report.captions import DATASETS, find_caption
 

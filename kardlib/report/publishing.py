@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from kardlib.artifacts.store import atomic_write
+from kardlib.artifacts.disk import atomic_write
 from kardlib.errors import KardError
 from kardlib.report.page import read_result
 

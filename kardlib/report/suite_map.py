@@ -6,7 +6,8 @@ from pathlib import Path
 import nbformat
 from IPython.display import Markdown
 
-from kardlib.artifacts.store import MANIFEST, REPOSITORY, Store
+from kardlib import REPOSITORY
+from kardlib.artifacts.store import MANIFEST, Store
 from kardlib.kard.experiment import Experiment
 from kardlib.report.controls import is_watched
 from kardlib.report.folders import figures_folder

@@ -30,7 +30,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
-from kardlib.artifacts.store import python_path
+from kardlib import python_path
 from kardlib.data.files import Passage, PassageFile
 from kardlib.errors import KardError, first_line, suggest
 from kardlib.retrieval.runs import Run

@@ -13,7 +13,8 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from kardlib.artifacts.store import hash_file, locked
+from kardlib.artifacts.disk import hash_file
+from kardlib.artifacts.store import locked
 from kardlib.retrieval.lucene import KnowledgeError, Lucene, Prebuilt
 from kardlib.settings import KnowledgeSettings
 

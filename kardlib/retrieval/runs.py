@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kardlib.artifacts.store import atomic_write
+from kardlib.artifacts.disk import atomic_write
 from kardlib.errors import DataError
 
 Run = dict[str, list[tuple[str, float]]]  # query id -> (passage id, score), best first

@@ -18,10 +18,12 @@ import pandas as pd
 import psutil
 import pytest
 
+from kardlib import REPOSITORY
 from kardlib.__main__ import main
 from kardlib.artifacts.device import SLOTS
 from kardlib.artifacts.engine import EngineError, check_ray, connect_ray, make_all, run_jobs, take_slots
-from kardlib.artifacts.store import MANIFEST, REPOSITORY, Kind, Store, StoreError, artifact_name
+from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name
+from kardlib.errors import StoreError
 from kardlib.report.claims import judge, read_claims, read_rows
 from kardlib.reproduce import reproduce
 from kardlib.settings import StudentSettings

@@ -21,9 +21,10 @@ from jupyter_client.manager import KernelManager
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
 
+from kardlib import REPOSITORY
 from kardlib.artifacts import launch
 from kardlib.artifacts.launch import LaunchError, plan_processes
-from kardlib.artifacts.store import REPOSITORY, Kind, Store, artifact_name
+from kardlib.artifacts.store import Kind, Store, artifact_name
 from kardlib.errors import DataError
 from kardlib.kard.pipeline import STUDENT
 from kardlib.kard.rankings import RERANKER

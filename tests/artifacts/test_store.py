@@ -14,20 +14,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kardlib.artifacts.store import (
-    MANIFEST,
-    REPOSITORY,
-    UNFINISHED,
-    Kind,
-    Store,
-    StoreError,
-    artifact_name,
-    atomic_write,
-    locked,
-    now,
-    provenance,
-)
-from kardlib.errors import TooLargeError
+from kardlib import REPOSITORY
+from kardlib.artifacts.disk import UNFINISHED, atomic_write
+from kardlib.artifacts.provenance import now, provenance
+from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name, locked
+from kardlib.errors import StoreError, TooLargeError
 from kardlib.kard import pipeline, rankings
 from kardlib.kard.experiment import PREDICTIONS
 from kardlib.reaugkd import experiment as reaugkd
@@ -162,7 +153,8 @@ def test_a_damaged_artifact_is_built_again(tmp_path: Path, capsys, damage, said:
 
 SLOW_BUILD = """
 import time
-from kardlib.artifacts.store import Kind, Store, atomic_write
+from kardlib.artifacts.store import Kind, Store
+from kardlib.artifacts.disk import atomic_write
 def build(folder):
     with (folder / "log").open("a") as log:
         print("begun", file=log)
@@ -319,7 +311,7 @@ def test_provenance_names_no_place_and_nobody() -> None:
 
 def test_provenance_knows_the_commit_and_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import json, sys; from kardlib.artifacts.store import provenance; text = json.dumps(provenance());"
+        "import json, sys; from kardlib.artifacts.provenance import provenance; text = json.dumps(provenance());"
         "assert not {'torch', 'transformers', 'pyserini'} & set(sys.modules); print(text)"
     )
 

@@ -17,10 +17,9 @@ import pandas as pd
 import pytest
 
 from kardlib import NANO
-from kardlib.artifacts.store import StoreError
 from kardlib.data.files import Question
 from kardlib.data.hub import GLUE, HUB, read_openbookqa, read_strategyqa
-from kardlib.errors import DataError
+from kardlib.errors import DataError, StoreError
 from kardlib.reaugkd import tasks
 from tests.folders import ROOT
 

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kardlib.artifacts.store import REPOSITORY, Store
+from kardlib import REPOSITORY
+from kardlib.artifacts.store import Store
 from kardlib.data.files import Question
 from kardlib.data.prompts import teacher_text
 from kardlib.kard.experiment import open_settings

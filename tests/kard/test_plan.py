@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from kardlib import REPOSITORY
 from kardlib.__main__ import main
-from kardlib.artifacts.store import REPOSITORY, Kind, Store
+from kardlib.artifacts.store import Kind, Store
 from kardlib.data.files import Passage, PassageFile, write_passages
 from kardlib.data.prompts import teacher_text
 from kardlib.kard.experiment import open_settings, write_example

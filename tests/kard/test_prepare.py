@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from kardlib.artifacts.store import fingerprint, hash_file
+from kardlib.artifacts.disk import hash_file
+from kardlib.artifacts.store import fingerprint
 from kardlib.data.prompts import source_text, target_text
 from kardlib.data.records import LETTERS
 from kardlib.data.world import judge_statements
@@ -183,7 +184,7 @@ def test_variants_share_the_passages_whose_corpus_is_read_once(example, experime
             hashed.append(path)
         return hash_file(path)
 
-    monkeypatch.setattr("kardlib.artifacts.store.hash_file", hash_and_note)
+    monkeypatch.setattr("kardlib.artifacts.disk.hash_file", hash_and_note)
     monkeypatch.setattr("kardlib.kard.prepare.fingerprint", lambda value: written.append(value) or fingerprint(value))
     first, *others = (prepare(own, knobs) for knobs in ((), (("retrieval.k", 1),), (("retrieval.k", 2),)))
     assert hashed == [own.data.passages.path]

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from kardlib.artifacts.device import Device
-from kardlib.artifacts.store import hash_file
+from kardlib.artifacts.disk import hash_file
 from kardlib.data.records import say
 from kardlib.errors import DataError
 from kardlib.kard.reranker import (

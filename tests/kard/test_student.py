@@ -33,8 +33,7 @@ from transformers import (
 )
 
 import kardlib
-from kardlib.artifacts.store import StoreError
-from kardlib.errors import DataError
+from kardlib.errors import DataError, StoreError
 from kardlib.kard.answering import write
 from kardlib.kard.student import (
     Examples,

@@ -12,22 +12,15 @@ from torch.nn.functional import cross_entropy
 from transformers import T5ForConditionalGeneration
 
 from kardlib import NANO
-from kardlib.artifacts.store import StoreError
 from kardlib.data.world import EVERYDAY, OPENERS, RELATIONS, read_statements
+from kardlib.errors import StoreError
 from kardlib.models import pretraining
+from kardlib.models.exercises import DRILL, SKILLS, Exercise, choose, draw_world, find, follow, match
 from kardlib.models.nano import RERANKER, build_student, build_tokenizer
 from kardlib.models.pretraining import (
-    DRILL,
     FIRST_WORLD,
-    SKILLS,
-    Exercise,
     Recipe,
-    choose,
     collate,
-    draw_world,
-    find,
-    follow,
-    match,
     pretrain_all,
     pretrain_reranker,
     pretrain_student,

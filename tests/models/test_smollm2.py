@@ -6,7 +6,8 @@ import pytest
 from huggingface_hub import constants
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kardlib.artifacts.store import Store, hash_file
+from kardlib.artifacts.disk import hash_file
+from kardlib.artifacts.store import Store
 from kardlib.errors import DataError
 from kardlib.kard.student import load_student
 from kardlib.models import smollm2

@@ -31,8 +31,8 @@ from transformers import (
 )
 
 from kardlib.artifacts.device import Device
-from kardlib.artifacts.store import Store, StoreError
-from kardlib.errors import DataError
+from kardlib.artifacts.store import Store
+from kardlib.errors import DataError, StoreError
 from kardlib.models.encoders import load_encoder
 from kardlib.models.nano import build_tokenizer
 from kardlib.reaugkd import distillation as module

@@ -11,9 +11,8 @@ import yaml
 from PIL import Image
 
 import kardlib
-from kardlib import registry
+from kardlib import REPOSITORY, registry
 from kardlib.__main__ import BIBTEX, main
-from kardlib.artifacts.store import REPOSITORY
 from kardlib.report import papers
 from kardlib.report.drawings import accuracy, style
 from kardlib.report.drawings.accuracy import plot_main
