@@ -25,16 +25,10 @@ from kardlib.data.prompts import CONCLUSION, answer_text, source_text
 from kardlib.errors import KardError
 from kardlib.kard.experiment import Cell, Experiment, open_experiment, weigh_texts
 from kardlib.kard.floors import FLOORS
+from kardlib.kard.keys import student_settings
 from kardlib.kard.methods import Method, register_method
-from kardlib.kard.pipeline import (
-    Likelihoods,
-    answer,
-    prepare_all,
-    student_settings,
-    train_students,
-    weigh_options,
-)
-from kardlib.report.evaluate import Difference, Interval, mean_interval, paired_difference
+from kardlib.kard.pipeline import Likelihoods, answer, prepare_all, train_students, weigh_options
+from kardlib.report.statistics import Difference, Interval, mean_interval, paired_difference
 
 METHODS = ["fine_tuning", "ka_fine_tuning", "reasoning_distillation", "kard_bm25", "kard_gold"]
 FT_GOLD = Method("ft_gold", "FT (gold)", learns="answer", reads_in_training="gold", reads_at_test="gold")

@@ -40,9 +40,9 @@ from peers import index_by_peer, tokenize
 from kardlib.artifacts.provenance import provenance
 from kardlib.data.files import Passage, read_kard
 from kardlib.data.world import build_world
+from kardlib.presets import preset
 from kardlib.retrieval.lucene import Lucene, _Anserini, _java_class, find_java
 from kardlib.retrieval.runs import Run
-from kardlib.settings import preset
 
 ASKED = 400  # questions on generated passages
 ROUNDED = 2e-4  # by which pyserini's scores differ: it rounds them and sets ties apart

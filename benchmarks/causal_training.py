@@ -35,7 +35,8 @@ from kardlib.kard.teacher import symbolic_teacher
 from kardlib.models.catalogue import read_shape
 from kardlib.models.costs import training_bytes, training_flops
 from kardlib.models.training import PartTrainer
-from kardlib.settings import StudentSettings, preset
+from kardlib.presets import preset
+from kardlib.settings import StudentSettings
 
 WAYS = ("all_logits", "target_logits", "bf16")
 

@@ -22,8 +22,9 @@ from kardlib.data.answers import parse_answer
 from kardlib.errors import KardError
 from kardlib.kard import answering
 from kardlib.kard.experiment import Cell, Experiment, open_experiment
+from kardlib.kard.keys import student_settings
 from kardlib.kard.methods import METHODS
-from kardlib.kard.pipeline import prepare_all, source_texts, student_settings
+from kardlib.kard.pipeline import prepare_all, source_texts
 from kardlib.kard.prompting import fit_sources
 from kardlib.kard.rankings import Reading, read_passages
 from kardlib.kard.student import load_student

@@ -53,15 +53,17 @@ from kardlib.kard.rankings import Reading, read_passages
 from kardlib.kard.reranker import draw_steps
 from kardlib.models.catalogue import NANO
 from kardlib.models.encoders import load_reranker, rank
+from kardlib.presets import preset
 from kardlib.report.claims import format_claims, judge, read_claims, read_rows
 from kardlib.report.drawings.accuracy import plot_main
-from kardlib.report.evaluate import gain_row, hits, ratio_interval, summary_rows
+from kardlib.report.evaluate import gain_row, hits, summary_rows
 from kardlib.report.explorer import collect, make_page
 from kardlib.report.figures import save_figure
 from kardlib.report.rows import long_form
+from kardlib.report.statistics import ratio_interval
 from kardlib.retrieval.lucene import Lucene
 from kardlib.retrieval.runs import Candidates, Run, read_run, write_run
-from kardlib.settings import RunSettings, WorldSettings, preset
+from kardlib.settings import RunSettings, WorldSettings
 
 FLAT = 8  # MiB: less says nothing of a process that holds torch
 LONG = 1.0  # seconds from which on a run is not repeated

@@ -46,9 +46,10 @@ from kardlib.models.catalogue import Shape, read_shape
 from kardlib.models.costs import forward_flops, training_flops
 from kardlib.models.encoders import LateInteraction, load_reranker, rank
 from kardlib.models.training import CHECKPOINTING
+from kardlib.presets import preset
 from kardlib.retrieval.lucene import Lucene
 from kardlib.retrieval.runs import Run
-from kardlib.settings import RunSettings, StudentSettings, preset
+from kardlib.settings import RunSettings, StudentSettings
 
 PADDED, WRITTEN, SAMPLES, TOP_K, TOP_P = 512, 1024, 5, 50, 0.95  # the released code's
 CANDIDATES = 100  # of a question: kappa*

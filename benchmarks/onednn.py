@@ -32,7 +32,7 @@ from kardlib.data.world import build_world
 from kardlib.kard.answering import write
 from kardlib.kard.student import load_student, train_student
 from kardlib.kard.teacher import symbolic_teacher
-from kardlib.settings import preset
+from kardlib.presets import preset
 
 TOKENS, WIDTH, INNER = 5440, 128, 512  # a batch's padded tokens, and a feed-forward layer of the middle student
 

@@ -39,10 +39,10 @@ from kardlib.data.answers import answer_end
 from kardlib.data.files import Passage
 from kardlib.kard.answering import write
 from kardlib.models.encoders import load_reranker, rank
+from kardlib.presets import preset
 from kardlib.reproduce import watch_memory
 from kardlib.retrieval.lucene import Lucene
 from kardlib.retrieval.runs import Run
-from kardlib.settings import preset
 
 STOP_WORDS = (  # Lucene's for English
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "

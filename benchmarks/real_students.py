@@ -21,8 +21,9 @@ from kardlib.artifacts.device import multiplies_bf16
 from kardlib.artifacts.provenance import provenance
 from kardlib.data.prompts import gold_text
 from kardlib.kard.experiment import Cell, open_experiment
+from kardlib.kard.keys import student_settings
 from kardlib.kard.methods import METHODS
-from kardlib.kard.pipeline import prepare_all, source_texts, student_settings, train_students
+from kardlib.kard.pipeline import prepare_all, source_texts, train_students
 from kardlib.kard.prepare import Prepared
 from kardlib.kard.prompting import fit_sources
 from kardlib.kard.rankings import Reading, find_retriever

@@ -31,6 +31,7 @@ from kardlib.artifacts.provenance import provenance
 from kardlib.artifacts.store import Kind, Store, fingerprint
 from kardlib.models.catalogue import identify
 from kardlib.models.encoders import find_minilm
+from kardlib.presets import preset
 from kardlib.reaugkd.distillation import Classifier, build_student, run_classifier
 from kardlib.reaugkd.memory import (
     Array,
@@ -44,9 +45,10 @@ from kardlib.reaugkd.memory import (
     write_outputs,
 )
 from kardlib.reaugkd.tasks import Example, open_task
-from kardlib.report.evaluate import mean_interval, share_interval, summary_rows
+from kardlib.report.evaluate import summary_rows
+from kardlib.report.statistics import mean_interval, share_interval
 from kardlib.retrieval.dense import EF_BUILD, LINKS, build_index
-from kardlib.settings import ReAugKDSettings, preset
+from kardlib.settings import ReAugKDSettings
 
 K, TAU, BETA = 16, 0.1, 0.5
 MINILM, BERT = "minilm, 3 layers", "bert-base, 6 layers"

@@ -43,8 +43,9 @@ from kardlib.kard.plan import plan
 from kardlib.models import encoders
 from kardlib.models.catalogue import read_shape
 from kardlib.models.costs import training_flops
+from kardlib.presets import preset
 from kardlib.retrieval.runs import Candidates
-from kardlib.settings import RunSettings, preset
+from kardlib.settings import RunSettings
 
 WAYS = ("fp32", "bf16")
 

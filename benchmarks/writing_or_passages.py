@@ -29,7 +29,7 @@ from kardlib.kard.experiment import Cell, Experiment, Knobs, open_experiment
 from kardlib.kard.floors import named_by_passage
 from kardlib.kard.methods import SHOWN
 from kardlib.kard.pipeline import answer
-from kardlib.report.evaluate import mean_interval, paired_difference
+from kardlib.report.statistics import mean_interval, paired_difference
 
 DEVELOPMENT = 1  # the world on which everything is chosen
 STUDENTS = {  # by what is learnt, and what found the passages that training shows

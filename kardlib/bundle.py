@@ -47,6 +47,7 @@ from kardlib.jobs import (
 )
 from kardlib.kard.experiment import PREDICTIONS, Cell, Experiment, describe_run, writing_job
 from kardlib.kard.grids import all_grids, numbers_at
+from kardlib.kard.lengths import CHARACTERS
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import (
     ADAPTED,
@@ -57,7 +58,6 @@ from kardlib.kard.pipeline import (
     train_students,
     training_examples,
 )
-from kardlib.kard.plan import CHARACTERS
 from kardlib.kard.prepare import prepare
 from kardlib.kard.prompting import NEW_TOKENS
 from kardlib.kard.rankings import Reading, read_passages

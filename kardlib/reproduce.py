@@ -34,12 +34,13 @@ from kardlib.artifacts.engine import check_ray, choose_engine
 from kardlib.artifacts.provenance import now
 from kardlib.artifacts.store import Store
 from kardlib.errors import KardError, first_line, suggest
+from kardlib.presets import GROWING, preset
 from kardlib.report.captions import is_usual
 from kardlib.report.folders import figures_folder, seen_from
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index
 from kardlib.report.progress import Progress, follow, read_durations
 from kardlib.report.publishing import COLOURS, find_cell, publish_results, read_assignments
-from kardlib.settings import GLUE_TASKS, GROWING, preset
+from kardlib.settings import GLUE_TASKS
 
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
 CLASSIFYING = {"13", "14", "18"}  # run on texts that are sorted into classes

@@ -19,7 +19,8 @@ from kardlib.data.files import Question
 from kardlib.kard.experiment import Cell, open_settings
 from kardlib.kard.methods import METHODS, SHOWN
 from kardlib.kard.student import load_student
-from kardlib.settings import NANO_TRAINING, StudentSettings, preset
+from kardlib.presets import preset
+from kardlib.settings import NANO_TRAINING, StudentSettings
 from tests.kard.test_student import save_causal
 
 

@@ -21,7 +21,7 @@ from kardlib.kard.grids import CORPORA, PASSAGES
 from kardlib.kard.pipeline import answer
 from kardlib.kard.student import load_student
 from kardlib.models.catalogue import identify
-from kardlib.settings import preset
+from kardlib.presets import preset
 
 GUARD = """
 import runpy, sys

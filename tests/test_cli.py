@@ -26,8 +26,8 @@ def test_doctor_finds_this_machine_fit() -> None:
 
 def test_doctor_says_what_is_wrong_and_how_to_mend_it(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["no-such-package>=2", "numpy<1", "psutil"]')
-    monkeypatch.setattr("kardlib.__main__.REPOSITORY", tmp_path)
-    monkeypatch.setattr("kardlib.__main__.NEEDED_DISK", 10**18)
+    monkeypatch.setattr("kardlib.doctor.REPOSITORY", tmp_path)
+    monkeypatch.setattr("kardlib.doctor.NEEDED_DISK", 10**18)
     assert main(["doctor"]) == 1
     found, _, problems = capsys.readouterr().out.partition("would not work:")
     assert "no-such-package is missing (needed: >=2)" in found and "psutil" in found

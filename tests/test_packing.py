@@ -18,7 +18,7 @@ from kardlib.kard.rankings import DENSE, RERANKED, RERANKER, Reading, read_passa
 from kardlib.kard.student import load_student
 from kardlib.models.encoders import load_encoder
 from kardlib.packing import LEFT_OUT, pack, unpack
-from kardlib.settings import preset
+from kardlib.presets import preset
 from tests.folders import ROOT
 from tests.test_recipes import KEPT
 

@@ -13,6 +13,7 @@ ROOMS = [
     "registry",
     "knobs",
     "settings",
+    "presets",
     "artifacts",
     "data",
     "retrieval",
@@ -25,6 +26,7 @@ ROOMS = [
     "bundle",
     "packing",
     "reproduce",
+    "doctor",
     "__main__",
 ]
 FILES = sorted((ROOT / "kardlib").rglob("*.py"))

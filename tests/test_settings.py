@@ -2,7 +2,8 @@
 
 import pytest
 
-from kardlib.settings import RunSettings, SettingsError, preset
+from kardlib.presets import preset
+from kardlib.settings import RunSettings, SettingsError
 
 
 @pytest.mark.parametrize("scale", ["smoke", "embedded", "paper"])

@@ -45,14 +45,8 @@ from kardlib.kard.llm import server_teacher
 from kardlib.kard.methods import Method, main_rows
 from kardlib.kard.teacher import Teacher, recorded_teacher, symbolic_teacher
 from kardlib.models.catalogue import LOADERS, identify, needs_this_process
-from kardlib.settings import (
-    GLUE_TASKS,
-    RunSettings,
-    StudentSettings,
-    TeacherSettings,
-    WorldSettings,
-    preset,
-)
+from kardlib.presets import preset
+from kardlib.settings import GLUE_TASKS, RunSettings, StudentSettings, TeacherSettings, WorldSettings
 
 SILVER = 3  # silver passages: the union of the top 3 of each of a question's first 3 rationales
 HELD_OUT = 0.05  # share of a real dataset's training questions that become the split "silver"

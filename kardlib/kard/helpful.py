@@ -16,8 +16,9 @@ from kardlib.artifacts.engine import Job, K, make_all
 from kardlib.artifacts.store import fingerprint
 from kardlib.data.prompts import gold_text, source_text
 from kardlib.kard.experiment import Cell, Experiment, weigh_texts
+from kardlib.kard.keys import student_settings
 from kardlib.kard.methods import METHODS
-from kardlib.kard.pipeline import student_settings, train_students
+from kardlib.kard.pipeline import train_students
 from kardlib.kard.prepare import Prepared, find_candidates
 from kardlib.kard.rankings import RERANKER, Variants, by_trained, register_reranker, reranker_job
 from kardlib.retrieval.runs import Candidates

@@ -2,9 +2,8 @@
 
     prepared, rankings -> sources -> students -> predictions -> outcomes
 
-Every stage takes the cells of a grid, each with its variant of the settings, and gives by cell what it made. What a
-student's name depends on stands in `StudentKey`, a prediction's in `PredictionKey`: cells that agree in it share one
-artifact, and `kard plan` counts by them. `answer` goes the whole way.
+Every stage takes the cells of a grid, each with its variant of the settings, and gives by cell what it made; cells that
+agree in their key (`keys.py`) share one artifact. `answer` goes the whole way.
 """
 
 import functools
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kardlib.artifacts.engine import Job, make_all
-from kardlib.artifacts.store import Kind, canonical_json, fingerprint
+from kardlib.artifacts.store import Kind, fingerprint
 from kardlib.data.answers import last_letter, majority_vote, parse_answer, parse_option, score
 from kardlib.data.files import Question
 from kardlib.data.prompts import CONCLUSION, SHOTS, Source, answer_text, few_shot_turns, gold_text, source_text
@@ -27,7 +26,8 @@ from kardlib.data.records import say_rise
 from kardlib.data.world import build_world
 from kardlib.errors import DataError
 from kardlib.kard.experiment import Cell, Experiment, Knobs, weigh_texts, write_texts
-from kardlib.kard.methods import METHODS, UNRANKED, UNTAUGHT, Method
+from kardlib.kard.keys import PredictionKey, prediction_key, student_key, student_settings, student_spec
+from kardlib.kard.methods import METHODS, Method
 from kardlib.kard.prepare import Prepared, prepare
 from kardlib.kard.rankings import (
     RETRIEVERS,
@@ -40,7 +40,7 @@ from kardlib.kard.rankings import (
 from kardlib.kard.teacher import Rationale
 from kardlib.models.catalogue import LOADERS, identify, needs_this_process
 from kardlib.retrieval.runs import Run
-from kardlib.settings import RunSettings, StudentSettings
+from kardlib.settings import StudentSettings
 
 NEIGHBOUR = 500  # what a neighbouring world's seed is away
 ADAPTED = Kind("adapted", 1, "kardlib.kard.student:adapt_student", "student.batch", sharded=True)
@@ -51,97 +51,6 @@ CONCLUDES = re.compile(rf"(?i)(?:\b(?:so|thus|therefore),? )?\b{CONCLUSION}")  #
 PreparedCells = Mapping[Cell, Prepared]  # cells of a grid, each with its variant of the settings
 Example = tuple[str, str]  # source and target text
 MakeAll = Callable[..., dict[Any, Path]]  # `make_all`, or who has the missing artifacts made elsewhere (`bundle.py`)
-
-
-# What tells artifacts apart
-
-
-class StudentKey(NamedTuple):
-    """What tells one trained student from another: what it learns from, and how."""
-
-    student: str
-    learns: str
-    reads: str  # in training
-    corpus: str  # on which it was trained before (DAPT)
-    share: float
-    rationales: int
-    steps: int | None
-    seed: int
-    others: str  # the other settings of its texts and its training
-
-
-class PredictionKey(NamedTuple):
-    """What tells one set of predictions from another: who is asked, and what."""
-
-    student: StudentKey | None  # None: as it comes
-    model: str
-    method: str  # where retriever and student are trained together
-    reads: str
-    ranked_by: str  # the settings of what was trained to rank, where it decides what is read
-    prompt: str
-    passages: int
-    candidates: int
-    shots: str
-    writes: str
-    written: str  # the settings of what is asked, and of generation
-    seed: int
-
-
-def student_key(settings: RunSettings, cell: Cell) -> StudentKey | None:
-    """None where a method trains no student."""
-    method, knobs = METHODS[cell.method], student_settings(settings, cell)
-    if not method.learns:
-        return None
-    others = {
-        "training": knobs.of_training() | {"examples": settings.student.examples},
-        "world": settings.world.model_dump(),
-        "k": settings.retrieval.k_training,
-        "teacher": settings.teacher.model_dump(mode="json"),
-        "knowledge": settings.knowledge.model_dump(),
-        "answer_in_query": settings.retrieval.answer_in_query,
-        "dapt": settings.dapt.model_dump() if method.adapted else None,
-        "rag": settings.rag.model_dump() if method.rag else None,
-    }
-    if not method.rag and method.reads_in_training not in UNRANKED:
-        others["ranked_by"] = settings.model_dump(mode="json", include={"reranker", "rag"})
-        others["candidates"] = settings.retrieval.candidates
-    corpus = settings.dapt.corpus if method.adapted else ""
-    return StudentKey(
-        cell.student, method.learns, method.reads_in_training, corpus, settings.student.share,
-        settings.teacher.rationales, settings.student.steps, cell.seed, canonical_json(others),
-    )  # fmt: skip
-
-
-def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
-    """Without a student of its own a cell's texts depend on the seed only where something is drawn or trained."""
-    method, student = METHODS[cell.method], student_key(settings, cell)
-    reads, knobs = method.reads_at_test, student_settings(settings, cell)
-    seeded = knobs.samples > 1 or cell.student in LOADERS or (reads in RETRIEVERS and RETRIEVERS[reads].seeded)
-    found_by = [settings.model_dump(mode="json", include={"teacher", "knowledge"}), settings.retrieval.answer_in_query]
-    taught = set() if reads in UNTAUGHT else {"students", "student", "retrieval"}  # by what helps a student
-    trained = settings.model_dump(mode="json", include={"reranker", "rag"} | taught)
-    asked = [settings.world.model_dump(), knobs.of_writing(), *([] if student else [*found_by, knobs.revision])]
-    return PredictionKey(
-        student, cell.student, cell.method if method.rag else "", reads,
-        "" if reads in UNRANKED else canonical_json([trained, found_by]),
-        settings.test_prompt, settings.retrieval.k if reads not in ("", "rationale") else 0,
-        settings.retrieval.candidates if reads not in UNRANKED else 0,
-        method.shots, method.writes, canonical_json(asked), cell.seed if student or seeded else 0,
-    )  # fmt: skip
-
-
-def student_settings(settings: RunSettings, cell: Cell) -> StudentSettings:
-    """A cell's student, with room for as many sources as its prompt holds; what is asked stands last and is kept."""
-    method = METHODS[cell.method]
-    student = settings.student.of(cell.student, method.learns, method.reads_in_training)
-    if method.shots:
-        student = student.model_copy(update={"max_source_tokens": (SHOTS + 1) * student.max_source_tokens})
-    return student.model_copy(update={"samples": method.samples or student.samples})
-
-
-def student_spec(settings: StudentSettings, seed: int) -> dict[str, Any]:
-    """What a student's artifact is named by, besides its examples."""
-    return {"settings": settings.of_training() | {"model": identify(settings.model, settings.revision)}, "seed": seed}
 
 
 # What students learn from and are asked

@@ -10,9 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
@@ -22,15 +20,26 @@ from kardlib.artifacts.device import SLOTS
 from kardlib.artifacts.store import Kind, Store, canonical_json
 from kardlib.data.files import Dataset
 from kardlib.data.hub import HUB
-from kardlib.data.prompts import SHOTS, TEACHER_PROMPT, teacher_text
+from kardlib.data.prompts import TEACHER_PROMPT, teacher_text
 from kardlib.errors import DataError, suggest
 from kardlib.kard.downloads import INDEXES, list_downloads
 from kardlib.kard.experiment import SILVER, Cell, Experiment, Knobs, describe_run, open_settings
 from kardlib.kard.grids import all_grids, numbers_at
 from kardlib.kard.helpful import TARGETS
+from kardlib.kard.keys import PredictionKey, StudentKey, prediction_key, student_key, student_spec
+from kardlib.kard.lengths import (
+    CHARACTERS,
+    LONGEST,
+    UNCOUNTED,
+    Texts,
+    count_examples,
+    count_texts,
+    source_tokens,
+    target_tokens,
+)
 from kardlib.kard.llm import estimate, server_teacher
 from kardlib.kard.methods import METHODS, main_rows
-from kardlib.kard.pipeline import STUDENT, PredictionKey, Row, StudentKey, prediction_key, student_key, student_spec
+from kardlib.kard.pipeline import STUDENT, Row
 from kardlib.kard.prepare import DEPTH, VERIFIER_SHOTS
 from kardlib.kard.rankings import RERANKER, reranker_knobs
 from kardlib.models.catalogue import SHORT, find_shape, without_network
@@ -38,12 +47,6 @@ from kardlib.models.costs import forward_flops, training_bytes, training_flops, 
 from kardlib.retrieval.prebuilt import UNPACKED
 from kardlib.settings import GLUE_TASKS, RunSettings, TeacherSettings
 
-CHARACTERS = 4  # a token, in English; T5 splits medical words, so that MedQA has about a fifth more tokens
-ANSWER = 6  # tokens of "The answer is A."
-LONGEST = 2  # the longest one in a hundred texts is about twice as long as the mean one (KARD's recorded rationales)
-RATIONALE = 500.0  # characters, about the mean of KARD's recorded rationales, for a teacher that has not written yet
-PARAGRAPH = 472.0  # characters of a Wikipedia paragraph: the mean of StrategyQA's
-UNCOUNTED = 10**9  # passages, where their number is not known
 TRAINED = ("reranker", *TARGETS)  # what trains a reranker
 Origin = tuple[str, RunSettings]  # the first notebook that asks for something, and its settings there
 
@@ -66,25 +69,6 @@ DEVICES = {
     "h100": Hardware("one NVIDIA H100 80 GB", 989e12, 80e9, 0.4, 0.01),
     "h200": Hardware("one NVIDIA H200 141 GB", 989e12, 141e9, 0.4, 0.01),
     "cpu": Hardware("two CPU cores", 200e9, None, 0.4, 0.1),
-}
-
-
-class Texts(NamedTuple):
-    """How much there is to read: questions by split, mean lengths in characters."""
-
-    train: int
-    test: int
-    silver: int  # held-out training questions, whose rationales only serve as queries
-    question: float  # with its options
-    rationale: float
-    passage: float
-    passages: int | None  # None where only an index or a file that stays on disk knows
-
-
-ON_THE_HUB = {  # the questions there; lengths were counted on KARD's release
-    "medqa_usmle_hf": Texts(9669, 1273, 509, 858, 474, PARAGRAPH, None),
-    "obqa": Texts(4709, 500, 248, 127, 535, PARAGRAPH, None),
-    "strategyqa": Texts(1522, 687, 81, 64, 759, PARAGRAPH, None),
 }
 
 
@@ -120,51 +104,6 @@ def list_work(
             if student and not METHODS[row.method].rag:
                 trainings.setdefault(student, (number, variant))
     return trainings, writings
-
-
-# Lengths
-
-
-def count_texts(experiment: Experiment) -> Texts:
-    """From the questions at hand, or from `ON_THE_HUB` where they would have to be fetched. Raises DataError."""
-    settings = experiment.settings
-    if settings.data_dir is None and settings.dataset in HUB:
-        return ON_THE_HUB[settings.dataset]._replace(passages=None if settings.knowledge.index else 0)
-    splits, passages = experiment.data.splits, experiment.data.passages
-    rationale, passage, known = RATIONALE, PARAGRAPH, None if settings.knowledge.index else 0
-    if experiment.teacher and not settings.teacher.base_url and splits["train"]:
-        number = max(settings.teacher.rationales, SILVER)
-        rationale = fmean(len(r.text) for r in experiment.teacher(splits["train"], number))
-    if not settings.knowledge.index and passages:
-        lengths = [len(p.text) for p in islice(passages, 100_000)]
-        if not lengths:
-            raise DataError(f"{settings.dataset} comes with a file of passages that holds none: put one on each line")
-        passage, known = fmean(lengths), len(lengths) if len(lengths) < 100_000 else None
-    train, test, silver = (len(splits.get(split, ())) for split in ("train", "test", "silver"))
-    question = fmean(len(q.prompt) for questions in splits.values() for q in questions)
-    return Texts(train, test, silver, question, rationale, passage, known)
-
-
-def count_examples(settings: RunSettings, texts: Texts, learns: str, reads: str = "") -> int:
-    """Before the filter, which drops a few in a hundred rationales."""
-    questions = max(1, round(texts.train * settings.student.share))
-    explained = learns == "rationale" or reads == "bm25_rationale"
-    examples = questions * (settings.teacher.rationales if explained else 1)
-    return min(examples, settings.student.examples or examples)
-
-
-def source_tokens(settings: RunSettings, texts: Texts, passages: int, shots: str = "", reads: str = "") -> float:
-    """Mean length of what a student reads, cut at its limit; `shots` says what the examples before it show."""
-    one = texts.question + passages * texts.passage
-    shown = SHOTS * (one + (texts.rationale if shots == "rationale" else 0)) if shots else 0
-    limit = settings.student.max_source_tokens * (SHOTS + 1 if shots else 1)
-    return min(limit, (shown + one + (texts.rationale if reads == "rationale" else 0)) / CHARACTERS)
-
-
-def target_tokens(settings: RunSettings, texts: Texts, writes: str, times: float = 1) -> float:
-    """Mean length of what a student writes, or so many times as much, cut at its limit."""
-    length = times * (ANSWER + (texts.rationale / CHARACTERS if writes == "rationale" else 0))
-    return min(settings.student.max_new_tokens or length, length)
 
 
 # The plan

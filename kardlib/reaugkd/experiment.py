@@ -23,6 +23,7 @@ from kardlib.artifacts.engine import Job, make_all
 from kardlib.artifacts.provenance import describe_provenance
 from kardlib.artifacts.store import Kind, Store, fingerprint
 from kardlib.models.catalogue import identify
+from kardlib.presets import preset
 from kardlib.reaugkd.memory import (
     Array,
     KnowledgeBase,
@@ -35,7 +36,7 @@ from kardlib.reaugkd.memory import (
 )
 from kardlib.reaugkd.methods import METHODS
 from kardlib.reaugkd.tasks import Task, open_task
-from kardlib.settings import Losses, ReAugKDSettings, RunSettings, preset
+from kardlib.settings import Losses, ReAugKDSettings, RunSettings
 
 LOWER = "reaugkd.batch or reaugkd.max_tokens"
 SHAPE = Kind("reaugkd_shape")

@@ -19,9 +19,10 @@ from pydantic import Field, model_validator
 
 from kardlib.errors import KardError, first_line
 from kardlib.models.catalogue import MODELS
+from kardlib.presets import preset
 from kardlib.report.captions import DATASETS
 from kardlib.report.combined import OTHER_WORLDS, best_rows, mean_rows, put_many_worlds
-from kardlib.report.evaluate import GROWTH, NOT_TOLD, Interval, by_chance, verdict
+from kardlib.report.evaluate import GROWTH
 from kardlib.report.reported import find_table, read_reported
 from kardlib.report.rows import (
     COLUMNS,
@@ -35,7 +36,8 @@ from kardlib.report.rows import (
     read_table,
     to_rows,
 )
-from kardlib.settings import Group, Scale, SettingsError, preset, validate
+from kardlib.report.statistics import NOT_TOLD, Interval, by_chance, verdict
+from kardlib.settings import Group, Scale, SettingsError, validate
 
 CLAIMS = Path(__file__).with_name("claims.yml")
 NOT_RUN = "not run at this scale"

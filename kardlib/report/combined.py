@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from kardlib.reaugkd.methods import EARLIER
-from kardlib.report.evaluate import clip_ends, paired_difference
+from kardlib.report.evaluate import clip_ends
 from kardlib.report.rows import COLUMNS, KEYS, is_judged
+from kardlib.report.statistics import paired_difference
 from kardlib.settings import GLUE_TASKS
 
 OTHER_WORLDS = "21_worlds"  # the figure of other worlds

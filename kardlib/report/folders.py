@@ -12,7 +12,7 @@ from kardlib.artifacts.store import fingerprint
 from kardlib.data.files import OWN
 from kardlib.knobs import flatten
 from kardlib.models.catalogue import SHORT
-from kardlib.settings import preset
+from kardlib.presets import preset
 
 SHOWN = 40  # characters of a name that say what is changed
 

@@ -13,6 +13,7 @@ from pandas import concat
 from kardlib import is_smollm2
 from kardlib.artifacts.disk import atomic_write
 from kardlib.knobs import flatten
+from kardlib.presets import GROWING, preset
 from kardlib.registry import REGISTRY, label
 from kardlib.report.captions import DATASETS, find_caption
 from kardlib.report.claims import by_size, judge, read_claims, read_rows, summarize, tally
@@ -22,7 +23,7 @@ from kardlib.report.figures import read_provenance, save_figure
 from kardlib.report.papers import escape, lay_out, paper_tables
 from kardlib.report.reported import find_table
 from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_digits, in_order, measured, read_table, with_unread
-from kardlib.settings import GLUE_TASKS, GROWING, preset
+from kardlib.settings import GLUE_TASKS
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
 

@@ -22,6 +22,7 @@ from kardlib.kard.bound import sweeps
 from kardlib.kard.cases import CAUSES, GOLD_READ, PAPERS_CAUSES
 from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_SHOWN, IN_STRATA, IN_TARGETS, RERANKER_DIFFERENCES
 from kardlib.kard.memorization import Task
+from kardlib.presets import preset
 from kardlib.registry import REGISTRY, Entry, enter, label
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_figure, read_rows
 from kardlib.report.combined import MANY_WORLDS
@@ -42,7 +43,7 @@ from kardlib.report.rows import (
     to_rows,
     with_unread,
 )
-from kardlib.settings import MemorizationSettings, preset, validate
+from kardlib.settings import MemorizationSettings, validate
 
 MARKUP = re.compile(r"[\\`*~|]|(?<!\w)_|_(?!\w)|\[(?![+\d-])|\](?=\()")  # what Markdown would not show as it is
 

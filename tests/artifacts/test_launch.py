@@ -31,7 +31,8 @@ from kardlib.kard.rankings import RERANKER
 from kardlib.models import training
 from kardlib.models.encoders import LINEAR
 from kardlib.models.nano import build_tokenizer
-from kardlib.settings import ComputeSettings, RerankerSettings, SettingsError, StudentSettings, preset
+from kardlib.presets import preset
+from kardlib.settings import ComputeSettings, RerankerSettings, SettingsError, StudentSettings
 from tests.kard.test_reranker import task
 
 EXAMPLES = [  # 41 = 5 batches of 8 and one example, which leaves some processes without any

@@ -5,7 +5,7 @@ import pytest
 from kardlib.artifacts.store import Store
 from kardlib.kard.experiment import Experiment, open_settings, write_example
 from kardlib.kard.prepare import Prepared, prepare
-from kardlib.settings import preset
+from kardlib.presets import preset
 
 
 @pytest.fixture(scope="session")

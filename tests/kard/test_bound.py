@@ -8,9 +8,10 @@ import pytest
 from kardlib.artifacts.store import Store
 from kardlib.kard.bound import PARTS, fewest_bits, growth_row, key_rows, measure, shortest_key, sweeps
 from kardlib.kard.memorization import Task, cut, draw_task, read, recall, remember
+from kardlib.presets import preset
 from kardlib.report.drawings.memory import plot_growth, plot_keys, plot_learners, plot_networks
 from kardlib.report.rows import FigureError, long_form
-from kardlib.settings import SettingsError, preset
+from kardlib.settings import SettingsError
 
 SMOKE = preset("smoke").memorization
 BITS = {"metric": "bits", "knob": "length", "n": 5}

@@ -45,13 +45,13 @@ from kardlib.kard.cases import (
 from kardlib.kard.experiment import Cell, Experiment
 from kardlib.kard.grids import cases as case_grid
 from kardlib.kard.pipeline import Predictions
+from kardlib.presets import preset
 from kardlib.report.drawings.case import PLACES, plot_case
 from kardlib.report.drawings.kard import plot_shares
 from kardlib.report.evaluate import part_rows, share_rows, summary_rows
 from kardlib.report.figures import save_figure
 from kardlib.report.papers import draw_again
 from kardlib.report.rows import COLUMNS, FigureError, long_form
-from kardlib.settings import preset
 
 WORLD = build_world(preset("smoke").world)
 ATTACK = "<script>alert('x')</script> & <b onclick=\"go()\">."

@@ -12,7 +12,8 @@ from kardlib.data.files import PassageFile
 from kardlib.data.records import say
 from kardlib.errors import DataError
 from kardlib.kard.experiment import describe_run, open_experiment, open_settings
-from kardlib.settings import SettingsError, preset
+from kardlib.presets import preset
+from kardlib.settings import SettingsError
 
 
 def test_opening_makes_nothing(tmp_path):

@@ -20,7 +20,7 @@ from kardlib.kard.frontier import (
 )
 from kardlib.kard.pipeline import Predictions, answer
 from kardlib.kard.teacher import Rationale
-from kardlib.report.evaluate import mean_interval
+from kardlib.report.statistics import mean_interval
 
 
 def test_a_world_grows_while_training_stays(experiment):

@@ -5,7 +5,8 @@ import pytest
 from kardlib.kard import grids
 from kardlib.kard.methods import METHODS, main_rows
 from kardlib.kard.pipeline import Row
-from kardlib.settings import SettingsError, preset
+from kardlib.presets import preset
+from kardlib.settings import SettingsError
 
 
 @pytest.mark.parametrize("dataset", ["world", "obqa", "own"])

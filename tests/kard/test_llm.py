@@ -28,7 +28,8 @@ from kardlib.kard.experiment import open_settings
 from kardlib.kard.llm import Completion, TeacherError, estimate, hide_key, read_completion, server_teacher
 from kardlib.kard.prepare import write_rationales
 from kardlib.models.nano import build_tokenizer
-from kardlib.settings import SettingsError, TeacherSettings, preset
+from kardlib.presets import preset
+from kardlib.settings import SettingsError, TeacherSettings
 
 KEY = "sk-a-key-that-must-not-be-seen"
 QUESTIONS = [Question(f"q{i}", f"Is {i} an even number?", ("yes", "no"), i % 2) for i in range(6)]

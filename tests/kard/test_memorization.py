@@ -27,7 +27,7 @@ from kardlib.kard.memorization import (
     shelve,
     train_networks,
 )
-from kardlib.settings import preset
+from kardlib.presets import preset
 
 SMOKE = preset("smoke").memorization
 

@@ -14,7 +14,8 @@ from kardlib.kard.methods import METHODS, SHOWN
 from kardlib.kard.pipeline import answer
 from kardlib.kard.teacher import symbolic_teacher
 from kardlib.models.catalogue import MODELS
-from kardlib.settings import WorldSettings, preset
+from kardlib.presets import preset
+from kardlib.settings import WorldSettings
 from tests.models.test_catalogue import shrink
 
 WORLD = WorldSettings(ailments=12, cases=5, notes=5, train=24, dev=2, test=4, yes_no=0)

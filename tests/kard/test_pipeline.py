@@ -19,6 +19,7 @@ from kardlib.errors import DataError, KardError
 from kardlib.kard import pipeline
 from kardlib.kard.cases import statement_shares
 from kardlib.kard.experiment import Cell, open_settings, writing_job
+from kardlib.kard.keys import prediction_key, student_key
 from kardlib.kard.methods import METHODS, READS, Method, register_method
 from kardlib.kard.pipeline import (
     Predictions,
@@ -29,11 +30,9 @@ from kardlib.kard.pipeline import (
     few_shots,
     list_writings,
     outcomes,
-    prediction_key,
     prepare_all,
     source_texts,
     student_job,
-    student_key,
     train_students,
     training_examples,
     weigh_options,

@@ -15,12 +15,14 @@ from kardlib.artifacts.store import Kind, Store
 from kardlib.data.files import Passage, PassageFile, write_passages
 from kardlib.data.prompts import teacher_text
 from kardlib.kard.experiment import open_settings, write_example
+from kardlib.kard.keys import student_spec
+from kardlib.kard.lengths import ON_THE_HUB, count_texts
 from kardlib.kard.llm import estimate
-from kardlib.kard.pipeline import student_spec
-from kardlib.kard.plan import ON_THE_HUB, count_texts, describe_plan, plan
+from kardlib.kard.plan import describe_plan, plan
 from kardlib.kard.rankings import train_rerankers
 from kardlib.models.catalogue import MODELS
-from kardlib.settings import NANO_TRAINING, RunSettings, preset
+from kardlib.presets import preset
+from kardlib.settings import NANO_TRAINING, RunSettings
 
 
 @pytest.fixture(scope="module")

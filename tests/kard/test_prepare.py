@@ -17,8 +17,8 @@ from kardlib.kard.pipeline import source_texts, training_examples
 from kardlib.kard.prepare import find_candidates, find_silver, name_passages, prepare, query_texts, write_rationales
 from kardlib.kard.student import train_student
 from kardlib.kard.teacher import Rationale
+from kardlib.presets import preset
 from kardlib.retrieval.lucene import KnowledgeError, Lucene
-from kardlib.settings import preset
 
 
 def cell(method, seed=0):

@@ -11,12 +11,14 @@ from kardlib.data.prompts import answer_text, few_shot_turns, source_text, split
 from kardlib.errors import DataError
 from kardlib.kard.answering import write_predictions
 from kardlib.kard.experiment import Cell
+from kardlib.kard.keys import student_settings
 from kardlib.kard.methods import METHODS
-from kardlib.kard.pipeline import source_texts, student_settings, training_examples
+from kardlib.kard.pipeline import source_texts, training_examples
 from kardlib.kard.prompting import fit_sources, limit_targets
 from kardlib.kard.student import Examples, load_student, train_student
 from kardlib.models.nano import build_tokenizer
-from kardlib.settings import StudentSettings, preset
+from kardlib.presets import preset
+from kardlib.settings import StudentSettings
 from tests.kard.test_student import EXAMPLES, SETTINGS, save_causal
 
 TOKENIZER, T5, CAUSAL = build_tokenizer(), T5Config(), LlamaConfig(max_position_embeddings=2048)

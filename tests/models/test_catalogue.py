@@ -25,8 +25,9 @@ from kardlib.models.catalogue import (
 )
 from kardlib.models.encoders import load_reranker, rank
 from kardlib.models.nano import build_tokenizer
+from kardlib.presets import preset
 from kardlib.retrieval.runs import Candidates
-from kardlib.settings import StudentSettings, preset
+from kardlib.settings import StudentSettings
 
 CLASSES = {"encoder-decoder": AutoModelForSeq2SeqLM, "causal": AutoModelForCausalLM, "encoder": AutoModel}
 PAPERS = [

@@ -25,7 +25,8 @@ from kardlib.models.pretraining import (
     weighted_loss,
     widen,
 )
-from kardlib.settings import SettingsError, preset
+from kardlib.presets import preset
+from kardlib.settings import SettingsError
 
 
 def test_no_notebook_uses_a_world_of_pretraining():

@@ -35,6 +35,7 @@ from kardlib.artifacts.store import Store
 from kardlib.errors import DataError, StoreError
 from kardlib.models.encoders import load_encoder
 from kardlib.models.nano import build_tokenizer
+from kardlib.presets import preset
 from kardlib.reaugkd import distillation as module
 from kardlib.reaugkd.distillation import (
     Classifier,
@@ -73,7 +74,7 @@ from kardlib.reaugkd.memory import KnowledgeBaseError, Outputs, compress
 from kardlib.reaugkd.methods import METHODS, Method, register_method
 from kardlib.reaugkd.tasks import Example
 from kardlib.registry import REGISTRY
-from kardlib.settings import ReAugKDSettings, preset
+from kardlib.settings import ReAugKDSettings
 from tests.folders import ROOT
 
 SIGNS = "insomnia fever rash thirst tremor jaundice nausea migraine".split()

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from kardlib.data.records import say
 from kardlib.errors import DataError
+from kardlib.presets import preset
 from kardlib.reaugkd import tasks
 from kardlib.reaugkd.tasks import COLUMNS, RawExample, check_labels, open_task, read_parquet, read_tsv, split_task
-from kardlib.settings import GLUE_TASKS, preset
+from kardlib.settings import GLUE_TASKS
 from tests.folders import REAL
 
 HEADER = "index\tsentence1\tsentence2\tlabel"

@@ -14,27 +14,21 @@ from kardlib.data.files import Dataset, Question
 from kardlib.data.world import build_world
 from kardlib.kard.experiment import Experiment
 from kardlib.kard.pipeline import Gain, Row
-from kardlib.report.evaluate import (
+from kardlib.presets import preset
+from kardlib.report.evaluate import gain_row, gain_rows, hits, part_rows, share_rows, summary_rows, tabulate
+from kardlib.report.rows import long_form
+from kardlib.report.statistics import (
     Interval,
     by_chance,
     by_cluster,
-    gain_row,
-    gain_rows,
-    hits,
     mean_interval,
     paired_difference,
-    part_rows,
     ratio_interval,
     share_interval,
-    share_rows,
     standard_error,
-    summary_rows,
-    tabulate,
     unpaired_difference,
     verdict,
 )
-from kardlib.report.rows import long_form
-from kardlib.settings import preset
 
 EXPERIMENT = Experiment(
     preset("smoke").model_copy(update={"seeds": (0, 1)}), Store(), Dataset("world", {}, [], {}), None, None

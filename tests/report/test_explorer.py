@@ -17,9 +17,9 @@ from kardlib.kard.experiment import Cell, Experiment
 from kardlib.kard.pipeline import Predictions
 from kardlib.kard.prepare import Index, Prepared, Rationales, Runs
 from kardlib.kard.teacher import FilterYield
+from kardlib.presets import preset
 from kardlib.report.explorer import PAGE, collect, make_page, show_explorer, write_explorer
 from kardlib.report.page import WAITING, write_index
-from kardlib.settings import preset
 from tests.browser import Browser
 
 ATTACKS = (

@@ -14,11 +14,11 @@ from PIL import Image
 from kardlib.artifacts.store import Store
 from kardlib.data.files import Dataset
 from kardlib.kard.experiment import Experiment
+from kardlib.presets import preset
 from kardlib.report.drawings.accuracy import plot_main
 from kardlib.report.drawings.kard import plot_hits
 from kardlib.report.figures import save_figure
 from kardlib.report.rows import COLUMNS, FigureError, long_form, read_table
-from kardlib.settings import preset
 from tests.tables import accuracy_row, hits_table, main_table
 
 

@@ -8,9 +8,9 @@ import papermill
 import pytest
 from PIL import Image
 
+from kardlib.presets import preset
 from kardlib.report.figures import save_figure
 from kardlib.report.folders import figures_folder, run_name, seen_from
-from kardlib.settings import preset
 from tests.folders import ROOT
 from tests.tables import hits_table
 

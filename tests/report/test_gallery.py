@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from kardlib.presets import preset
 from kardlib.registry import REGISTRY, Entry
 from kardlib.report import gallery
 from kardlib.report.captions import find_caption
@@ -34,7 +35,6 @@ from kardlib.report.gallery import (
 )
 from kardlib.report.papers import escape
 from kardlib.report.rows import KEYS, long_form, read_table
-from kardlib.settings import preset
 from tests.folders import ROOT
 
 

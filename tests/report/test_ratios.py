@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kardlib.report.evaluate import ratio_difference, ratio_interval
+from kardlib.report.statistics import ratio_difference, ratio_interval
 
 
 def draw(rng, count, share, seeds):

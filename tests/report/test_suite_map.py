@@ -7,9 +7,9 @@ import pytest
 
 from kardlib.artifacts.store import Kind, Store
 from kardlib.kard.experiment import open_settings
+from kardlib.presets import preset
 from kardlib.report import suite_map
 from kardlib.report.suite_map import show_map
-from kardlib.settings import preset
 from tests.folders import ROOT
 
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
