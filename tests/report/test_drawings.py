@@ -521,6 +521,11 @@ def test_a_world_is_a_small_dot_and_their_mean_a_large_one():
             (i, value) for i in range(3) for value in (2, 6)
         ]
         assert sorted(ax.containers[0].lines[0].get_ydata()) == [0, 1, 2]
+    of_rd = [row for row in rows if row["over"] != "bag_of_words" and row["student"] == "t5-nano-small"]
+    shown = [row | {"method": "kard_shown_reranker", "over": "kard_reranker"} for row in of_rd]
+    (ax,) = plot_worlds(long_form(shown)).axes
+    lines = ["shown: over KARD (reranker)", "shown: over KARD (reranker), never"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == lines
     with pytest.raises(FigureError, match="no row is a gain of KARD"):
         plot_worlds(long_form([accuracy_row()]))
 

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 
 from kardlib.data.world import STRATA
 from kardlib.kard.cases import CAUSES, GOLD_READ, PAPERS_CAUSES
+from kardlib.kard.grids import BM25, KA_FT, NAMED, RD, RERANKER
+from kardlib.kard.methods import SHOWN
 from kardlib.models.catalogue import find_shape
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, RED, REGISTRY, label
 from kardlib.report.drawings import style
@@ -419,33 +421,43 @@ def plot_differences(table: pd.DataFrame) -> Figure:
     return fig
 
 
-RIVALS = ("reasoning_distillation", "kard_bm25", "named_by_reranker", "bag_of_words")  # over whom KARD is shown
+*_, SAME = SHOWN  # training shows it what it reads when asked
+LEADS = [  # of whom over whom, in other worlds
+    *((RERANKER, over) for over in (RD, BM25, KA_FT, NAMED, "bag_of_words")),
+    *((SAME, over) for over in (RERANKER, RD)),
+]
 
 
 @mpl.rc_context(LOOK)
 def plot_worlds(table: pd.DataFrame) -> Figure:
     """What KARD with the reranker gains in every world: a column for each student, a line for a rival and a stratum.
 
-    Rows are gains over `RIVALS` in accuracy and on strata: with a seed those of a world, a small dot, over all seeds
+    Rows are gains as in `LEADS` in accuracy and on strata: with a seed those of a world, a small dot, over all seeds
     their mean with its interval. Raises FigureError if there are none.
     """
-    asked = (table["method"] == "kard_reranker") & table["over"].isin(RIVALS)
-    table = style.in_points(told(table[asked & (table["over_student"] == "") & (table["knob"] == "")]))
+    table = style.in_points(told(table[(table["over_student"] == "") & (table["knob"] == "")]))
     metrics = ["accuracy", *(f"accuracy_{stratum}" for stratum in STRATA)]
-    cases = [case for case in product(RIVALS, metrics) if case in {*zip(table["over"], table["metric"], strict=True)}]
+    kinds = [*zip(table["method"], table["over"], table["metric"], strict=True)]
+    cases = [case for lead, metric in product(LEADS, metrics) if (case := (*lead, metric)) in kinds]
+    table = table[[kind in cases for kind in kinds]]
     if not cases:
         raise FigureError("nothing to draw: no row is a gain of KARD")
-    lines = [f"over {label(over)}" + metric.removeprefix("accuracy").replace("_", ", ") for over, metric in cases]
+    lines = [
+        f"{'shown: ' * (method == SAME)}over {label(over)}{metric.removeprefix('accuracy').replace('_', ', ')}"
+        for method, over, metric in cases
+    ]
     sizes = {name: shape.parameters if (shape := find_shape(name)) else 0 for name in sorted(set(table["student"]))}
     students = sorted(sizes, key=sizes.__getitem__)
     fig, axes = style.make_panels(len(students), 0.9 + 0.2 * len(lines), sharex=True, sharey=True)
     for ax, student in zip(axes, students, strict=True):
         rows = table[table["student"] == student]
-        y = pd.Series([cases.index(case) for case in zip(rows["over"], rows["metric"], strict=True)], rows.index)
-        worlds = rows["seed"].notna()
+        named = zip(rows["method"], rows["over"], rows["metric"], strict=True)
+        y, worlds = pd.Series([*map(cases.index, named)], rows.index), rows["seed"].notna()
         ax.axvline(0, **style.THIN)
         ax.plot(rows["value"][worlds], y[worlds], ".", color=GREY, markersize=3.5, zorder=2)
-        style.draw_across(ax, "kard_reranker", rows[~worlds], y[~worlds])
+        for method in dict.fromkeys(rows["method"]):
+            mean = ~worlds & (rows["method"] == method)
+            style.draw_across(ax, method, rows[mean], y[mean])
         ax.set(title=student)
         ax.grid(axis="x")
     values = [0.0, *table["value"]]
