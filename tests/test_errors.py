@@ -8,7 +8,7 @@ from nbclient import NotebookClient
 
 from kardlib.errors import DataError, KardError, TooLargeError, first_line, suggest
 
-WRONG = "from kardlib.settings import preset\npreset().override({'retrieval.kk': 1})"
+WRONG = "from kardlib.presets import preset\npreset().override({'retrieval.kk': 1})"
 SENTENCE = "there is no setting 'retrieval.kk'; did you mean 'retrieval.k'?"
 
 

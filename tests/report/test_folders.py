@@ -85,7 +85,7 @@ def test_papermill_from_the_root_writes_into_the_checkout(parameters, tmp_path, 
     """Its kernel stands where papermill was called, and the notebook saves by its parameters' default."""
     source = nbformat.read(ROOT / "notebooks" / "01_memorization_bound.ipynb", 4)
     (tag,) = [cell for cell in source.cells if "parameters" in cell.metadata.get("tags", [])]
-    save = "from kardlib.settings import preset\nfrom kardlib.report import folders\nfrom pathlib import Path\n"
+    save = "from kardlib.presets import preset\nfrom kardlib.report import folders\nfrom pathlib import Path\n"
     save += "from kardlib.report.figures import plt, save_figure\nfrom tests.tables import hits_table\n"
     save += f"folders.REPOSITORY = Path({str(tmp_path / 'checkout')!r})\n"
     save += "settings = preset(scale).override(overrides).model_dump(mode='json', include={'scale', 'memorization'})\n"
