@@ -14,6 +14,7 @@ from kardlib.kard.pipeline import Gain, Grid, Row
 from kardlib.settings import RunSettings, SettingsError, WorldSettings
 
 FT, KA_FT, RD = "fine_tuning", "ka_fine_tuning", "reasoning_distillation"
+KA_FT_RERANKER = "ka_fine_tuning_reranker"  # the same student, asked with other passages
 BM25, RERANKER = "kard_bm25", "kard_reranker"
 NAMED = "named_by_reranker"  # the option that a passage names, which takes no student
 
@@ -25,7 +26,7 @@ COMPARED = (
 )  # fmt: skip
 CONTROLS = (
     (BM25, "undistilled_bm25"), (RERANKER, "undistilled_reranker"), ("kard_silver", "undistilled_silver"),
-    (BM25, KA_FT), (RERANKER, "ka_fine_tuning_reranker"), ("kard_gold", RERANKER), (RERANKER, "kard_untrained"),
+    (BM25, KA_FT), (RERANKER, KA_FT_RERANKER), ("kard_gold", RERANKER), (RERANKER, "kard_untrained"),
     ("undistilled_gold", "undistilled"),
 )  # fmt: skip
 
@@ -36,8 +37,8 @@ CANDIDATES: dict[int, Knobs] = {kappa: (("retrieval.candidates", kappa),) for ka
 PASSAGES: dict[int, Knobs] = {k: (("retrieval.k", k),) for k in (1, 2, 3, 5)}  # read at test (Table 5, and 5)
 CORPORA: dict[str, Knobs] = {"none": (), "own": (("dapt.corpus", "own"),), "neighbour": (("dapt.corpus", "neighbour"),)}
 IN_TABLE_7 = (KA_FT, "rag", "rag_warm", RD, RERANKER, "kard_dense")
-IN_SHOWN = (RD, "ka_fine_tuning_reranker", RERANKER, *SHOWN)
-IN_STRATA = ("bag_of_words", NAMED, FT, RD, "undistilled_reranker", "ka_fine_tuning_reranker", RERANKER)
+IN_SHOWN = (RD, KA_FT_RERANKER, RERANKER, *SHOWN)
+IN_STRATA = ("bag_of_words", NAMED, FT, RD, "undistilled_reranker", KA_FT_RERANKER, RERANKER)
 IN_FRONTIER = (FT, RD, "undistilled_reranker", RERANKER)
 EPOCHS = (1, 2, 5, 10, 20)  # how often the same is shown
 WORLDS, FEW_WORLDS = 10, 2  # the seed of the first other world, and how many of them the usual run has
@@ -46,7 +47,8 @@ FULL: dict[str, dict[str, Any]] = {  # parameters of the notebooks that draw fig
     "21": {"worlds": 20, "also": ["10", "shown"]},
 }
 IN_TARGETS = (BM25, RERANKER, "kard_helpful", "kard_helpful_both")
-ON_OWN_DATA = IN_WORLDS = (FT, KA_FT, RD, BM25, RERANKER)
+ON_OWN_DATA = (FT, KA_FT, RD, BM25, RERANKER)
+IN_WORLDS = (*ON_OWN_DATA, KA_FT_RERANKER)
 ALONE = {"15": "own", "16": "world", "17": "world", "19": "world", "21": "world"}  # whose grids one dataset has alone
 BESIDE_YOURS = ("undistilled_reranker", RD, BM25, RERANKER, "kard_silver")
 
@@ -218,7 +220,7 @@ def rag(settings: RunSettings) -> Grid:
 def shown(settings: RunSettings) -> Grid:
     """What writing adds, and what the passages of training: whoever is asked reads the reranker's."""
     at = {method: Row(method, base_student(settings)) for method in IN_SHOWN}
-    ka_ft, silver, bm25, same = "ka_fine_tuning_reranker", *SHOWN
+    ka_ft, silver, bm25, same = KA_FT_RERANKER, *SHOWN
     pairs = [(bm25, ka_ft), (RERANKER, silver), (silver, ka_ft), (bm25, RERANKER), (same, RERANKER), (same, bm25)]
     pairs += [(RERANKER, RD), (bm25, RD), (same, RD)]
     return Grid([*at.values()], [Gain(at[above], at[below]) for above, below in pairs])

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from kardlib.data.world import STRATA
 from kardlib.kard.cases import CAUSES, GOLD_READ, PAPERS_CAUSES
-from kardlib.kard.grids import BM25, KA_FT, NAMED, RD, RERANKER
+from kardlib.kard.grids import BM25, KA_FT_RERANKER, NAMED, RD, RERANKER
 from kardlib.kard.methods import SHOWN
 from kardlib.models.catalogue import find_shape
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, RED, REGISTRY, label
@@ -423,7 +423,7 @@ def plot_differences(table: pd.DataFrame) -> Figure:
 
 *_, SAME = SHOWN  # training shows it what it reads when asked
 LEADS = [  # of whom over whom, in other worlds
-    *((RERANKER, over) for over in (RD, BM25, KA_FT, NAMED, "bag_of_words")),
+    *((RERANKER, over) for over in (RD, BM25, KA_FT_RERANKER, NAMED, "bag_of_words")),
     *((SAME, over) for over in (RERANKER, RD)),
 ]
 
