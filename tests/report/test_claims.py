@@ -679,7 +679,7 @@ def test_a_lead_over_guessing_and_an_oracle_are_never_counted(committed):
     assert not found.pop("training the reranker costs gold on StrategyQA")  # in the rows that test it
     for name in ("KARD knows what was never shown", "RD recalls what was shown often"):
         assert not found.pop(name)
-    assert len(found) == 17 and all(found.values())  # with other students, or before there were rows
+    assert len(found) == 19 and all(found.values())  # with other students, or before there were rows
     controls = [by_id["KARD over the undistilled student"], by_id["KARD over a bag of words"]]  # asked for before
     assert all(claim.could_fail and claim.paper == "ours" for claim in controls)
     assert all(case.why.endswith(".") for claim in committed for case in (claim, *claim.cases))
