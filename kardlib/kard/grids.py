@@ -16,6 +16,7 @@ from kardlib.settings import RunSettings, SettingsError, WorldSettings
 FT, KA_FT, RD = "fine_tuning", "ka_fine_tuning", "reasoning_distillation"
 KA_FT_RERANKER = "ka_fine_tuning_reranker"  # the same student, asked with other passages
 BM25, RERANKER = "kard_bm25", "kard_reranker"
+*_, SAME = SHOWN  # in training KARD is shown what it reads when asked
 NAMED = "named_by_reranker"  # the option that a passage names, which takes no student
 
 # What is above what in the main table: the paper's claims, and controls that it lacks (what distillation adds to a
@@ -228,8 +229,8 @@ def shown(settings: RunSettings) -> Grid:
 
 def shown_the_same(settings: RunSettings) -> Grid:
     """KARD that is shown what it will read over KARD and over RD, by the student's size."""
-    same = [Row(SHOWN[-1], student) for student in settings.students]
-    gains = [Gain(row, Row(below, row.student)) for row in same for below in (RERANKER, RD)]
+    above = [Row(SAME, student) for student in settings.students]
+    gains = [Gain(row, Row(below, row.student)) for row in above for below in (RERANKER, RD)]
     return Grid([*dict.fromkeys(row for gain in gains for row in (gain.above, gain.below))], gains)
 
 

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 
 from kardlib.data.world import STRATA
 from kardlib.kard.cases import CAUSES, GOLD_READ, PAPERS_CAUSES
-from kardlib.kard.grids import BM25, KA_FT_RERANKER, NAMED, RD, RERANKER
-from kardlib.kard.methods import SHOWN
+from kardlib.kard.grids import BM25, KA_FT_RERANKER, NAMED, RD, RERANKER, SAME
 from kardlib.models.catalogue import find_shape
 from kardlib.registry import BLACK, BLUE, GREEN, GREY, ORANGE, RED, REGISTRY, label
 from kardlib.report.drawings import style
@@ -421,7 +420,6 @@ def plot_differences(table: pd.DataFrame) -> Figure:
     return fig
 
 
-*_, SAME = SHOWN  # training shows it what it reads when asked
 LEADS = [  # of whom over whom, in other worlds
     *((RERANKER, over) for over in (RD, BM25, KA_FT_RERANKER, NAMED, "bag_of_words")),
     *((SAME, over) for over in (RERANKER, RD)),
@@ -439,9 +437,10 @@ def plot_worlds(table: pd.DataFrame) -> Figure:
     metrics = ["accuracy", *(f"accuracy_{stratum}" for stratum in STRATA)]
     kinds = [*zip(table["method"], table["over"], table["metric"], strict=True)]
     cases = [case for lead, metric in product(LEADS, metrics) if (case := (*lead, metric)) in kinds]
-    table = table[[kind in cases for kind in kinds]]
     if not cases:
         raise FigureError("nothing to draw: no row is a gain of KARD")
+    place = {case: y for y, case in enumerate(cases)}
+    table = table.assign(y=[place.get(kind) for kind in kinds]).dropna(subset="y")
     lines = [
         f"{'shown: ' * (method == SAME)}over {label(over)}{metric.removeprefix('accuracy').replace('_', ', ')}"
         for method, over, metric in cases
@@ -451,13 +450,11 @@ def plot_worlds(table: pd.DataFrame) -> Figure:
     fig, axes = style.make_panels(len(students), 0.9 + 0.2 * len(lines), sharex=True, sharey=True)
     for ax, student in zip(axes, students, strict=True):
         rows = table[table["student"] == student]
-        named = zip(rows["method"], rows["over"], rows["metric"], strict=True)
-        y, worlds = pd.Series([*map(cases.index, named)], rows.index), rows["seed"].notna()
+        worlds, means = rows[rows["seed"].notna()], rows[rows["seed"].isna()]
         ax.axvline(0, **style.THIN)
-        ax.plot(rows["value"][worlds], y[worlds], ".", color=GREY, markersize=3.5, zorder=2)
-        for method in dict.fromkeys(rows["method"]):
-            mean = ~worlds & (rows["method"] == method)
-            style.draw_across(ax, method, rows[mean], y[mean])
+        ax.plot(worlds["value"], worlds["y"], ".", color=GREY, markersize=3.5, zorder=2)
+        for method, mean in means.groupby("method", sort=False):
+            style.draw_across(ax, str(method), mean, mean["y"])
         ax.set(title=student)
         ax.grid(axis="x")
     values = [0.0, *table["value"]]
