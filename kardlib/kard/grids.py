@@ -20,7 +20,8 @@ BM25, RERANKER = "kard_bm25", "kard_reranker"
 NAMED = "named_by_reranker"  # the option that a passage names, which takes no student
 
 # What is above what in the main table: the paper's claims, and controls that it lacks (what distillation adds to a
-# student that reads the same, what KARD adds to KA-FT that reads the same, and what gold passages and KL training add)
+# student that reads the same, what KARD adds to KA-FT that reads the same, what gold passages and KL training add, and
+# what it adds to show in training what will be read)
 COMPARED = (
     (RERANKER, RD), (RERANKER, BM25), (RERANKER, KA_FT), (BM25, RD), (RD, FT), (KA_FT, FT), (FT, "few_shot"),
     ("few_shot_cot", "few_shot"), ("kard_silver", RERANKER), ("teacher_cot", RERANKER),
@@ -28,7 +29,7 @@ COMPARED = (
 CONTROLS = (
     (BM25, "undistilled_bm25"), (RERANKER, "undistilled_reranker"), ("kard_silver", "undistilled_silver"),
     (BM25, KA_FT), (RERANKER, KA_FT_RERANKER), ("kard_gold", RERANKER), (RERANKER, "kard_untrained"),
-    ("undistilled_gold", "undistilled"),
+    ("undistilled_gold", "undistilled"), (SAME, RERANKER), (SAME, RD),
 )  # fmt: skip
 
 # What an ablation varies: its value, and the settings that differ
