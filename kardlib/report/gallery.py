@@ -244,7 +244,7 @@ def unlike_usual(figures: Path, name: str) -> dict[str, str]:
     for values in (made, usual):  # what was left open was set to what suits its kind of student
         values |= {knob: of_kind[knob] for knob, value in values.items() if value is None and knob in of_kind}
     others = (knob for knob in sorted({*usual} & {*made} - {"methods", "data_dir"}) if made[knob] != usual[knob])
-    return {knob: f"`{knob}` {made[knob]} (usually {usual[knob]})" for knob in others}
+    return {knob: f"`{knob}={made[knob]}` (usually `{usual[knob]}`)" for knob in others}
 
 
 def earlier_runs(figures: Path) -> list[str]:
@@ -256,7 +256,10 @@ def earlier_runs(figures: Path) -> list[str]:
         unlike = {knob: said for knob, said in unlike_usual(figures, path.stem).items() if knob not in GROWING}
         if unlike and any(map(is_smollm2, read_table(path)["student"])):
             lines.append(f"- `{path.stem}`: {' and '.join(unlike.values())}")
-    said = "On real questions these verdicts are of an earlier student than the main table's:"
+    said = (
+        "On real questions these verdicts are of an earlier student than the main table's (answers that begin with a "
+        "letter are `words`, those that name the option's own words alone are `option`):"
+    )
     return [said, "", *lines, ""] if lines else []
 
 
