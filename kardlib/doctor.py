@@ -74,7 +74,8 @@ def check_device() -> Iterator[str]:
 
 def check_disk() -> Iterator[str]:
     """Room for the artifacts."""
-    free, root = Store().measure_free(), Store().root
+    store = Store()
+    free, root = store.measure_free(), store.root
     print(f"disk: {free / 1e9:.0f} GB free for artifacts")
     if root.exists() and not (root.is_dir() and os.access(root, os.W_OK)):
         yield f"artifacts: {root} is no folder that can be written: set KARD_STORE to another one"

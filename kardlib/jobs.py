@@ -119,7 +119,7 @@ def read_bundle(folder: Path) -> Bundle:
         changed = [job for job, record in bundle.jobs.items() if job != name_job(record)]
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"there is no bundle in {folder}: give the folder that kard bundle wrote") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
         raise BundleError(f"{folder / BUNDLE} cannot be read: carry it again, what is finished is kept") from None
     if changed:
         raise BundleError(f"{folder / BUNDLE} has changed ({changed[0]}): carry it again, what is finished is kept")

@@ -57,7 +57,7 @@ def validate(group: type[G], values: Mapping[str, Any]) -> G:
         message = re.sub("^(Value error|Assertion failed), ", "", first["msg"])
         if first["type"] == "tuple_type":
             message = f"should be a list in brackets, e.g. {json.dumps([first['input']], default=str)}"
-        raise SettingsError(message if first["type"] == "value_error" else f"{name}: {message}") from None
+        raise SettingsError(message if first["type"] == "value_error" or not name else f"{name}: {message}") from None
 
 
 def flatten(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

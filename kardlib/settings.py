@@ -16,9 +16,10 @@ from kardlib.knobs import Batch, Count, Distinct, Group, Lengths, Seed, Settings
 
 # What a student's settings leave open: learning rate, epochs, and how answers are named (`prompts.answer_text`)
 PRETRAINED, SMOLLM2 = (1e-4, 3, "letter"), (1e-4, 3, "option")  # the paper's; SmolLM2 learns no letters: answer_form.py
-NANO_TRAINING: dict[tuple[str, bool | str], tuple[float, int, str]] = {  # by what is learnt, and whether it reads
-    ("answer", False): (3e-3, 5, "letter"), ("answer", True): (3e-3, 20, "option"),  # (fair_students.py) or what
-    ("rationale", False): (3e-3, 20, "letter"), ("rationale", True): (3e-3, 5, "letter"),  # (writing_or_passages.py)
+# By what is learnt, and whether it reads (benchmarks/fair_students.py) or what it reads (writing_or_passages.py)
+NANO_TRAINING: dict[tuple[str, bool | str], tuple[float, int, str]] = {
+    ("answer", False): (3e-3, 5, "letter"), ("answer", True): (3e-3, 20, "option"),
+    ("rationale", False): (3e-3, 20, "letter"), ("rationale", True): (3e-3, 5, "letter"),
     ("answer", "bm25_rationale"): (3e-3, 5, "option"), ("rationale", "bm25_question"): (1e-3, 20, "letter"),
     ("rationale", "reranker"): (3e-3, 10, "letter"),
 }  # fmt: skip

@@ -45,7 +45,7 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(monkeypatch: pytest.Monkey
         (["--data-dir", "nowhere"], "data_dir is not read with the dataset world: name your data's dataset"),
         (["--dataset", "obqa", "--data-dir", "nowhere"], "there is no folder nowhere: correct --data-dir"),
         (["--only", "77"], "there is no notebook"),
-        (["--set", "seeds=[true]"], "seeds should be a list without true and false"),
+        (["--set", "seeds=[true]"], "kard: seeds should be a list without true and false"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

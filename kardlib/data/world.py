@@ -191,7 +191,7 @@ class World:
     def clusters(self, split: str) -> NDArray[np.int64]:
         """Of each of a split's questions its stratum and the ailment it asks about, as numbers, (2, questions).
 
-        Questions about one ailment share its facts, so that intervals speak of ailments: `evaluate.by_cluster`.
+        Questions about one ailment share its facts, so that intervals speak of ailments: `statistics.by_cluster`.
         """
         number, asked = {a: i for i, a in enumerate(self.values["ailment"])}, self.splits[split]
         return np.array([[STRATA.index(q.stratum), number[self.chains[q.id].ailment]] for q in asked]).T

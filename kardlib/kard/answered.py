@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.disk import write_text
 
 PATIENCE = 60  # seconds between two lines on how far an asking is
 
@@ -31,8 +31,7 @@ class Answered:
         for i, each in zip(batch, found, strict=True):
             self.all[i] = each
         if self.checkpoint:
-            with atomic_write(self.checkpoint) as temporary:
-                temporary.write_text(json.dumps(self.all), "utf-8")
+            write_text(self.checkpoint, json.dumps(self.all))
         if time.monotonic() - self.told > PATIENCE:
             self.told = time.monotonic()
             work, done = sum(self.lengths[i] for i in self.open), sum(self.lengths[i] for i in self.open if self.all[i])

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from kardlib import NANO
 from kardlib.artifacts.device import describe_device, pick_device
-from kardlib.artifacts.disk import atomic_write, hash_file
+from kardlib.artifacts.disk import hash_file, write_text
 from kardlib.artifacts.provenance import read_versions
 from kardlib.data.world import read_statements
 from kardlib.models.exercises import DRILL, SKILLS, Exercise, choose, draw_world, find, follow
@@ -289,8 +289,7 @@ def pretrain_all(
                 f"{versions['transformers']}."
             )
         card = reranker_card(score_reranker(folder)) if name == RERANKER else student_card(name, score_student(folder))
-        with atomic_write(folder / "README.md") as temporary:
-            temporary.write_text(f"{CARD}# {name}\n\n{card}\n\n{made}\n", "utf-8")
+        write_text(folder / "README.md", f"{CARD}# {name}\n\n{card}\n\n{made}\n")
         print(f"{name} is in {NANO.name}/{name}", flush=True)
 
 

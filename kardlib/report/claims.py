@@ -188,7 +188,7 @@ class Claim(Group):
             reported.numbers(self.row)
         try:
             _ = self.noted
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, AttributeError) as error:
             raise ValueError(f"note: {error} is no number of reported.yml; write {{table[row][column]}}") from None
         return self
 
@@ -232,7 +232,7 @@ def read_claims(path: Path = CLAIMS) -> list[Claim]:
         try:
             claims.append(validate(Claim, value))
         except SettingsError as error:
-            raise ClaimError(f"{path}, claim {name!r}: {str(error).removeprefix(': ')}") from None
+            raise ClaimError(f"{path}, claim {name!r}: {error}") from None
     names = [claim.id for claim in claims]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ClaimError(f"{path}: there are two claims {twice[0]!r}; a claim's id is its own")
@@ -284,8 +284,8 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     Gains over the best earlier method and means over tasks are rows too (`best_rows`, `mean_rows`). What was asked in
     many worlds is judged by them, in the place of one (`put_many_worlds`). A claim that has no row at any scale has
     one line, "not run at this scale", the first. A row without an interval decides nothing, and of answers that could
-    mostly not be read nothing is told (`evaluate.verdict`). "seeds" is how many there are rows of for the same figure,
-    method and student; "p" is the paired test's, where the rows hold it; "could_fail" whether the verdict could have
+    mostly not be read nothing is told (`statistics.verdict`). "seeds" is how many there are rows of for the same
+    figure, method and student; "p" is the paired test's, where the rows hold it; "could_fail" whether the verdict could have
     been another, and "why": that of a number which a claim above is tested on could not; "beside" what is to be told
     with it. "ruled_out": the papers' mean ("effect", on this dataset where they have it) lies outside of the interval.
     """
@@ -344,7 +344,8 @@ def by_size(student: str) -> tuple[int, str]:
 def tally(scorecard: pd.DataFrame) -> str:
     """How many verdicts of each kind, as a sentence: of tests that could have failed, and of those that could not.
 
-    Beside the first stands what chance alone would give (`evaluate.by_chance`), and how many undecided are "ruled_out".
+    Beside the first stands what chance alone would give (`statistics.by_chance`), and how many undecided ones are
+    "ruled_out".
     """
     told = scorecard[~scorecard["verdict"].isin([NOT_TOLD, NOT_RUN])]
     could, could_not = told[told["could_fail"]], told[~told["could_fail"]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kardlib.report.rows import AGAINST_GOLD, limits
+from kardlib.report.rows import AGAINST_GOLD, IN_NATS, limits
 from kardlib.report.statistics import (
     Clusters,
     Difference,
@@ -56,15 +56,15 @@ def summary_rows(
 
     `values` has shape (seeds, questions); a seed of None stands for what does not vary with it: no row of its own.
     """
-    table = as_table(values)
+    table, metric = as_table(values), columns.get("metric", "")
     rows = [
-        columns | {"seed": s, "value": v.mean(), "n": len(v), "unread": _unread_share(v)}
+        columns | {"seed": s, "value": v.mean(), "n": len(v), "unread": _unread_share(metric, v)}
         for s, v in zip(seeds, table, strict=True)
         if s is not None
     ]
     mean, *ends = mean_interval(table, clusters)
-    low, high = clip_ends(ends, columns.get("metric", ""))
-    numbers = {"value": mean, "low": low, "high": high, "n": table.shape[1], "unread": _unread_share(table)}
+    low, high = clip_ends(ends, metric)
+    numbers = {"value": mean, "low": low, "high": high, "n": table.shape[1], "unread": _unread_share(metric, table)}
     return [*rows, columns | {"seed": None} | numbers]
 
 
@@ -84,7 +84,7 @@ def gain_row(
 def _as_gain(found: Difference, sides: Iterable[ArrayLike], **columns: Any) -> dict[str, Any]:
     """The row of a difference between `sides`; as many answers are unread as of the worst of them."""
     low, high = clip_ends(found[1:3], columns["metric"], columns["over"])
-    unread = max(filter(None, map(_unread_share, sides)), default=None)
+    unread = _unread_share(columns["metric"], *sides)
     return columns | {"value": found.mean, "low": low, "high": high, "p": found.p, "unread": unread}
 
 
@@ -124,14 +124,14 @@ def gain_rows(
         named, rival = _name(experiment, figure, above), less.above if less else below
         named |= {f"over_{c}": getattr(rival, c) for c in ("student", "x", "at") if getattr(rival, c) != named[c]}
         named |= ({"metric": GROWTH} if less else {}) | columns
-        here = _asks(experiment, above.knobs)
+        here = _asks_both(experiment, above, below)
         (a, clusters), (b, _) = (_sample(here, scores[row], asked, named["split"]) for row in (above, below))
         a, b = np.broadcast_arrays(a, b)
         sides, n = [a, b], a.shape[1]
         if not less:
             found = paired_difference(a, b, clusters)
         else:
-            there = _asks(experiment, less.above.knobs)
+            there = _asks_both(experiment, less.above, less.below)
             (c, others), (d, _) = (_sample(there, scores[row], asked, named["split"]) for row in less[:2])
             sides += [c, d]
             if here.settings.world == there.settings.world:
@@ -147,6 +147,14 @@ def _asks(experiment: "Experiment", knobs: "Knobs") -> "Experiment":
     """The experiment whose questions a row is asked: of another world where its knobs say so."""
     world = tuple(knob for knob in knobs if knob[0].startswith("world."))
     return experiment.at(world) if world else experiment
+
+
+def _asks_both(experiment: "Experiment", above: "Row", below: "Row") -> "Experiment":
+    """The experiment whose questions both rows are asked. Raises ValueError where these are of two worlds."""
+    one, other = (experiment.settings.override(dict(row.knobs)).world for row in (above, below))
+    if one != other:
+        raise ValueError(f"{above.method} and {below.method} are asked of two worlds, which share no question")
+    return _asks(experiment, above.knobs)
 
 
 def _sample(
@@ -227,7 +235,7 @@ def part_rows(
             mean, *ends = share_interval(table * asked, asked)
             known = len({*table[asked]}) > 1
             low, high = clip_ends(ends, columns["metric"], columns.get("over", "")) if known else (None, None)
-            unread = max(filter(None, (_unread_share(each[asked]) for each in both)), default=None)
+            unread = _unread_share(columns["metric"], *(each[asked] for each in both))
             numbers = {"value": mean, "low": low, "high": high, "n": int(asked.sum()), "unread": unread}
             rows.append(columns | {"at": name} | numbers)
     return rows
@@ -239,7 +247,10 @@ def clip_ends(ends: Sequence[float], metric: str, over: str = "") -> list[float 
     return [float(end) if math.isfinite(end) else None for end in within]
 
 
-def _unread_share(scores: ArrayLike) -> float | None:
-    """The share of the answers that could not be read (`data.answers.UNREAD`); None where there is none."""
-    values = np.asarray(scores, dtype=float)
-    return float(((values == 0) & np.signbit(values)).mean()) or None
+def _unread_share(metric: str, *scores: ArrayLike) -> float | None:
+    """The share of answers that could not be read (`data.answers.UNREAD`), of several scores the greatest; None: none.
+
+    Losses are no answers: one of -0.0 is as small as a loss can be.
+    """
+    sides = [np.asarray(side, dtype=float) for side in scores if metric not in IN_NATS]
+    return max((float(((side == 0) & np.signbit(side)).mean()) for side in sides), default=0.0) or None

@@ -17,7 +17,7 @@ from typing import Any
 
 from IPython.display import HTML
 
-from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.disk import write_text
 from kardlib.artifacts.provenance import provenance
 from kardlib.data.files import LETTERS, Question
 from kardlib.kard.cases import CAUSES, COLOURS, describe, find_causes, judge_sentences, name_gold, show_legend
@@ -75,8 +75,7 @@ def make_page(data: Mapping[str, Any], settings: RunSettings) -> str:
 def write_explorer(data: Mapping[str, Any], settings: RunSettings, name: str, folder: str | Path | None) -> Path:
     """Write the page as `{name}.html` and return its path; `folder` None: where the run's figures belong."""
     path = Path(folder or figures_folder(settings.model_dump(mode="json"))) / f"{name}.html"
-    with atomic_write(path) as temporary:
-        temporary.write_text(make_page(data, settings), "utf-8")
+    write_text(path, make_page(data, settings))
     return path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pandas import concat
 
 from kardlib import is_smollm2
-from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.disk import write_text
 from kardlib.knobs import flatten
 from kardlib.presets import GROWING, preset
 from kardlib.registry import REGISTRY, label
@@ -31,9 +31,15 @@ GLUE = "13_glue"  # the figure that shows what those below do
 OF_TASKS = [f"{figure}_{task}" for figure in ("13_reaugkd", "13_where", "18_compression") for task in GLUE_TASKS]
 HEADLINE = (
     "chance", "longest_option", "bag_of_words", "named_by_reranker", "fine_tuning", "reasoning_distillation",
-    "undistilled_reranker", "kard_reranker",
+    "undistilled_reranker", "kard_reranker", "kard_shown_reranker",
 )  # fmt: skip
+LEADS = {  # whose lead over whom is told of every dataset
+    ("kard_reranker", "reasoning_distillation"): "KARD (reranker) over RD, the papers' main claim",
+    ("kard_shown_reranker", "kard_reranker"): "KARD shown in training what it will read, over KARD (reranker)",
+    ("kard_shown_reranker", "reasoning_distillation"): "KARD shown in training what it will read, over RD",
+}
 READINGS = {"accuracy": "", "accuracy_by_total_likelihood": ", likeliest option"}
+IN_WORLD = ("04_strata", "04_main", "11_shown")  # figures of the usual world
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
 CROSSINGS = {  # figure -> what is said of where its lines cross
     "17_frontier_full": "in worlds of more ailments, each taught as long: KARD overtakes RD from {} ailments on",
@@ -62,12 +68,12 @@ def side_by_side(columns: Mapping[str, Mapping[str, str]], order: Iterable[str] 
 def headline_table(figures: Path) -> list[str]:
     """The middle student of the closed world beside its floors, and every student that answered real questions.
 
-    Where a row's letters could mostly not be read, the likeliest options stand beside them.
+    Where a row's letters could mostly not be read, the likeliest options stand beside them. In the closed world what is
+    shown in training has a figure of its own.
     """
     student = preset().middle
-    strata = read_table(figures / "04_strata.csv")
-    parts = [(title, strata, metric, student) for metric, title in STRATA.items()]
-    parts.append(("all", read_table(figures / "04_main.csv"), "accuracy", student))
+    world = concat(read_table(path) for path in (figures / f"{name}.csv" for name in IN_WORLD) if path.is_file())
+    parts = [(title, world, metric, student) for metric, title in (STRATA | {"accuracy": "all"}).items()]
     for suffix, dataset in DATASETS.items():
         if suffix and (path := figures / f"04_main{suffix}.csv").is_file():
             table = read_table(path)
@@ -84,23 +90,25 @@ def headline_table(figures: Path) -> list[str]:
     return side_by_side(columns, HEADLINE)
 
 
-def main_claim(figures: Path) -> list[str]:
-    """How far KARD is above who recalls, on every dataset that was run; in many closed worlds, if there are rows."""
-    leads, many = [], figures / f"{MANY_WORLDS}.csv"
+def lead_lines(figures: Path) -> list[str]:
+    """How far one method is above another (`LEADS`) on every dataset that was run, in many worlds if there are rows."""
+    many, found = figures / f"{MANY_WORLDS}.csv", dict.fromkeys(LEADS, "")
     for suffix, dataset in DATASETS.items():
         path = many if not suffix and many.is_file() else figures / f"04_main{suffix}.csv"
         if path.is_file():
-            table, alike = read_table(path), "metric == 'accuracy' and over == 'reasoning_distillation' and knob == ''"
-            rows = gained(table).query(alike).query("method == 'kard_reranker'").set_index("student", drop=False)
-            each = [f"{in_points(rows.loc[s])} ({s})" for s in sorted(rows.index, key=by_size)]
+            table = read_table(path)
             name = f"{table.seed.nunique()} closed worlds" if path == many else dataset
-            leads += [f"{name} {', '.join(each)}"] if each else []
-    return [f"- KARD (reranker) over RD, the papers' main claim: {'; '.join(leads)}."] if leads else []
+            gains = gained(table).query("metric == 'accuracy' and knob == ''")
+            for (method, over), rows in gains.groupby(["method", "over"]):
+                if (method, over) in found:
+                    told = {row.student: f"{in_points(row)} ({row.student})" for row in rows.itertuples()}
+                    found[method, over] += f"; {name} {', '.join(told[s] for s in sorted(told, key=by_size))}"
+    return [f"- {LEADS[pair]}: {said.removeprefix('; ')}." for pair, said in found.items() if said]
 
 
 def other_findings(figures: Path) -> list[str]:
     """What was measured on real questions and texts besides answers, and how many claims have which verdict."""
-    lines = main_claim(figures)
+    lines = lead_lines(figures)
     if (path := figures / "04_main.csv").is_file():
         likeliest = read_table(path).query(
             "metric == 'accuracy_by_total_likelihood' and over in ('', 'undistilled_reranker')"
@@ -327,5 +335,4 @@ def write_between(page: Path, begin: str, end: str, lines: Iterable[str]) -> Non
     """Replace what stands on a page between two markers."""
     before, rest = page.read_text("utf-8").split(begin)
     after = rest.split(end)[1]
-    with atomic_write(page) as temporary:
-        temporary.write_text("\n".join([before + begin, *lines, end + after]), "utf-8")
+    write_text(page, "\n".join([before + begin, *lines, end + after]))

@@ -13,7 +13,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
-from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.disk import write_text
 from kardlib.report.captions import find_drawn
 from kardlib.report.page import TEMPLATES, Result
 
@@ -33,8 +33,7 @@ def write_page(notebook: NotebookNode, path: Path) -> None:
         name=path.stem, run=path.parent.name, body=body, contents=contents, styles=resources["inlining"]["css"],
         result=Result(**notebook.metadata.get("kard", {"notebook": path.stem})),
     )  # fmt: skip
-    with atomic_write(path) as temporary:
-        temporary.write_text(page, "utf-8")
+    write_text(path, page)
 
 
 def caption_figures(notebook: NotebookNode) -> NotebookNode:

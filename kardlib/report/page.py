@@ -12,7 +12,7 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader
 
 from kardlib import REPOSITORY
-from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.disk import write_text
 from kardlib.artifacts.provenance import describe_provenance
 from kardlib.errors import KardError
 from kardlib.report.captions import DATASETS, find_caption
@@ -80,8 +80,7 @@ def write_index(run: Path, results: Sequence[Result], scorecard: Sequence[Part],
         facts=describe_provenance(), results=results, describe_sharing=describe_sharing, scorecard=scorecard,
         explorers=sorted(f"figures/{path.name}" for path in run.glob("figures/[0-9]*_explorer*.html")),
     )  # fmt: skip
-    with atomic_write(run / "index.html") as temporary:
-        temporary.write_text(page, "utf-8")
+    write_text(run / "index.html", page)
     return run / "index.html"
 
 

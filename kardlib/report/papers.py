@@ -112,7 +112,10 @@ def lay_out(rows: pd.DataFrame) -> pd.DataFrame:
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row, condition in zip(to_rows(rows), conditions, strict=True):
         line = lines.setdefault((_name_method(row), *(row[name] for name in varying)), {})
-        line[condition if any(conditions) else row["student"]] = _number(row)
+        column = condition if any(conditions) else row["student"]
+        if column in line:
+            raise FigureError(f"{row['metric']}: {_name_method(row)} has two rows for {column or 'its only cell'}")
+        line[column] = _number(row)
     columns = list(dict.fromkeys(column for line in lines.values() for column in line))
     columns = [column for column in columns if column or len(columns) == 1]
     cells = [[*names, *(line.get(column, line.get("", "")) for column in columns)] for names, line in lines.items()]
@@ -210,10 +213,11 @@ def draw_again(path: Path, folder: Path, style: str = "two-column") -> Path:
     made = read_provenance(picture) if picture.is_file() else {}
     figures = sorted(DRAWN | DRAWN_WITH_SETTINGS)
     known = next((name for name in figures if path.stem == name or path.stem.startswith(f"{name}_")), None)
-    if not known or table.empty:
+    own = table[table["scale"] != "reported"]
+    if not known or own.empty:
         raise FigureError(f"{path} is empty, or not the data of a notebook's figure (they are {', '.join(figures)})")
     enter({m: Entry(m) for m in table["method"].unique() if m not in REGISTRY})  # a notebook's own: only its id is here
-    dataset, scale = table.loc[table["scale"] != "reported", ["dataset", "scale"]].iloc[0]
+    dataset, scale = own[["dataset", "scale"]].iloc[0]
     settings = preset(scale, dataset, "").model_dump(mode="json") | made.get("settings", {})
     data = table
     if known == "14_scorecard":  # its picture shows verdicts, which its data has no column for
@@ -272,7 +276,7 @@ def compare(first: Path, second: Path) -> tuple[str, pd.DataFrame, pd.DataFrame]
     both = ours.merge(theirs, on=keys, suffixes=("", "_then"))
     if both.empty:
         raise FigureError(f"{first} and {second} have no value of the same: name two runs, or add columns to the file")
-    differ = both[~np.isclose(both["value"], both["value_then"], atol=5e-7)]
+    differ = both[~np.isclose(both["value"], both["value_then"], rtol=0, atol=5e-7)]
     said = (
         f"{len(both)} values are in both, {len(differ)} of them differ; {len(ours) - len(both)} are in {first} alone, "
         f"{len(theirs) - len(both)} in {second} alone"

@@ -102,7 +102,7 @@ class Progress:
             left.append(max(0.0, (before or 0) - (now - line.began if line else 0)))
         if not left or unknown == len(left):
             return counted
-        said = say_time(max(*left, sum(left) / self.at_once, 0))
+        said = say_time(max(*left, sum(left) / self.at_once))
         return f"{counted}, {'more than' if unknown else 'about'} {said} left"
 
     def render(self) -> Table:

@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.disk import atomic_write, write_text
 from kardlib.errors import KardError
 from kardlib.report.page import read_result
 
@@ -45,19 +45,21 @@ def publish_results(copies: Sequence[Path], with_notebooks: bool, root: Path) ->
     """Copy what executed notebooks drew into `root/figures`, and refresh the pages.
 
     The notebooks, cleaned, replace those in `root/notebooks` if they are asked for: committed ones are of the closed
-    world. Raises PublishError, before anything is written, if one of them is unfit.
+    world. Raises PublishError, before anything is written, if one of them is unfit, or a page that shows results.
     """
+    from kardlib.report.gallery import BEGIN, END, PAGES, refresh_pages  # late: it brings pandas and matplotlib
+
+    for page in [root / name for name in PAGES if (root / name).is_file()]:
+        if not all(marker in page.read_text("utf-8") for marker in (BEGIN, END)):
+            raise PublishError(f"{page} has lost a marker: results stand between {BEGIN} and {END}")
     drawn = [copy.parent / png for copy in copies for png in read_result(copy).figures]
     read = {copy.name: nbformat.read(copy, as_version=4) for copy in copies if with_notebooks}
     cleaned = {name: clean_notebook(notebook, name, root) for name, notebook in read.items()}
     for name, text in cleaned.items():
-        with atomic_write(root / "notebooks" / name) as temporary:
-            temporary.write_text(text, "utf-8")
+        write_text(root / "notebooks" / name, text)
     for path in [png.with_suffix(suffix) for png in drawn for suffix in (".pdf", ".png", ".csv")]:
         with atomic_write(root / "figures" / path.name) as temporary:
             shutil.copyfile(path, temporary)
-    from kardlib.report.gallery import refresh_pages  # imported late: it brings pandas and matplotlib
-
     refresh_pages(root)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import pandas as pd
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from kardlib.errors import KardError
 from kardlib.kard import bound, methods  # noqa: F401 - they enter their methods
@@ -59,7 +59,6 @@ def _identify(name: str) -> str:
 
 
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
 End = Annotated[float, Field(allow_inf_nan=True)]  # of an interval; a NaN is between no two numbers
 
 
@@ -75,11 +74,11 @@ class ResultRow(Group):
     seed: int | None = Field(None, ge=0)
     k: int | None = Field(None, ge=1)
     knob: Text = ""
-    x: Number | None = None
+    x: float | None = None
     at: Text = ""
-    metric: Annotated[str, BeforeValidator(_identify)]
+    metric: Annotated[str, AfterValidator(_identify)]
     over: Text = ""
-    over_x: Number | None = None
+    over_x: float | None = None
     over_at: Text = ""
     over_student: Text = ""
     value: End

@@ -179,8 +179,8 @@ def standard_error(values: NDArray[np.float64]) -> tuple[float, float]:
     MS_questions alone is, as of seeds that each name another letter everywhere, it is the t test over seeds.
 
     In simulations of 600 right and wrong answers 93 to 97 % of the 95 % intervals hold the truth with three or five
-    seeds that lie up to 3 points apart (`tests/report/test_evaluate.py`). With one seed they do so only if seeds do not
-    differ: at 3 points it is about 71 %. With two seeds that far apart it is about 90 %.
+    seeds that lie up to 3 points apart (`tests/report/test_statistics.py`). With one seed they do so only if seeds do
+    not differ: at 3 points it is about 71 %. With two seeds that far apart it is about 90 %.
     """
     seeds, questions = values.shape
     mean = values.mean()

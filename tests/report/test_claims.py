@@ -619,6 +619,10 @@ def test_a_csv_that_is_no_figures_data_is_named(tmp_path, text, reason):
             [CLAIM | {"note": "{table1_medqa[few_shot][big]}"}],
             "note: 'big' is no number of reported.yml;",
         ),
+        (
+            [CLAIM | {"note": "{table1_medqa.few_shot}"}],
+            "note: 'dict' object has no attribute 'few_shot' is no number of reported.yml;",
+        ),
         ([CLAIM | {"paper": "BERT"}], "paper: Input should be 'KARD', 'ReAugKD' or 'ours'"),
         ([CLAIM, CLAIM], "there are two claims 'KARD over RD'"),
     ],
@@ -679,7 +683,7 @@ def test_a_lead_over_guessing_and_an_oracle_are_never_counted(committed):
     assert not found.pop("training the reranker costs gold on StrategyQA")  # in the rows that test it
     for name in ("KARD knows what was never shown", "RD recalls what was shown often"):
         assert not found.pop(name)
-    assert len(found) == 19 and all(found.values())  # with other students, or before there were rows
+    assert len(found) == 21 and all(found.values())  # with other students, or before there were rows
     controls = [by_id["KARD over the undistilled student"], by_id["KARD over a bag of words"]]  # asked for before
     assert all(claim.could_fail and claim.paper == "ours" for claim in controls)
     assert all(case.why.endswith(".") for claim in committed for case in (claim, *claim.cases))

@@ -126,6 +126,8 @@ def test_a_growth_between_two_worlds_is_as_uncertain_as_both_leads():
     assert row["n"] == each[0]["n"] + each[1]["n"]
     widths = [one["high"] - one["low"] for one in (row, *each)]
     assert widths[0] == pytest.approx(np.hypot(*widths[1:]), rel=0.1)  # the t quantiles of other freedoms aside
+    with pytest.raises(ValueError, match="kard_reranker and fine_tuning are asked of two worlds"):
+        gain_rows(here, "17_frontier", scores, [Gain(leads[1].above, leads[0].below)])
 
 
 def test_a_gain_less_another_says_how_a_lead_grows():
@@ -190,3 +192,4 @@ def test_a_row_says_how_many_answers_could_not_be_read() -> None:
     assert gain_row(read, mostly, "b")["unread"] == gain_row(mostly, read, "b")["unread"] == 0.375
     assert gain_row(mostly[:, :2], read[:, :2], "b")["unread"] == 0.25  # of the questions that it is of
     assert gain_row(read, read, "b")["unread"] is None
+    assert [row["unread"] for row in summary_rows([[-0.0, 0.7]], [0], metric="loss")] == [None, None]  # no loss at all

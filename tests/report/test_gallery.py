@@ -25,7 +25,7 @@ from kardlib.report.gallery import (
     gains_tables,
     headline_table,
     hits_table,
-    main_claim,
+    lead_lines,
     main_table,
     other_findings,
     reaugkd_table,
@@ -88,12 +88,12 @@ def test_a_figure_of_less_than_its_scale_takes_says_so(tmp_path):
         Image.new("1", (1, 1)).save(tmp_path / f"{name}.png", pnginfo=facts)
     whole, less = [line for line in show_figures(tmp_path) if line.endswith(".") and not line.startswith("!")]
     assert "Run with" not in whole
-    few = f"`reranker.questions` 9 (usually {usual.reranker.questions})"
-    share = f"`student.share` 0.1 (usually {usual.student.share})"
-    assert less.endswith(f" Run with {few} and {share} and `student.target` words (usually option).")
+    few = f"`reranker.questions=9` (usually `{usual.reranker.questions}`)"
+    share = f"`student.share=0.1` (usually `{usual.student.share}`)"
+    assert less.endswith(f" Run with {few} and {share} and `student.target=words` (usually `option`).")
     for name in ("04_main_obqa", "07_rationales_obqa"):
         shutil.copy(ROOT / "figures" / f"{name}.csv", tmp_path)
-    assert earlier_runs(tmp_path)[2:-1] == ["- `07_rationales_obqa`: `student.target` words (usually option)"]
+    assert earlier_runs(tmp_path)[2:-1] == ["- `07_rationales_obqa`: `student.target=words` (usually `option`)"]
 
 
 def test_one_figure_shows_all_tasks_of_glue_and_stands_for_theirs(tmp_path):
@@ -179,16 +179,19 @@ def test_real_data_and_the_count_of_verdicts_stand_below_the_headline(tmp_path):
     assert claims.startswith("- Claims ([scorecard](docs/scorecard.md)): ")
 
 
-def test_many_worlds_tell_the_main_claim_in_the_place_of_one(tmp_path):
+def test_many_worlds_tell_a_lead_in_the_place_of_one(tmp_path):
     gain = {"method": "kard_reranker", "over": "reasoning_distillation", "student": "t5-nano-base"}
     at_k = {**gain, "knob": "k", "x": 1, "value": 0.5}
     write_rows(tmp_path, "04_main", [{**gain, "value": 0.02, "low": -0.01, "high": 0.05}])
     of_worlds = [{**gain, "seed": seed, "value": 0.01} for seed in (10, 11, 12)]
     row = {"figure": "21_worlds_full", "dataset": "world", "scale": "embedded", "metric": "accuracy"}
     mean = {**gain, "value": 0.01, "low": 0.005, "high": 0.015}
-    long_form(row | one for one in [*of_worlds, mean, at_k]).to_csv(tmp_path / "21_worlds_full.csv", index=False)
-    (lead,) = main_claim(tmp_path)
-    assert lead.endswith(": 3 closed worlds +1.0 points [+0.5, +1.5] (t5-nano-base).")
+    shown = {**mean, "method": "kard_shown_reranker", "value": 0.012}
+    rows = [*of_worlds, shown, mean, at_k, shown | {"over": "kard_bm25"}]  # the last is no lead that is told
+    long_form(row | one for one in rows).to_csv(tmp_path / "21_worlds_full.csv", index=False)
+    lead, over_rd = lead_lines(tmp_path)
+    assert lead.endswith("main claim: 3 closed worlds +1.0 points [+0.5, +1.5] (t5-nano-base).")
+    assert over_rd.endswith("will read, over RD: 3 closed worlds +1.2 points [+0.5, +1.5] (t5-nano-base).")
 
 
 def test_the_scorecard_is_a_table_of_markdown(tmp_path):

@@ -26,6 +26,7 @@ from kardlib.report.papers import (
     draw_again,
     escape,
     find_data,
+    lay_out,
     paper_tables,
     read_drawn,
 )
@@ -139,6 +140,15 @@ def test_a_figure_is_drawn_again_from_its_data_as_it_was(tmp_path):
     assert Image.open(narrow).width == 5.5 * 220 < pictures[1].width == 7 * 220
 
 
+def test_what_has_no_row_of_its_own_is_not_drawn_and_two_rows_are_not_one_cell(tmp_path):
+    path = write_rows(tmp_path / "14_scorecard.csv", accuracy_row(scale="reported", figure="14_scorecard"))
+    with pytest.raises(FigureError, match="is empty, or not the data of a notebook's figure"):
+        draw_again(path, tmp_path / "again")
+    twice = [accuracy_row(k=k, seed=None) for k in (1, 3)]
+    with pytest.raises(FigureError, match=r"accuracy: KARD \(BM25\) has two rows for t5-nano-base"):
+        lay_out(long_form(twice))
+
+
 def test_a_figure_with_a_notebooks_own_method_is_drawn_again_by_its_id(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "REGISTRY", known := dict(registry.REGISTRY))
     for module in (accuracy, style, papers):
@@ -188,6 +198,10 @@ def test_two_runs_say_which_values_and_verdicts_changed(tmp_path, capsys):
     said, values, verdicts = compare(tmp_path / "A", tmp_path / "B")
     assert said.startswith("2 values are in both, 1 of them differ; 0 are in ")
     assert values["difference"].tolist() == ["-40.0 [-47.1, -32.9]"]
+    many = {"figure": "08_candidates", "metric": "milliseconds", "low": None, "high": None}
+    for folder, value in (("C", 123456.7), ("D", 123457.5)):  # alike but for their last digits
+        write_rows(tmp_path / folder / "08_candidates.csv", accuracy_row(**many, value=value))
+    assert compare(tmp_path / "C", tmp_path / "D")[0].startswith("1 values are in both, 1 of them differ")
     assert verdicts.iloc[:, -2:].drop_duplicates().to_numpy().tolist() == [["reproduced", "not reproduced"]]
     assert main(["compare", str(tmp_path / "A"), str(tmp_path / "A")]) == 0
     out, err = capsys.readouterr()

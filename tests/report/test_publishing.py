@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kardlib.report.gallery import BEGIN, END
 from kardlib.report.publishing import PublishError, clean_notebook, publish_results
 
 
@@ -26,6 +27,9 @@ def test_publishing_refuses_all_if_one_is_unfit(tmp_path: Path, source: str, sai
         nbformat.write(notebook_that_prints(text), copy)
     with pytest.raises(PublishError, match=f"^02_unfit.ipynb is not published: {said}"):
         publish_results(copies, True, tmp_path)
+    (tmp_path / "README.md").write_text(f"what was found: {BEGIN}")
+    with pytest.raises(PublishError, match=f"README.md has lost a marker: results stand between {BEGIN} and {END}"):
+        publish_results(copies[:1], True, tmp_path)
     assert not (tmp_path / "notebooks").exists()
 
 

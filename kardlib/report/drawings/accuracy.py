@@ -1,4 +1,4 @@
-"""Accuracy of methods, a row each: the main table of either paper as a figure (notebooks 04, 10, 13, 15 and 19)."""
+"""Accuracy of methods, a row each: the main table of either paper as a figure (notebooks 04, 10, 13, 15, 19 and 20)."""
 
 from collections.abc import Mapping
 
