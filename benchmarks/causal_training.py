@@ -76,7 +76,7 @@ def measure(way: str, name: str, steps: int, batch: int) -> dict[str, Any]:
     ]
     knobs = StudentSettings(model=name, epochs=1, batch=batch, max_new_tokens=None, bf16=bf16, warmup=0)
     model, tokenizer = student.load_student(name)
-    data = student.Examples(examples, tokenizer, knobs, model.config)
+    data = student.Examples(*zip(*examples, strict=True), tokenizer, knobs, model.config)
     target = sum(label != -100 for labels in data.labels for label in labels)
     tokens = sum(map(len, data.inputs))
     shape = read_shape(model.config.to_dict(), model.num_parameters())

@@ -347,7 +347,7 @@ class Training(OfStudent):
         )
         targets = [target for _, target in work.examples]
         self.examples = list(zip(sources, targets, strict=True))
-        self.data = Examples(self.examples, self.tokenizer, self.settings, self.model.config)
+        self.data = Examples(sources, targets, self.tokenizer, self.settings, self.model.config)
 
     def train_alone(self, steps: int, lr: float) -> tuple[float, float]:
         """CPU seconds of so many steps of the released code's way with fresh weights, and the loss of the last."""

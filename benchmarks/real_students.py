@@ -54,9 +54,10 @@ def measure_loss(folder: Path, cell: Cell, prepared: Prepared, batch: int = 16) 
     knobs = student_settings(prepared.experiment.settings, cell)
     model, tokenizer = load_student(str(folder))
     sources, targets = zip(*held_out(prepared, cell), strict=True)
-    pairs = [*zip(fit_sources(sources, tokenizer, knobs, model.config), targets, strict=True)]
+    pairs = zip(fit_sources(sources, tokenizer, knobs, model.config), targets, strict=True)
     whole = knobs.model_copy(update={"max_new_tokens": 1000})
-    data = Examples(sorted(pairs, key=lambda pair: sum(map(len, pair))), tokenizer, whole, model.config)
+    by_length = sorted(pairs, key=lambda pair: sum(map(len, pair)))
+    data = Examples(*zip(*by_length, strict=True), tokenizer, whole, model.config)
     counted = sum(label != -100 for labels in data.labels for label in labels)
     total = 0.0
     with tempfile.TemporaryDirectory() as place:

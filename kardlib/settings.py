@@ -196,6 +196,7 @@ class StudentSettings(Group):
         """The settings that a student's texts depend on, besides its weights and its sources."""
         written = {"max_source_tokens", "truncation_side", "max_new_tokens", "target", "prompt"}
         written |= {"bf16"} if self.bf16 else set()
+        written |= {"generation_batch"} if self.samples > 1 else set()  # what is drawn depends on it
         return self.model_dump(include=written | {"samples", "top_k", "top_p"})
 
 

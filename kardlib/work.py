@@ -187,7 +187,9 @@ def count_tokens(given: Sequence[Any], folder: Path, done_before: int) -> float:
     from kardlib.kard.student import Examples
 
     examples, knobs, _ = given
-    data = Examples(examples, AutoTokenizer.from_pretrained(folder), knobs, AutoConfig.from_pretrained(folder))
+    tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+    sources, targets = zip(*examples, strict=True)
+    data = Examples(sources, targets, tokenizer, knobs, config)
     tokens = sum(len(ids) for ids in (*data.inputs, *data.labels)) / len(examples)
     steps = knobs.steps or -(-len(examples) // knobs.batch) * knobs.epochs
     seen = steps * knobs.batch if knobs.steps else len(examples) * knobs.epochs

@@ -140,5 +140,6 @@ def test_the_real_scale_has_a_pretrained_student_and_elsewhere_the_embedded_valu
 
 def test_texts_written_in_bfloat16_have_names_of_their_own_and_others_keep_theirs():
     student = preset().student
-    assert "bf16" not in student.of_writing()
+    assert "bf16" not in student.of_writing() and "generation_batch" not in student.of_writing()
+    assert "generation_batch" in student.model_copy(update={"samples": 2}).of_writing()  # what is drawn depends on it
     assert student.model_copy(update={"bf16": True}).of_writing() == student.of_writing() | {"bf16": True}

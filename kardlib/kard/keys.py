@@ -23,7 +23,6 @@ class StudentKey(NamedTuple):
     reads: str  # in training
     corpus: str  # on which it was trained before (DAPT)
     share: float
-    rationales: int
     steps: int | None
     seed: int
     others: str  # the other settings of its texts and its training
@@ -62,12 +61,12 @@ def student_key(settings: RunSettings, cell: Cell) -> StudentKey | None:
         "rag": settings.rag.model_dump() if method.rag else None,
     }
     if not method.rag and method.reads_in_training not in UNRANKED:
-        others["ranked_by"] = settings.model_dump(mode="json", include={"reranker", "rag"})
+        others["ranked_by"] = _ranker(settings, method.reads_in_training)
         others["candidates"] = settings.retrieval.candidates
     corpus = settings.dapt.corpus if method.adapted else ""
     return StudentKey(
-        cell.student, method.learns, method.reads_in_training, corpus, settings.student.share,
-        settings.teacher.rationales, settings.student.steps, cell.seed, canonical_json(others),
+        cell.student, method.learns, method.reads_in_training, corpus, settings.student.share, settings.student.steps,
+        cell.seed, canonical_json(others),
     )  # fmt: skip
 
 
@@ -77,16 +76,20 @@ def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:
     reads, knobs = method.reads_at_test, student_settings(settings, cell)
     seeded = knobs.samples > 1 or cell.student in LOADERS or (reads in RETRIEVERS and RETRIEVERS[reads].seeded)
     found_by = [settings.model_dump(mode="json", include={"teacher", "knowledge"}), settings.retrieval.answer_in_query]
-    taught = set() if reads in UNTAUGHT else {"students", "student", "retrieval"}  # by what helps a student
-    trained = settings.model_dump(mode="json", include={"reranker", "rag"} | taught)
     asked = [settings.world.model_dump(), knobs.of_writing(), *([] if student else [*found_by, knobs.revision])]
     return PredictionKey(
         student, cell.student, cell.method if method.rag else "", reads,
-        "" if reads in UNRANKED else canonical_json([trained, found_by]),
+        "" if reads in UNRANKED else canonical_json([_ranker(settings, reads), found_by]),
         settings.test_prompt, settings.retrieval.k if reads not in ("", "rationale") else 0,
         settings.retrieval.candidates if reads not in UNRANKED else 0,
         method.shots, method.writes, canonical_json(asked), cell.seed if student or seeded else 0,
     )  # fmt: skip
+
+
+def _ranker(settings: RunSettings, reads: str) -> dict[str, Any]:
+    """The settings of what ranks passages; of a reranker that learns what helps a student, those of the student too."""
+    taught = set() if reads in UNTAUGHT else {"students", "student", "retrieval"}
+    return settings.model_dump(mode="json", include={"reranker", "rag"} | taught)
 
 
 def student_settings(settings: RunSettings, cell: Cell) -> StudentSettings:

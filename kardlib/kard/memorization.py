@@ -269,11 +269,11 @@ class Trained(NamedTuple):
 
 @on_threads(1)  # tensors are small: threads that wait for a busy core cost more than they give
 def train_networks(task: Task, settings: MemorizationSettings) -> Trained:
-    """Two networks a draw, alike but for their input: one is also given the retrieved string, the other zeros.
+    """Two networks a draw, of one shape: one is also given the retrieved string, the other zeros.
 
     Input: a random 32-bit name of the reference, the position, the prefix, the string that Theorem 2's key retrieves;
     one layer of `hidden` units; the next bit. So the number of weights does not depend on `N`. Both train on every bit
-    that the samples show.
+    that the samples show; each has first weights and batches of its own.
     """
     import torch  # late: it takes seconds
 

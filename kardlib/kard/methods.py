@@ -79,12 +79,17 @@ def register_method(method: Method, **look: Any) -> None:
     """
     taught = READS - {"rationale"}  # the teacher's words hold the answer that is learnt
     known = {"learns": get_args(Learns), "shots": get_args(Shots), "reads_in_training": taught, "reads_at_test": READS}
+    cannot = f"the method {method.id!r} cannot be run"
     for field, values in known.items():
         if (value := getattr(method, field)) not in values:
             listed = ", ".join(map(repr, sorted(values)))
-            raise RegistryError(f"the method {method.id!r} cannot be run: {field} is {value!r}, not one of {listed}")
+            raise RegistryError(f"{cannot}: {field} is {value!r}, not one of {listed}")
     if method.samples not in (None, *range(1, 1000)):
-        raise RegistryError(f"the method {method.id!r} cannot be run: samples is {method.samples!r}, not 1 to 999")
+        raise RegistryError(f"{cannot}: samples is {method.samples!r}, not 1 to 999")
+    if method.rag and (method.learns != "rationale" or method.adapted):
+        raise RegistryError(f"{cannot}: RAG trains on rationales, and from the student as it comes")
+    if method.shots and method.reads_at_test not in ("", "bm25_question"):
+        raise RegistryError(f"{cannot}: the examples of a prompt show BM25's passages or none")
     enter({method.id: Entry(method.label, **look)})
     METHODS[method.id] = method
 

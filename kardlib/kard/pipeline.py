@@ -21,7 +21,7 @@ from kardlib.artifacts.engine import Job, make_all
 from kardlib.artifacts.store import Kind, fingerprint
 from kardlib.data.answers import last_letter, majority_vote, parse_answer, parse_option, score
 from kardlib.data.files import Question
-from kardlib.data.prompts import CONCLUSION, SHOTS, Source, answer_text, few_shot_turns, gold_text, source_text
+from kardlib.data.prompts import CONCLUSION, CUT, SHOTS, Source, answer_text, few_shot_turns, gold_text, source_text
 from kardlib.data.records import say_rise
 from kardlib.data.world import build_world
 from kardlib.errors import DataError
@@ -29,6 +29,7 @@ from kardlib.kard.experiment import Cell, Experiment, Knobs, weigh_texts, write_
 from kardlib.kard.keys import PredictionKey, prediction_key, student_key, student_settings, student_spec
 from kardlib.kard.methods import METHODS, Method
 from kardlib.kard.prepare import Prepared, prepare
+from kardlib.kard.prompting import NEW_TOKENS
 from kardlib.kard.rankings import (
     RETRIEVERS,
     Reading,
@@ -298,11 +299,22 @@ def list_writings(
     for key, cell in {key: cell for cell, key in reversed(keys.items())}.items():
         settings = student_settings(asked[cell].experiment.settings, cell)
         settings = settings.model_copy(update={"model": str(students.get(cell, cell.student))})
+        if METHODS[cell.method].shots == "rationale" and not settings.max_new_tokens:  # it learnt no length
+            settings = settings.model_copy(update={"max_new_tokens": prompted_limit(asked[cell])})
         told = (asked[cell], cell.method, settings.form, tuple((id, *found) for id, found in read[cell].items()))
         if told not in shared:
             shared[told] = source_texts(asked[cell], cell, split, read[cell])
         work[key] = (shared[told], settings, cell.seed)
     return work
+
+
+def prompted_limit(prepared: Prepared) -> int:
+    """Tokens that a student may write which only a prompt shows rationales: all but 1 % of the teacher's would fit.
+
+    A tokenizer of a language model makes hardly more than a token of three characters.
+    """
+    lengths = [len(r.text) for r in prepared.rationales.need().kept]
+    return max(NEW_TOKENS, int(np.quantile(lengths, 1 - CUT)) // 3)
 
 
 def _parse(

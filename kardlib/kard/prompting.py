@@ -101,7 +101,7 @@ def fit_sources(
         asked = len(tokenizer(question, add_special_tokens=False, verbose=False).input_ids)
         lost += [asked] if question and asked > room else []
         blind += room - asked - SPARE < 1 and bool(f"{before}{after}".strip())
-        if form is _chat or before:
+        if form is _chat or before or settings.truncation_side == "left":
             after = _trim(after, room - asked - SPARE, tokenizer)
             rest = room - asked - SPARE - len(tokenizer(after, add_special_tokens=False, verbose=False).input_ids)
             before = _trim(before, rest, tokenizer, settings.truncation_side)

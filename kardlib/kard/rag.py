@@ -34,7 +34,6 @@ from kardlib.retrieval.runs import Run, write_run
 from kardlib.settings import RagSettings, StudentSettings
 
 SIDES = ("question", "passage")  # a trained retriever's folder holds an ordinary checkpoint of each
-IGNORED = -100  # label of a token that is no target: padding, or a causal LM's source
 
 # The equations
 
@@ -266,17 +265,16 @@ def target_log_likelihoods(
     """`log p_theta(y | x, z)`, summed over the tokens of each target: (N,), and the number of all those tokens: ()."""
     device = next(model.parameters()).device
     sources = fit_sources(sources, tokenizer, settings, model.config, say=False)
-    examples = Examples(list(zip(sources, targets, strict=True)), tokenizer, settings, model.config)
+    examples = Examples(sources, targets, tokenizer, settings, model.config)
     tokenizer.padding_side = "right"  # as in `train_student`: positions are counted from the first column
-    collate = DataCollatorForSeq2Seq(tokenizer, model, label_pad_token_id=IGNORED)
-    inputs = collate([examples[i] for i in range(len(examples))]).to(device)
+    inputs = DataCollatorForSeq2Seq(tokenizer, model)([examples[i] for i in range(len(examples))]).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=pick_device().bf16):
         logits = model(**inputs).logits
     labels = inputs["labels"]  # (N, T)
     if not model.config.is_encoder_decoder:  # a causal LM's output at a token is about the next one
         logits, labels = logits[:, :-1], labels[:, 1:]
-    losses = cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")  # (N, T)
-    return -losses.sum(1), (labels != IGNORED).sum()
+    losses = cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")  # (N, T)
+    return -losses.sum(1), (labels != -100).sum()  # -100: padding, or a causal LM's source
 
 
 def draw_batches(ids: Sequence[str], size: int, epochs: int, seed: int) -> Iterator[list[str]]:

@@ -377,18 +377,21 @@ def by_trained(train: Callable[[Experiment, Variants[Any]], dict[Any, Path]]) ->
     return rank_all
 
 
+def by_dual_encoder(reading: Reading, folders: Mapping[Cell, Path]) -> dict[Cell, Run]:
+    """`topk(q(x) . d)` of the dual encoder in each cell's folder."""
+    retrievers = {cell: (p, folders[cell]) for cell, p in reading.cells.items()}
+    return {cell: run for cell, (run, _) in search_dense(reading.experiment, reading.split, retrievers).items()}
+
+
 def by_rag(reading: Reading) -> dict[Cell, Run]:
-    """`topk(q(x) . d)` of the dual encoder that a cell's student was trained with."""
-    retrievers = {cell: (p, reading.students[cell].parent) for cell, p in reading.cells.items()}
-    found = search_dense(reading.experiment, reading.split, retrievers)
-    return {cell: run for cell, (run, _) in found.items()}
+    """By the dual encoder that a cell's student was trained with."""
+    return by_dual_encoder(reading, {cell: reading.students[cell].parent for cell in reading.cells})
 
 
 def by_warm_start(reading: Reading) -> dict[Cell, Run]:
-    """`topk(q(x) . d)` of the dual encoder that RAG's warm variant starts from."""
-    starts = train_retrievers(reading.experiment, {cell: (p, cell.seed) for cell, p in reading.cells.items()})
-    retrievers = {cell: (p, starts[cell]) for cell, p in reading.cells.items()}
-    return {cell: run for cell, (run, _) in search_dense(reading.experiment, reading.split, retrievers).items()}
+    """By the dual encoder that RAG's warm variant starts from."""
+    starts = {cell: (p, cell.seed) for cell, p in reading.cells.items()}
+    return by_dual_encoder(reading, train_retrievers(reading.experiment, starts))
 
 
 register_retriever("bm25_question", by_question, seeded=False)

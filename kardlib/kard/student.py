@@ -123,15 +123,15 @@ class Examples(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        examples: Sequence[Example],
+        sources: Sequence[str],
+        targets: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
         settings: StudentSettings,
         config: PreTrainedConfig,
     ):
-        sources, targets = (list(texts) for texts in zip(*examples, strict=True))
         tokenizer.truncation_side = settings.truncation_side
         self.inputs = tokenizer(
-            sources, truncation=True, max_length=source_limit(config, settings), return_token_type_ids=False
+            list(sources), truncation=True, max_length=source_limit(config, settings), return_token_type_ids=False
         ).input_ids
         limit = settings.max_new_tokens or NEW_TOKENS
         ids = target_ids(targets, tokenizer, settings, config)
@@ -162,10 +162,10 @@ def train_student(
     free, device = free_memory()
     model, tokenizer = load_student(settings.model, settings.revision, seed)
     trained = add_lora(model) if settings.lora else model
-    fitted = limit_targets([target for _, target in examples], tokenizer, settings, model.config)
-    sources = fit_sources([source for source, _ in examples], tokenizer, fitted, model.config)
-    pairs = [(source, target) for source, (_, target) in zip(sources, examples, strict=True)]
-    data = Examples(pairs, tokenizer, fitted, model.config)
+    sources, targets = zip(*examples, strict=True)
+    fitted = limit_targets(targets, tokenizer, settings, model.config)
+    read = fit_sources(sources, tokenizer, fitted, model.config)
+    data = Examples(read, targets, tokenizer, fitted, model.config)
     target = max(sum(i >= 0 for i in labels) for labels in data.labels)
     source = max(map(len, data.inputs)) - (0 if model.config.is_encoder_decoder else target)  # a causal LM reads both
     bf16 = takes_bf16(settings)
@@ -210,8 +210,10 @@ def train_student(
 def mask_spans(text: str, settings: DaptSettings, sentinels: Sequence[str], rng: random.Random) -> Example:
     """Span corruption (T5, Section 3.1.4): spans of words become sentinels; the target restores them in order.
 
-    A share `settings.masked` of the words, at least one, in spans of `settings.span` words on average; `sentinels` are
-    used in turn, the last of them again and again. One more sentinel closes the target.
+    A share `settings.masked` of the words or more, in spans drawn with a mean of `settings.span` words; `sentinels` are
+    used in turn, the last of them again and again. One more sentinel closes the target. At least one word is masked,
+    the last span may be more than is missing, and a text's end cuts spans: of the closed world's sentences, of seven or
+    eight words, 31 % are masked in spans of 1.7, of texts of a hundred 17 % in spans of 3.1.
     """
     words = text.split()
     masked = {rng.randrange(len(words))}
@@ -240,7 +242,8 @@ def adapt_student(
 ) -> None:
     """Domain-adaptive pretraining (KARD, Figure 3): train on the passages alone.
 
-    An encoder-decoder restores masked spans, masked anew in every epoch; a causal LM predicts every next token.
+    An encoder-decoder restores masked spans; every passage is there `dapt.epochs` times, each masked anew, all in one
+    shuffled order. A causal LM predicts every next token.
     """
     model, tokenizer = load_student(settings.model, settings.revision, seed)
     texts = [text for _ in range(dapt.epochs) for text in passages if text.split()]

@@ -214,7 +214,7 @@ def find_shape(name: str) -> Shape | None:
         bytes_per_weight = 2 if config.get("dtype") in ("bfloat16", "float16") else 4
         stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         return read_shape(config, stored // bytes_per_weight)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return None
 
 

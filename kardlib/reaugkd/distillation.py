@@ -70,14 +70,14 @@ def relational_loss(s: Tensor, z: Tensor, tau: float) -> Tensor:
     return (log_q.exp() * (log_q - log_p)).masked_fill(itself, 0.0).sum(1).mean()
 
 
-def rkd_loss(s: Tensor, t: Tensor, angle_weight: float = 2.0) -> Tensor:
-    """Relational knowledge distillation (Park et al., CVPR 2019): distances plus `angle_weight` times angles.
+def rkd_loss(s: Tensor, t: Tensor) -> Tensor:
+    """Relational knowledge distillation (Park et al., CVPR 2019): distances plus twice the angles.
 
     s (B, d) and t (B, d_t) are embeddings of any length. Huber loss between the distances of all pairs, each side
     divided by its mean, and between the cosines of the angles at the middle of all triplets.
     """
     distances_s, distances_t = (_distances(x) / _mean_distance(x) for x in (s, t))
-    return huber_loss(distances_s, distances_t) + angle_weight * huber_loss(_angles(s), _angles(t))
+    return huber_loss(distances_s, distances_t) + 2 * huber_loss(_angles(s), _angles(t))
 
 
 def _distances(x: Tensor) -> Tensor:

@@ -217,7 +217,8 @@ def choose_mixing(
 ) -> Mixing:  # fmt: skip
     """The grid's best mixing on a development split, one for all seeds: by accuracy, then by log-likelihood.
 
-    `betas` replaces the grid's. A `k` above the knowledge base's size is left out if the grid has a smaller one.
+    `betas` replaces the grid's. A `k` above the knowledge base's size is left out if the grid has a smaller one. It is
+    chosen with the graph's usual search; how many candidates are enough for that `k` is found afterwards.
     """
     ks = [k for k in settings.ks if k <= base.index.ntotal] or [min(settings.ks)]
     found = [base.look_up(s.unit, max(ks)) for s in students]

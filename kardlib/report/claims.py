@@ -285,9 +285,10 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     many worlds is judged by them, in the place of one (`put_many_worlds`). A claim that has no row at any scale has
     one line, "not run at this scale", the first. A row without an interval decides nothing, and of answers that could
     mostly not be read nothing is told (`statistics.verdict`). "seeds" is how many there are rows of for the same
-    figure, method and student; "p" is the paired test's, where the rows hold it; "could_fail" whether the verdict could have
-    been another, and "why": that of a number which a claim above is tested on could not; "beside" what is to be told
-    with it. "ruled_out": the papers' mean ("effect", on this dataset where they have it) lies outside of the interval.
+    figure, method and student; "p" is the paired test's, where the rows hold it; "could_fail" whether the verdict could
+    have been another, and "why": that of a number which a claim above is tested on could not; "beside" what is to be
+    told with it. "ruled_out": the papers' mean ("effect", on this dataset where they have it) lies outside of the
+    interval.
     """
     alike = ["figure", "dataset", "scale", "method", "student"]
     seeds = rows.groupby(alike, dropna=False)["seed"].transform("nunique") if len(rows) else 0

@@ -27,7 +27,7 @@ def one_thread() -> Iterator[None]:
 
 @one_thread()
 def build_index(keys: NDArray[np.float32], kind: Literal["hnsw", "exact"] = "hnsw") -> Any:
-    """A FAISS index over embeddings `keys` (N, d) of length 1, by inner product: ReAugKD's HNSW graph, or exact."""
+    """A FAISS index over embeddings `keys` (N, d), by inner product: ReAugKD's HNSW graph, or exact."""
     dim = keys.shape[1]
     index: Any
     if kind == "exact":

@@ -128,6 +128,16 @@ def test_students_that_read_the_same_share_what_they_are_asked(experiment, prepa
     assert works[0][0] == source_texts(prepared, cells[0], "test", read[cells[0]])
 
 
+def test_who_only_a_prompt_shows_rationales_may_write_as_much_as_the_teacher(experiment, prepared):
+    kept = [replace(r, text="word " * 200) for r in prepared.rationales.kept]
+    wordy = replace(prepared, rationales=replace(prepared.rationales, kept=kept))
+    cells = [Cell(m, "someone/model", 0, (("student.max_new_tokens", None),)) for m in ("few_shot", "few_shot_cot")]
+    asked = {cell: replace(wordy, experiment=experiment.at(cell.knobs)) for cell in cells}
+    read = read_passages(Reading(experiment, "test", asked, {}))
+    limits = [settings.max_new_tokens for _, settings, _ in list_writings("test", asked, {}, read).values()]
+    assert sorted(limits, key=bool) == [None, len("word " * 200) // 3]
+
+
 def test_an_answer_that_is_not_read_is_marked_in_the_scores():
     asked = [Question("q", "Why?", ("a", "b"), 1)] * 3
     made = Predictions(asked, [[]] * 3, [["?"]] * 3, [1, 0, None])
@@ -471,6 +481,9 @@ def test_what_a_rankers_student_learnt_tells_apart_who_reads_with_it(experiment,
     cells = [Cell("undistilled_helpful", student, 0, (("student.epochs", epochs),)) for epochs in (1, 2)]
     asked = prepare_all(experiment, cells)
     assert len({prediction_key(p.experiment.settings, cell) for cell, p in asked.items()}) == 2
+    register_method(Method("kard_shown_helpful", "KARD, shown the helpful", "rationale", "helpful", "helpful"))
+    learns = [Cell("kard_shown_helpful", student, 0, (("students", names),)) for names in ([student], ["a", student])]
+    assert len({student_key(experiment.settings.override(dict(cell.knobs)), cell) for cell in learns}) == 2
 
 
 def test_a_method_of_ones_own_may_have_many_texts_vote_and_shares_its_student(experiment, student, added):
@@ -480,6 +493,13 @@ def test_a_method_of_ones_own_may_have_many_texts_vote_and_shares_its_student(ex
     one, three = answer(experiment, cells).values()
     assert {len(texts) for texts in one.texts} == {1} and {len(texts) for texts in three.texts} == {3}
     assert three.passages == one.passages
+    for odd, said in (
+        (Method("odd", "Odd", "answer", "rag", "rag"), "RAG trains on rationales, and from the student as it comes"),
+        (Method("odd", "Odd", "rationale", "rag", "rag", adapted=True), "RAG trains on rationales"),
+        (Method("odd", "Odd", reads_at_test="reranker", shots="rationale"), "the examples of a prompt show BM25's"),
+    ):
+        with pytest.raises(KardError, match=f"the method 'odd' cannot be run: .*{said}"):
+            register_method(odd)
     with pytest.raises(KardError, match="the method 'none' cannot be run: samples is 0, not 1 to 999"):
         register_method(Method("none", "None", samples=0))
 

@@ -73,7 +73,7 @@ def test_a_limit_that_is_open_keeps_the_targets_whole():
     targets = [target_text("fever " * n, "B") for n in range(1, 101)]
     for config in (T5, CAUSAL):
         settings = limit_targets(targets, TOKENIZER, StudentSettings(max_new_tokens=None), config)
-        examples = Examples([("", target) for target in targets], TOKENIZER, settings, config)
+        examples = Examples([""] * len(targets), targets, TOKENIZER, settings, config)
         assert settings.max_new_tokens == pytest.approx(1.1 * 105, abs=4)
         assert all(labels[-1] == TOKENIZER.eos_token_id for labels in examples.labels)
         assert TOKENIZER.decode(examples[99]["labels"][-4:], skip_special_tokens=True).endswith("B.")
@@ -120,12 +120,19 @@ def test_passages_are_cut_first_and_the_last_one_first(prompt, first, capsys):
     source, tokenizer = source_text(QUESTION, passages, first), CHAT if prompt == "chat" else TOKENIZER
     settings = StudentSettings(max_source_tokens=count(source) - 10, prompt=prompt)
     (fitted,) = fit_sources([source], tokenizer, settings, T5)
-    (example,) = Examples([(fitted, "B")], tokenizer, settings, T5)
+    (example,) = Examples([fitted], ["B"], tokenizer, settings, T5)
     seen = tokenizer.decode(example["input_ids"], skip_special_tokens=True)
     assert QUESTION.prompt.replace(" ", "") in seen.replace(" ", "")
     assert seen.count("fever") == 21 and seen.count("rash") == 21 and 3 <= seen.count("edema") < 15
     assert seen.startswith("(") == seen.endswith(":") == (prompt == "chat")
     assert "does not see all passages of 1 of 1 sources; with" in capsys.readouterr().out
+
+
+def test_cut_on_the_left_the_question_is_kept_too():
+    source = source_text(QUESTION, ["fever " * 20, "rash " * 20])
+    settings = StudentSettings(max_source_tokens=count(source) - 10, truncation_side="left")
+    (fitted,) = fit_sources([source], TOKENIZER, settings, T5)
+    assert fitted.startswith(f"Question: {QUESTION.prompt}") and fitted.count("fever") == 21
 
 
 def test_options_are_never_lost_without_a_word(capsys):
@@ -209,7 +216,7 @@ def test_a_chat_begins_the_students_turn_and_needs_a_template(tmp_path):
     with pytest.raises(DataError, match=r"student\.prompt = chat needs a model with a chat template"):
         fit_sources(["Why?"], TOKENIZER, settings, CAUSAL)
     plain, chat = (
-        Examples([("Why?", "B.")], CHAT, StudentSettings(prompt=form), CAUSAL).labels[0] for form in ("plain", "chat")
+        Examples(["Why?"], ["B."], CHAT, StudentSettings(prompt=form), CAUSAL).labels[0] for form in ("plain", "chat")
     )
     assert CHAT.decode([i for i in chat if i >= 0], skip_special_tokens=True) == "B." and len(plain) >= len(chat)
 

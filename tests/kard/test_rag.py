@@ -155,7 +155,7 @@ def test_a_causal_students_likelihoods_are_those_of_each_target_alone(kind, tmp_
     model, tokenizer = load_student(str(save_causal(tmp_path, kind)))
     sources, targets = ["Question: who? A. one", "Question: why?"], ["The answer is A.", "It is so. The answer is B."]
     together, tokens = target_log_likelihoods(model, tokenizer, sources, targets, STUDENT)
-    examples = Examples(list(zip(sources, targets, strict=True)), tokenizer, STUDENT, model.config)
+    examples = Examples(sources, targets, tokenizer, STUDENT, model.config)
     for likelihood, example in zip(together, examples, strict=False):
         ids, labels = torch.tensor([example["input_ids"]]), torch.tensor([example["labels"]])
         count = int((labels != -100).sum())

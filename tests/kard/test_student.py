@@ -73,7 +73,7 @@ def test_text_of_the_world_survives_the_tokenizer():
 
 def test_sources_and_targets_are_cut_to_their_limits_and_not_padded():
     model, tokenizer = load_student("random-t5")
-    examples = Examples([("word " * 100, "B"), ("B", "word " * 100)], tokenizer, SETTINGS, model.config)
+    examples = Examples(["word " * 100, "B"], ["B", "word " * 100], tokenizer, SETTINGS, model.config)
     assert [len(e["input_ids"]) for e in (examples[0], examples[1])] == [64, 2]
     assert [len(e["labels"]) for e in (examples[0], examples[1])] == [2, 24]
 
@@ -125,7 +125,7 @@ def test_a_source_can_be_cut_where_it_begins(opt):
         model, tokenizer = load_student(name)
         source, settings = "word " * 100 + "Question", SETTINGS.model_copy(update={"truncation_side": "left"})
         cut, whole = (
-            Examples([(source, "B")], tokenizer, s, model.config)[0]["input_ids"] for s in (settings, SETTINGS)
+            Examples([source], ["B"], tokenizer, s, model.config)[0]["input_ids"] for s in (settings, SETTINGS)
         )
         last = tokenizer.convert_tokens_to_ids("Question")
         assert last in cut and last not in whole
@@ -134,7 +134,7 @@ def test_a_source_can_be_cut_where_it_begins(opt):
 def test_a_causal_loss_is_on_the_target_only(opt):
     model, tokenizer = load_student(str(opt))
     source, target = "Question: Which remedy will help?", "The answer is B."
-    (example,) = Examples([(source, target)], tokenizer, SETTINGS, model.config)
+    (example,) = Examples([source], [target], tokenizer, SETTINGS, model.config)
     ids, labels = torch.tensor([example["input_ids"]]), torch.tensor([example["labels"]])
     learnt = labels[labels != -100]
     assert learnt[-1] == tokenizer.eos_token_id and len(learnt) < labels.shape[1]
@@ -154,7 +154,7 @@ def test_the_trainers_causal_loss_is_that_of_all_logits(side, opt, tmp_path):
         ("It cures " * 9, "Balkul. The answer is A."),
         ("So", "A"),
     ]
-    data = Examples(pairs, tokenizer, SETTINGS, model.config)
+    data = Examples(*zip(*pairs, strict=True), tokenizer, SETTINGS, model.config)
     batch = DataCollatorForSeq2Seq(tokenizer, model)([data[i] for i in range(3)])
     counted, shapes = (batch["labels"] != -100).sum(), []
 

@@ -621,7 +621,7 @@ def test_a_csv_that_is_no_figures_data_is_named(tmp_path, text, reason):
         ),
         (
             [CLAIM | {"note": "{table1_medqa.few_shot}"}],
-            "note: 'dict' object has no attribute 'few_shot' is no number of reported.yml;",
+            "no attribute 'few_shot' is no number of reported.yml",
         ),
         ([CLAIM | {"paper": "BERT"}], "paper: Input should be 'KARD', 'ReAugKD' or 'ours'"),
         ([CLAIM, CLAIM], "there are two claims 'KARD over RD'"),
