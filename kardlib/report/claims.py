@@ -357,9 +357,9 @@ def tally(scorecard: pd.DataFrame) -> str:
         chance = f"chance alone would give {expected:.1f} reproduced and {expected:.1f} not"
         parts.append(f"{chance}, seldom more than {most} of either")
     if ruled_out := could.loc[could["verdict"] == "undecided", "ruled_out"].sum():
-        parts.append(f"of the undecided {ruled_out} rule out the papers' own number")
+        parts.append(f"in {ruled_out} of the undecided the papers' own number lies outside of the interval")
     if len(could_not):
-        parts.append(f"{len(could_not)} that could not: {_count(could_not)}")
+        parts.append(f"{len(could_not)} that could not, and do not count: {_count(could_not)}")
     if untold := _count(scorecard.drop(told.index)):
         parts.append(untold)
     return "; ".join(parts) or "no claims"

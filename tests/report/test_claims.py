@@ -168,7 +168,7 @@ def test_an_undecided_test_says_whether_the_papers_effect_is_ruled_out():
     rows = [row(0.01, reach, student=s) for s, reach in (("a", 0.06), ("b", 0.07))]  # the paper's base student: 7.12
     table = scorecard(*rows)
     assert table["effect"].tolist() == [7.12] * 2 and table["ruled_out"].tolist() == [True, False]
-    assert tally(table).endswith("; of the undecided 1 rule out the papers' own number")
+    assert tally(table).endswith("; in 1 of the undecided the papers' own number lies outside of the interval")
     here = summarize(table)["here"].item().splitlines()
     assert [line.rpartition(", ")[-1] for line in here] == [
         "the papers' +7.12 ruled out",
@@ -206,7 +206,7 @@ def test_only_tests_that_could_have_failed_are_counted():
     counted, chance, apart = tally(table).split("; ")
     assert counted == "4 tests that could have failed: 3 reproduced, 1 not reproduced"
     assert chance == "chance alone would give 0.1 reproduced and 0.1 not, seldom more than 1 of either"
-    assert apart == "1 that could not: 1 reproduced"
+    assert apart == "1 that could not, and do not count: 1 reproduced"
     could, could_not = summarize(table)["claim"]
     assert could_not == f"{could}\nCould not fail: RD guesses."
     assert "could not fail: RD guesses." in format_claims(table)
