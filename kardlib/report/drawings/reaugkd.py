@@ -193,8 +193,8 @@ def plot_latency(table: pd.DataFrame) -> Figure:
     panels["Memory (MiB)"] = (1 / 2**20, table[table["metric"] == "bytes"])
     colors = dict(zip(dict.fromkeys(overhead["student"]), (BLUE, ORANGE, GREEN, RED), strict=False))
     (percent,) = find_table("reaugkd_latency").numbers("latency_overhead")
-    fig, axes = plt.subplots(2, -(-len(panels) // 2), figsize=(PAGE, 4.4), squeeze=False)
-    for ax, (title, (unit, part)) in zip(axes.flat, panels.items(), strict=False):
+    fig, axes = style.make_panels(len(panels), 2.2)
+    for ax, (title, (unit, part)) in zip(axes, panels.items(), strict=True):
         for (student, method), rows in part.groupby(["student", "method"], sort=False):
             rows = rows.sort_values("x").assign(**{name: unit * rows[name] for name in ("value", "low", "high")})
             look = {"color": colors[student], "markerfacecolor": colors[student]}
