@@ -32,10 +32,10 @@ from kardlib.kard.student import load_student
 from kardlib.settings import StudentSettings
 
 
-def write_kept(model: Any, tokenizer: Any, start: Any, cache: Any, inputs: Any, limit: int, whole: bool) -> list[str]:
+def write_kept(model: Any, tokenizer: Any, start: Any, cache: Any, inputs: Any, limit: int) -> list[str]:
     """As `generate` does it: nothing leaves the batch, and sources share no start."""
     source = inputs.input_ids.shape[1]
-    stops = StoppingCriteriaList([] if whole else [answering.AnswerIsOut(tokenizer, source)])
+    stops = StoppingCriteriaList([answering.AnswerIsOut(tokenizer, source)])
     written = model.generate(**inputs, max_new_tokens=limit, do_sample=False, stopping_criteria=stops)
     return tokenizer.batch_decode(written[:, source:], skip_special_tokens=True)
 
