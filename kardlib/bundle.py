@@ -27,7 +27,7 @@ from kardlib.artifacts.disk import hash_file, write_json
 from kardlib.artifacts.engine import Job, K
 from kardlib.artifacts.provenance import read_commit
 from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name, canonical_json, describe_files, fingerprint
-from kardlib.data.prompts import Source
+from kardlib.data.prompts import NEW_TOKENS, Source
 from kardlib.errors import first_line
 from kardlib.jobs import (
     BROUGHT,
@@ -59,7 +59,6 @@ from kardlib.kard.pipeline import (
     training_examples,
 )
 from kardlib.kard.prepare import prepare
-from kardlib.kard.prompting import NEW_TOKENS
 from kardlib.kard.rankings import Reading, read_passages
 from kardlib.models.catalogue import (
     ELSEWHERE,

@@ -7,6 +7,7 @@ from kardlib.data.files import LETTERS, Question
 Source = str | Sequence[str]  # what a model is asked: one text, or the turns of a few-shot prompt
 SHOTS = 3  # examples in a few-shot prompt
 CUT = 0.01  # share of the texts that may be cut without a word
+NEW_TOKENS = 160  # of a student that never learnt how much there is to write
 CONCLUSION = "The answer is"  # how the last sentence of every target begins
 TEACHER_PROMPT = (
     "Here is a multiple-choice question with its right option. Explain in two to five sentences why that option is "

@@ -23,9 +23,9 @@ from transformers import (
 )
 
 from kardlib.data.answers import answer_end
-from kardlib.data.prompts import Source
+from kardlib.data.prompts import NEW_TOKENS, Source
 from kardlib.kard.answered import Answered
-from kardlib.kard.prompting import NEW_TOKENS, fit_sources, source_limit
+from kardlib.kard.prompting import fit_sources, source_limit
 from kardlib.kard.student import load_student, prepare_to_ask
 
 if TYPE_CHECKING:

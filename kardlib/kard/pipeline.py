@@ -21,7 +21,17 @@ from kardlib.artifacts.engine import Job, make_all
 from kardlib.artifacts.store import Kind, fingerprint
 from kardlib.data.answers import last_letter, majority_vote, parse_answer, parse_option, score
 from kardlib.data.files import Question
-from kardlib.data.prompts import CONCLUSION, CUT, SHOTS, Source, answer_text, few_shot_turns, gold_text, source_text
+from kardlib.data.prompts import (
+    CONCLUSION,
+    CUT,
+    NEW_TOKENS,
+    SHOTS,
+    Source,
+    answer_text,
+    few_shot_turns,
+    gold_text,
+    source_text,
+)
 from kardlib.data.records import say_rise
 from kardlib.data.world import build_world
 from kardlib.errors import DataError
@@ -29,7 +39,6 @@ from kardlib.kard.experiment import Cell, Experiment, Knobs, weigh_texts, write_
 from kardlib.kard.keys import PredictionKey, prediction_key, student_key, student_settings, student_spec
 from kardlib.kard.methods import METHODS, Method
 from kardlib.kard.prepare import Prepared, prepare
-from kardlib.kard.prompting import NEW_TOKENS
 from kardlib.kard.rankings import (
     RETRIEVERS,
     Reading,

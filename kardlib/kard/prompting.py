@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from kardlib.data.prompts import CONCLUSION, CUT, Source, split_source
+from kardlib.data.prompts import CONCLUSION, CUT, NEW_TOKENS, Source, split_source
 from kardlib.errors import DataError
 from kardlib.models.training import read_rank
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from kardlib.settings import StudentSettings
 
 MARGIN = 1.1  # on the length that keeps all but the share `CUT` of the targets whole
-NEW_TOKENS = 160  # of a student that never learnt how much there is to write
 SPARE = 2  # tokens that two parts of a text may have more together than alone
 
 

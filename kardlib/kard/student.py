@@ -31,8 +31,9 @@ from transformers.utils import logging as transformers_logging
 
 from kardlib.artifacts.device import free_memory, multiplies_bf16, pick_device, slot_memory
 from kardlib.artifacts.store import check_begun
+from kardlib.data.prompts import NEW_TOKENS
 from kardlib.errors import DataError, first_line
-from kardlib.kard.prompting import NEW_TOKENS, fit_sources, limit_targets, source_limit, target_ids
+from kardlib.kard.prompting import fit_sources, limit_targets, source_limit, target_ids
 from kardlib.models.catalogue import LOADERS, find_folder, find_revision, load_weights, read_shape, refuse_elsewhere
 from kardlib.models.costs import check_memory, spare_memory
 from kardlib.models.nano import build_student, build_tokenizer
