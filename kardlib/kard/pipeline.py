@@ -233,8 +233,9 @@ def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:
     knobs = {n: v for n, v in settings.model_dump(exclude={"questions"}).items() if "contrastive" not in n}
     if student.lora:
         raise DataError("RAG trains all weights of its student: leave out student.lora, or the methods rag, rag_warm")
-    named = ("revision", "lr", "max_source_tokens", "max_new_tokens", "prompt", "truncation_side")
-    learner = {n: v for n, v in student.of_training().items() if n in named and (n, v) != ("truncation_side", "right")}
+    named = ("revision", "lr", "max_source_tokens", "max_new_tokens", "prompt", "truncation_side", "bf16")
+    usual = (("truncation_side", "right"), ("bf16", False))
+    learner = {n: v for n, v in student.of_training().items() if n in named and (n, v) not in usual}
     by_id = {q.id: q for q in experiment.learns_from(cell.seed)}
     written: dict[str, list[str]] = {}
     for r in (r for r in prepared.rationales.need().kept if r.question_id in by_id):

@@ -26,7 +26,7 @@ from kardlib.data.files import Question
 from kardlib.data.prompts import source_text
 from kardlib.errors import DataError
 from kardlib.kard.prompting import fit_sources, limit_targets
-from kardlib.kard.student import Examples, load_student
+from kardlib.kard.student import Examples, load_student, takes_bf16
 from kardlib.models.encoders import TOKENS, check_texts, count_positions, length_batches, load_encoder, say_cut
 from kardlib.models.training import fit, linear_schedule
 from kardlib.retrieval.dense import build_index, one_thread
@@ -268,7 +268,7 @@ def target_log_likelihoods(
     examples = Examples(sources, targets, tokenizer, settings, model.config)
     tokenizer.padding_side = "right"  # as in `train_student`: positions are counted from the first column
     inputs = DataCollatorForSeq2Seq(tokenizer, model)([examples[i] for i in range(len(examples))]).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=pick_device().bf16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=takes_bf16(settings)):
         logits = model(**inputs).logits
     labels = inputs["labels"]  # (N, T)
     if not model.config.is_encoder_decoder:  # a causal LM's output at a token is about the next one

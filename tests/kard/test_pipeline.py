@@ -472,6 +472,8 @@ def test_rag_is_named_by_the_side_at_which_sources_are_cut_and_trains_no_lora(ex
 
     ((right, _),), ((left, _),) = job(), job(("student.truncation_side", "left"))
     assert left != right and "truncation_side" not in right["student"]
+    ((fast, _),) = job(("student.bf16", True))
+    assert fast["student"] == right["student"] | {"bf16": True}
     with pytest.raises(DataError, match=r"RAG trains all weights of its student: leave out student\.lora, or the"):
         job(("student.lora", True))
 
