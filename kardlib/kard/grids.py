@@ -137,11 +137,14 @@ def over_chance(settings: RunSettings, methods: Collection[str]) -> list[Gain]:
 
 
 def in_stratum(settings: RunSettings, methods: Collection[str]) -> list[Gain]:
-    """KARD over who recalls, who learnt answers alone, who reads undistilled, and what its passages name."""
+    """KARD over who recalls, who learnt answers alone, who reads undistilled, and what its passages name; and KARD that
+    is shown what it will read over who recalls and over KARD.
+    """
     gains = []
     for s in settings.students if RERANKER in methods else ():
         rivals = [Row(m, s) for m in (RD, FT, KA_FT, "undistilled_reranker") if m in methods]
         gains += [Gain(Row(RERANKER, s), rival) for rival in [*rivals, Row(NAMED, "")]]
+        gains += [Gain(Row(SAME, s), Row(m, s)) for m in (RERANKER, RD) if {m, SAME} <= {*methods}]
     return gains
 
 

@@ -77,6 +77,8 @@ def test_what_is_over_what_under_each_condition():
     for asked in (METHODS, [grids.RD, grids.RERANKER]):
         others = {student: [(m, student) for m in rivals if m in asked] for student in settings.students}
         over = {((grids.RERANKER, s, ""), (*other, "")) for s in others for other in [*others[s], (grids.NAMED, "")]}
+        same = [(grids.SAME, m) for m in (grids.RERANKER, grids.RD) if grids.SAME in asked]
+        over |= {((above, s, ""), (below, s, "")) for s in others for above, below in same}
         assert told(grids.in_stratum(settings, asked)) == over
     assert not grids.in_stratum(settings, rivals)
 
