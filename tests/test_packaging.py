@@ -75,7 +75,7 @@ def test_imports_are_declared():
     own = {"kardlib", *sys.stdlib_module_names}
     home = packages_distributions()
     undeclared = set()
-    for path in sorted((ROOT / "kardlib").glob("*.py")):
+    for path in sorted((ROOT / "kardlib").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []

@@ -261,6 +261,7 @@ def test_any_text_gives_an_option_or_none(text, size):
     assert answer is None or 0 <= answer < size
 
 
+@pytest.mark.timeout(20)
 @given(st.text(alphabet=" \n.:*()[]'\"aAbBis", max_size=3000))
 def test_odd_text_takes_no_time(text):
     parse_answer(text * 3, YES_NO)

@@ -9,6 +9,7 @@ from kardlib.kard.experiment import Cell
 from kardlib.kard.methods import METHODS, main_rows
 from kardlib.kard.pipeline import answer, train_students
 from kardlib.kard.prepare import find_candidates
+from kardlib.kard.rankings import rank
 from kardlib.kard.student import load_student
 
 
@@ -51,6 +52,11 @@ def test_the_targets_are_the_students_softmax_and_its_product_with_bm25s(experim
 def test_a_student_reads_what_such_a_reranker_ranks_first(experiment, prepared):
     cells = [Cell(method, experiment.student, 0) for method in ("kard_reranker", "kard_helpful", "kard_helpful_both")]
     read = [given.passages for given in answer(experiment, cells).values()]
+    k, test = experiment.settings.retrieval.k, experiment.data.splits["test"]
+    for passages, target in zip(read[1:], ("student", "both"), strict=True):
+        folder = helpful.train_helpful(experiment, {0: (prepared, 0)}, target)[0]
+        run = rank(experiment, "test", {0: (prepared, folder)})[0]
+        assert passages == [[p for p, _ in run[q.id][:k]] for q in test]
     assert all(len(passages) == experiment.settings.retrieval.k for given in read for passages in given)
     assert read[0] != read[1] != read[2]
     assert not {"kard_helpful", "kard_helpful_both"} & {*main_rows(True, True)} and "kard_helpful" in METHODS

@@ -65,3 +65,14 @@ def test_every_row_of_the_papers_tables_gives_predictions(tmp_path: Path) -> Non
         assert [len(samples) for samples in found.texts] == [5] * 4 and len(found.correct) == 4, cell.method
         read = METHODS[cell.method].reads_at_test
         assert all(len(ids) == (settings.retrieval.k if read else 0) for ids in found.passages), cell.method
+
+
+def test_a_releases_rationales_stay_with_their_questions_and_its_last_ones_are_set_aside(tmp_path: Path) -> None:
+    write_release(tmp_path)
+    experiment = open_settings(preset("smoke", "obqa", str(tmp_path)), Store(tmp_path / "store"))
+    train, splits = build_world(WORLD).splits["train"], experiment.data.splits
+    asked = [*splits["train"], *splits["silver"]]
+    assert [q.id for q in asked] == [q.id for q in train] and len(splits["silver"]) == 2
+    assert experiment.teacher
+    expected = [r.text for r in symbolic_teacher(build_world(WORLD), 0.15, seed=0)(train, 3)]
+    assert [r.text for r in experiment.teacher(asked, 3)] == expected

@@ -138,6 +138,42 @@ def test_who_only_a_prompt_shows_rationales_may_write_as_much_as_the_teacher(exp
     assert sorted(limits, key=bool) == [None, len("word " * 200) // 3]
 
 
+@pytest.mark.parametrize("method", ["few_shot", "few_shot_cot", "ka_few_shot_cot"])
+def test_a_prompts_examples_read_as_many_passages_as_what_is_asked(method, prepared, student):
+    settings, runs = prepared.experiment.settings, prepared.runs
+    k = settings.retrieval.k if method.startswith("ka_") else 0
+    read = {q.id: [p for p, _ in runs.by_question[q.id][:k]] for q in prepared.experiment.data.splits["test"]}
+    turns = source_texts(prepared, Cell(method, student, 0), "test", read)[0]
+    assert [turn.count("Passage: ") for turn in turns] == [k, 0] * 3 + [k]
+
+
+def test_another_prompt_and_another_reading_of_answers_do_what_they_say(experiment, prepared, student):
+    cell, first = Cell("kard_bm25", student, 0), prepare(experiment, (("test_prompt", "passages_first"),))
+    test = experiment.data.splits["test"]
+    read = {q.id: [p for p, _ in prepared.runs.by_question[q.id][:2]] for q in test}
+    usual, other = (source_texts(p, cell, "test", read)[0] for p in (prepared, first))
+    asked = f"Question: {test[0].prompt}"
+    assert usual.startswith(asked) and other.startswith("Passage: ") and other.endswith(asked)
+    assert training_examples(first, cell) == training_examples(prepared, cell)
+    data = replace(experiment.data, splits={"test": [Question("q", "Which?", ("x", "y"), 1)]})
+    for how, answer_read in (("parsed", 0), ("last_letter", 1)):
+        one = replace(prepared, experiment=replace(experiment.at((("answer", how),)), data=data))
+        assert pipeline._parse(one, cell, "test", {"q": []}, [["The answer is A. See B."]]).answers == [answer_read]
+
+
+def test_silver_passages_and_the_oracle_are_of_the_first_rationales(experiment, student):
+    more = prepare(experiment, (("teacher.rationales", 5),))
+    for split in ("train", "test"):
+        assert find_silver(more, split) == {
+            q.id: {p for j in range(3) for p, _ in more.runs.by_rationale[f"{q.id}/{j}"][:3]}
+            for q in experiment.data.splits[split]
+        }
+    cells = [Cell(m, student, 0) for m in ("kard_silver", "undistilled_silver", "kard_bm25")]
+    silver, other, bm25 = read_passages(Reading(experiment, "test", dict.fromkeys(cells, more), {})).values()
+    k = experiment.settings.retrieval.k
+    assert silver == other == {q: [p for p, _ in more.runs.by_rationale[f"{q}/0"][:k]] for q in silver} != bm25
+
+
 def test_an_answer_that_is_not_read_is_marked_in_the_scores():
     asked = [Question("q", "Why?", ("a", "b"), 1)] * 3
     made = Predictions(asked, [[]] * 3, [["?"]] * 3, [1, 0, None])
@@ -573,3 +609,28 @@ def test_targets_may_name_the_options_words(experiment, prepared):
     cells = [Cell(RD, "t5-nano-base", 0, changes) for changes in knobs]
     for key in (student_key, prediction_key):
         assert len({key(p.experiment.settings, c) for p, c in zip(variants, cells, strict=True)}) == 3
+
+
+def test_a_likelihood_is_read_for_a_character_or_in_all():
+    asked = [Question("q", "Why?", ("fir", "a tall oak"), 1)]
+    found = pipeline.Likelihoods(asked, total=[[-1.0, -2.0]], per_character=[[-0.33, -0.2]])
+    assert found.correct() == [True] and found.correct(per_character=False) == [False]
+
+
+def test_options_are_weighed_after_the_students_own_rationale(experiment, prepared, student, monkeypatch):
+    told, test = {}, experiment.data.splits["test"]
+
+    def weigh(_, work):
+        told.update(work)
+        zeros = {c: [[0.0] * len(options) for options in given[2]] for c, given in work.items()}
+        return {c: {"total": zero, "per_character": zero} for c, zero in zeros.items()}
+
+    monkeypatch.setattr(pipeline, "weigh_texts", weigh)
+    said = {RD: "It is so. Therefore, the answer is B.", "kard_bm25": "It never ends", "fine_tuning": "Nonsense"}
+    written = {
+        Cell(m, student, 0): Predictions(test, [[]] * len(test), [[text]] * len(test), [0] * len(test))
+        for m, text in said.items()
+    }
+    weigh_options(experiment, "test", dict.fromkeys(written, prepared), {}, written)
+    begun = [{*given[1]} for given in told.values()]
+    assert begun == [{"It is so. The answer is"}, {"It never ends The answer is"}, {"The answer is"}]

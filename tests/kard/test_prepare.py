@@ -231,7 +231,8 @@ def test_without_rationales_only_answers_are_learnt(example, experiment, tmp_pat
     for method in ("reasoning_distillation", "kard_bm25", "few_shot_cot"):  # no target without the rationale's words
         with pytest.raises(DataError, match="nobody has written rationales"):
             training_examples(own, cell(method))
-            source_texts(own, cell(method), "test", nothing)
+    with pytest.raises(DataError, match="nobody has written rationales"):
+        source_texts(own, cell("few_shot_cot"), "test", nothing)
     rows = [{"question_id": q.id, "rationales": ["One only."]} for q in own.experiment.data.splits["train"][:7]]
     (quiet / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     few = prepare(open_settings(own.experiment.settings, experiment.store))

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,7 @@ from kardlib.reaugkd.experiment import (
     Distilled,
     ReAugKDExperiment,
     build_memory,
+    choose,
     confidence,
     correct,
     correct_with,
@@ -445,6 +447,13 @@ def distilled(bert, tmp_path_factory) -> Distilled:
          "reaugkd.lr": 1e-3, "reaugkd.teacher_lr": 1e-3, "reaugkd.projection_steps": 5}
     )  # fmt: skip
     return distill(open_settings(settings, Store(tmp_path_factory.mktemp("store"))))
+
+
+def test_the_mixing_is_chosen_without_what_is_reported(distilled):
+    unseen = replace(distilled, students={key: {"dev": said["dev"]} for key, said in distilled.students.items()})
+    base = distilled.memory.base
+    assert choose(unseen, base) == distilled.mixing["reaugkd"]
+    assert choose(unseen, base, "neighbours", (0.0,)) == distilled.mixing["neighbours"]
 
 
 def hashes(folder: Path) -> dict[str, str]:

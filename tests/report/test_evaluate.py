@@ -89,9 +89,18 @@ def test_against_gold_passages_that_nobody_knows_there_is_no_row_and_no_zero():
 
 
 def closed_world() -> Experiment:
-    settings = preset("smoke").model_copy(update={"seeds": (0, 1)})
+    settings = preset("smoke").override({"seeds": [0, 1], "world.test": 96})
     world = build_world(settings.world)
     return Experiment(settings, Store(), world.dataset(), world, None)
+
+
+def test_questions_about_one_ailment_are_one_cluster_of_its_stratum():
+    world = build_world(preset("smoke").world.model_copy(update={"test": 96}))
+    here = Experiment(preset("smoke"), Store(), world.dataset(), world, None)
+    (stratum, cluster), asked = here.clusters(), world.splits["test"]
+    about = [world.chains[q.id].ailment for q in asked]
+    assert len({*zip(cluster.tolist(), about, strict=True)}) == len({*about}) == len({*cluster.tolist()}) < len(asked)
+    assert len({*zip(stratum.tolist(), (q.stratum for q in asked), strict=True)}) == len({*stratum.tolist()}) == 3
 
 
 def test_intervals_of_the_closed_world_speak_of_ailments():
