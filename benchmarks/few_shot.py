@@ -18,13 +18,12 @@ from line import tell
 
 from kardlib.artifacts.device import prepare_torch
 from kardlib.artifacts.provenance import provenance
-from kardlib.data.answers import parse_answer
 from kardlib.errors import KardError
 from kardlib.kard import answering
 from kardlib.kard.experiment import Cell, Experiment, open_experiment
 from kardlib.kard.keys import student_settings
 from kardlib.kard.methods import METHODS
-from kardlib.kard.pipeline import prepare_all, source_texts
+from kardlib.kard.pipeline import answer_reader, prepare_all, source_texts
 from kardlib.kard.prompting import fit_sources
 from kardlib.kard.rankings import Reading, read_passages
 from kardlib.kard.student import load_student
@@ -46,7 +45,8 @@ def measure(experiment: Experiment, count: int) -> list[dict[str, Any]]:
             settings = student_settings(experiment.settings, cell).model_copy(update={"prompt": form})
             prompts = fit_sources(sources, tokenizer, settings, model.config)
             texts = answering.write(model, tokenizer, prompts, settings, 0)
-            answers = [parse_answer(text, q.options) for (text,), q in zip(texts, questions, strict=True)]
+            read_answer = answer_reader(experiment.settings, cell)
+            answers = [read_answer(text, q.options) for (text,), q in zip(texts, questions, strict=True)]
             right = [answer == q.answer for answer, q in zip(answers, questions, strict=True)]
             shares = {"right": sum(right) / count, "unread": answers.count(None) / count}
             times = compare(model, tokenizer, prompts[:TIMED], settings)
@@ -58,6 +58,7 @@ def measure(experiment: Experiment, count: int) -> list[dict[str, Any]]:
 def compare(model: Any, tokenizer: Any, prompts: list[str], settings: Any) -> dict[str, Any]:
     """Seconds of CPU time with the examples read once, and with every prompt."""
     texts, seconds, usual = {}, {}, answering.SHARED
+    answering.prepare_to_ask(model, settings.model_copy(update={"bf16": False}))  # cast before the clock runs
     for way, least in (("read_once", usual), ("read_each_time", 10**9)):
         answering.SHARED, began = least, time.process_time()
         texts[way] = answering.write(model, tokenizer, prompts, settings.model_copy(update={"bf16": False}), 0)

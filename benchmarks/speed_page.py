@@ -94,7 +94,9 @@ def show_bm25(result: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]) -> 
                "the rest")  # fmt: skip
     lines = ["", "### BM25", "", *as_markdown(columns, [r for name in ways for r in way_rows(name, ways[name])]), ""]
     first = [f"{DATA[name]} {done['first_seconds'] / done['seconds']['batches']:.1f}" for name, done in ways.items()]
-    lines += [f"- A first pass in batches, while Java still compiles, over a later one: {', '.join(first)}."]
+    lines += [
+        f"- The first pass in batches that was timed, while Java still compiled, over a later one: {', '.join(first)}."
+    ]
     counted = ", ".join(f"{DATA[name]} {done['questions']:,}" for name, done in ways.items())
     load = f"load {result['load'][0]:g} to {result['load'][1]:g}"
     lines += [f"- Questions timed: {counted}; {origin['device']}, {load}, {describe_origin(origin)}."]

@@ -50,7 +50,7 @@ from kardlib.kard.rankings import (
 from kardlib.kard.teacher import Rationale
 from kardlib.models.catalogue import LOADERS, identify, needs_this_process
 from kardlib.retrieval.runs import Run
-from kardlib.settings import StudentSettings
+from kardlib.settings import RunSettings, StudentSettings
 
 NEIGHBOUR = 500  # what a neighbouring world's seed is away
 ADAPTED = Kind("adapted", 1, "kardlib.kard.student:adapt_student", "student.batch", sharded=True)
@@ -327,12 +327,18 @@ def prompted_limit(prepared: Prepared) -> int:
     return max(NEW_TOKENS, int(np.quantile(lengths, 1 - CUT)) // 3)
 
 
+def answer_reader(settings: RunSettings, cell: Cell) -> Callable[[str, Sequence[str]], int | None]:
+    """What finds the option that a cell's text names: by its words where it was shown to answer so."""
+    if settings.answer == "last_letter":
+        return last_letter
+    by_words = METHODS[cell.method].is_shown_answers and student_settings(settings, cell).form == "option"
+    return parse_option if by_words else parse_answer
+
+
 def _parse(
     prepared: Prepared, cell: Cell, split: str, read: Mapping[str, Sequence[str]], texts: list[list[str]]
 ) -> Predictions:
-    questions, settings = prepared.experiment.data.splits[split], prepared.experiment.settings
-    by_words = METHODS[cell.method].is_shown_answers and student_settings(settings, cell).form == "option"
-    read_answer = last_letter if settings.answer == "last_letter" else parse_option if by_words else parse_answer
+    questions, read_answer = prepared.experiment.data.splits[split], answer_reader(prepared.experiment.settings, cell)
     answers = [majority_vote([read_answer(t, q.options) for t in ts]) for q, ts in zip(questions, texts, strict=True)]
     return Predictions(questions, [list(read[q.id]) for q in questions], texts, answers)
 
