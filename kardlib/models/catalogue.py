@@ -339,8 +339,8 @@ def refuse_elsewhere(folder: str | Path) -> None:
     if (file := Path(folder, ELSEWHERE)).is_file() and not Path(folder, "model.safetensors").is_file():
         raise DataError(
             f"the weights of {file.parent.name} stayed on the machine that trained it: bring them with python -m "
-            "kardlib.work --keep-weights and kard unbundle, or delete this folder of the store to train it here (where the "
-            "processor is of another kind the weights may differ, and all that it ranked or wrote is made anew)"
+            "kardlib.work --keep-weights and kard unbundle, or delete this folder of the store to train it here; on a "
+            "processor of another kind it may come out otherwise, and all that it ranked or wrote is then made anew"
         )
 
 
