@@ -3,9 +3,10 @@
     python benchmarks/shown_real.py --data-dir DIR [--dataset obqa] [--seeds 0 1 2] [--out FILE]
 
 In the closed world it does (notebooks 11 and 21). Here the student of the scale "real" that is shown its reranker's
-passages stands beside the one that is taught to recall (RD), on the test questions: right answers by what is written and
-by the likeliest option, and what the first gains over the second, paired by question and seed, with 95 % intervals over
-questions and seeds. It trains what the store lacks, three hours of two cores for three seeds. The last line is JSON.
+passages stands beside the one that is taught to recall (RD), on the test questions: right answers by what is written
+and by the likeliest option, and what the first gains over the second, paired by question and seed, with 95 % intervals
+over questions and seeds. It trains what the store lacks, three hours of two cores for three seeds. The last line is
+JSON.
 """
 
 import argparse
@@ -26,13 +27,12 @@ from kardlib.report.statistics import mean_interval, paired_difference
 def measure(experiment: Experiment) -> list[dict[str, Any]]:
     """A row for each way of reading answers: both students, and the gain."""
     seeds, rows = experiment.settings.seeds, [Row(SAME, experiment.student), Row(RD, experiment.student)]
-    answered = answer(experiment, cells := list_cells(rows, seeds))
-    asked = prepare_all(experiment, cells)
+    of = {row: list_cells([row], seeds) for row in rows}
+    answered = answer(experiment, [cell for cells in of.values() for cell in cells])
+    asked = prepare_all(experiment, answered)
     weighed = weigh_options(experiment, "test", asked, train_students(experiment, asked), answered)
-    likeliest = {row: [weighed[cell].correct(per_character=False) for cell in list_cells([row], seeds)] for row in rows}
-    unread = {
-        row.method: unread_share([a for c in list_cells([row], seeds) for a in answered[c].answers]) for row in rows
-    }
+    likeliest = {row: [weighed[cell].correct(per_character=False) for cell in cells] for row, cells in of.items()}
+    unread = {row.method: unread_share([a for cell in of[row] for a in answered[cell].answers]) for row in rows}
     found = []
     for reading, right in {"written": score_rows(answered, rows, seeds), "likeliest option": likeliest}.items():
         means = {row.method: mean_interval(right[row]) for row in rows}
