@@ -98,7 +98,7 @@ def measure(way: str, work: tuple[Any, ...], repeats: int) -> dict[str, Any]:
     seconds, peak = min(spent), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     limit = measure_limit(dtype=torch.bfloat16 if way == "bf16" else torch.float32)
     tokens, *operations = count(work)
-    weights, both = (round(some / seconds / limit / 1e9, 3) for some in operations)
+    weights, both = (round(some / seconds / limit / 1e9, 6) for some in operations)
     settings, questions, passages, candidates, seed = work
     step = settings, questions, passages, candidates[: settings.batch], seed
     return {
