@@ -39,7 +39,7 @@ import psutil
 from index_million import draw_words, generate
 from official import cpu_seconds
 
-from kardlib.artifacts.disk import atomic_write, hash_file
+from kardlib.artifacts.disk import atomic_write, hash_file, write_text
 from kardlib.artifacts.provenance import provenance
 from kardlib.artifacts.store import Store
 from kardlib.data.files import Dataset, PassageFile, Question, read_own, write_own, write_passages
@@ -498,6 +498,5 @@ if __name__ == "__main__":
             if options.only and options.out and options.out.exists():
                 line = add_curves(options.out, line)
             if options.out:  # after every curve: all of them take long
-                with atomic_write(options.out) as file:
-                    file.write_text(json.dumps(line) + "\n")
+                write_text(options.out, json.dumps(line) + "\n")
     print(json.dumps(line))

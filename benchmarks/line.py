@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.disk import write_text
 
 
 def tell(measured: Mapping[str, Any], out: Path | None) -> None:
     """Print the line; a file that is there already is replaced by a whole one."""
     line = json.dumps(measured)
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(out) as file:
-            file.write_text(line + "\n")
+        write_text(out, line + "\n")
     print(line)

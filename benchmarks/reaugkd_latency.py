@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from kardlib.artifacts.disk import atomic_write
+from kardlib.artifacts.disk import write_text
 from kardlib.artifacts.provenance import provenance
 from kardlib.artifacts.store import Kind, Store, fingerprint
 from kardlib.models.catalogue import identify
@@ -196,8 +196,7 @@ def main() -> None:
             rows += measure(name, students[name], bases, measured, pad(queries, dim), sentences)
             facts["load"][f"{name}, {size} entries"] = [round(load, 2) for load in (before, os.getloadavg()[0])]
             if options.output:  # after every size: the largest take long
-                with atomic_write(options.output) as temporary:
-                    temporary.write_text(json.dumps(facts | {"rows": rows}) + "\n", "utf-8")
+                write_text(options.output, json.dumps(facts | {"rows": rows}) + "\n")
     print(json.dumps(facts | {"rows": rows}))
 
 

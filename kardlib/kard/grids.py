@@ -231,13 +231,6 @@ def shown(settings: RunSettings) -> Grid:
     return Grid([*at.values()], [Gain(at[above], at[below]) for above, below in pairs])
 
 
-def shown_the_same(settings: RunSettings) -> Grid:
-    """KARD that is shown what it will read over KARD and over RD, by the student's size."""
-    above = [Row(SAME, student) for student in settings.students]
-    gains = [Gain(row, Row(below, row.student)) for row in above for below in (RERANKER, RD)]
-    return Grid([*dict.fromkeys(row for gain in gains for row in (gain.above, gain.below))], gains)
-
-
 def cases(settings: RunSettings) -> Grid:
     """Table 6 and the failures: who recalls and who reads; KARD (BM25) stands between where `methods` asks for it."""
     between = [BM25] if settings.methods is None or BM25 in settings.methods else []
@@ -288,17 +281,17 @@ def exposures(students: Collection[str]) -> Grid:
 def in_worlds(settings: RunSettings, also: Collection[str] = ()) -> Grid:
     """What is asked in other worlds too: the main table without prompts and oracles, and what trains no one else.
 
-    `also` names what trains more students there: notebook "10", "11", or "shown" (`shown_the_same`). Raises
-    SettingsError for others.
+    `also` names what trains more students there: notebook "10", "11", or "shown" (`SAME`). Raises SettingsError for
+    others.
     """
-    asked = {"10": dapt, "11": rag, "shown": shown_the_same}
+    asked = {"10": dapt(settings), "11": rag(settings), "shown": main_table(settings, (RD, RERANKER, SAME))}
     if strange := [name for name in also if name not in asked]:
         raise SettingsError(f"also={strange}: other worlds are asked what these name: {', '.join(asked)}")
     dense, kard = Row("kard_dense", settings.middle), Row(RERANKER, settings.middle)
     parts = [
         main_table(settings, IN_WORLDS), model_size(settings), candidates(settings), passages(settings),
         differences(settings, ASKING_DIFFERENCES), Grid([dense, kard], [Gain(dense, kard)]),
-        *(asked[name](settings) for name in also),
+        *(asked[name] for name in also),
     ]  # fmt: skip
     rows = dict.fromkeys(row for part in parts for row in part.rows)
     return Grid([*rows], [*dict.fromkeys(gain for part in parts for gain in part.gains)])
