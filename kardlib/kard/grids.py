@@ -260,16 +260,20 @@ def sizes(settings: RunSettings, ailments: Collection[int] = ()) -> dict[int, Kn
 
 
 def frontier(settings: RunSettings, ailments: Collection[int] = ()) -> Grid:
-    """Remember or read: who recalls and who reads in worlds of several `sizes`, and how KARD's lead over RD grows.
+    """Remember or read: who recalls and who reads in worlds of several `sizes`.
 
-    A claim is tested on the growth, so that only the usual sizes have it.
+    Claims are tested on the gains: how KARD's lead over RD grows in the usual sizes, and in those that are given what
+    it adds to show in training what will be read.
     """
     grid = sizes(settings, ailments)
-    each = product(grid.items(), settings.students, IN_FRONTIER)
+    each = product(grid.items(), settings.students, (*IN_FRONTIER, *([SAME] if ailments else [])))
     at = {(m, student, n): Row(m, student, knobs, "ailments", n) for (n, knobs), student, m in each}
-    leads = {(s, n): Gain(at[RERANKER, s, n], at[RD, s, n]) for s in settings.students for n in grid}
+    places = [*product(settings.students, grid)]
+    if ailments:
+        return Grid([*at.values()], [Gain(at[SAME, *p], at[rival, *p]) for p in places for rival in (RERANKER, RD)])
+    leads = {(s, n): Gain(at[RERANKER, s, n], at[RD, s, n]) for s, n in places}
     growth = [lead._replace(less=leads[s, min(grid)]) for (s, n), lead in leads.items() if n == max(grid)]
-    return Grid([*at.values()], [] if ailments else growth)
+    return Grid([*at.values()], growth)
 
 
 def exposures(students: Collection[str]) -> Grid:
