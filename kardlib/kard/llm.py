@@ -6,7 +6,8 @@ once it is on disk: no such rationale is paid twice. Ctrl-C waits for what is un
 paid without a response to use: unusable and endless answers, and attempts that broke off. Both count against the limit.
 The first hash is of address, model and parameters. `--force` keeps the folder: delete it to ask again.
 
-Threads send the requests; the caller's thread counts and writes the responses, so that a notebook can call this.
+Threads send the requests and write the responses, so that Ctrl-C loses none; the caller's thread counts them, so that a
+notebook can call this.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kardlib.artifacts.disk import clear_if_full
 from kardlib.artifacts.provenance import now
@@ -75,7 +76,7 @@ class Purse:
         self.settings, self.file, self.lock = settings, file, threading.Lock()
         self.spent = sum(line["dollars"] for line in read_lines(file))
         self.dearer = 1.0  # how many times its estimate a request has cost at most: some servers count as they like
-        self.asked: dict[Future[dict[str, Any]], Sample] = {}  # what is under way
+        self.asked: dict[Future[Completion], Sample] = {}  # what is under way
 
     def pay(self, prompt: str, completion: Completion) -> float:
         """Count a request that was answered; returns what it cost."""
@@ -176,8 +177,8 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
     """Ask for all samples without a response and add the responses to `file`. Raises TeacherError.
 
     The first request is sent alone, so that a wrong key or address costs one. After an error, Ctrl-C or the spending
-    limit no more are sent, and the responses to those sent are waited for and kept. A request without a response counts
-    against the limit at its highest price.
+    limit no more are sent, and the responses to those sent are waited for and kept: by the threads that asked, which
+    Ctrl-C does not reach. A request without a response counts against the limit at its highest price.
     """
     import openai
 
@@ -196,41 +197,48 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
     )  # fmt: skip
     with file.open("ab") as lines, client, ThreadPoolExecutor(settings.concurrency) as pool:
         lines.truncate(file.read_bytes().rfind(b"\n") + 1)  # a kill may have left a line without its end
-        while sent or (missing and not stop):
-            while missing and not stop and len(sent) < (settings.concurrency if done > first else 1):
-                if not purse.affords(missing[0]):
-                    stop = stop if sent else TeacherError(used_up(settings))
-                    break
-                request = {"messages": [{"role": "user", "content": missing[0][0]}], **parameters}
-                sent[pool.submit(request_completion, client, request, settings, key, purse)] = missing.popleft()
-            try:
-                ready = wait(sent, return_when=FIRST_COMPLETED).done
-            except KeyboardInterrupt as interrupt:
-                if stop:
-                    raise
-                print(f"stopping: the responses to {len(sent)} requests are waited for", flush=True)
-                stop = interrupt
-                continue
-            for future in ready:
-                prompt, number = sent.pop(future)
-                if error := future.exception():
-                    stop = stop or error
-                    continue
-                record = {"number": number, "date": now(), "server": settings.base_url, **future.result()}
-                lines.write(seal(record))
-                lines.flush()
-                os.fsync(lines.fileno())
-                done, completion = done + 1, read_completion(record["response"])
-                purse.pay(prompt, completion)
-                if done == first + 1 and not completion.text and not any(c.text for c in kept.values()):
-                    stop = TeacherError("the first answer is empty: raise teacher.max_tokens or take another model")
-                if done == len(samples) or (done - first) % max(1, len(samples) // 20) == 0:
-                    took = f"{time.monotonic() - began:.0f} s"
-                    print(f"  {done} of {len(samples)} rationales, ${purse.spent:.2f}, {took}", flush=True)
+
+        def ask(sample: Sample) -> Completion:
+            request = {"messages": [{"role": "user", "content": sample[0]}], **parameters}
+            record = request_completion(client, request, settings, key, purse)
+            with purse.lock:
+                keep({"number": sample[1], "date": now(), "server": settings.base_url, **record}, lines)
+            return read_completion(record["response"])
+
+        try:
+            while sent or (missing and not stop):
+                while missing and not stop and len(sent) < (settings.concurrency if done > first else 1):
+                    if not purse.affords(missing[0]):
+                        stop = stop if sent else TeacherError(used_up(settings))
+                        break
+                    sample = missing.popleft()
+                    sent[pool.submit(ask, sample)] = sample
+                for future in wait(sent, return_when=FIRST_COMPLETED).done:
+                    prompt, _ = sent.pop(future)
+                    if error := future.exception():
+                        stop = stop or error
+                        continue
+                    done, completion = done + 1, future.result()
+                    purse.pay(prompt, completion)
+                    if done == first + 1 and not completion.text and not any(c.text for c in kept.values()):
+                        stop = TeacherError("the first answer is empty: raise teacher.max_tokens or take another model")
+                    if done == len(samples) or (done - first) % max(1, len(samples) // 20) == 0:
+                        took = f"{time.monotonic() - began:.0f} s"
+                        print(f"  {done} of {len(samples)} rationales, ${purse.spent:.2f}, {took}", flush=True)
+        except KeyboardInterrupt:
+            print(f"stopping: the responses to {len(sent)} requests are waited for", flush=True)
+            raise
     if isinstance(stop, TeacherError):
         raise TeacherError(f"{stop}; {done} of {len(samples)} rationales are kept, the same command goes on from there")
     if stop:
         raise stop
+
+
+def keep(record: dict[str, Any], lines: BinaryIO) -> None:
+    """Write a record as a line that is on the disk when this returns."""
+    lines.write(seal(record))
+    lines.flush()
+    os.fsync(lines.fileno())
 
 
 def read_key(settings: TeacherSettings) -> str:

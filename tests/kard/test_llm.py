@@ -411,12 +411,13 @@ def test_the_estimate_is_an_upper_bound(proxy, settings, tmp_path):
 
 
 RUN = """
-import signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from kardlib.data.files import Question
 from kardlib.kard.llm import server_teacher
 from kardlib.settings import TeacherSettings
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+os.fsync = lambda file: time.sleep(0.05)  # a slow disk, so that a signal comes while a response is written
 questions = [Question(f"q{i}", f"Is {i} an even number?", ("yes", "no"), i % 2) for i in range(6)]
 server_teacher(TeacherSettings.model_validate_json(sys.argv[1]), Path(sys.argv[2]))(questions, 8)
 """
