@@ -163,15 +163,15 @@ def build(folder):
                 temporary.write_text(f"step {step}")
                 if step == int(sys.argv[2]):
                     Path(sys.argv[3]).touch()
-                    time.sleep(60)
-                time.sleep(float(sys.argv[4]))
+                    while not Path(sys.argv[3] + ".go").exists():
+                        time.sleep(0.02)
 print(Store(sys.argv[1]).make(Kind("slow"), {}, build).name)
 """
 
 
 def test_a_build_killed_while_writing_goes_on(tmp_path: Path) -> None:
     root, mark = tmp_path / "store", tmp_path / "mark"
-    killed = start(SLOW_BUILD, root, 1, mark, 0)
+    killed = start(SLOW_BUILD, root, 1, mark)
     wait_for(mark)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
@@ -181,7 +181,7 @@ def test_a_build_killed_while_writing_goes_on(tmp_path: Path) -> None:
     assert list(partial.glob(f"{UNFINISHED}*")), "the kill came too late to test anything"
     kept = (partial / "0.txt").stat().st_mtime_ns
 
-    again = start(SLOW_BUILD, root, -1, mark, 0)
+    again = start(SLOW_BUILD, root, -1, mark)
     assert again.communicate()[0].split() == [name] and not partial.exists()
     manifest = json.loads((root / name / MANIFEST).read_text())
     assert sorted(manifest["files"]) == ["0.txt", "1.txt", "2.txt", "log"] and manifest["resumed"]
@@ -190,10 +190,13 @@ def test_a_build_killed_while_writing_goes_on(tmp_path: Path) -> None:
 
 
 def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path) -> None:
-    both = [start(SLOW_BUILD, tmp_path, -1, "", 0.5) for _ in range(2)]
-    said = sorted(process.communicate()[0].splitlines() for process in both)
-    name = artifact_name(Kind("slow"), {})
-    assert said == [[name], [f"waiting for another process that builds {name}", name]]
+    name, mark = artifact_name(Kind("slow"), {}), tmp_path / "mark"
+    first = start(SLOW_BUILD, tmp_path, 1, mark)
+    wait_for(mark)
+    second = start(SLOW_BUILD, tmp_path, -1, mark)
+    assert second.stdout.readline() == f"waiting for another process that builds {name}\n"
+    Path(f"{mark}.go").touch()
+    assert [process.communicate()[0] for process in (first, second)] == [f"{name}\n"] * 2
     assert (tmp_path / name / "log").read_text() == "begun\n"
 
 
