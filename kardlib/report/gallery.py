@@ -41,9 +41,9 @@ LEADS = {  # whose lead over whom is told of every dataset
 READINGS = {"accuracy": "", "accuracy_by_total_likelihood": ", likeliest option"}
 IN_WORLD = ("04_strata", "04_main", "11_shown")  # figures of the usual world
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
-CROSSINGS = {  # figure -> what is said of where its lines cross
-    "17_frontier_full": "in worlds of more ailments, each taught as long: KARD overtakes RD from {} ailments on",
-    "17_exposures_full": "in one world, taught for longer: RD overtakes KARD after {} epochs",
+CROSSINGS = {  # figure -> what is said of where whose line crosses which
+    "17_frontier_full": ("in worlds of more ailments, each taught as long", "{} overtakes RD from {} ailments on"),
+    "17_exposures_full": ("in one world, taught for longer", "{} overtakes KARD after {} epochs"),
 }
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 
@@ -119,12 +119,13 @@ def other_findings(figures: Path) -> list[str]:
             f"{cells[row.method]} %, {escape(label(row.over))} {cells[row.over]} %; gain {in_points(row)}."
             for row in gained(likeliest).itertuples()
         ]
-    for name, said in CROSSINGS.items():
+    for name, (where, said) in CROSSINGS.items():
         if (path := figures / f"{name}.csv").is_file():
-            table = read_table(path)
+            table, found = read_table(path), []
             for cells in lay_out(table[table.metric == "crossing"].round(1)).to_dict("records"):
-                each = ", ".join(f"{cells[s]} ({s})" for s in sorted(cells.keys() - {"method"}, key=by_size))
-                lines.append(f"- Closed world, shown often, {said.format(each)}.")
+                who = escape(cells.pop("method"))
+                found.append(said.format(who, ", ".join(f"{cells[s]} ({s})" for s in sorted(cells, key=by_size))))
+            lines.append(f"- Closed world, shown often, {where}: {'; '.join(found)}.")
     for suffix, dataset in DATASETS.items():
         if suffix and (path := figures / f"03_hits{suffix}.csv").is_file():
             table = read_table(path)

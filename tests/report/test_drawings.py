@@ -563,18 +563,23 @@ def test_plot_frontier(knob, xlabel):
         for x, value in zip((12, 120), values, strict=True)
     ]
     rows += [accuracy_row(method="chance", metric=f"accuracy_{at}", value=0.3) for at in ("often", "never")]
+    rows.append(accuracy_row(method="kard_shown_reranker", metric="crossing", value=40.0, low=20.0, high=50.0))
     rows.append(accuracy_row(method="kard_reranker", metric="crossing", value=60.0, low=30.0, high=inf))
     often, never = plot_frontier(long_form(rows)).axes
     for ax, at in ((often, "often"), (never, "never")):
         drawn = {c.get_label(): c.lines[0].get_ydata().tolist() for c in ax.containers}
         assert drawn == {label(m): list(curves[m, at]) for m in ("reasoning_distillation", "kard_reranker")}
-    assert [text.get_text() for text in often.texts] == ["60"] and not never.texts
-    (interval,) = often.patches
+    assert [text.get_text() for text in often.texts] == ["40", "60"] and not never.texts
+    assert [text.get_color() for text in often.texts] == [
+        REGISTRY[m].color for m in ("kard_shown_reranker", "kard_reranker")
+    ]
+    other, interval = often.patches
+    assert other.get_extents().x1 == pytest.approx(often.transData.transform((50, 0))[0])
     assert interval.get_extents().x0 > often.transData.transform((12, 0))[0]  # of the sizes that were run
     assert interval.get_extents().x1 == pytest.approx(often.get_window_extent().x1)  # and on to the figure's edge
     assert never.get_xlabel() == xlabel
     for end in (0, inf):  # one of the two leads everywhere
-        nowhere = [*rows[:-1], rows[-1] | {"value": end, "low": end, "high": end}]
+        nowhere = [*rows[:-2], *(row | {"value": end, "low": end, "high": end} for row in rows[-2:])]
         assert not any(ax.patches or ax.texts for ax in plot_frontier(long_form(nowhere)).axes)
     with pytest.raises(FigureError, match="nothing to draw"):
         plot_frontier(long_form(rows[-1:]))

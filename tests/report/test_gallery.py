@@ -167,12 +167,16 @@ def test_real_data_and_the_count_of_verdicts_stand_below_the_headline(tmp_path):
         {"student": "t5-nano-large", "value": 7.5, "low": 5.0, "high": 9.81, **crossing},
         {"student": "t5-nano-small", "value": 13.5, "low": 8.5, "high": inf, **crossing},
     ])  # fmt: skip
-    crossing = {"method": "kard_reranker", "metric": "crossing", "student": "t5-nano-base"}
-    write_rows(tmp_path, "17_frontier_full", [{"value": 140.0, "low": 104.78, "high": inf, **crossing}])
+    crossing = {"metric": "crossing", "student": "t5-nano-base"}
+    write_rows(tmp_path, "17_frontier_full", [
+        {"method": "kard_reranker", "value": 140.0, "low": 104.78, "high": inf, **crossing},
+        {"method": "kard_shown_reranker", "value": 0.0, "low": 0.0, "high": 50.0, **crossing},
+    ])  # fmt: skip
     leads, by_size, crossed, found, claims = other_findings(tmp_path)
     lead = "+2.0 points [-1.0, +5.0]"
     assert leads.endswith(f"closed world {lead} (t5-nano-small), {lead} (t5-nano-base); OpenbookQA {lead} (mine).")
-    assert by_size.endswith("KARD overtakes RD from 140 [104.8, …] (t5-nano-base) ailments on.")
+    assert "as long: KARD (reranker) overtakes RD from 140 [104.8, …] (t5-nano-base) ailments on; " in by_size
+    assert by_size.endswith(" overtakes RD from 0 [0, 50] (t5-nano-base) ailments on.")
     assert crossed.endswith("KARD after 13.5 [8.5, …] (t5-nano-small), 7.5 [5, 9.8] (t5-nano-large) epochs.")
     assert found.startswith("- OpenbookQA, ") and "reranker 20.0 [10.0, 30.0] % of questions, BM25 20.0 [" in found
     assert found.endswith("gain +20.0 points [+10.0, +30.0].")

@@ -198,7 +198,8 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
     """What is concluded rightly against the number of ailments or of epochs (`knob`), a column for each student.
 
     Rows are of what was shown "often" and "never" (`at`; metric "accuracy_of_rationale"). A dotted line stands where
-    one way overtakes the other ("crossing"), in its interval, if it does. Raises FigureError if nothing is there.
+    a method overtakes its rival ("crossing"), in its interval and of its colour, if it does. Raises FigureError if
+    nothing is there.
     """
     table = measured(table)
     style.need_metrics(table, "accuracy_of_rationale")
@@ -213,10 +214,12 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
     for ax, student in zip(axes[0], students, strict=True):
         crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
         crossing = crossing[(crossing["value"] > 0) & (crossing["value"] < np.inf)]  # else no lines cross
-        for size, *ends in crossing[["value", "low", "high"]].to_numpy():
-            ax.axvspan(*np.clip(ends, *ax.get_xlim()), color=GREY, alpha=0.2, linewidth=0, zorder=0)
-            ax.axvline(size, **style.THIN | {"linestyle": ":"})
-            ax.annotate(f"{size:.0f}", (size, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
+        for i, row in enumerate(crossing.itertuples()):
+            look: dict[str, Any] = {"color": REGISTRY[row.method].color}
+            ax.axvspan(*np.clip((row.low, row.high), *ax.get_xlim()), alpha=0.12, linewidth=0, zorder=0, **look)
+            ax.axvline(row.value, **style.THIN | {"linestyle": ":"} | look)
+            place = (row.value, 0.02 + 0.06 * i)  # one above the other: two may be near
+            ax.annotate(f"{row.value:.0f}", place, xycoords=("data", "axes fraction"), ha="center", fontsize=7, **look)
     for ax, stratum in zip(axes[:, 0], strata, strict=True):
         ax.set(ylabel=f"Shown {stratum} (%)")
     style.show_percent(axes[0, 0].yaxis)
