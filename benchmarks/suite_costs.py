@@ -3,7 +3,8 @@
     python benchmarks/suite_costs.py [RUN] [--store FOLDER] [--out FILE]
 
 RUN is the folder of a `kard reproduce`, whose notebooks name what they needed; the store knows what each artifact took,
-on one core, when it was made. What two notebooks need counts for the one with the lower number. The last line is JSON.
+on one core, when it was made. What two notebooks need counts for the one with the lower number. A training that was
+stopped and went on knows its last part alone, and is refused. The last line is JSON.
 """
 
 import argparse
@@ -28,6 +29,8 @@ if __name__ == "__main__":
         needed = nbformat.read(path, as_version=4).metadata["kard"]["artifacts"]
         made: defaultdict[str, list[float]] = defaultdict(list)
         for manifest in (read_manifest(store.root / name) for name in needed if name not in seen):
+            if manifest["resumed"]:
+                raise SystemExit("suite_costs: a training of this run was stopped and went on: take one that was not")
             made[manifest["kind"]].append(manifest["seconds"])
         notebooks[path.stem] = {kind: [len(took), round(sum(took))] for kind, took in made.items()}
         print(path.stem, notebooks[path.stem], flush=True)

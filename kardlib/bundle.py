@@ -103,9 +103,8 @@ def bundle(experiment: Experiment, cells: Iterable[Cell], folder: Path, with_mod
     writings = list_writings("test", asked, students, read)
     packed.make(experiment.store, PREDICTIONS, {key: writing_job(*work) for key, work in writings.items()})
     shutil.rmtree(folder / "kardlib", ignore_errors=True)
-    here = Path(kardlib.__file__).parent
-    for file in (file for file in here.rglob("*.py") if here / "report" not in file.parents):  # no job draws
-        copy_file(file, folder / "kardlib" / file.relative_to(here))
+    no_code = shutil.ignore_patterns("report", "nano_models", "__pycache__")  # no job draws
+    shutil.copytree(Path(kardlib.__file__).parent, folder / "kardlib", ignore=no_code)
     parts = [folder / part for part in ("kardlib", "models", "texts")]
     files = {f"{p.name}/{name}": known for p in parts if p.is_dir() for name, known in describe_files(p).items()}
     told = {"format": FORMAT, "kardlib": kardlib.__version__, "run": describe_run(experiment.settings)}
@@ -227,8 +226,9 @@ class Packed:
             raise BundleError(f"{name} has no safetensors: load it once here, which says how to convert it")
         unfinished = self.folder / "models" / f"{name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
         for path in files:
-            copy_file(path, unfinished / path.name)
+            shutil.copyfile(path, unfinished / path.name)
         os.replace(unfinished, self.folder / "models" / name)
 
 
@@ -238,12 +238,6 @@ def describe_key(key: Any, seed: int) -> str:
     words = [value if name in ("student", "model") else f"{name} {value}" for name, value in said.items()
              if value and isinstance(value, str)]  # fmt: skip
     return f"{', '.join(words)}, seed {seed}"
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file's bytes, and make the folder that it goes to."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
 
 
 def fetch_model(name: str, revision: str | None) -> Path:
@@ -326,6 +320,7 @@ def take_result(bundle: Bundle, job: str, weights: Mapping[str, str], store: Sto
             shutil.rmtree(known)
     measured = {name: result[name] for name in ("tokens_per_second", "peak_memory") if name in result}
     made = {"seconds": result["seconds"], "provenance": result["provenance"] | measured}
+    made["resumed"] = result.get("resumed", False)
     store.take(kind, json.loads(spec), files, made)
     return sha256
 

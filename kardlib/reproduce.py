@@ -5,7 +5,6 @@ The store keeps what is finished: a run that was stopped goes on when it is star
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import socket
@@ -31,7 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 from kardlib import REPOSITORY, python_path
 from kardlib.artifacts.disk import atomic_write
 from kardlib.artifacts.engine import check_ray, choose_engine
-from kardlib.artifacts.provenance import now
+from kardlib.artifacts.provenance import describe_provenance, now
 from kardlib.artifacts.store import Store
 from kardlib.errors import KardError, first_line, suggest
 from kardlib.presets import GROWING, preset
@@ -343,14 +342,12 @@ def run_notebook(
                 if isinstance(error, KardError):
                     raise
                 problem = "the kernel died, perhaps for want of memory"
-        if not copy.exists():
-            nbformat.write(source, copy)
         drawn = [path for path in sorted(figures.glob(f"{name[:2]}_*.png")) if path.stat().st_mtime_ns >= began]
         result = Result(
             name, "failed" if problem else "done", round(time.monotonic() - start, 1), peak[0],
             error=problem and f"{name}, cell {line.at} of {count}: {problem}", date=date,
             figures=[Path(os.path.relpath(path, run)).as_posix() for path in drawn],
-            artifacts=sorted(set(used.read_text("utf-8").split())),
+            artifacts=sorted(set(used.read_text("utf-8").split())), made=" · ".join(describe_provenance()),
         )  # fmt: skip
         executed = nbformat.read(copy, as_version=4)
         executed.metadata["kard"] = asdict(result)
@@ -365,7 +362,7 @@ def run_notebook(
 def remove_temporary_folders() -> None:
     """Remove the folders of runs that were killed: what their kernels left there, and how those were connected."""
     for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}[0-9]*-*"):
-        if not psutil.pid_exists(int(re.sub(r"\D.*", "", folder.name.removeprefix(TEMPORARY)))):
+        if not psutil.pid_exists(int(folder.name.removeprefix(TEMPORARY).partition("-")[0])):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -92,7 +92,7 @@ def work(bundle: Bundle, end: float, keep_weights: bool) -> None:
 def do_job(bundle: Bundle, job: str) -> None:
     """Make what a job is for: its result appears whole or not at all; a killed one goes on from what `partial/` has."""
     record, partial, need = bundle.jobs[job], bundle.folder / "partial" / job, needed_job(bundle.jobs[job])
-    given = [decode(value, bundle) for value in record["work"]]
+    given, resumed = [decode(value, bundle) for value in record["work"]], partial.exists()
     partial.mkdir(parents=True, exist_ok=True)
     forget_jobs()
     done_before, began = find_step(partial), time.monotonic()
@@ -100,6 +100,7 @@ def do_job(bundle: Bundle, job: str) -> None:
     seconds = time.monotonic() - began
     shutil.rmtree(partial / "checkpoints", ignore_errors=True)
     result = {"job": job, "need": need and read_result(bundle.result(need))["weights"]["sha256"], "seconds": seconds}
+    result["resumed"] = resumed  # then the seconds are those of the last part
     if record["kind"] == "student":
         result["tokens_per_second"] = count_tokens(given, partial, done_before) / seconds
     files = {name: known for name, known in describe_files(partial).items() if name != RESULT}  # of a killed process

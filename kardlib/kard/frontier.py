@@ -45,10 +45,13 @@ def measure_crossing(sizes: Sequence[float], leads: Iterable[Sequence[float]]) -
 
     `low` is where intervals reach 0 for good and `high` where they are above it: the sizes that a test of the lead
     would not rule out (Fieller's way), and some more, since between two sizes ends are on a straight line. 0 is before
-    all sizes and infinite beyond them.
+    all sizes, where `high` is the least of them, and infinite beyond them.
     """
     value, low, high = zip(*leads, strict=True)
-    return {"value": crossing(sizes, value), "low": crossing(sizes, high), "high": crossing(sizes, low)}
+    return {
+        "value": crossing(sizes, value), "low": crossing(sizes, high),
+        "high": crossing(sizes, low) or float(sizes[0]),  # ahead at every size: it crossed somewhere before
+    }  # fmt: skip
 
 
 def count_bits(ailments: int) -> float:

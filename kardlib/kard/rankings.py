@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kardlib.artifacts.device import on_threads, pick_device
+from kardlib.artifacts.device import describe_device, on_threads, pick_device
 from kardlib.artifacts.disk import write_json
 from kardlib.artifacts.engine import Job, K, make_all
-from kardlib.artifacts.store import Kind, fingerprint
+from kardlib.artifacts.store import Kind, fingerprint, read_manifest
+from kardlib.data.records import say
 from kardlib.errors import KardError, suggest
 from kardlib.kard.experiment import SILVER, Cell, Experiment
 from kardlib.kard.methods import BUILT_IN, METHODS, READS
@@ -165,7 +166,10 @@ def time_ranking(prepared: Prepared, reranker: Path, questions: int = 20, repeat
                 milliseconds.append(1000 * (clock() - began) / len(first))
         write_json(folder / "milliseconds.json", milliseconds[1:])  # the first one warmed up
 
-    return list(json.loads((experiment.store.make(TIMING, spec, build) / "milliseconds.json").read_text()))
+    folder, here = experiment.store.make(TIMING, spec, build), describe_device()
+    if (there := read_manifest(folder)["provenance"]["device"]) != here:
+        say(f"ranking was timed on {there}, and this is {here}: the milliseconds are that machine's")
+    return list(json.loads((folder / "milliseconds.json").read_text()))
 
 
 # Dense retrievers

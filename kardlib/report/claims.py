@@ -290,7 +290,7 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     told with it. "ruled_out": the papers' mean ("effect", on this dataset where they have it) lies outside of the
     interval.
     """
-    alike = ["figure", "dataset", "scale", "method", "student"]
+    alike = ["figure", "dataset", "scale", "method", "student", *(["file"] if "file" in rows else [])]
     seeds = rows.groupby(alike, dropna=False)["seed"].transform("nunique") if len(rows) else 0
     rows = put_many_worlds(rows.assign(seeds=seeds))
     if derived := best_rows(rows) + mean_rows(rows):

@@ -13,7 +13,6 @@ from jinja2 import Environment, FileSystemLoader
 
 from kardlib import REPOSITORY
 from kardlib.artifacts.disk import write_text
-from kardlib.artifacts.provenance import describe_provenance
 from kardlib.errors import KardError
 from kardlib.report.captions import DATASETS, find_caption
 
@@ -41,6 +40,7 @@ class Result:
     date: str = ""
     figures: Sequence[str] = ()  # PNG files that it wrote, by their paths from the run's folder
     artifacts: Sequence[str] = ()  # names of all artifacts that it needed, whoever made them
+    made: str = ""  # the device, versions and the commit that it ran with
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,16 @@ def write_index(run: Path, results: Sequence[Result], scorecard: Sequence[Part],
     ended = {status: sum(result.status == status for result in results) for status in ("done", "failed", "not run")}
     changed = ", ".join(f"{name} = {value}" for name, value in parameters["overrides"].items())
     figures = {Path(path): result.notebook for result in results for path in result.figures}
+    facts = dict[str, list[str]]()  # notebooks of one run may have been run by several commits
+    for result in (result for result in results if result.made):
+        facts.setdefault(result.made, []).append(result.notebook)
     page = TEMPLATES.get_template("index.html.j2").render(
         title=f"KARD and ReAugKD: {where}, {parameters['scale']} scale",
         said=f"Of {len(results)} notebooks {', '.join(f'{n} {status}' for status, n in ended.items() if n)}. "
         f"Settings: {changed or 'as they are at this scale'}.",
         figures=[(path, notebook, find_caption(path.stem)) for path, notebook in figures.items()],
         signs={verdict: sign for part in scorecard for _, _, cases in part.claims for verdict, sign, _ in cases},
-        facts=describe_provenance(), results=results, describe_sharing=describe_sharing, scorecard=scorecard,
+        facts=facts, results=results, describe_sharing=describe_sharing, scorecard=scorecard,
         explorers=sorted(f"figures/{path.name}" for path in run.glob("figures/[0-9]*_explorer*.html")),
     )  # fmt: skip
     write_text(run / "index.html", page)

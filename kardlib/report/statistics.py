@@ -227,13 +227,14 @@ def verdict(
     """Of a claim that a number lies between `above` and `below`: its whole interval decides, never its mean.
 
     So a claim of "above 0" is reproduced exactly where the mean is above 0 and the `p` of a 95 % interval below .05.
-    Where all answers are alike the interval has no width and decides nothing: two right ones of two are no proof.
-    Where more than `MOST_UNREAD` of the answers could not be read, nothing is told: zeros of a student that writes no
-    answer say nothing of what it was trained on or reads.
+    Where all answers are alike the interval has no width and decides nothing: two right ones of two are no proof. One
+    whose ends are both infinite lies beyond all that was run (`frontier.measure_crossing`). Where more than
+    `MOST_UNREAD` of the answers could not be read, nothing is told: zeros of a student that writes no answer say
+    nothing of what it was trained on or reads.
     """
     if (unread or 0) > MOST_UNREAD:
         return NOT_TOLD
-    if found.low == found.high:
+    if found.low == found.high < math.inf:
         return "undecided"
     if above < found.low and found.high < below:
         return "reproduced"

@@ -20,7 +20,7 @@ from kardlib.kard.frontier import (
 )
 from kardlib.kard.pipeline import Predictions, answer
 from kardlib.kard.teacher import Rationale
-from kardlib.report.statistics import mean_interval
+from kardlib.report.statistics import Interval, mean_interval, verdict
 
 
 def test_a_world_grows_while_training_stays(experiment):
@@ -62,8 +62,11 @@ def test_a_crossing_has_the_interval_that_other_ailments_and_trainings_would_giv
 
 
 def test_a_lead_everywhere_or_nowhere_crosses_nothing():
-    for everywhere, end in ((1.0, 0), (-1.0, inf)):
-        assert set(measure_crossing((10, 100, 1000), 3 * [(everywhere,) * 3]).values()) == {end}
+    for everywhere, ends, before_1000 in ((1.0, (0, 0, 10), "reproduced"), (-1.0, (inf, inf, inf), "not reproduced")):
+        found = measure_crossing((10, 100, 1000), 3 * [(everywhere,) * 3])
+        assert tuple(found.values()) == ends and verdict(Interval(*ends), -inf, 1000) == before_1000
+    never_sure = measure_crossing((10, 100), 2 * [(0.1, -0.1, 0.3)])
+    assert tuple(never_sure.values()) == (0, 0, inf) and verdict(Interval(0, 0, inf), -inf, 100) == "undecided"
 
 
 def test_bits_of_an_ailment_are_its_signs_and_a_value_for_every_relation():
