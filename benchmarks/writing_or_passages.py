@@ -51,7 +51,7 @@ EFFECTS = {  # the first is above the second by what is named
 
 def share(experiment: Experiment, right: ArrayLike) -> dict[str, float]:
     """The share of right answers among all development questions and in each part of them."""
-    parts = experiment.strata_of("dev") | experiment.kinds_of("dev")
+    parts = experiment.strata("dev") | experiment.kinds("dev")
     return {part: float(np.array(right, float)[mask].mean()) for part, mask in parts.items()}
 
 

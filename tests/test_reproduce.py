@@ -25,6 +25,7 @@ from kardlib.reproduce import (
 )
 from kardlib.settings import SettingsError
 
+PATIENCE = 600  # seconds, where the machine is busy; pytest's own limit is above it
 PARAMETERS = (
     'scale = "embedded"\ndataset = "world"\ndata_dir = None  # a folder\noverrides = {}\nfigures_dir = "../figures"'
 )
@@ -65,7 +66,7 @@ def test_runs_in_order_and_writes_copies_pages_and_index(tmp_path: Path, capsys:
         tmp_path,
         "01_<i>first & co",
         "from kardlib.artifacts.store import Store\nprint(Store().root)",
-        "import time\nblock = b'x' * 100_000_000\ntime.sleep(0.5)",
+        "import time\nblock = b'x' * 100_000_000\ntime.sleep(2)",
     )
     index = reproduce(root=tmp_path)
     run = tmp_path / "runs" / "embedded-world"
@@ -275,7 +276,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     write_notebook(tmp_path, "02_slow", BUILD)
     (tmp_path / "hang").touch()
     killed = start_runner(tmp_path)
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not (tmp_path / "hung").exists():
         assert time.monotonic() < end and killed.poll() is None
         time.sleep(0.05)
@@ -284,7 +285,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     killed.communicate()
     page = (tmp_path / "runs" / "embedded-world" / "index.html").read_text()
     assert page.count(">done<") == page.count("<td>not run") == 1 and page.endswith("</html>\n")
-    assert psutil.wait_procs(kernels, timeout=20)[1] == [], "a kernel outlived its run"
+    assert psutil.wait_procs(kernels, timeout=PATIENCE)[1] == [], "a kernel outlived its run"
     assert not (tmp_path / "store" / artifact_name(Kind("slow"), {})).exists()
     assert not [*tmp_path.rglob(f"runs/**/{UNFINISHED}*")], "half a notebook stays in the run's folder"
 
@@ -325,19 +326,19 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_temporary_file(
     temporary = short_folder
     environment = {"TMPDIR": str(temporary), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
     runner = start_runner(tmp_path, environment)
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not list((tmp_path / "store").glob("folder-*")):
         assert time.monotonic() < end and runner.poll() is None
         time.sleep(0.05)
     left = psutil.Process(runner.pid).children(recursive=True)
     assert len(left) >= 4, "a kernel, its workers' server and the workers"
     runner.send_signal(sign)
-    runner.communicate(timeout=60)
+    runner.communicate(timeout=PATIENCE)
     assert runner.returncode == (-sign if sign == signal.SIGKILL else 130)
-    assert psutil.wait_procs(left, timeout=20)[1] == []
+    assert psutil.wait_procs(left, timeout=PATIENCE)[1] == []
     if sign == signal.SIGKILL:
         again = start_runner(tmp_path, environment, "02")
-        again.communicate(timeout=60)
+        again.communicate(timeout=PATIENCE)
         assert again.returncode == 0
     assert not [path for path in temporary.iterdir() if not path.name.startswith("torchinductor")]
     assert not (tmp_path / "runtime").exists() or not list((tmp_path / "runtime").iterdir())
@@ -346,8 +347,8 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_temporary_file(
 ASKED = """
 import time
 from pathlib import Path
-Path("../asked").touch()
 try:
+    Path("../asked").touch()
     time.sleep(100)
 except KeyboardInterrupt:
     time.sleep(4)
@@ -359,12 +360,12 @@ except KeyboardInterrupt:
 def test_an_interrupt_waits_for_what_a_kernel_has_asked_a_server_for(tmp_path: Path) -> None:
     write_notebook(tmp_path, "01_asks", ASKED)
     runner = start_runner(tmp_path)
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not (tmp_path / "asked").exists():
         assert time.monotonic() < end and runner.poll() is None
         time.sleep(0.05)
     runner.send_signal(signal.SIGINT)
-    out, _ = runner.communicate(timeout=60)
+    out, _ = runner.communicate(timeout=PATIENCE)
     assert runner.returncode == 130 and (tmp_path / "received").exists()
     assert "stopping: what is paid is waited for, 120 s at most; once more ends it now" in out
 
@@ -385,7 +386,7 @@ def test_two_runs_at_once_share_one_store(tmp_path: Path) -> None:
     write_notebook(tmp_path, "01_slow", BUILD)
     both = [start_runner(tmp_path) for _ in range(2)]
     for process in both:
-        process.communicate(timeout=90)
+        process.communicate(timeout=PATIENCE)
     assert [process.returncode for process in both] == [0, 0]
     assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "3"]
     assert artifact_name(Kind("slow"), {}) in printed(tmp_path / "runs" / "embedded-world" / "01_slow.ipynb")

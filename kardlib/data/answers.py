@@ -110,7 +110,8 @@ def parse_option(text: str, options: Sequence[str]) -> int | None:
     said = text.rpartition(f"{CONCLUSION} ")[2].strip().removesuffix(".")
     whole = [{option, option.removesuffix("."), option.rstrip(_ENDS)} for option in options]
     named = [i for i, ways in enumerate(whole) if said in ways]
-    return named[0] if len(named) == 1 else parse_answer(text, options)
+    named = named or [i for i, option in enumerate(options) if option.startswith(f"{said}. ")]  # cut after an initial
+    return parse_answer(text, options) if not named else named[0] if len(named) == 1 else None
 
 
 def answer_end(text: str) -> int | None:

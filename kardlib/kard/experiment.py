@@ -111,28 +111,18 @@ class Experiment:
 
     def chance_row(self, figure: str, metric: str = "accuracy") -> dict[str, Any]:
         """The row of a figure's data that says how often guessing is right on one of `strata` or `kinds`."""
-        asked = (self.strata | self.kinds)[metric]
+        asked = (self.strata() | self.kinds())[metric]
         right = np.array([1 / len(q.options) for q in self.data.splits["test"]])[asked]
         return self.place(figure) | {"method": "chance", "metric": metric, "value": right.mean(), "n": len(right)}
 
-    @property
-    def strata(self) -> dict[str, NDArray[np.bool_]]:
-        """By metric the test questions that it is of, (questions,): all; in the closed world a stratum's each."""
-        return self.strata_of("test")
-
-    def strata_of(self, split: str) -> dict[str, NDArray[np.bool_]]:
-        """The same of another split's questions."""
+    def strata(self, split: str = "test") -> dict[str, NDArray[np.bool_]]:
+        """By metric the questions of a split that it is of, (questions,): all; in the closed world a stratum's each."""
         asked = np.array([q.stratum for q in self.data.splits[split]])
         parts = {f"accuracy_{stratum}": asked == stratum for stratum in STRATA if self.world}
         return {"accuracy": np.ones(len(asked), bool)} | {metric: part for metric, part in parts.items() if part.any()}
 
-    @property
-    def kinds(self) -> dict[str, NDArray[np.bool_]]:
-        """By metric the closed world's test questions of a kind, (questions,): by hops, and by what they offer."""
-        return self.kinds_of("test")
-
-    def kinds_of(self, split: str) -> dict[str, NDArray[np.bool_]]:
-        """The same of another split's questions."""
+    def kinds(self, split: str = "test") -> dict[str, NDArray[np.bool_]]:
+        """By metric the closed world's questions of a kind, (questions,): by hops, and by what they offer."""
         if not self.world:
             return {}
         chains = [(q, self.world.chains[q.id]) for q in self.data.splits[split]]

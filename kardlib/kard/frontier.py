@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kardlib.data.world import RELATIONS, SIGNS, Fact, World, read_statements
+from kardlib.errors import DataError
 from kardlib.kard.experiment import Cell, Experiment, Knobs
 from kardlib.kard.methods import METHODS
 from kardlib.kard.pipeline import Predictions, predict, prepare_all, train_students
-from kardlib.kard.prepare import prepare
 from kardlib.kard.rankings import rank, train_rerankers
 from kardlib.kard.teacher import Rationale
 from kardlib.settings import WorldSettings
@@ -85,11 +85,13 @@ def known_share(right: ArrayLike, guessed: ArrayLike) -> float:
 def ask_new_edition(experiment: Experiment, cells: Iterable[Cell]) -> dict[Cell, Predictions]:
     """By cell what its student, taught the first edition, answers when the facts have changed.
 
-    Passages are the new edition's, found by the rerankers of the first. Methods read with the reranker or not at all.
+    Passages are the new edition's, found by the rerankers of the first. Raises DataError for who reads any others.
     """
     cells = list(cells)
+    if strange := [cell.method for cell in cells if METHODS[cell.method].reads_at_test not in ("", "reranker")]:
+        raise DataError(f"of a new edition the reranker's passages are read, or none: not by {', '.join(strange)}")
     new, taught = experiment.at((("world.edition", 1),)), prepare_all(experiment, cells)
-    students, later = train_students(experiment, taught), {cell: prepare(new, cell.knobs) for cell in cells}
+    students, later = train_students(experiment, taught), prepare_all(new, cells)
     rerankers = train_rerankers(experiment, {cell: (taught[cell], cell.seed) for cell in cells})
     ranked = rank(new, "test", {cell: (later[cell], folder) for cell, folder in rerankers.items()})
     ids, read = [q.id for q in new.data.splits["test"]], {}

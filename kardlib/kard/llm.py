@@ -19,9 +19,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kardlib.artifacts.disk import clear_if_full
@@ -57,6 +58,7 @@ class Completion:
     text: str
     prompt_tokens: int | None
     completion_tokens: int | None
+    cut: bool = False  # at the most tokens that it may have
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ def server_teacher(settings: TeacherSettings, root: Path) -> Teacher:
             alike += len(set(texts)) < len(texts)
         if empty := len(questions) * l - len(written):
             print(f"{empty} of {len(questions) * l} rationales are empty and left out")
+        if cut := sum(kept[prompts[q.id], j].cut for q in questions for j in range(l)):
+            print(f"{cut} of {len(questions) * l} rationales end at teacher.max_tokens: raise it")
         if alike:  # some servers ignore the temperature unless the model's own generation config says to sample
             print(f"{alike} of {len(questions)} questions have the same rationale twice: does the server sample?")
         return written
@@ -180,8 +184,6 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
     limit no more are sent, and the responses to those sent are waited for and kept: by the threads that asked, which
     Ctrl-C does not reach. A request without a response counts against the limit at its highest price.
     """
-    import openai
-
     kept, purse = read_responses(file), Purse(settings, file.with_name("lost.jsonl"))
     missing = deque(sample for sample in samples if sample not in kept)
     for (prompt, _), completion in kept.items():
@@ -191,11 +193,9 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
     done = first = len(samples) - len(missing)
     stop: BaseException | None = None
     file.parent.mkdir(parents=True, exist_ok=True)
-    client = openai.OpenAI(
-        base_url=settings.base_url, api_key=key, timeout=settings.timeout, max_retries=settings.retries,
-        http_client=limited_client(purse),
-    )  # fmt: skip
-    with file.open("ab") as lines, client, ThreadPoolExecutor(settings.concurrency) as pool:
+    ended = SimpleQueue[Future[Completion]]()  # waiting for it leaves no lock behind when Ctrl-C comes
+    client, pool = open_client(settings, key, purse), ThreadPoolExecutor(settings.concurrency)
+    with file.open("ab") as lines, client, pool:
         lines.truncate(file.read_bytes().rfind(b"\n") + 1)  # a kill may have left a line without its end
 
         def ask(sample: Sample) -> Completion:
@@ -212,19 +212,21 @@ def ask_missing(settings: TeacherSettings, parameters: dict[str, Any], samples: 
                         stop = stop if sent else TeacherError(used_up(settings))
                         break
                     sample = missing.popleft()
-                    sent[pool.submit(ask, sample)] = sample
-                for future in wait(sent, return_when=FIRST_COMPLETED).done:
-                    prompt, _ = sent.pop(future)
-                    if error := future.exception():
-                        stop = stop or error
-                        continue
-                    done, completion = done + 1, future.result()
-                    purse.pay(prompt, completion)
-                    if done == first + 1 and not completion.text and not any(c.text for c in kept.values()):
-                        stop = TeacherError("the first answer is empty: raise teacher.max_tokens or take another model")
-                    if done == len(samples) or (done - first) % max(1, len(samples) // 20) == 0:
-                        took = f"{time.monotonic() - began:.0f} s"
-                        print(f"  {done} of {len(samples)} rationales, ${purse.spent:.2f}, {took}", flush=True)
+                    sent[future := pool.submit(ask, sample)] = sample
+                    future.add_done_callback(ended.put)
+                if not sent:
+                    continue
+                prompt, _ = sent.pop(future := ended.get())
+                if error := future.exception():
+                    stop = stop or error
+                    continue
+                done, completion = done + 1, future.result()
+                purse.pay(prompt, completion)
+                if done == first + 1 and not completion.text and not any(c.text for c in kept.values()):
+                    stop = TeacherError("the first answer is empty: raise teacher.max_tokens or take another model")
+                if done == len(samples) or (done - first) % max(1, len(samples) // 20) == 0:
+                    took = f"{time.monotonic() - began:.0f} s"
+                    print(f"  {done} of {len(samples)} rationales, ${purse.spent:.2f}, {took}", flush=True)
         except KeyboardInterrupt:
             print(f"stopping: the responses to {len(sent)} requests are waited for", flush=True)
             raise
@@ -287,6 +289,16 @@ def request_completion(
     )
 
 
+def open_client(settings: TeacherSettings, key: str, purse: Purse) -> "openai.OpenAI":
+    """A client of the server, which repeats requests and is limited."""
+    import openai
+
+    return openai.OpenAI(
+        base_url=settings.base_url, api_key=key, timeout=settings.timeout, max_retries=settings.retries,
+        http_client=limited_client(purse),
+    )  # fmt: skip
+
+
 def limited_client(purse: Purse) -> Any:
     """An HTTP client that reads no more than `MAX_BYTES` of an answer, and counts what is paid without one.
 
@@ -338,16 +350,17 @@ def read_usage(body: str) -> Completion | None:
 def read_completion(response: Any) -> Completion:
     """The text of a chat completion on one line, and its tokens. Raises ValueError if it is no chat completion."""
     try:
-        text = response["choices"][0]["message"]["content"]
+        text, end = response["choices"][0]["message"]["content"], response["choices"][0].get("finish_reason")
         usage = response.get("usage") or {}
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+        read, wrote = usage.get("prompt_tokens"), usage.get("completion_tokens")
     except (LookupError, TypeError, AttributeError):
         raise ValueError("no chat completion") from None
     if not isinstance(text, str | None):
         raise ValueError("no text")
     whole = (text or "").encode(errors="replace").decode()  # JSON can spell half a surrogate pair
     plain = " ".join(CONTROL.sub(" ", whole).split())
-    return Completion(plain, *(n if type(n) is int and 0 <= n < 10**9 else None for n in counts))
+    read, wrote = (n if type(n) is int and 0 <= n < 10**9 else None for n in (read, wrote))
+    return Completion(plain, read, wrote, cut=end == "length")
 
 
 def seal(record: dict[str, Any]) -> bytes:

@@ -190,7 +190,8 @@ def describe_training(asked: PreparedCells) -> list[dict[str, Any]]:
             _, (examples, _, _) = student_job(prepared, cell)
             assert settings.epochs, "`of` leaves nothing open"
             steps = settings.count_steps(len(examples))
-            seen = steps * settings.batch if settings.steps else settings.epochs * len(examples)
+            whole, rest = divmod(steps, -(-len(examples) // settings.batch))
+            seen = whole * len(examples) + min(rest * settings.batch, len(examples))  # an epoch's last batch is short
             how = {"learning rate": settings.lr, "epochs": settings.epochs, "steps": steps, "examples seen": seen}
             told.append({"method": cell.method, "student": cell.student} | how)
     return told

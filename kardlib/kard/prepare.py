@@ -127,12 +127,12 @@ def verify(experiment: Experiment, rationales: Sequence[Rationale]) -> list[int 
         texts = write_texts(experiment, {"": (sources, settings, 0)})[""]
         return [parse_answer(text, q.options) for q, (text,) in zip(asked, texts, strict=True)]
     first = {r.question_id: r for r in reversed(keep_correct(rationales, asked)[0])}
-    shown = [first[q] for q in train if q in first][:VERIFIER_SHOTS]
-    shots = [(source_text(q := train[r.question_id]), target_text(r.text, LETTERS[q.answer])) for r in shown]
-    prompts = [
-        few_shot_turns(shots, f"{source_text(q)} {r.text}", explain=True, read=False)
-        for q, r in zip(asked, rationales, strict=True)
-    ]
+    shown = [(q, r) for i, q in train.items() if (r := first.get(i))][: VERIFIER_SHOTS + 1]
+    shots = {q.id: (source_text(q), target_text(r.text, LETTERS[q.answer])) for q, r in shown}
+    prompts = []
+    for q, r in zip(asked, rationales, strict=True):
+        others = [shot for i, shot in shots.items() if i != q.id][:VERIFIER_SHOTS]  # its own would tell the answer
+        prompts.append(few_shot_turns(others, f"{source_text(q)} {r.text}", explain=True, read=False))
     room = (VERIFIER_SHOTS + 1) * settings.max_source_tokens
     settings = settings.model_copy(update={"max_source_tokens": room})
     begun, options = [CONCLUSION] * len(asked), [list(LETTERS[: len(q.options)]) for q in asked]

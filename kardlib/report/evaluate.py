@@ -170,7 +170,7 @@ def _sample(
     if isinstance(asked, str):
         if asked == "accuracy":
             return table, clusters
-        asked = (experiment.strata | experiment.kinds)[asked]
+        asked = (experiment.strata(split) | experiment.kinds(split))[asked]
     return table[:, asked], None if clusters is None else clusters[:, asked]
 
 

@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from pkgutil import resolve_name
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -34,6 +34,7 @@ from kardlib.models.nano import build_tokenizer
 from kardlib.presets import preset
 from kardlib.settings import ComputeSettings, RerankerSettings, SettingsError, StudentSettings
 from tests.kard.test_reranker import task
+from tests.ports import choose_port
 
 EXAMPLES = [  # 41 = 5 batches of 8 and one example, which leaves some processes without any
     (f"Question: Which remedy will help? A. Bal{i % 7} B. Denfir" + " rash" * (i % 9), "B" + " it is so" * (i % 5))
@@ -100,8 +101,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
+    return f"127.0.0.1:{choose_port()}"
 
 
 def torchrun(machine: int, address: str, folder: Path) -> subprocess.Popen:
@@ -147,13 +147,14 @@ work = json.loads(Path({str(tmp_path / "work.json")!r}).read_text(), object_hook
 build = lambda folder: launch.train(STUDENT, tuple(work), folder, ComputeSettings(processes=2))
 Store({str(tmp_path)!r}).make(STUDENT, {{}}, build)
 """
-    notebook = KernelManager()
+    sockets = TemporaryDirectory()  # their names may not have 108 letters
+    notebook = KernelManager(transport="ipc", connection_file=f"{sockets.name}/kernel.json")
     notebook.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     notebook.start_kernel(env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"})
     try:
         client = notebook.blocking_client()
         client.start_channels()
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=300)
         client.execute(cell)
         wait_until((folder / "checkpoints" / "checkpoint-300" / "trainer_state.json").exists)
         started = psutil.Process(notebook.provisioner.pid).children(recursive=True)
@@ -163,6 +164,7 @@ Store({str(tmp_path)!r}).make(STUDENT, {{}}, build)
         client.stop_channels()
     finally:
         notebook.shutdown_kernel(now=True)
+        sockets.cleanup()
     assert not (folder / "model.safetensors").exists()
     assert_alike(Store(tmp_path).make(STUDENT, {}, build), whole)
 

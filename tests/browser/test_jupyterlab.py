@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from nbformat.v4 import new_code_cell
 
 from tests.browser import PATIENCE
 from tests.folders import ROOT, copy_repository
+from tests.ports import choose_port
 
 CASES = [
     ("controls", ["word", "whole"]),
@@ -50,9 +50,7 @@ def lab(browser, tmp_path_factory):
     controls = nbformat.read(path, 4)  # its metadata names the kernel, for which JupyterLab would ask
     controls.cells = [new_code_cell(CONTROLS), new_code_cell()]
     nbformat.write(controls, root / "notebooks" / "controls.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = choose_port()
     options = (
         f"--allow-root --no-browser --ip=127.0.0.1 --port={port} --IdentityProvider.token= --expose-app-in-browser"
     )

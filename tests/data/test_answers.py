@@ -358,6 +358,14 @@ def test_who_names_options_by_their_words_need_not_write_the_mark_that_one_ends_
     assert parse_option("The answer is sky.", ["sky!", "roots", "sky?"]) is None
 
 
+def test_an_option_that_begins_with_an_initial_is_read_though_its_text_was_cut_there():
+    options = ["E. Fermi", "B. Franklin", "C. Darwin", "A. Einstein"]
+    for i, option in enumerate(options):
+        text = f"So it is. The answer is {option}. He did."
+        assert parse_option(text[: answer_end(text)], options) == i
+    assert parse_option("The answer is A.", ["A. Einstein", "B. Franklin", "A. Turing"]) is None
+
+
 def test_two_options_of_the_same_words_are_none():
     assert parse_option("The answer is sky.", ["sky", "roots", "sky"]) is None
 

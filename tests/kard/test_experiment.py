@@ -40,11 +40,11 @@ def test_texts_that_are_no_closed_world_are_not_drawn_again(example):
 
 
 def test_every_question_is_of_one_kind_by_its_hops_and_of_one_by_its_options(experiment, example):
-    kinds = experiment.kinds
+    kinds = experiment.kinds()
     for one, other in (("one_hop", "two_hops"), ("yes_no", "options")):
         assert (kinds[f"accuracy_{one}"] ^ kinds[f"accuracy_{other}"]).all()
     assert experiment.chance_row("f", "accuracy_yes_no")["value"] == 0.5
-    assert open_experiment("embedded", "own", str(example)).kinds == {}
+    assert open_experiment("embedded", "own", str(example)).kinds() == {}
 
 
 def test_a_dataset_of_the_hub_comes_without_rationales(monkeypatch, experiment):

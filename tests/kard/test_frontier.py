@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kardlib.data.world import RELATIONS, write_rationale
+from kardlib.errors import DataError
 from kardlib.kard.experiment import Cell
 from kardlib.kard.frontier import (
     ask_new_edition,
@@ -119,6 +120,12 @@ def test_cells_of_a_new_edition_keep_their_own_settings(experiment):
     one, two, longer = ask_new_edition(experiment, cells).values()
     assert [{len(ids) for ids in asked.passages} for asked in (one, two, longer)] == [{1}, {2}, {2}]
     assert two.passages == longer.passages and two.texts != longer.texts
+
+
+def test_who_reads_others_passages_is_not_asked_about_a_new_edition(experiment):
+    cells = [Cell(method, experiment.student, 0) for method in ("kard_bm25", "fine_tuning")]
+    with pytest.raises(DataError, match="the reranker's passages are read, or none: not by kard_bm25"):
+        ask_new_edition(experiment, cells)
 
 
 def test_an_answer_names_the_former_one_by_its_words(experiment):

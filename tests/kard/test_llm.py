@@ -30,6 +30,7 @@ from kardlib.kard.prepare import write_rationales
 from kardlib.models.nano import build_tokenizer
 from kardlib.presets import preset
 from kardlib.settings import SettingsError, TeacherSettings
+from tests.ports import choose_port
 
 KEY = "sk-a-key-that-must-not-be-seen"
 QUESTIONS = [Question(f"q{i}", f"Is {i} an even number?", ("yes", "no"), i % 2) for i in range(6)]
@@ -49,9 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]
     model = LlamaForCausalLM(config)
     model.generation_config.do_sample = True  # else this server is greedy at any temperature
     model.save_pretrained(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = choose_port()
     command = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", str(folder)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -214,7 +213,8 @@ PASSING = {
 
 @pytest.mark.parametrize("fault", PASSING)
 def test_what_passes_is_retried(fault, proxy, settings, tmp_path):
-    proxy.faults = [None, PASSING[fault]]
+    usual = answer() if fault == "hang" else None  # the proxy's own answers are never late
+    proxy.faults = [usual, PASSING[fault], usual, usual, usual]
     quick = settings.model_copy(update={"timeout": 3 if fault == "hang" else 20})  # more than a busy machine takes
     written = server_teacher(quick, tmp_path)(QUESTIONS[:2], 2)
     assert len(written) == 4 == len(read_lines(tmp_path))
@@ -225,7 +225,7 @@ def test_retry_after_is_honoured(proxy, settings, tmp_path):
     proxy.faults = [(429, b"{}", {"Retry-After": "1.5"})]  # the client's own first wait is at most half a second
     server_teacher(settings, tmp_path)(QUESTIONS[:1], 1)
     (first, _), (second, _) = proxy.requests
-    assert 1.5 <= second - first < 5
+    assert second - first >= 1.5
 
 
 REFUSED = {
@@ -466,11 +466,14 @@ def test_empty_rationales_are_left_out_and_an_empty_first_one_stops(proxy, setti
     with pytest.raises(TeacherError, match=r"the first answer is empty: raise teacher.max_tokens"):
         server_teacher(settings, tmp_path)(QUESTIONS[:2], 2)
     assert len(proxy.requests) == 1
-    proxy.faults = [say("It is even.\n\nTherefore, the answer is (A).")] * 3
+    cut = {"choices": [{"message": {"content": "It is even, as"}, "finish_reason": "length"}]}
+    proxy.faults = [say("It is even.\n\nTherefore, the answer is (A).")] * 2 + [(200, json.dumps(cut).encode())]
     written = server_teacher(settings, tmp_path)(QUESTIONS[:2], 2)
     assert [r.id for r in written] == ["q0/0", "q1/0", "q1/1"] and len(proxy.requests) == 4
     assert written[0].text == "It is even. Therefore, the answer is (A)." and written[0].answer == 0
-    assert "1 of 4 rationales are empty and left out" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 4 rationales are empty and left out" in said
+    assert "1 of 4 rationales end at teacher.max_tokens: raise it" in said
     proxy.faults = [say(None)] + [say("So it is.")] * 3  # this server has written before: it is not asked for nothing
     assert [r.id for r in server_teacher(settings, tmp_path)(QUESTIONS[2:4], 2)] == ["q2/0", "q3/0", "q3/1"]
 

@@ -223,7 +223,10 @@ def test_the_training_that_is_told_is_the_one_that_happens(experiment, student):
     assert [row["method"] for row in told] == [RD, "fine_tuning"]
     for cell, row in zip(folders, told, strict=True):
         assert row["steps"] == json.loads((folders[cell] / "losses.json").read_text())[-1]["step"]
-    assert [row["examples seen"] for row in told] == [320, 2 * len(experiment.data.splits["train"])]
+    count, batch = len(training_examples(asked[cells[0]], cells[0])), experiment.settings.student.of(student).batch
+    assert batch and batch < count < 10 * batch < 2 * count and count % batch  # one epoch ends, in a short batch
+    seen = [10 * batch - (batch - count % batch), 2 * len(experiment.data.splits["train"])]
+    assert [row["examples seen"] for row in told] == seen
 
 
 def test_a_share_of_the_questions_is_drawn_by_the_seed(experiment, prepared):

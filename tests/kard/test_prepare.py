@@ -102,6 +102,7 @@ def test_a_verifier_may_be_shown_five_examples(experiment, monkeypatch):
     for source, r, options in zip(asked["sources"], written, asked["options"], strict=True):
         assert [turn.count("Question: ") for turn in source] == [1, 0] * 5 + [1]
         assert [turn.count("The answer is") for turn in source] == [0, 1] * 5 + [0]
+        assert questions[r.question_id].prompt not in "".join(source[:-1])  # no example tells the answer
         assert source[-1].endswith(f"{questions[r.question_id].prompt} {r.text}")
         assert options == list("ABCD")[: len(questions[r.question_id].options)]
     assert {*asked["begun"]} == {"The answer is"}

@@ -110,13 +110,16 @@ def test_intervals_of_the_closed_world_speak_of_ailments():
     better, worse = Row("kard_reranker", "t5-nano-base"), Row("fine_tuning", "t5-nano-base")
     scores = {row: rng.random((2, clusters.shape[1])) < chance for row, chance in ((better, 0.8), (worse, 0.3))}
     odd = clusters[1] % 2 == 1
-    for name, part in [*here.strata.items(), *here.kinds.items(), (odd, odd)]:
+    for name, part in [*here.strata().items(), *here.kinds().items(), (odd, odd)]:
         _, _, whole, *_, gain = tabulate(here, "04_main", scores, [Gain(better, worse)], asked=name)
         told = mean_interval(scores[better][:, part], clusters[:, part])
         assert (whole["value"], whole["n"]) == (told.mean, scores[better][:, part].shape[1])
         assert whole["low"] == max(0, told.low)
         apart = paired_difference(scores[better][:, part], scores[worse][:, part], clusters[:, part])
         assert (gain["value"], gain["p"]) == (apart.mean, apart.p)
+    never = here.strata("dev")["accuracy_never"]  # of dev's questions, not of test's
+    (row,) = tabulate(here, "04_main", {better: never}, asked="accuracy_never", split="dev")
+    assert row["value"] == 1 and row["n"] == never.sum()
     with pytest.raises(ValueError, match=f"7 scores are not those of the {clusters.shape[1]} questions of 'test'"):
         tabulate(here, "04_main", {better: np.ones((2, 7))})
     (row,) = tabulate(here, "08_candidates", {better: np.ones(7)}, asked=None, metric="milliseconds")

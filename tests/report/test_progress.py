@@ -33,7 +33,8 @@ def test_times_are_said_briefly(seconds, said):
     assert say_time(seconds) == said
 
 
-def test_in_a_terminal_each_notebook_has_a_line_and_all_have_one():
+def test_in_a_terminal_each_notebook_has_a_line_and_all_have_one(monkeypatch):
+    monkeypatch.setattr("kardlib.report.progress.time.monotonic", lambda: 0.0)
     run = Progress({"01_one": 600.0, "02_two": 300.0, "03_three": 100.0}, 2, live=True)
     line = run.begin("01_one", 13)
     line.begin_cell(7)
