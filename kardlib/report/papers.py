@@ -25,10 +25,11 @@ from kardlib.kard.memorization import Task
 from kardlib.presets import preset
 from kardlib.registry import REGISTRY, Entry, enter, label
 from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_figure, read_rows
-from kardlib.report.combined import MANY_WORLDS
+from kardlib.report.combined import MANY_WORLDS, with_many_worlds
 from kardlib.report.drawings import accuracy, case, kard, memory, reaugkd, scorecard
 from kardlib.report.evaluate import GROWTH
 from kardlib.report.figures import PAGE, read_provenance, save_figure
+from kardlib.report.page import judge_run
 from kardlib.report.rows import (
     AT_K,
     FRACTIONS,
@@ -221,13 +222,30 @@ def draw_again(path: Path, folder: Path, style: str = "two-column") -> Path:
     settings = preset(scale, dataset, "").model_dump(mode="json") | made.get("settings", {})
     data = table
     if known == "14_scorecard":  # its picture shows verdicts, which its data has no column for
-        claims = read_claims()
-        data = gains(claims, judge(claims, read_rows([path.parent])), dataset, scale)
+        data = judge_again(table, path.parent, dataset, scale)
     figure = DRAWN[known](data) if known in DRAWN else DRAWN_WITH_SETTINGS[known](data, settings)
     width, height = figure.get_size_inches()
     figure.set_size_inches(min(width, STYLES[style]), height)
     save_figure(figure, path.stem, table, folder, made)
     return folder / f"{path.stem}.pdf"
+
+
+def judge_again(table: pd.DataFrame, figures: Path, dataset: str, scale: str) -> pd.DataFrame:
+    """The scorecard's data with its verdicts, of the figures beside it. Raises FigureError if it is of others.
+
+    Notebook 14 takes the published many worlds where settings are as they are, and this run alone where some differ.
+    """
+    claims, scorecard = read_claims(), judge_run(figures)
+    for verdicts in (with_many_worlds(scorecard), scorecard[scorecard["origin"] == "this run"]):
+        data = gains(claims, verdicts, dataset, scale)
+        if _numbers(data) == _numbers(table):
+            return data
+    raise FigureError("the scorecard was drawn from other data than the figures beside it: run notebook 14 again")
+
+
+def _numbers(table: pd.DataFrame) -> set[tuple[Any, ...]]:
+    """Of gains who has which, as a CSV file holds it."""
+    return {*zip(table["method"], table["dataset"], table["student"], table["value"].round(6), strict=True)}
 
 
 # Two runs

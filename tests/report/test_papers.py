@@ -1,6 +1,7 @@
 """Tables, figures and comparisons from the figures' data alone, as the command line prints them."""
 
 import re
+import shutil
 from math import inf
 from pathlib import Path
 
@@ -147,6 +148,14 @@ def test_what_has_no_row_of_its_own_is_not_drawn_and_two_rows_are_not_one_cell(t
     twice = [accuracy_row(k=k, seed=None) for k in (1, 3)]
     with pytest.raises(FigureError, match=r"accuracy: KARD \(BM25\) has two rows for t5-nano-base"):
         lay_out(long_form(twice))
+
+
+def test_a_scorecard_is_drawn_again_beside_the_figures_that_it_was_drawn_from(tmp_path):
+    for name in ("14_scorecard", "04_main"):
+        shutil.copy(FIGURES / f"{name}.csv", tmp_path)
+    with pytest.raises(FigureError, match="drawn from other data than the figures beside it: run notebook 14 again"):
+        draw_again(tmp_path / "14_scorecard.csv", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_figure_with_a_notebooks_own_method_is_drawn_again_by_its_id(tmp_path, monkeypatch):
