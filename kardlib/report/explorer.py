@@ -8,7 +8,6 @@ Anybody may have written the texts, a model among them: they stand in the page a
 and its script (`explorer.html`) makes text nodes of them.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from itertools import count
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from IPython.display import HTML
+from jinja2.utils import htmlsafe_json_dumps
 
 from kardlib.artifacts.disk import write_text
 from kardlib.artifacts.provenance import provenance
@@ -29,7 +29,6 @@ from kardlib.settings import RunSettings
 
 PAGE = Path(__file__).with_name("explorer.html")
 WHY = ("what it takes was not read", *CAUSES[1:])  # no reranker misses anything for a student that reads nothing
-IN_HTML = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&'"})  # all of them stand in strings of JSON
 
 
 def collect(
@@ -69,7 +68,7 @@ def make_page(data: Mapping[str, Any], settings: RunSettings) -> str:
     made = provenance() | {"date": None}  # the same results are the same page
     whole = {"about": describe_run(settings), "made": made, "causes": WHY, "colours": COLOURS, **data}
     page = PAGE.read_text("utf-8").replace("LEGEND", show_legend(settings.dataset))
-    return page.replace("DATA", json.dumps(whole, separators=(",", ":")).translate(IN_HTML))
+    return page.replace("DATA", htmlsafe_json_dumps(whole, separators=(",", ":")))
 
 
 def write_explorer(data: Mapping[str, Any], settings: RunSettings, name: str, folder: str | Path | None) -> Path:

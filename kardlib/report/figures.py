@@ -4,8 +4,8 @@ A method has one colour, marker and line in every figure (`registry`). Widths an
 paper.
 """
 
+import contextlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +18,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 
+from kardlib.artifacts.disk import atomic_write
 from kardlib.artifacts.provenance import provenance
 from kardlib.report.folders import figures_folder
 from kardlib.report.rows import FigureError, in_order, long_form, to_rows
@@ -92,19 +93,12 @@ def save_figure(
     without_path = {"settings": settings | {"data_dir": None}} if settings.get("data_dir") else {}
     told = {name: value for name, value in {**made_by, **without_path}.items() if name != "date"}
     facts = json.dumps(told, sort_keys=True, default=str)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {suffix: folder / f"{name}.{suffix}" for suffix in ("pdf", "png", "csv")}
-    # not `atomic_write`, whose temporary names have the suffix: who lists a folder's data would find half a file
-    partial = {suffix: path.with_name(f".{path.name}.{os.getpid()}") for suffix, path in paths.items()}
     pdf = {"Title": name, "Subject": f"Data: {name}.csv", "Keywords": facts, "Creator": "kardlib", "CreationDate": None}
     png = {"Title": name, "Description": f"Data: {name}.csv", "Provenance": facts, "Software": "kardlib"}
-    try:
-        with mpl.rc_context(LOOK):
-            fig.savefig(partial["pdf"], format="pdf", metadata=pdf)
-            fig.savefig(partial["png"], format="png", metadata=png)
-        in_order(table).to_csv(partial["csv"], index=False, lineterminator="\n")
-        for suffix, path in paths.items():
-            os.replace(partial[suffix], path)
-    finally:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
+    with contextlib.ExitStack() as whole, mpl.rc_context(LOOK):
+        drawn, shown, listed = (
+            whole.enter_context(atomic_write(folder / f"{name}.{suffix}")) for suffix in ("pdf", "png", "csv")
+        )
+        fig.savefig(drawn, format="pdf", metadata=pdf)
+        fig.savefig(shown, format="png", metadata=png)
+        in_order(table).to_csv(listed, index=False, lineterminator="\n")

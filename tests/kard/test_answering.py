@@ -65,7 +65,7 @@ def test_a_killed_asking_goes_on_with_the_texts_that_it_has(samples, written, tm
     model, tokenizer, sources = written
     settings = SETTINGS.model_copy(update={"generation_batch": 2, "samples": samples})
     whole, asked, generate = write(model, tokenizer, sources[:7], settings, 0), [], model.generate
-    monkeypatch.setattr("kardlib.kard.answered.PATIENCE", 0)
+    monkeypatch.setattr("kardlib.kard.answering.PATIENCE", 0)
 
     def die_at_third(**inputs):
         asked.append(len(inputs["input_ids"]))
@@ -219,7 +219,7 @@ def test_options_likelihoods_are_those_of_a_plain_loop(kind, tmp_path, written):
 
 def test_a_killed_weighing_goes_on_to_the_same_bits(tmp_path, written, monkeypatch, capsys):
     monkeypatch.setattr("kardlib.models.encoders.TOKENS", 60)  # several batches
-    monkeypatch.setattr("kardlib.kard.answered.PATIENCE", 0)
+    monkeypatch.setattr("kardlib.kard.answering.PATIENCE", 0)
     count = len(written[2])
     asked = (*load_student("t5-nano-small"), written[2], [""] * count, [["A", "B"]] * count, SETTINGS)
     whole, checkpoint, weigh = score_options(*asked), tmp_path / "likelihoods.json", kardlib.kard.answering._score_ends
