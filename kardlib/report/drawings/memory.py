@@ -219,7 +219,8 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
             ax.axvspan(*np.clip((row.low, row.high), *ax.get_xlim()), alpha=0.12, linewidth=0, zorder=0, **look)
             ax.axvline(row.value, **style.THIN | {"linestyle": ":"} | look)
             place = (row.value, 0.02 + 0.06 * i)  # one above the other: two may be near
-            ax.annotate(f"{row.value:.0f}", place, xycoords=("data", "axes fraction"), ha="center", fontsize=7, **look)
+            beside: dict[str, Any] = {"xytext": (2, 0), "textcoords": "offset points", "fontsize": 7}
+            ax.annotate(f"{row.value:.0f}", place, xycoords=("data", "axes fraction"), **beside, **look)
     for ax, stratum in zip(axes[:, 0], strata, strict=True):
         ax.set(ylabel=f"Shown {stratum} (%)")
     style.show_percent(axes[0, 0].yaxis)
