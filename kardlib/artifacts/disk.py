@@ -21,11 +21,11 @@ UNFINISHED = ".unfinished-"  # how the name of a file begins while it is written
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """A temporary path, moved to `path` if the block ends well: a reader sees the old file or the new, never a half.
 
-    It lies in the same folder, which is made if it is missing, and has no suffix, so that who lists a folder's data
-    does not find it. Raises StoreError if the disk is full.
+    It lies in the same folder, which is made if it is missing, and has a suffix of its own, so that who lists a
+    folder's data does not find it. Raises StoreError if the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(UNFINISHED + secrets.token_hex(8))
+    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}.part")
     with clear_if_full(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -217,12 +217,13 @@ def draw_again(path: Path, folder: Path, style: str = "two-column") -> Path:
     own = table[table["scale"] != "reported"]
     if not known or own.empty:
         raise FigureError(f"{path} is empty, or not the data of a notebook's figure (they are {', '.join(figures)})")
-    enter({m: Entry(m) for m in table["method"].unique() if m not in REGISTRY})  # a notebook's own: only its id is here
     dataset, scale = own[["dataset", "scale"]].iloc[0]
     settings = preset(scale, dataset, "").model_dump(mode="json") | made.get("settings", {})
     data = table
     if known == "14_scorecard":  # its picture shows verdicts, which its data has no column for
         data = judge_again(table, path.parent, dataset, scale)
+    else:
+        enter({m: Entry(m) for m in table["method"].unique() if m not in REGISTRY})  # a notebook's own has its id alone
     figure = DRAWN[known](data) if known in DRAWN else DRAWN_WITH_SETTINGS[known](data, settings)
     width, height = figure.get_size_inches()
     figure.set_size_inches(min(width, STYLES[style]), height)

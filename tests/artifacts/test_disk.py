@@ -9,7 +9,7 @@ from kardlib.artifacts.disk import atomic_write
 def test_atomic_write_replaces_the_file_or_leaves_it(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "new" / "figure.svg"
     with atomic_write(path) as temporary:
-        assert temporary.suffix == "" and temporary.parent == path.parent
+        assert temporary.suffix == ".part" and temporary.parent == path.parent
         temporary.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
         temporary.write_text("half")

@@ -82,7 +82,7 @@ def test_the_index_says_what_was_run_and_shows_each_figure_with_its_caption(tmp_
     for name in ("03_hits_obqa", "99 <b>"):
         (tmp_path / "figures" / f"{name}.png").write_bytes(b"x")
     figures = ["figures/03_hits_obqa.png", "figures/99 <b>.png"]
-    for name in ("12_explorer.html", ".unfinished-ab12cd34ab12cd34"):  # the other one was being written
+    for name in ("12_explorer.html", ".unfinished-ab12cd34ab12cd34.part"):  # the other one was being written
         (tmp_path / "figures" / name).write_text("")
     results = [Result("03_a & b", "done", figures=figures), Result("04_main", "failed", error="no <i>"), Result("05_c")]
     changed = {"scale": "smoke", "dataset": "obqa", "overrides": {"retrieval.k": 1, "x": "<b>"}}
