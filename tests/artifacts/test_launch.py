@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -104,12 +104,33 @@ def free_address() -> str:
     return f"127.0.0.1:{choose_port()}"
 
 
-def torchrun(machine: int, address: str, folder: Path) -> subprocess.Popen:
+SLOW = """
+import os
+if "RANK" in os.environ:  # in torchrun's processes alone
+    import time
+    from kardlib.models import training
+    class Slow(training.PlainProgress):
+        def on_step_end(self, args, state, control, **more):
+            if state.global_step > int(os.environ["SLOW_AFTER"]):
+                time.sleep(1)
+    training.PlainProgress = Slow
+"""
+
+
+def slow_after(step: int, folder: Path) -> dict[str, str]:
+    """An environment in which torchrun's processes take a second for each later step: none ends before it is killed."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(SLOW)
+    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{REPOSITORY}", "SLOW_AFTER": str(step)}
+
+
+def torchrun(machine: int, address: str, folder: Path, environment: Mapping[str, str]) -> subprocess.Popen:
     """What is run by hand on one of two machines, with one process on each."""
     host, port = address.split(":")
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(machine)]
     command += ["--nproc-per-node", "1", "--master-addr", host, "--master-port", port]
-    return subprocess.Popen([*command, "-m", "kardlib.artifacts.launch", str(folder)], cwd=REPOSITORY)
+    command += ["-m", "kardlib.artifacts.launch", str(folder)]
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment)
 
 
 def test_two_machines_a_killed_notebook_and_one_process_train_as_one_process_does(settings, tmp_path):
@@ -128,7 +149,8 @@ def test_two_machines_a_killed_notebook_and_one_process_train_as_one_process_doe
 
     launch.write_job(STUDENT, work, folder, sharded=False)
     address = free_address()
-    machines = [torchrun(machine, address, folder) for machine in (0, 1)]
+    slow = slow_after(200, tmp_path / "slow")
+    machines = [torchrun(machine, address, folder, slow) for machine in (0, 1)]
     wait_until((folder / "checkpoints" / "checkpoint-200" / "trainer_state.json").exists)
     for machine in machines:
         machine.terminate()
@@ -150,7 +172,7 @@ Store({str(tmp_path)!r}).make(STUDENT, {{}}, build)
     sockets = TemporaryDirectory()  # their names may not have 108 letters
     notebook = KernelManager(transport="ipc", connection_file=f"{sockets.name}/kernel.json")
     notebook.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    notebook.start_kernel(env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"})
+    notebook.start_kernel(env=slow_after(300, tmp_path / "slow") | {"OMP_NUM_THREADS": "1"})
     try:
         client = notebook.blocking_client()
         client.start_channels()
