@@ -32,6 +32,7 @@ from kardlib.report.gallery import (
     refresh_pages,
     scorecard_table,
     show_figures,
+    show_headline,
 )
 from kardlib.report.papers import escape
 from kardlib.report.rows import KEYS, long_form, read_table
@@ -154,7 +155,7 @@ def test_the_headline_holds_chance_floors_and_every_student_of_real_questions(tm
     ]
 
 
-def test_real_data_and_the_count_of_verdicts_stand_below_the_headline(tmp_path):
+def test_leads_and_the_count_of_verdicts_stand_below_the_headline_and_the_rest_on_the_scorecards_page(tmp_path):
     ends = {"low": 0.1, "high": 0.3, "k": 1, "metric": "hits_silver", "value": 0.2}
     write_rows(tmp_path, "03_hits_obqa", [
         {"method": "bm25", **ends}, {"method": "reranker", **ends}, {"method": "reranker", "over": "bm25", **ends},
@@ -172,7 +173,8 @@ def test_real_data_and_the_count_of_verdicts_stand_below_the_headline(tmp_path):
         {"method": "kard_reranker", "value": 140.0, "low": 104.78, "high": inf, **crossing},
         {"method": "kard_shown_reranker", "value": 0.0, "low": 0.0, "high": 50.0, **crossing},
     ])  # fmt: skip
-    leads, by_size, crossed, found, claims = other_findings(tmp_path)
+    *_, leads, claims, _ = show_headline(tmp_path)
+    by_size, crossed, found = other_findings(tmp_path)
     lead = "+2.0 points [-1.0, +5.0]"
     assert leads.endswith(f"closed world {lead} (t5-nano-small), {lead} (t5-nano-base); OpenbookQA {lead} (mine).")
     assert "as long: KARD (reranker) overtakes RD from 140 [104.8, …] (t5-nano-base) ailments on; " in by_size
