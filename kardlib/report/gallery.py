@@ -38,6 +38,7 @@ LEADS = {  # whose lead over whom is told of every dataset
     ("kard_shown_reranker", "kard_reranker"): "KARD shown in training what it will read, over KARD (reranker)",
     ("kard_shown_reranker", "reasoning_distillation"): "KARD shown in training what it will read, over RD",
 }
+MAIN_TABLES = ("table1_medqa", "table2_strategyqa", "table2_openbookqa")  # of the paper
 READINGS = {"accuracy": "", "accuracy_by_total_likelihood": ", likeliest option"}
 IN_WORLD = ("04_strata", "04_main", "11_shown")  # figures of the usual world
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
@@ -66,7 +67,8 @@ def side_by_side(columns: Mapping[str, Mapping[str, str]], order: Iterable[str] 
 
 
 def headline_table(figures: Path) -> list[str]:
-    """The middle student of the closed world beside its floors, and every student that answered real questions.
+    """The middle student of the closed world beside its floors, and every student that answered real questions, beside
+    the paper's smallest one.
 
     Where a row's letters could mostly not be read, the likeliest options stand beside them. In the closed world what is
     shown in training has a figure of its own.
@@ -83,10 +85,15 @@ def headline_table(figures: Path) -> list[str]:
             students = [name for name in table.student.unique() if name]
             parts += [(f"{dataset}, {s}{how}", table, metric, s) for s in students for metric, how in read.items()]
     columns = {}
+    papers = {paper.dataset: paper for paper in map(find_table, MAIN_TABLES)}
     for title, table, metric, student in parts:
         floor = (table.method == "chance") & (table.metric == "accuracy") & (metric in READINGS)
         rows = measured(table[((table.metric == metric) | floor) & table.student.isin(["", student])])
         columns[title] = {row.method: in_per_cent(row) for row in rows.itertuples() if row.method in HEADLINE}
+    for dataset in [title.split(",")[0] for title in columns]:
+        if paper := papers.get(dataset):
+            told = {method: f"{paper.numbers(method, ['base'])[0]:.1f}" for method in HEADLINE if method in paper.rows}
+            columns[f"{dataset}, paper's Flan-T5 base"] = told
     return side_by_side(columns, HEADLINE)
 
 
@@ -150,7 +157,7 @@ def main_table(figures: Path) -> list[str]:
     table = measured(read_table(figures / "04_main.csv"))
     table = table[table.metric == "accuracy"]
     students = preset().students
-    papers = [find_table(name) for name in ("table1_medqa", "table2_strategyqa", "table2_openbookqa")]
+    papers = [find_table(name) for name in MAIN_TABLES]
     ours = {(row.method, row.student): in_per_cent(row) for row in table.itertuples()}
     lines = []
     for method in in_order(table).method.drop_duplicates():
