@@ -1,5 +1,6 @@
 """The notebooks: they run at the smoke scale, and what is committed is fit to be read."""
 
+import ast
 import contextlib
 import json
 import os
@@ -15,9 +16,11 @@ import psutil
 import pytest
 
 from kardlib.kard.experiment import write_example
+from kardlib.presets import preset
 from kardlib.report.captions import is_usual
 from kardlib.report.claims import read_claims, tally
 from kardlib.report.page import judge_run, read_result
+from kardlib.report.publishing import read_assignments
 from kardlib.report.rows import read_table
 from kardlib.reproduce import reproduce
 from tests.folders import ROOT
@@ -69,6 +72,17 @@ class TestCommitted:
         prose = "\n".join(c.source for c in cells[start : end + 1] if c.cell_type == "markdown").split("\n## Limits")[0]
         typed = re.findall(r"[\d.]+\s*(?:%|per cent|points?\b)", prose)
         assert set(typed) <= {"95 %"}, "a result comes from rows: of a table, a printed sentence or the claims"
+
+    def test_it_ends_with_what_to_try_and_a_run_takes_it(self, path):
+        cells = nbformat.read(path, 4).cells
+        (parameters,) = [c.source for c in cells if "parameters" in c.metadata.get("tags", [])]
+        (tried,) = [c.source for c in cells if c.source.startswith("## Try it")]
+        changes = [ast.parse(text).body[0] for text in re.findall(r"`(\w+ = .+?)`", tried)]
+        assert cells[-1].source == tried and "*To think about:*" in tried
+        assert {change.targets[0].id for change in changes} <= {*read_assignments(parameters)}
+        for change in changes:
+            if change.targets[0].id == "overrides":
+                preset().override(ast.literal_eval(change.value))
 
     def test_the_parameters_cell_holds_the_common_parameters(self, path):
         tagged = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
