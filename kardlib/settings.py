@@ -187,6 +187,11 @@ class StudentSettings(Group):
         assert self.epochs
         return self.steps or -(-examples // self.batch) * self.epochs
 
+    def count_seen(self, examples: int) -> int:
+        """The examples that `count_steps` steps read, repeated ones too: the last batch of an epoch may be short."""
+        epochs, rest = divmod(self.count_steps(examples), -(-examples // self.batch))
+        return epochs * examples + min(rest * self.batch, examples)
+
     def of_training(self) -> dict[str, Any]:
         """The settings that a student's weights depend on, besides its examples and its seed."""
         others = {"share", "examples", "gradient_checkpointing", "generation_batch", "samples", "top_k", "top_p"}

@@ -22,8 +22,6 @@ class StudentKey(NamedTuple):
     learns: str
     reads: str  # in training
     corpus: str  # on which it was trained before (DAPT)
-    share: float
-    steps: int | None
     seed: int
     others: str  # the other settings of its texts and its training
 
@@ -51,7 +49,7 @@ def student_key(settings: RunSettings, cell: Cell) -> StudentKey | None:
     if not method.learns:
         return None
     others = {
-        "training": knobs.of_training() | {"examples": settings.student.examples},
+        "training": knobs.of_training() | settings.student.model_dump(include={"share", "examples"}),
         "world": settings.world.model_dump(),
         "k": settings.retrieval.k_training,
         "teacher": settings.teacher.model_dump(mode="json"),
@@ -64,10 +62,7 @@ def student_key(settings: RunSettings, cell: Cell) -> StudentKey | None:
         others["ranked_by"] = _ranker(settings, method.reads_in_training)
         others["candidates"] = settings.retrieval.candidates
     corpus = settings.dapt.corpus if method.adapted else ""
-    return StudentKey(
-        cell.student, method.learns, method.reads_in_training, corpus, settings.student.share, settings.student.steps,
-        cell.seed, canonical_json(others),
-    )  # fmt: skip
+    return StudentKey(cell.student, method.learns, method.reads_in_training, corpus, cell.seed, canonical_json(others))
 
 
 def prediction_key(settings: RunSettings, cell: Cell) -> PredictionKey:

@@ -187,13 +187,11 @@ def describe_training(asked: PreparedCells) -> list[dict[str, Any]]:
     for cell, prepared in asked.items():
         method, settings = METHODS[cell.method], student_settings(prepared.experiment.settings, cell)
         if method.learns and not method.rag:
-            _, (examples, _, _) = student_job(prepared, cell)
-            assert settings.epochs, "`of` leaves nothing open"
-            steps = settings.count_steps(len(examples))
-            whole, rest = divmod(steps, -(-len(examples) // settings.batch))
-            seen = whole * len(examples) + min(rest * settings.batch, len(examples))  # an epoch's last batch is short
-            how = {"learning rate": settings.lr, "epochs": settings.epochs, "steps": steps, "examples seen": seen}
-            told.append({"method": cell.method, "student": cell.student} | how)
+            count = len(training_examples(prepared, cell))
+            told.append({
+                "method": cell.method, "student": cell.student, "learning rate": settings.lr, "epochs": settings.epochs,
+                "steps": settings.count_steps(count), "examples seen": settings.count_seen(count),
+            })  # fmt: skip
     return told
 
 

@@ -23,7 +23,7 @@ from kardlib.data.hub import HUB
 from kardlib.data.prompts import TEACHER_PROMPT, teacher_text
 from kardlib.errors import DataError, suggest
 from kardlib.kard.downloads import INDEXES, list_downloads
-from kardlib.kard.experiment import SILVER, Cell, Experiment, Knobs, describe_run, open_settings
+from kardlib.kard.experiment import SILVER, Experiment, Knobs, describe_run, open_settings
 from kardlib.kard.grids import all_grids, numbers_at
 from kardlib.kard.helpful import TARGETS
 from kardlib.kard.keys import PredictionKey, StudentKey, prediction_key, student_key, student_spec
@@ -39,7 +39,7 @@ from kardlib.kard.lengths import (
 )
 from kardlib.kard.llm import estimate, server_teacher
 from kardlib.kard.methods import METHODS, main_rows
-from kardlib.kard.pipeline import STUDENT, Row
+from kardlib.kard.pipeline import STUDENT, Row, list_cells
 from kardlib.kard.prepare import DEPTH, VERIFIER_SHOTS
 from kardlib.kard.rankings import RERANKER, reranker_knobs
 from kardlib.models.catalogue import SHORT, find_shape, without_network
@@ -96,13 +96,14 @@ def list_work(
     """
     trainings: dict[StudentKey, Origin] = {}
     writings: dict[PredictionKey, Origin] = {}
-    for number, row in ((number, row) for number, rows in grid.items() for row in rows):
-        variant = variants[row.knobs]
-        for cell in (Cell(row.method, row.student, seed, row.knobs) for seed in variant.seeds):
-            writings.setdefault(prediction_key(variant, cell), (number, variant))
-            student = student_key(variant, cell)
-            if student and not METHODS[row.method].rag:
-                trainings.setdefault(student, (number, variant))
+    for number, rows in grid.items():
+        for row in rows:
+            variant = variants[row.knobs]
+            for cell in list_cells([row], variant.seeds):
+                writings.setdefault(prediction_key(variant, cell), (number, variant))
+                student = student_key(variant, cell)
+                if student and not METHODS[row.method].rag:
+                    trainings.setdefault(student, (number, variant))
     return trainings, writings
 
 
@@ -202,30 +203,28 @@ def training_work(basis: Basis, student: str, trainings: Mapping[StudentKey, Ori
     settings, basis, shape = basis.settings, basis.of(student), find_shape(student)
     texts, knobs = basis.texts, basis.settings.student
     options = {"lora": knobs.lora, "checkpointing": knobs.gradient_checkpointing}
-    count, steps, tokens, flops, planned = 0, 0, 0.0, 0.0, Counter[str]()
-    for training, (_, variant) in trainings.items():
-        if training.student != student:
-            continue
+    ways = [(key, variant) for key, (_, variant) in trainings.items() if key.student == student]
+    steps, tokens, flops, planned = 0, 0.0, 0.0, Counter[str]()
+    for key, variant in ways:
+        taught = variant.student.of(student, key.learns, key.reads)
+        variant = variant.model_copy(update={"student": taught})
         asked_of = texts._replace(train=variant.world.train) if settings.dataset == "world" else texts
-        asked = variant.student.of(student, training.learns, training.reads)
-        variant = variant.model_copy(update={"student": asked})
-        examples = count_examples(variant, asked_of, training.learns, training.reads)
-        seen = training.steps * knobs.batch if training.steps else examples * (asked.epochs or 1)
-        source = source_tokens(variant, texts, variant.retrieval.k_training if training.reads else 0)
-        target = target_tokens(variant, texts, training.learns)
-        count += 1
-        steps += asked.count_steps(examples)
+        examples = count_examples(variant, asked_of, key.learns, key.reads)
+        seen = taught.count_seen(examples)
+        source = source_tokens(variant, texts, variant.retrieval.k_training if key.reads else 0)
+        target = target_tokens(variant, texts, key.learns)
+        steps += taught.count_steps(examples)
         tokens += seen * (source + target)
         flops += seen * training_flops(shape, source, target, **options) if shape else 0
-        if not training.corpus:  # else its settings name weights that are not there yet
-            planned[canonical_json(student_spec(variant.student, training.seed))] += 1
+        if not key.corpus:  # else its settings name weights that are not there yet
+            planned[canonical_json(student_spec(taught, key.seed))] += 1
     here = (planned & stored).total()
-    work = Work("train", student, count, here, steps, round(tokens))
+    work = Work("train", student, len(ways), here, steps, round(tokens))
     if not shape:
         return work
     memory = training_bytes(shape, knobs.batch, *basis.longest, bf16=basis.gpu, gpu=basis.gpu, **options)
     hours = flops / basis.device.flops / basis.device.training / 3600
-    return work._replace(hours=hours, memory=memory, disk=4.0 * shape.parameters * count)
+    return work._replace(hours=hours, memory=memory, disk=4.0 * shape.parameters * len(ways))
 
 
 def writing_work(basis: Basis, student: str, writings: Collection[PredictionKey]) -> Work:
