@@ -27,7 +27,16 @@ from kardlib.data.prompts import source_text
 from kardlib.errors import DataError
 from kardlib.kard.prompting import fit_sources, limit_targets
 from kardlib.kard.student import Examples, load_student, takes_bf16
-from kardlib.models.encoders import TOKENS, check_texts, count_positions, length_batches, load_encoder, say_cut
+from kardlib.models.encoders import (
+    TOKENS,
+    check_texts,
+    count_positions,
+    length_batches,
+    load_encoder,
+    pool,
+    say_cut,
+    sort_by_score,
+)
 from kardlib.models.training import fit, linear_schedule
 from kardlib.retrieval.dense import build_index, one_thread
 from kardlib.retrieval.runs import Run, write_run
@@ -76,10 +85,7 @@ class DualEncoder(nn.Module):
         mask = inputs.attention_mask
         with torch.autocast(device.type, torch.bfloat16, enabled=pick_device().bf16):
             hidden = self.encoders[side](input_ids=inputs.input_ids, attention_mask=mask).last_hidden_state
-        hidden = hidden.float()  # (N, T, dim)
-        if self.settings.pooling == "cls":
-            return hidden[:, 0]
-        return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return pool(hidden.float(), mask, self.settings.pooling)
 
     def save(self, folder: Path) -> None:
         """Each encoder with the tokenizer as an ordinary `transformers` checkpoint, in a folder named by its side."""
@@ -125,8 +131,7 @@ def retrieve(
         scores, found = build_index(vectors.numpy(), "exact").search(queries.numpy(), min(depth, len(names)))
     run, losses = {}, {}
     for i, question in enumerate(questions):
-        ranked = [(names[j], round(float(s), 4)) for s, j in zip(scores[i], found[i], strict=True)]
-        run[question] = sorted(ranked, key=lambda entry: (-entry[1], entry[0]))
+        run[question] = sort_by_score(zip([names[j] for j in found[i]], scores[i].tolist(), strict=True))
         if right := [row[p] for p in relevant.get(question, ())]:
             log_p = (vectors @ queries[i] / retriever.settings.tau).log_softmax(0)
             losses[question] = -float(log_p[right].logsumexp(0))

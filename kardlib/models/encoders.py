@@ -102,6 +102,17 @@ def count_positions(encoder: PreTrainedModel) -> int:
     return getattr(encoder.config, "max_position_embeddings", 10**9) - sum(first)
 
 
+def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """A text's vector of its tokens': the first one ("cls"), or the mean of those that `mask` (N, T) names ("mean").
+
+    (N, T, dim) -> (N, dim), in the number type of `hidden`.
+    """
+    if pooling == "cls":
+        return hidden[:, 0]
+    mask = mask[:, :, None].to(hidden.dtype)
+    return (hidden * mask).sum(1) / mask.sum(1)
+
+
 def say_cut(setting: str, limit: int, texts: Iterable[Sequence[int]]) -> None:
     """Say how many texts, as token ids, are as long as their limit or were cut there, if they are more than 1 %."""
     lengths = [len(ids) for ids in texts]
@@ -259,8 +270,7 @@ def score_pairs(
 def rank(model: LateInteraction, questions: Mapping[str, str], run: Run, passages: Mapping[str, str]) -> Run:
     """The run reranked: its passages of every question, by the model's scores. Raises DataError if a text is missing.
 
-    Scores are rounded to four decimals, above the noise that padding leaves in fp32, so that passages with the same
-    text tie in any batch; passage ids break ties.
+    Passages with the same text tie, in whatever batch they were (`sort_by_score`).
     """
     names = sorted({p for ranked in run.values() for p, _ in ranked})
     check_texts(run, names, questions, passages)
@@ -270,10 +280,18 @@ def rank(model: LateInteraction, questions: Mapping[str, str], run: Run, passage
     question_ids = model.tokenize({q: questions[q] for q in run})
     passage_ids = model.tokenize({p: passages[p] for p in names})
     scores = score_pairs(model.eval(), question_ids, passage_ids, pairs).tolist()
-    ranked: Run = {q: [] for q in run}
+    scored: Run = {q: [] for q in run}
     for (q, p), score in zip(pairs, scores, strict=True):
-        ranked[q].append((p, round(score, 4)))
-    return {q: sorted(scored, key=lambda entry: (-entry[1], entry[0])) for q, scored in ranked.items()}
+        scored[q].append((p, score))
+    return {q: sort_by_score(found) for q, found in scored.items()}
+
+
+def sort_by_score(scored: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Passages (ids) with their scores, best first; ids break ties.
+
+    Scores are rounded to four decimals, above the noise that padding leaves in fp32.
+    """
+    return sorted(((p, round(score, 4)) for p, score in scored), key=lambda entry: (-entry[1], entry[0]))
 
 
 def rank_and_write(

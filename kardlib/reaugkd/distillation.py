@@ -22,7 +22,7 @@ from kardlib.artifacts.store import check_begun
 from kardlib.data.records import say_rise
 from kardlib.errors import DataError
 from kardlib.models.catalogue import identify
-from kardlib.models.encoders import TOKENS, count_positions, length_batches, load_encoder, say_cut
+from kardlib.models.encoders import TOKENS, count_positions, length_batches, load_encoder, pool, say_cut
 from kardlib.models.training import PartTrainer, find_checkpoint, mean_losses, trainer_arguments
 from kardlib.reaugkd import memory
 from kardlib.reaugkd.memory import Array, Outputs
@@ -125,8 +125,7 @@ class Classifier(nn.Module):
     def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings (B, d) and logits (B, C) of tokens (B, T) and their mask."""
         hidden = self.encoder(**inputs).last_hidden_state  # (B, T, d)
-        mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
-        embedding = hidden[:, 0] if self.pooling == "cls" else (hidden * mask).sum(1) / mask.sum(1)
+        embedding = pool(hidden, inputs["attention_mask"], self.pooling)
         return embedding, self.head(embedding)
 
     def tokenize(self, examples: Sequence[Example], max_tokens: int) -> list[dict[str, list[int]]]:
