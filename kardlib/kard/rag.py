@@ -26,7 +26,7 @@ from kardlib.data.files import Question
 from kardlib.data.prompts import source_text
 from kardlib.errors import DataError
 from kardlib.kard.prompting import fit_sources, limit_targets
-from kardlib.kard.student import Examples, load_student, takes_bf16
+from kardlib.kard.student import Examples, load_student, save_student, takes_bf16
 from kardlib.models.encoders import (
     TOKENS,
     check_texts,
@@ -240,10 +240,7 @@ def train_rag(
         checkpoint=folder / "checkpoints" / "last.pt", checkpoint_every=settings.refresh,
     )  # fmt: skip
     retriever.save(folder)
-    if student.max_new_tokens is None:
-        model.generation_config.max_new_tokens = fitted.max_new_tokens  # for when it is asked
-    model.save_pretrained(folder / "student")
-    tokenizer.save_pretrained(folder / "student")
+    save_student(model, tokenizer, student, fitted, folder / "student")
     write_json(folder / "losses.json", losses)
 
 

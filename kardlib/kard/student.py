@@ -160,26 +160,20 @@ def train_student(
     anything is trained if the device's memory cannot hold it (not asked where it is divided).
     """
     set_seed(seed)
-    free, device = free_memory()
+    memory = free_memory()
     model, tokenizer = load_student(settings.model, settings.revision, seed)
     trained = add_lora(model) if settings.lora else model
     sources, targets = zip(*examples, strict=True)
     fitted = limit_targets(targets, tokenizer, settings, model.config)
     read = fit_sources(sources, tokenizer, fitted, model.config)
     data = Examples(read, targets, tokenizer, fitted, model.config)
-    target = max(sum(i >= 0 for i in labels) for labels in data.labels)
-    source = max(map(len, data.inputs)) - (0 if model.config.is_encoder_decoder else target)  # a causal LM reads both
-    bf16 = takes_bf16(settings)
-    shape = read_shape(model.config.to_dict(), model.num_parameters())
-    batch = -(-min(settings.batch, len(data)) // read_rank()[1])
     if not sharded:
-        settings = spare_memory(shape, settings, batch, source, target, bf16=bf16, share=slot_memory())
-        check_memory(shape, settings, batch, source, target, bf16=bf16, free=free, device=device)
+        settings = fit_memory(model, data, settings, *memory)
     check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
     assert settings.lr and settings.epochs, "`of` leaves nothing open"
     arguments = trainer_arguments(
         folder, settings.lr, settings.batch, settings.warmup, settings.epochs, len(examples), seed,
-        settings.steps, bf16=bf16,
+        settings.steps, bf16=takes_bf16(settings),
         fsdp=sharded, fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
         **{CHECKPOINTING: settings.gradient_checkpointing, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},
     )  # fmt: skip
@@ -201,11 +195,38 @@ def train_student(
         trained.load_state_dict(gathered)
     if settings.lora:
         model = trained.merge_and_unload()  # type: ignore[operator]
+    save_student(model, tokenizer, settings, fitted, folder)
+    (folder / "losses.json").write_text(json.dumps(mean_losses(trainer.state)))
+
+
+def fit_memory(
+    model: PreTrainedModel, data: Examples, settings: StudentSettings, free: int, device: str
+) -> StudentSettings:
+    """The settings, with activations computed again where a job's share of the memory would not hold them all.
+
+    `free` are the bytes of `device` before the model was loaded. Raises TooLargeError where they cannot hold a step.
+    """
+    target = max(sum(i >= 0 for i in labels) for labels in data.labels)
+    source = max(map(len, data.inputs)) - (0 if model.config.is_encoder_decoder else target)  # a causal LM reads both
+    shape = read_shape(model.config.to_dict(), model.num_parameters())
+    batch, bf16 = -(-min(settings.batch, len(data)) // read_rank()[1]), takes_bf16(settings)
+    settings = spare_memory(shape, settings, batch, source, target, bf16=bf16, share=slot_memory())
+    check_memory(shape, settings, batch, source, target, bf16=bf16, free=free, device=device)
+    return settings
+
+
+def save_student(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings, fitted: StudentSettings,
+    folder: Path,
+) -> None:  # fmt: skip
+    """Write model and tokenizer, and where the settings leave it open, how much the student learnt to write (`fitted`).
+
+    It is as much as it writes when it is asked.
+    """
     if settings.max_new_tokens is None:
-        model.generation_config.max_new_tokens = fitted.max_new_tokens  # for when it is asked
+        model.generation_config.max_new_tokens = fitted.max_new_tokens
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "losses.json").write_text(json.dumps(mean_losses(trainer.state)))
 
 
 def mask_spans(text: str, settings: DaptSettings, sentinels: Sequence[str], rng: random.Random) -> Example:
