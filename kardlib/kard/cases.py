@@ -102,8 +102,9 @@ def find_papers_causes(experiment: Experiment, predictions: Predictions) -> list
     One relevant passage is enough: any that states a fact of the chain, or that annotators named.
     """
     gold, found = experiment.data.gold, find_causes(experiment, predictions)
+    missed, failed = PAPERS_CAUSES
     return [
-        cause and PAPERS_CAUSES[not gold[question.id].isdisjoint(read)]
+        cause and (missed if gold[question.id].isdisjoint(read) else failed)
         for cause, question, read in zip(found, predictions.questions, predictions.passages, strict=True)
     ]
 
@@ -118,13 +119,14 @@ def list_answers(experiment: Experiment, cells: Iterable[Cell]) -> pd.DataFrame:
     variants = {knobs: experiment.at(knobs) for knobs in {cell.knobs for cell in cells}}  # facts may differ
     for cell, p in answer(experiment, cells).items():
         here = variants[cell.knobs]
-        asked = {"method": cell.method, "student": cell.student, "seed": cell.seed, "settings": dict(cell.knobs) or ""}
         told = zip(p.questions, p.passages, p.texts, p.answers, find_causes(here, p), strict=True)
         for question, read, texts, given, cause in told:
-            about = {"question": question.id, "asked": question.prompt, **describe(here, question)}
-            wrote = {"read": " ".join(read), "text": texts[0], "answer": "" if given is None else LETTERS[given]}
-            gold = {"gold": LETTERS[question.answer], "right": given == question.answer, "cause": cause}
-            lines.append(asked | about | wrote | gold)
+            lines.append({
+                "method": cell.method, "student": cell.student, "seed": cell.seed, "settings": dict(cell.knobs) or "",
+                "question": question.id, "asked": question.prompt, **describe(here, question),
+                "read": " ".join(read), "text": texts[0], "answer": "" if given is None else LETTERS[given],
+                "gold": LETTERS[question.answer], "right": given == question.answer, "cause": cause,
+            })  # fmt: skip
     return pd.DataFrame(lines)
 
 
@@ -214,12 +216,10 @@ def case_rows(asked: Prepared, written: Mapping[Cell, Predictions], i: int, figu
         for n, (sentence, signs) in enumerate(judge_sentences(experiment.world, p.texts[i][0], read), 1):
             judged = {"true": "✓" in signs, "supported": "▣" in signs} if signs else {}
             texts.append(("sentence", n, sentence, {"judged": bool(signs)} | judged))
-        rows += [
-            experiment.place(figure) | who | {"knob": knob, "x": x, "at": said, "metric": metric, "value": float(holds)}
-            for knob, x, text, said_of_it in texts
-            if (said := " ".join(text.split()))
-            for metric, holds in said_of_it.items()
-        ]
+        for knob, x, text, said_of_it in texts:
+            if said := " ".join(text.split()):
+                about = experiment.place(figure) | who | {"knob": knob, "x": x, "at": said}
+                rows += [about | {"metric": metric, "value": float(holds)} for metric, holds in said_of_it.items()]
     return rows
 
 

@@ -12,7 +12,7 @@ import json
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,7 +146,7 @@ class Experiment:
         teacher = self.teacher
         if settings.teacher != self.settings.teacher:
             teacher = choose_teacher(settings, self.store, self.data, self.world)
-        return Experiment(settings, self.store, self.data, self.world, teacher)
+        return replace(self, settings=settings, teacher=teacher)
 
 
 def open_experiment(
@@ -187,18 +187,22 @@ def say_strange_words(settings: RunSettings, questions: Sequence[Question]) -> N
     from tokenizers import Tokenizer  # imported late: the closed world does without
 
     models = [name for name in dict.fromkeys([*settings.students, settings.reranker.model]) if is_nano(name)]
-    for name in models[:1]:  # all have the same words
-        tokenizer = Tokenizer.from_file(str(NANO / name / "tokenizer.json"))
-        read = enumerate(tokenizer.encode_batch([q.prompt for q in questions[:200]]))
-        tokens = [(i, *pair) for i, text in read for pair in zip(text.word_ids, text.tokens, strict=True)]
-        words = {(i, word) for i, word, _ in tokens if word is not None}
-        strange = {(i, word) for i, word, token in tokens if token == "<unk>" or re.fullmatch("##.", token)}
-        if len(strange) > STRANGE * len(words):
-            say(
-                f"{', '.join(models)} can only spell {len(strange) / len(words):.0%} of these questions' words: nano "
-                "models know the closed world's words alone, and their numbers say nothing of other texts; pretrained "
-                """ones: --set 'students=["smollm2"]' --set reranker.model=minilm"""
-            )
+    if not models:
+        return
+    tokenizer = Tokenizer.from_file(str(NANO / models[0] / "tokenizer.json"))  # all have the same words
+    words, strange = set(), set()
+    for i, read in enumerate(tokenizer.encode_batch([q.prompt for q in questions[:200]])):
+        for word, token in zip(read.word_ids, read.tokens, strict=True):
+            if word is not None:
+                words.add((i, word))
+            if token == "<unk>" or re.fullmatch("##.", token):
+                strange.add((i, word))
+    if len(strange) > STRANGE * len(words):
+        say(
+            f"{', '.join(models)} can only spell {len(strange) / len(words):.0%} of these questions' words: nano "
+            "models know the closed world's words alone, and their numbers say nothing of other texts; pretrained "
+            """ones: --set 'students=["smollm2"]' --set reranker.model=minilm"""
+        )
 
 
 def read_dataset(settings: RunSettings) -> Dataset:
@@ -211,7 +215,7 @@ def read_dataset(settings: RunSettings) -> Dataset:
         data = read_kard(data_folder(settings), settings.dataset)
     train = data.splits["train"]
     cut = max(1, int(len(train) * (1 - HELD_OUT)))
-    return Dataset(data.name, data.splits | {"train": train[:cut], "silver": train[cut:]}, data.passages, data.gold)
+    return replace(data, splits=data.splits | {"train": train[:cut], "silver": train[cut:]})
 
 
 def data_folder(settings: RunSettings) -> Path:

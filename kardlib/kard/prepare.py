@@ -157,10 +157,11 @@ def search(experiment: Experiment, rationales: Rationales) -> Runs:
     by_question = find(questions, max(DEPTH, retrieval.candidates, settings.reranker.question_candidates))
     depth = max(settings.reranker.rationale_candidates, retrieval.k, retrieval.k_training, SILVER)
     written = [r for split in rationales.written.values() for r in split]
-    first, more = (
-        query_texts(experiment, [r for r in written if (r.number < SILVER) == silver]) for silver in (True, False)
-    )  # the first of a question are searched whatever `l` is
-    by_rationale = {i: run for queries in (first, more) if queries for i, run in find(queries, depth).items()}
+    first = [r for r in written if r.number < SILVER]  # these are searched whatever `l` is, so in a table of their own
+    more = [r for r in written if r.number >= SILVER]
+    by_rationale: Run = {}
+    for part in filter(None, (first, more)):
+        by_rationale |= find(query_texts(experiment, part), depth)
     if not settings.knowledge.index and not isinstance(data.passages, PassageFile):
         texts = pool = data.texts
         pool_name = passages_name
