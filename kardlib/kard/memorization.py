@@ -103,9 +103,14 @@ def shelve(strings: Array, votes: Array) -> Shelf:
     return Shelf(codes[order], np.pad(sums, ((1, 0), (0, 0))))
 
 
+def bits_after(first: Array) -> Array:
+    """Numbers (uint64) whose bits are 0 up to the `first` ones, 1 after them; no more than `COMPARED` are 0."""
+    return np.uint64(2**64 - 1) >> np.minimum(first, COMPARED).astype(np.uint64)
+
+
 def find(shelf: Shelf, codes: Array, shared: Array) -> tuple[Array, Array]:
     """Where the strings begin and end on the shelf whose first `shared` bits are those of `codes` (broadcast)."""
-    rest = np.uint64(2**64 - 1) >> np.minimum(shared, COMPARED).astype(np.uint64)
+    rest = bits_after(shared)
     return np.searchsorted(shelf.codes, codes & ~rest), np.searchsorted(shelf.codes, codes | rest, side="right")
 
 
@@ -130,18 +135,24 @@ def mean_error(votes: Array, references: Array) -> float:
 # Learners without a knowledge base
 
 
+def longest_shown(draw: Draw) -> Array:
+    """How many of the first bits of each reference the samples showed, (N,)."""
+    longest = np.zeros(len(draw.references), dtype=int)
+    np.maximum.at(longest, draw.picks, draw.lengths)
+    return longest
+
+
 def remember(draw: Draw, visible: bool = True) -> tuple[Array, Array]:
     """What the optimal learner stores: the references and how many of their first bits, both (K,).
 
     Visible: the longest string seen of each reference. Hidden: every string seen that does not begin another one.
     """
     if visible:
-        longest = np.zeros(len(draw.references), dtype=int)
-        np.maximum.at(longest, draw.picks, draw.lengths)
+        longest = longest_shown(draw)
         owners = np.flatnonzero(longest)
         return owners, longest[owners]
     codes = first_bits(draw.references)[draw.picks]
-    rest = np.uint64(2**64 - 1) >> np.minimum(draw.lengths, COMPARED).astype(np.uint64)
+    rest = bits_after(draw.lengths)
     order = np.lexsort((draw.lengths, codes & ~rest))  # a string stands right before those that it begins
     codes, rest = codes[order], rest[order]
     last = np.append(((codes[1:] ^ codes[:-1]) & ~rest[:-1]) != 0, True)
@@ -181,9 +192,7 @@ def recall_lossy(draw: Draw, order: int) -> tuple[int, float]:
     Hamming code, `order` bits shorter and wrong in at most one place; the rest after the last block is kept as it is.
     """
     references, size = draw.references, 2**order - 1
-    owners, lengths = remember(draw)
-    shown = np.zeros(references.shape, dtype=bool)
-    shown[owners] = np.arange(references.shape[1]) < lengths[:, None]
+    shown = np.arange(references.shape[1]) < longest_shown(draw)[:, None]
     known = references[shown]
     blocks = known[: len(known) // size * size].reshape(-1, size)
     syndrome = np.bitwise_xor.reduce(np.where(blocks > 0, np.arange(1, size + 1), 0), axis=1)
@@ -219,17 +228,16 @@ def read(draw: Draw, keys: Sequence[int], *, visible: bool = True, prefix: bool 
     """
     codes, positions = first_bits(draw.strings), np.arange(draw.strings.shape[1])
     asked, ordered = codes[: len(draw.references)], draw.strings[np.argsort(codes, kind="stable")]
-    owners, lengths = remember(draw, visible)
+    (owners, lengths), longest = remember(draw, visible), longest_shown(draw)
     shelf = shelve(ordered, ordered)
     errors = []
     for key in keys:
-        stored = np.minimum(lengths, key)
         if visible:
-            shared = np.zeros((len(asked), 1), dtype=int)
-            shared[owners, 0] = stored
+            shared = np.minimum(longest, key)[:, None]
             votes = count_votes(shelf, asked, np.maximum(shared, positions) if prefix else shared)
         else:
-            weights = weigh(find(shelf, asked[owners], stored), len(draw.references), len(codes))
+            agreeing = find(shelf, asked[owners], np.minimum(lengths, key))
+            weights = weigh(agreeing, len(draw.references), len(codes))
             votes = count_votes(shelve(ordered, ordered * weights[:, None]), asked, positions[None])
         errors.append(mean_error(votes, draw.references))
     return np.array(errors)
@@ -267,35 +275,38 @@ class Trained(NamedTuple):
     parameters: int  # weights of one network
 
 
+def network_points(task: Task, settings: MemorizationSettings, number: int) -> tuple[Array, Array, Array]:
+    """The test points of a draw: inputs (N d, 32 + 3 d), next bits (N d,), and the rows of those that samples showed.
+
+    An input is a random name of the reference in 32 bits, the position, the prefix, and what Theorem 2's key retrieves.
+    """
+    d, rng = task.bits, np.random.default_rng([settings.seed, 5, task.strings, number])
+    draw = draw_task(task, rng)
+    names = rng.choice([-1, 1], size=(task.strings, 32))
+    found = retrieve(draw, math.ceil(key_bits(task, settings.eps)))
+    prefixes = draw.references[:, None] * np.tri(d, k=-1)  # (N, d, d)
+    positions = np.tile(np.eye(d), (task.strings, 1))
+    inputs = np.hstack([np.repeat(names, d, axis=0), positions, prefixes.reshape(-1, d), np.repeat(found, d, axis=0)])
+    return inputs, draw.references.ravel() > 0, np.flatnonzero(np.arange(d) < longest_shown(draw)[:, None])
+
+
 @on_threads(1)  # tensors are small: threads that wait for a busy core cost more than they give
 def train_networks(task: Task, settings: MemorizationSettings) -> Trained:
     """Two networks a draw, of one shape: one is also given the retrieved string, the other zeros.
 
-    Input: a random 32-bit name of the reference, the position, the prefix, the string that Theorem 2's key retrieves;
-    one layer of `hidden` units; the next bit. So the number of weights does not depend on `N`. Both train on every bit
-    that the samples show; each has first weights and batches of its own.
+    They take `network_points` through one layer of `hidden` units to the next bit, so the number of weights does not
+    depend on `N`. Both train on every bit that the samples show; each has first weights and batches of its own.
     """
     import torch  # late: it takes seconds
 
-    d, inputs, labels, shown = task.bits, [], [], []
-    for number in range(settings.network_draws):
-        rng = np.random.default_rng([settings.seed, 5, task.strings, number])
-        draw = draw_task(task, rng)
-        names = rng.choice([-1, 1], size=(task.strings, 32))
-        found = retrieve(draw, math.ceil(key_bits(task, settings.eps)))
-        prefixes = draw.references[:, None] * np.tri(d, k=-1)  # (N, d, d)
-        positions = np.tile(np.eye(d), (task.strings, 1))
-        parts = [np.repeat(names, d, axis=0), positions, prefixes.reshape(-1, d), np.repeat(found, d, axis=0)]
-        inputs.append(torch.tensor(np.hstack(parts), dtype=torch.float32))
-        labels.append(torch.tensor(draw.references.ravel() > 0, dtype=torch.float32))
-        owners, lengths = remember(draw)
-        known = np.zeros((task.strings, d), dtype=bool)
-        known[owners] = np.arange(d) < lengths[:, None]
-        shown.append(torch.from_numpy(np.flatnonzero(known)))
-    with_kb = torch.stack(inputs)
+    drawn = [network_points(task, settings, number) for number in range(settings.network_draws)]
+    inputs, labels, rows_shown = zip(*drawn, strict=True)
+    with_kb = torch.tensor(np.stack(inputs), dtype=torch.float32)
     without = with_kb.clone()
-    without[..., -d:] = 0
-    x, y = torch.cat([without, with_kb]), torch.stack(labels * 2)  # (2 draws, N d, inputs), (2 draws, N d)
+    without[..., -task.bits :] = 0
+    x = torch.cat([without, with_kb])  # (2 draws, N d, inputs)
+    y = torch.tensor(np.stack(labels * 2), dtype=torch.float32)  # (2 draws, N d)
+    shown = [torch.from_numpy(rows) for rows in rows_shown]
     networks, _, size = x.shape
     generator = torch.Generator().manual_seed(settings.seed)
     first = torch.randn(networks, size, settings.hidden, generator=generator) * (2 / size) ** 0.5
