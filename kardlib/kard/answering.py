@@ -108,7 +108,8 @@ def write(
     if settings.samples > 1:
         sampling = {"do_sample": True, "top_k": settings.top_k, "top_p": settings.top_p,
                     "num_return_sequences": settings.samples}  # fmt: skip
-    start = [] if has_encoder or settings.samples > 1 else _shared_start(ids)
+    in_stretches = not has_encoder and settings.samples == 1
+    start = _shared_start(ids) if in_stretches else []
     cache = _read_start(model, start)
     texts = Answered(list(map(len, ids)), checkpoint if settings.samples == 1 else None)
     order = sorted(texts.open, key=lambda i: (len(ids[i]), i))
@@ -116,15 +117,15 @@ def write(
         batch = order[first : first + settings.generation_batch]
         read = {"input_ids": [ids[i][len(start) :] for i in batch]}
         inputs = tokenizer.pad(read, return_tensors="pt").to(model.device)
-        if has_encoder or settings.samples > 1:
+        if in_stretches:
+            decoded = _write_on(model, tokenizer, start, cache, inputs, settings.max_new_tokens or NEW_TOKENS)
+        else:
             source = 0 if has_encoder else inputs.input_ids.shape[1]  # a causal LM repeats its source
             stops = StoppingCriteriaList([AnswerIsOut(tokenizer, source)])
             written = model.generate(  # type: ignore[operator]
                 **inputs, max_new_tokens=settings.max_new_tokens, **sampling, stopping_criteria=stops
             )
             decoded = tokenizer.batch_decode(written[:, source:], skip_special_tokens=True)
-        else:
-            decoded = _write_on(model, tokenizer, start, cache, inputs, settings.max_new_tokens or NEW_TOKENS)
         decoded = [text[: answer_end(text)] for text in decoded]
         texts.add(batch, [decoded[row * settings.samples :][: settings.samples] for row in range(len(batch))])
     return texts.all
@@ -226,11 +227,11 @@ def score_options(
     prefixes = [
         [model.config.decoder_start_token_id, *w] if has_encoder else r + w for r, w in zip(read, words, strict=True)
     ]
-    lengths = {str(i): prefix + (read[i] if has_encoder else []) for i, prefix in enumerate(prefixes)}
+    whole = {str(i): prefix + (read[i] if has_encoder else []) for i, prefix in enumerate(prefixes)}
     start = [] if has_encoder else _shared_start(prefixes)
     cache = _read_start(model, start)
-    scores = Answered([len(lengths[str(i)]) for i in range(len(sources))], checkpoint)
-    for names in length_batches(lengths, TOKENS):
+    scores = Answered([len(ids) for ids in whole.values()], checkpoint)
+    for names in length_batches(whole, TOKENS):
         batch = [int(name) for name in names]
         if scores.all[batch[0]]:  # kept, and its whole batch with it
             continue

@@ -358,9 +358,8 @@ def read_completion(response: Any) -> Completion:
     if not isinstance(text, str | None):
         raise ValueError("no text")
     whole = (text or "").encode(errors="replace").decode()  # JSON can spell half a surrogate pair
-    plain = " ".join(CONTROL.sub(" ", whole).split())
     read, wrote = (n if type(n) is int and 0 <= n < 10**9 else None for n in (read, wrote))
-    return Completion(plain, read, wrote, cut=end == "length")
+    return Completion(one_line(whole), read, wrote, cut=end == "length")
 
 
 def seal(record: dict[str, Any]) -> bytes:
@@ -428,8 +427,13 @@ def explain(error: "openai.APIError", settings: TeacherSettings, key: str) -> st
 
 def shorten(text: object, key: str) -> str:
     """A server's words without the key and without control characters, at most 160 characters on one line."""
-    line = " ".join(CONTROL.sub(" ", hide_key(str(text)[:10_000], key)).split())
+    line = one_line(hide_key(str(text)[:10_000], key))
     return line if len(line) <= 160 else f"{line[:160]}..."
+
+
+def one_line(text: str) -> str:
+    """A text without control characters and without more than one space at a place."""
+    return " ".join(CONTROL.sub(" ", text).split())
 
 
 def hide_key(text: str, key: str) -> str:

@@ -237,11 +237,12 @@ def _rag_job(prepared: Prepared, cell: Cell, start: Path | None) -> Job:
     learner = {n: v for n, v in student.of_training().items() if n in named and (n, v) not in usual}
     by_id = {q.id: q for q in experiment.learns_from(cell.seed)}
     written: dict[str, list[str]] = {}
-    for r in (r for r in prepared.rationales.need().kept if r.question_id in by_id):
-        written.setdefault(r.question_id, []).append(gold_text(by_id[r.question_id], student.form, r.text))
+    for r in prepared.rationales.need().kept:
+        if question := by_id.get(r.question_id):
+            written.setdefault(question.id, []).append(gold_text(question, student.form, r.text))
     targets = dict(list(written.items())[: settings.questions])
-    questions: dict[str, Question] = {q: by_id[q] for q in targets}
-    texts = fingerprint([targets, {q: question.prompt for q, question in questions.items()}])
+    questions = {q: by_id[q] for q in targets}
+    texts = fingerprint([targets, {q.id: q.prompt for q in questions.values()}])
     spec = {"texts": texts, "passages": prepared.runs.pool_name, "seed": cell.seed,
             "settings": knobs | {"model": identify_retriever(settings.model)},
             "student": learner | {"model": identify(student.model, student.revision)}}  # fmt: skip

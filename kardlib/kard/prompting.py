@@ -97,13 +97,13 @@ def fit_sources(
     over = [i for i, length in enumerate(lengths) if length > room and len(turns[i]) == 1]
     for i in over:
         before, question, after = split_source(fitted[i])
-        asked = len(tokenizer(question, add_special_tokens=False, verbose=False).input_ids)
+        asked = _count(question, tokenizer)
+        left = room - asked - SPARE
         lost += [asked] if question and asked > room else []
-        blind += room - asked - SPARE < 1 and bool(f"{before}{after}".strip())
+        blind += left < 1 and bool(f"{before}{after}".strip())
         if form is _chat or before or settings.truncation_side == "left":
-            after = _trim(after, room - asked - SPARE, tokenizer)
-            rest = room - asked - SPARE - len(tokenizer(after, add_special_tokens=False, verbose=False).input_ids)
-            before = _trim(before, rest, tokenizer, settings.truncation_side)
+            after = _trim(after, left, tokenizer)
+            before = _trim(before, left - _count(after, tokenizer), tokenizer, settings.truncation_side)
             fitted[i] = " ".join(part for part in (before.strip(), question.strip(), after.strip()) if part)
     few = CUT * len(sources)
     if len(lost) > few:
@@ -149,6 +149,10 @@ def _fit_examples(turns: Sequence[str], limit: int, form: Callable[..., str], to
         if len(kept) > 1:
             kept[0] = f"{task}{blank}{kept[0]}"
     return kept
+
+
+def _count(text: str, tokenizer: Any) -> int:
+    return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
 def _trim(text: str, tokens: int, tokenizer: Any, side: str = "right") -> str:

@@ -356,13 +356,14 @@ def by_rationale(reading: Reading) -> dict[Cell, Run]:
 
 def by_gold(reading: Reading) -> dict[Cell, Run]:
     """A question's gold passages before those of BM25, so that as many are read as by others: an oracle."""
-    found: dict[Cell, Run] = {}
+    found = {}
     for cell, p in reading.cells.items():
-        gold, found[cell] = p.experiment.data.gold, {}
+        run: Run = {}
         for q in p.experiment.data.splits[reading.split]:
-            first = sorted(gold.get(q.id, ()))
+            first = sorted(p.experiment.data.gold.get(q.id, ()))
             others = [(i, score) for i, score in p.runs.by_question[q.id] if i not in first]
-            found[cell][q.id] = [(i, math.inf) for i in first] + others
+            run[q.id] = [(i, math.inf) for i in first] + others
+        found[cell] = run
     return found
 
 

@@ -160,12 +160,12 @@ def check_memory(
     family = [m for m in MODELS.values() if (m.shape.kind, m.shape.gated) == (shape.kind, shape.gated)]
     smaller = sorted((m for m in family if m.parameters < shape.parameters), key=lambda m: -m.parameters)
     models = {f"{m.name} with {again}": needed(m.shape, batch, lora, True) for m in smaller}
-    fits = [
-        next((f"{name} ({size / 1e9:.1f} GB)" for name, size in sizes.items() if size <= min(free, 0.99 * asked)), "")
-        for sizes in (changes, models)
-    ]
+    enough = min(free, 0.99 * asked)
+    fits = []
+    for sizes in (changes, models):  # the first of each
+        fits += [f"{name} ({size / 1e9:.1f} GB)" for name, size in sizes.items() if size <= enough][:1]
     raise TooLargeError(
         f"{settings.model} needs about {asked / 1e9:.1f} GB to train on {batch} examples of up to "
         f"{source + target} tokens at once, and {device} has {free / 1e9:.1f} GB free: "
-        + (f"{' or '.join(filter(None, fits))} would fit" if any(fits) else "take a smaller model or a larger device")
+        + (f"{' or '.join(fits)} would fit" if fits else "take a smaller model or a larger device")
     )

@@ -8,6 +8,7 @@ everything is chosen, is taken off the training set. A malformed file raises Dat
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,8 +149,9 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[RawExample]:
 def check_labels(examples: Iterable[RawExample], labels: Sequence[str]) -> list[RawExample]:
     """The examples. Raises DataError for a label that is none of the task's: a misspelt one would be a class."""
     examples = list(examples)
-    for example in (e for e in examples if e.label not in labels):
-        raise DataError(f"{example.origin}: the label {example.label!r} is none of {', '.join(labels)}; correct it")
+    for example in examples:
+        if example.label not in labels:
+            raise DataError(f"{example.origin}: the label {example.label!r} is none of {', '.join(labels)}; correct it")
     return examples
 
 
@@ -167,8 +169,8 @@ def read_parquet(path: Path, texts: Sequence[str]) -> list[RawExample]:
     """The examples of a parquet file with the columns `texts` (one or two) and `label`."""
     examples = []
     for record in hub.read_parquet(path, [*texts, "label"]):
-        first, second, *_ = *(record.text(name).strip() for name in texts), ""
-        examples.append(RawExample(first, second, str(record.fields["label"]), f"{path.name}, row {record.line}"))
+        read, label = [record.text(name).strip() for name in texts], str(record.fields["label"])
+        examples.append(RawExample(read[0], read[1] if len(read) > 1 else "", label, f"{path.name}, row {record.line}"))
     return examples
 
 
@@ -189,8 +191,9 @@ def index_labels(name: str, splits: Mapping[str, Sequence[RawExample]], remedy: 
     labels = sorted({e.label for e in splits["train"]})
     if len(labels) < 2:
         raise DataError(f"{name}: the training examples have {len(labels)} label(s); at least two are needed")
-    for example in (e for examples in splits.values() for e in examples if e.label not in labels):
-        raise DataError(f"{example.origin}: the label {example.label!r} is never seen in training; {remedy}")
+    for example in chain.from_iterable(splits.values()):
+        if example.label not in labels:
+            raise DataError(f"{example.origin}: the label {example.label!r} is never seen in training; {remedy}")
     indexed = {s: [Example(e.text, e.pair, labels.index(e.label)) for e in splits[s]] for s in splits}
     return Task(name, tuple(labels), indexed)
 
