@@ -233,9 +233,11 @@ def judge_sentences(world: World | None, text: str, read: Sequence[str]) -> list
     """
     parts = []
     for sentence in re.split(r"(?<=\.)", text):
-        judged = judge_statements(world, sentence, read) if world else []
-        signs = [("✓" if true else "✗") + ("▣" if supported else "") for true, supported in judged[:1]]
-        parts.append((sentence, "".join(signs)))
+        signs = ""
+        if world and (judged := judge_statements(world, sentence, read)):
+            true, supported = judged[0]  # of a sentence that states more than one thing, the first
+            signs = ("✓" if true else "✗") + ("▣" if supported else "")
+        parts.append((sentence, signs))
     return parts
 
 
