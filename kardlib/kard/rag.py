@@ -29,6 +29,7 @@ from kardlib.kard.prompting import fit_sources, limit_targets
 from kardlib.kard.student import Examples, load_student, save_student, takes_bf16
 from kardlib.models.encoders import (
     TOKENS,
+    check_pooling,
     check_texts,
     count_positions,
     length_batches,
@@ -68,12 +69,16 @@ def contrastive_loss(scores: Tensor, positives: Tensor, drawn: Tensor) -> Tensor
 
 
 class DualEncoder(nn.Module):
-    """Two encoders of one shape, for questions and for passages; a text is one vector, not normalised, as in DPR."""
+    """Two encoders of one shape, for questions and for passages; a text is one vector, not normalised, as in DPR.
+
+    Raises DataError for causal encoders whose first token is to stand for the text.
+    """
 
     def __init__(
         self, encoders: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerBase, settings: RagSettings
     ):
         super().__init__()
+        check_pooling(encoders["question"], settings.pooling, "rag.pooling")
         self.encoders, self.tokenizer, self.settings = nn.ModuleDict(encoders), tokenizer, settings
         self.max_tokens = min(settings.max_tokens, count_positions(encoders["question"]))
 

@@ -102,6 +102,13 @@ def count_positions(encoder: PreTrainedModel) -> int:
     return getattr(encoder.config, "max_position_embeddings", 10**9) - sum(first)
 
 
+def check_pooling(encoder: PreTrainedModel, pooling: str, setting: str) -> None:
+    """Raise DataError for a causal encoder whose first token is to stand for the text."""
+    made_to_write = [a for a in encoder.config.architectures or () if a.endswith(("ForCausalLM", "LMHeadModel"))]
+    if pooling == "cls" and made_to_write:
+        raise DataError(f"a causal model's first token has read nothing of the text: set {setting} to mean")
+
+
 def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
     """A text's vector of its tokens': the first one ("cls"), or the mean of those that `mask` (N, T) names ("mean").
 

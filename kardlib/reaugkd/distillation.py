@@ -22,7 +22,15 @@ from kardlib.artifacts.store import check_begun
 from kardlib.data.records import say_rise
 from kardlib.errors import DataError
 from kardlib.models.catalogue import identify
-from kardlib.models.encoders import TOKENS, count_positions, length_batches, load_encoder, pool, say_cut
+from kardlib.models.encoders import (
+    TOKENS,
+    check_pooling,
+    count_positions,
+    length_batches,
+    load_encoder,
+    pool,
+    say_cut,
+)
 from kardlib.models.training import PartTrainer, find_checkpoint, mean_losses, trainer_arguments
 from kardlib.reaugkd import memory
 from kardlib.reaugkd.memory import Array, Outputs
@@ -113,9 +121,7 @@ class Classifier(nn.Module):
         self, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, labels: int, pooling: str, seed: int = 0
     ):
         super().__init__()
-        made_to_write = [a for a in encoder.config.architectures or () if a.endswith(("ForCausalLM", "LMHeadModel"))]
-        if pooling == "cls" and made_to_write:
-            raise DataError("a causal model's first token has read nothing of the text: set reaugkd.pooling to mean")
+        check_pooling(encoder, pooling, "reaugkd.pooling")
         self.encoder: Any = encoder
         self.tokenizer, self.pooling = tokenizer, pooling
         self.head = nn.Linear(encoder.config.hidden_size, labels)

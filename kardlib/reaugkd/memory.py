@@ -115,7 +115,10 @@ def compress(keys: Array, soft_labels: Array, gold: NDArray[np.int64], kind: str
     "full" keeps single precision, "half" half precision. "pq" product-quantises the keys to one byte for eight numbers.
     "prototypes" keeps a share of every class's entries, `kept`, at least one: the centres of spherical k-means, each
     with the mean soft label of its members (1: the entries themselves). The last two keep the rest in half precision.
+    Raises ValueError for any other kind, DataError where there are too few entries to quantise.
     """
+    if kind not in (kinds := ("full", "half", "pq", "prototypes")):
+        raise ValueError(f"{kind!r} is no kind of compression: take one of {', '.join(kinds)}")
     if kind == "full":
         return KnowledgeBase(build_index(keys, "exact"), soft_labels)
     if kind == "prototypes":

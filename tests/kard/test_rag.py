@@ -12,12 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForSeq2SeqLM
+from transformers import AutoModel, AutoModelForSeq2SeqLM, LlamaConfig, LlamaModel
 
 from kardlib.data.files import Question
 from kardlib.data.prompts import source_text
 from kardlib.errors import DataError
 from kardlib.kard.rag import (
+    DualEncoder,
     contrastive_loss,
     embed,
     load_retriever,
@@ -98,6 +99,15 @@ def test_a_vector_does_not_depend_on_padding(pooling):
     together = embed(retriever, "passage", PASSAGES | {"long": "rash " * 200})
     alone = torch.stack([embed(retriever, "passage", {p: text})[0] for p, text in PASSAGES.items()])
     assert torch.allclose(together[:-1], alone, atol=1e-4)
+
+
+def test_a_causal_encoder_is_not_asked_for_the_vector_of_its_first_token(retriever):
+    encoder = LlamaModel(LlamaConfig(8, 16, 16, 1, 2))
+    encoder.config.architectures = ["LlamaForCausalLM"]  # as of a checkpoint
+    both = {"question": encoder, "passage": encoder}
+    DualEncoder(both, retriever.tokenizer, RAG.model_copy(update={"pooling": "mean"}))
+    with pytest.raises(DataError, match=r"first token has read nothing of the text: set rag\.pooling to mean"):
+        DualEncoder(both, retriever.tokenizer, RAG.model_copy(update={"pooling": "cls"}))
 
 
 def test_retrieval_is_exact_and_its_loss_is_over_all_passages(retriever):

@@ -156,6 +156,8 @@ def test_kinds_of_compression(entries):
     assert sizes[-1] == 2000 and sizes == sorted(sizes)
     assert sizes[0] == sum(max(1, round(n / 100)) for n in np.bincount(entries[2]))
     assert len(find_prototypes(*entries, 1e-9)[0]) == 3  # never an empty class
+    with pytest.raises(ValueError, match="'prototype' is no kind of compression: take one of full, half, pq, proto"):
+        compress(*entries, "prototype", 0.1)
 
 
 def test_prototypes_are_centres_with_their_members_mean_soft_label(entries):
