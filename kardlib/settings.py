@@ -321,7 +321,6 @@ class ComputeSettings(Group):
     """
 
     processes: int | None = Field(1, ge=1)  # None: one for each of this machine's GPUs
-    strategy: Literal["ddp", "fsdp"] = "ddp"  # fsdp also divides a student's weights and its optimizer's state
 
 
 class RunSettings(Group):

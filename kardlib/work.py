@@ -177,7 +177,7 @@ def find_step(folder: Path) -> int:
     """The step that a killed training goes on from."""
     from kardlib.models.training import find_checkpoint
 
-    found = find_checkpoint(folder / "checkpoints", sharded=False)
+    found = find_checkpoint(folder / "checkpoints")
     return int(found.rpartition("-")[2]) if found else 0
 
 

@@ -15,8 +15,7 @@ with `compute.processes` set, so that its job is written, interrupt it, and run 
 Once that ends, what began the training goes on from its last checkpoint and publishes the model. torchrun trusts
 whoever reaches its address: keep that inside your network.
 
-Tests run all of this on CPUs (gloo). Nothing here has run on more than one GPU (NCCL), and FSDP in the tests only:
-accelerate refuses it on CPUs, which the tests call accelerators of another kind.
+Tests run all of this on CPUs (gloo). Nothing here has run on more than one GPU (NCCL).
 """
 
 import contextlib
@@ -54,12 +53,12 @@ def train(kind: Kind, work: tuple[Any, ...], folder: Path, compute: ComputeSetti
 
     batch = next(part.batch for part in work if hasattr(part, "batch"))
     processes = plan_processes(compute, batch, 0 if compute == ComputeSettings() else torch.cuda.device_count())
-    if processes == 1 and compute.strategy == "ddp":
+    if processes == 1:
         announce_device()
         kind.build(work, folder)
         return
-    print(f"{folder.name}: {processes} processes ({compute.strategy})", flush=True)
-    write_job(kind, work, folder, sharded=kind.sharded and compute.strategy == "fsdp")
+    print(f"{folder.name}: {processes} processes", flush=True)
+    write_job(kind, work, folder)
     run_torchrun(folder, processes)
 
 
@@ -76,21 +75,15 @@ def plan_processes(compute: ComputeSettings, batch: int, gpus: int) -> int:
             f"a batch of {batch} cannot be divided evenly among {processes} processes: set compute.processes to "
             f"{' or '.join(map(str, fitting))}, or change the batch"
         )
-    if compute.strategy == "fsdp" and not gpus:
-        raise LaunchError(
-            "compute.strategy = fsdp divides a model among GPUs, and this machine has none that torch can use: set it "
-            "to ddp"
-        )
     return processes
 
 
-def write_job(kind: Kind, work: tuple[Any, ...], folder: Path, sharded: bool) -> None:
+def write_job(kind: Kind, work: tuple[Any, ...], folder: Path) -> None:
     """Write what `build_job` reads in every process."""
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     (checkpoints / FAILED).unlink(missing_ok=True)
-    job = {"builder": kind.builder, "work": work, "options": {"sharded": True} if sharded else {}}
-    (checkpoints / JOB).write_text(json.dumps(job, default=to_json), "utf-8")
+    (checkpoints / JOB).write_text(json.dumps({"builder": kind.builder, "work": work}, default=to_json), "utf-8")
 
 
 def run_torchrun(folder: Path, processes: int) -> None:
@@ -151,11 +144,11 @@ def build_job(folder: Path) -> int:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")  # FSDP gathers checkpoints on the CPU
+    distributed.init_process_group("nccl" if gpu else "gloo")
     if distributed.get_rank() == 0:
         announce_device()
     try:
-        Kind("", builder=job["builder"]).build(job["work"], folder, **job["options"])
+        Kind("", builder=job["builder"]).build(job["work"], folder)
     except KardError as error:
         (folder / "checkpoints" / FAILED).write_text(str(error), "utf-8")
         return 2

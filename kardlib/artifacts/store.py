@@ -57,11 +57,10 @@ class Kind:
     recipe: int = 1
     builder: str = ""  # "module:function", called in a worker as function(*work, folder=...); empty: the caller builds
     lower: str = ""  # the settings to lower where it does not fit into the GPU's memory
-    sharded: bool = False  # whether the builder can divide the weights among processes (`launch.py`)
 
-    def build(self, work: Sequence[Any], folder: Path, **options: Any) -> None:
+    def build(self, work: Sequence[Any], folder: Path) -> None:
         """Call the builder, whose module is imported now: it may bring torch."""
-        pkgutil.resolve_name(self.builder)(*work, folder=folder, **options)
+        pkgutil.resolve_name(self.builder)(*work, folder=folder)
 
 
 class Store:

@@ -53,8 +53,8 @@ from kardlib.retrieval.runs import Run
 from kardlib.settings import RunSettings, StudentSettings
 
 NEIGHBOUR = 500  # what a neighbouring world's seed is away
-ADAPTED = Kind("adapted", 1, "kardlib.kard.student:adapt_student", "student.batch", sharded=True)
-STUDENT = Kind("student", 1, "kardlib.kard.student:train_student", "student.batch", sharded=True)
+ADAPTED = Kind("adapted", 1, "kardlib.kard.student:adapt_student", "student.batch")
+STUDENT = Kind("student", 1, "kardlib.kard.student:train_student", "student.batch")
 RAG = Kind("rag", 2, "kardlib.kard.rag:train_rag", "rag.batch or rag.passages")
 CONCLUDES = re.compile(rf"(?i)(?:\b(?:so|thus|therefore),? )?\b{CONCLUSION}")  # where a rationale ends
 

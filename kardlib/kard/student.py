@@ -43,7 +43,6 @@ from kardlib.models.training import (
     add_lora,
     find_checkpoint,
     mean_losses,
-    merge_embeddings,
     read_rank,
     trainer_arguments,
 )
@@ -149,50 +148,39 @@ class Examples(torch.utils.data.Dataset):
         return {"input_ids": self.inputs[i], "attention_mask": [1] * len(self.inputs[i]), "labels": self.labels[i]}
 
 
-def train_student(
-    examples: Sequence[Example], settings: StudentSettings, seed: int, folder: Path, sharded: bool = False
-) -> None:
+def train_student(examples: Sequence[Example], settings: StudentSettings, seed: int, folder: Path) -> None:
     """Fine-tune `settings.model` on the examples and save it in `folder`, LoRA's updates merged into the weights.
 
     A run that was killed goes on from `folder/checkpoints` and ends with the same weights. In each of several processes
-    (`launch.py`) it takes a part of every batch; `sharded` also divides the weights among them. Raises DataError, also
-    where limits take away answers or options, StoreError for checkpoints of other settings, and TooLargeError before
-    anything is trained if the device's memory cannot hold it (not asked where it is divided).
+    (`launch.py`) it takes a part of every batch. Raises DataError, also where limits take away answers or options,
+    StoreError for checkpoints of other settings, and TooLargeError before anything is trained if the device's memory
+    cannot hold it.
     """
     set_seed(seed)
-    memory = free_memory()
+    free, device = free_memory()
     model, tokenizer = load_student(settings.model, settings.revision, seed)
     trained = add_lora(model) if settings.lora else model
     sources, targets = zip(*examples, strict=True)
     fitted = limit_targets(targets, tokenizer, settings, model.config)
     read = fit_sources(sources, tokenizer, fitted, model.config)
     data = Examples(read, targets, tokenizer, fitted, model.config)
-    if not sharded:
-        settings = fit_memory(model, data, settings, *memory)
+    settings = fit_memory(model, data, settings, free, device)
     check_begun(folder, settings.of_training() | {"seed": seed, "number of examples": len(examples)})
     assert settings.lr and settings.epochs, "`of` leaves nothing open"
     arguments = trainer_arguments(
         folder, settings.lr, settings.batch, settings.warmup, settings.epochs, len(examples), seed,
         settings.steps, bf16=takes_bf16(settings),
-        fsdp=sharded, fsdp_config={"state_dict_type": "SHARDED_STATE_DICT"} if sharded else None,
         **{CHECKPOINTING: settings.gradient_checkpointing, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},
     )  # fmt: skip
-    if sharded:
-        merge_embeddings(trained)
     own = LOADERS.get(settings.model)
     tokenizer.padding_side = "right"  # so that a causal LM needs no mask (`PartTrainer`)
     trainer = PartTrainer(
         trained, arguments, own and own.loss, train_dataset=data,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model), processing_class=tokenizer,
     )  # fmt: skip
-    trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded))
-    gathered = trainer.accelerator.get_state_dict(trainer.model) if sharded else {}  # by all processes together
+    trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints"))
     if not trainer.is_world_process_zero():
         return
-    if sharded:
-        model = load_student(settings.model, settings.revision, seed)[0]
-        trained = add_lora(model) if settings.lora else model
-        trained.load_state_dict(gathered)
     if settings.lora:
         model = trained.merge_and_unload()  # type: ignore[operator]
     save_student(model, tokenizer, settings, fitted, folder)
@@ -255,12 +243,7 @@ def mask_spans(text: str, settings: DaptSettings, sentinels: Sequence[str], rng:
 
 
 def adapt_student(
-    passages: Sequence[str],
-    dapt: DaptSettings,
-    settings: StudentSettings,
-    seed: int,
-    folder: Path,
-    sharded: bool = False,
+    passages: Sequence[str], dapt: DaptSettings, settings: StudentSettings, seed: int, folder: Path
 ) -> None:
     """Domain-adaptive pretraining (KARD, Figure 3): train on the passages alone.
 
@@ -278,4 +261,4 @@ def adapt_student(
         limit = settings.max_source_tokens  # what is learnt is a passage, not a target
         settings = settings.model_copy(update={"max_new_tokens": limit})
     settings = settings.model_copy(update={"lr": dapt.lr, "epochs": 1, "steps": None, "prompt": "plain"})
-    train_student(examples, settings, seed, folder, sharded)
+    train_student(examples, settings, seed, folder)

@@ -149,19 +149,6 @@ def sum_over_processes(loss: Tensor, weights: Iterable[nn.Parameter]) -> None:
             distributed.all_reduce(weight.grad)
 
 
-def merge_embeddings(model: nn.Module) -> None:
-    """Let modules that look up the same weights be the same module, as FSDP asks of a T5's encoder and decoder.
-
-    It divides the weights of each module once and refuses those that a second one holds (accelerate 1.15 groups an
-    embedding with the output layer tied to it, but not with another embedding).
-    """
-    shared = model.get_input_embeddings()  # type: ignore[operator]
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Embedding) and child.weight is shared.weight:
-                setattr(module, name, shared)
-
-
 # transformers' Trainer
 
 
@@ -342,20 +329,9 @@ class Checkpoints(TrainerCallback):
             raise StoppedError(f"stopped after step {state.global_step} of {state.max_steps}")
 
 
-def find_checkpoint(folder: Path, sharded: bool) -> str | None:
-    """The last whole checkpoint (its state comes last). Raises DataError where it was written with other `sharded`.
-
-    One that has lost its weights, all but its state, is passed over.
-    """
+def find_checkpoint(folder: Path) -> str | None:
+    """The last whole checkpoint (its state comes last); one that has lost its weights is passed over."""
     states = folder.glob("checkpoint-*/trainer_state.json")
     whole = [s.parent for s in states if any("model" in file.name for file in s.parent.iterdir())]
-    if not whole:
-        return None
-    last = max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))
-    was = any(last.glob("pytorch_model_fsdp*"))
-    if was != sharded:
-        raise DataError(
-            f"{folder.parent.name} was begun with compute.strategy = {'fsdp' if was else 'ddp'}: go on with it (the "
-            "number of processes may change), or delete that folder"
-        )
-    return str(last)
+    last = max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]), default=None)
+    return last and str(last)

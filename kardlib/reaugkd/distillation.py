@@ -236,7 +236,7 @@ def train_classifier(
         data_collator=DataCollatorWithPadding(classifier.tokenizer),
         compute_loss_func=lambda outputs, number, **_: objective(outputs[0].float(), outputs[1].float(), number),
     )
-    trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints", sharded=False))
+    trainer.train(resume_from_checkpoint=find_checkpoint(folder / "checkpoints"))
     say_rise(folder.name, [mean["loss"] for mean in mean_losses(trainer.state)])
 
 

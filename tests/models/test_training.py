@@ -12,9 +12,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from kardlib.artifacts.store import describe_files
 from kardlib.data.records import say
 from kardlib.errors import DataError, StoppedError
-from kardlib.kard.student import load_student, train_student
+from kardlib.kard.student import train_student
 from kardlib.models import training
-from kardlib.models.training import STOP, EpochOrder, find_checkpoint, fit, linear_schedule, merge_embeddings, part_of
+from kardlib.models.training import STOP, EpochOrder, find_checkpoint, fit, linear_schedule, part_of
 from kardlib.settings import StudentSettings
 
 
@@ -72,16 +72,6 @@ def test_the_order_is_what_torch_and_transformers_draw_in_a_run_without_interrup
         assert drawn == list(EpochOrder(8, examples, 3, lambda epoch=epoch: epoch)), epoch
 
 
-def test_merged_embeddings_are_one_module_and_give_the_same():
-    model, tokenizer = load_student("t5-nano-small")
-    inputs = tokenizer(["fever and rash"], text_target=["The answer is B."], return_tensors="pt")
-    batch = {"input_ids": inputs.input_ids, "labels": inputs.labels}
-    before = model.eval()(**batch).logits
-    merge_embeddings(model)
-    assert model.encoder.embed_tokens is model.decoder.embed_tokens is model.shared
-    assert torch.equal(model(**batch).logits, before)
-
-
 def test_a_training_stops_at_a_checkpoint_and_goes_on_to_the_same_weights(tmp_path):
     examples = [(f"Question {i}: is it true?", "The answer is A.") for i in range(64)]
     settings = StudentSettings(model="t5-nano-small", batch=8, epochs=1, lr=1e-3, max_new_tokens=8)
@@ -108,7 +98,7 @@ def test_a_training_whose_steps_take_long_is_killed_and_loses_the_last_alone(sec
     examples = [(f"Question {i}: is it true?", "The answer is A.") for i in range(64)]
     with pytest.raises(KeyboardInterrupt):
         train_student(examples, StudentSettings(model="t5-nano-small", batch=8, max_new_tokens=8), 0, tmp_path)
-    found = find_checkpoint(tmp_path / "checkpoints", sharded=False)
+    found = find_checkpoint(tmp_path / "checkpoints")
     assert found == (kept and str(tmp_path / "checkpoints" / f"checkpoint-{kept}"))
 
 
@@ -141,6 +131,6 @@ def test_a_checkpoint_that_holds_its_state_alone_is_passed_over(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
         for name in files:
             (tmp_path / f"checkpoint-{step}" / name).touch()
-    assert find_checkpoint(tmp_path, sharded=False) == str(tmp_path / "checkpoint-5")
+    assert find_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
     (tmp_path / "checkpoint-5" / "model.safetensors").unlink()
-    assert find_checkpoint(tmp_path, sharded=False) is None
+    assert find_checkpoint(tmp_path) is None
