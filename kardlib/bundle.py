@@ -318,9 +318,8 @@ def take_result(bundle: Bundle, job: str, weights: Mapping[str, str], store: Sto
         check_files(folder, result["files"])
         if known and (known / ELSEWHERE).is_file():  # the same student comes again, with its weights
             shutil.rmtree(known)
-    measured = {name: result[name] for name in ("tokens_per_second", "peak_memory") if name in result}
-    made = {"seconds": result["seconds"], "provenance": result["provenance"] | measured}
-    made["resumed"] = result.get("resumed", False)
+    made = {"seconds": result["seconds"], "resumed": result.get("resumed", False)}
+    made["provenance"] = result["provenance"] | {"peak_memory": result["peak_memory"]}
     store.take(kind, json.loads(spec), files, made)
     return sha256
 

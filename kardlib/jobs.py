@@ -174,7 +174,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     try:
         result = json.loads((folder / RESULT).read_text("utf-8"))
         named = all(Path(name).name == name for name in result["files"]) and result["job"] == folder.name
-        whole = {"need", "seconds"} <= result.keys() and "device" in result["provenance"]
+        whole = {"need", "seconds", "peak_memory"} <= result.keys() and "device" in result["provenance"]
         if not named or not whole or not result["files"].keys() & {*BROUGHT} or not isinstance(result["weights"], dict):
             raise ValueError
         return dict(result)

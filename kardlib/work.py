@@ -95,17 +95,19 @@ def do_job(bundle: Bundle, job: str) -> None:
     given, resumed = [decode(value, bundle) for value in record["work"]], partial.exists()
     partial.mkdir(parents=True, exist_ok=True)
     forget_jobs()
-    done_before, began = find_step(partial), time.monotonic()
+    began = time.monotonic()
     Kind(record["kind"], record["recipe"], record["builder"]).build(given, partial)
     seconds = time.monotonic() - began
     shutil.rmtree(partial / "checkpoints", ignore_errors=True)
-    result = {"job": job, "need": need and read_result(bundle.result(need))["weights"]["sha256"], "seconds": seconds}
-    result["resumed"] = resumed  # then the seconds are those of the last part
-    if record["kind"] == "student":
-        result["tokens_per_second"] = count_tokens(given, partial, done_before) / seconds
-    files = {name: known for name, known in describe_files(partial).items() if name != RESULT}  # of a killed process
-    result |= {"peak_memory": measure_memory(), "provenance": provenance() | bundle.commit}
-    write_json(partial / RESULT, result | {"weights": files.get(WEIGHTS, {}), "files": files})
+    (partial / RESULT).unlink(missing_ok=True)  # of a killed process
+    files = describe_files(partial)
+    result = {
+        "job": job, "need": need and read_result(bundle.result(need))["weights"]["sha256"],
+        "weights": files.get(WEIGHTS, {}), "files": files,
+        "seconds": seconds, "resumed": resumed,  # then the seconds are those of the last part
+        "peak_memory": measure_memory(), "provenance": provenance() | bundle.commit,
+    }  # fmt: skip
+    write_json(partial / RESULT, result)
     shutil.rmtree(bundle.result(job), ignore_errors=True)
     bundle.result(job).parent.mkdir(exist_ok=True)
     os.replace(partial, bundle.result(job))
@@ -171,30 +173,6 @@ def describe_left(bundle: Bundle, pace: Mapping[str, Sequence[float]]) -> str:
 
 
 # What is measured
-
-
-def find_step(folder: Path) -> int:
-    """The step that a killed training goes on from."""
-    from kardlib.models.training import find_checkpoint
-
-    found = find_checkpoint(folder / "checkpoints")
-    return int(found.rpartition("-")[2]) if found else 0
-
-
-def count_tokens(given: Sequence[Any], folder: Path, done_before: int) -> float:
-    """Tokens of sources and targets, without padding, that a student was trained on since it began or went on."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    from kardlib.kard.student import Examples
-
-    examples, knobs, _ = given
-    tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
-    sources, targets = zip(*examples, strict=True)
-    data = Examples(sources, targets, tokenizer, knobs, config)
-    tokens = sum(len(ids) for ids in (*data.inputs, *data.labels)) / len(examples)
-    steps = knobs.steps or -(-len(examples) // knobs.batch) * knobs.epochs
-    seen = steps * knobs.batch if knobs.steps else len(examples) * knobs.epochs
-    return tokens * seen * (1 - done_before / steps)
 
 
 def forget_jobs() -> None:

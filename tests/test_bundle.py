@@ -74,7 +74,6 @@ def test_the_work_is_done_without_pydantic_and_java(there):
         assert result["peak_memory"]["bytes"] > 10**8 and result["provenance"]["versions"]["torch"]
         assert result["provenance"].items() >= read_bundle(folder).commit.items() > set()
         assert (len(result["weights"].get("sha256", "")) == 64) == (record["kind"] != "predictions")
-        assert (result.get("tokens_per_second", 0) > 0) == (record["kind"] == "student")
     before = describe_files(folder / "results")
     again = work_there(folder)
     assert again.returncode == 0 and f"0 of {len(jobs)} jobs are left" in again.stdout
@@ -127,7 +126,7 @@ def test_what_comes_back_is_what_would_have_been_made_here(there, carried, monke
         with pytest.raises(DataError, match=f"the weights of {student.name} stayed on the machine that trained it"):
             load_student(str(student))
         manifest = json.loads((student / "artifact.json").read_text())
-        assert manifest["provenance"]["versions"]["torch"] and manifest["provenance"]["tokens_per_second"] > 0
+        assert manifest["provenance"]["versions"]["torch"] and manifest["provenance"]["peak_memory"]["bytes"] > 10**8
 
     # Asked with another k, a student whose weights stayed there is trained there again
     kard = Cell("kard_bm25", experiment.student, 0, PASSAGES[1])
