@@ -8,7 +8,6 @@ share of the core's limit: the operations that weights ask for, a second, over t
 """
 
 import argparse
-import json
 import os
 import resource
 import tempfile
@@ -29,6 +28,7 @@ from kardlib.artifacts.device import multiply_with_onednn
 from kardlib.artifacts.provenance import provenance
 from kardlib.data.files import LETTERS
 from kardlib.data.prompts import source_text, target_text
+from kardlib.data.records import read_losses
 from kardlib.data.world import build_world
 from kardlib.kard import student
 from kardlib.kard.teacher import symbolic_teacher
@@ -82,7 +82,7 @@ def measure(way: str, name: str, steps: int, batch: int) -> dict[str, Any]:
     shape = read_shape(model.config.to_dict(), model.num_parameters())
     with tempfile.TemporaryDirectory() as place:
         student.train_student(examples, knobs, 0, Path(place))
-        losses = [entry["loss"] for entry in json.loads((Path(place) / "losses.json").read_text())]
+        losses = read_losses(Path(place)).values()
     longest, written = max(map(len, data.inputs)), max(sum(i != -100 for i in labels) for labels in data.labels)
     planned = training_bytes(shape, batch, longest - written, written, bf16=bf16, gpu=False)
     limit = measure_limit(dtype=torch.bfloat16 if bf16 else torch.float32)

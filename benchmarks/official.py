@@ -15,7 +15,6 @@ large matrices on the same core. `slowest`: shares of the time that the library 
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -37,6 +36,7 @@ from kardlib.artifacts.provenance import provenance
 from kardlib.data.answers import answer_end
 from kardlib.data.files import LETTERS, Question, read_kard, read_recorded_rationales
 from kardlib.data.prompts import source_text, target_text
+from kardlib.data.records import read_losses
 from kardlib.data.world import build_world
 from kardlib.kard.answering import write
 from kardlib.kard.prompting import fit_sources, limit_targets
@@ -365,8 +365,7 @@ class Training(OfStudent):
         settings = self.settings.model_copy(update=changes)
         with tempfile.TemporaryDirectory() as place:
             train_student(examples, settings, 0, Path(place))
-            losses = json.loads(Path(place, "losses.json").read_text())
-        return float(losses[-1]["loss"]) if losses else 0.0
+            return [0.0, *read_losses(Path(place)).values()][-1]
 
     def official(self) -> float:
         return self.train_alone(self.options.batches, 1e-4)[0] / (self.options.batch * self.options.batches)

@@ -8,7 +8,6 @@ writing, the last loss, and the process's peak MiB.
 """
 
 import argparse
-import json
 import os
 import resource
 import tempfile
@@ -28,6 +27,7 @@ from kardlib.artifacts.device import multiply_with_onednn
 from kardlib.artifacts.provenance import provenance
 from kardlib.data.files import LETTERS
 from kardlib.data.prompts import source_text, target_text
+from kardlib.data.records import read_losses
 from kardlib.data.world import build_world
 from kardlib.kard.answering import write
 from kardlib.kard.student import load_student, train_student
@@ -69,7 +69,7 @@ def measure(kernels: str, steps: int, questions: int) -> dict[str, Any]:
         folder = Path(place)
         examples = list(zip(sources, targets, strict=True))
         training = seconds_of(lambda: train_student(examples, student, 0, folder))
-        loss = json.loads((folder / "losses.json").read_text())[-1]["loss"]
+        *_, loss = read_losses(folder).values()
         model, tokenizer = load_student(place)
         writing = seconds_of(lambda: write(model, tokenizer, sources[:questions], student, 0))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

@@ -16,7 +16,6 @@ tokens with tokens, forward and twice as many backward.
 """
 
 import argparse
-import json
 import os
 import random
 import resource
@@ -37,6 +36,7 @@ from official import measure_limit, slowest
 from kardlib.artifacts.device import multiply_with_onednn, pick_device
 from kardlib.artifacts.provenance import provenance
 from kardlib.artifacts.store import Store
+from kardlib.data.records import read_losses
 from kardlib.kard import reranker
 from kardlib.kard.experiment import open_settings
 from kardlib.kard.plan import plan
@@ -90,7 +90,7 @@ def measure(way: str, work: tuple[Any, ...], repeats: int) -> dict[str, Any]:
     def train(work: tuple[Any, ...]) -> list[float]:
         with tempfile.TemporaryDirectory() as place:
             trained = reranker.train_reranker(*work, Path(place))
-            return list(json.loads((trained / "losses.json").read_text()))
+            return list(read_losses(trained).values())
 
     reranker.fit = timed  # type: ignore[attr-defined]
     for _ in range(repeats):

@@ -28,6 +28,7 @@ from kardlib.artifacts.engine import Job, K
 from kardlib.artifacts.provenance import read_commit
 from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name, canonical_json, describe_files, fingerprint
 from kardlib.data.prompts import NEW_TOKENS, Source
+from kardlib.data.records import read_losses
 from kardlib.errors import first_line
 from kardlib.jobs import (
     BROUGHT,
@@ -331,5 +332,5 @@ def check_result(bundle: Bundle, job: str) -> None:
         texts = json.loads((folder / "texts.json").read_text("utf-8"))
         if [len(samples) for samples in texts] != [second["settings"]["samples"]] * first["number"]:
             raise BundleError(f"{job} has not written a text for every source: delete {folder} and do it again")
-    elif not all(math.isfinite(step["loss"]) for step in json.loads((folder / "losses.json").read_text("utf-8"))):
+    elif not all(map(math.isfinite, read_losses(folder).values())):
         raise BundleError(f"the loss of {job} became infinite or no number: lower student.lr and bundle again")

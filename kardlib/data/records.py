@@ -126,6 +126,12 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def read_losses(folder: Path) -> dict[int, float]:
+    """By step, counted from 1, the loss that a training wrote into its folder: of every step, or the mean up to one."""
+    written = enumerate(json.loads((folder / "losses.json").read_text("utf-8")), 1)
+    return dict((loss["step"], loss["loss"]) if isinstance(loss, dict) else (step, loss) for step, loss in written)
+
+
 def say_rise(name: str, losses: Sequence[float]) -> None:
     """Say where a training's loss, by step or as logged, did not fall: means of its first tenth and of its last."""
     tenth = -(-len(losses) // 10)

@@ -7,7 +7,6 @@ agree in their key (`keys.py`) share one artifact. `answer` goes the whole way.
 """
 
 import functools
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from kardlib.data.prompts import (
     gold_text,
     source_text,
 )
-from kardlib.data.records import say_rise
+from kardlib.data.records import read_losses, say_rise
 from kardlib.data.world import build_world
 from kardlib.errors import DataError
 from kardlib.kard.experiment import Cell, Experiment, Knobs, weigh_texts, write_texts
@@ -164,9 +163,9 @@ def train_students(experiment: Experiment, asked: PreparedCells, make: MakeAll =
     jobs = {key: student_job(alone[cell], cell, adapted.get(cell)) for key, cell in first.items()}
     here = any(needs_this_process(cell.student) for cell in alone)
     trained = make(experiment.store, STUDENT, jobs, experiment.settings.compute, here)
-    for file in [folder / "losses.json" for folder in (*adapted.values(), *trained.values())]:
-        losses = json.loads(file.read_text()) if file.exists() else []  # a bundle's student is trained elsewhere
-        say_rise(file.parent.name, [entry["loss"] for entry in losses])
+    for folder in (*adapted.values(), *trained.values()):
+        if folder.is_dir():  # a bundle's student is trained elsewhere
+            say_rise(folder.name, [*read_losses(folder).values()])
     folders = {cell: trained[key] for cell, key in keys.items()}
     return folders | {cell: folder / "student" for cell, folder in train_rag(experiment, together).items()}
 

@@ -23,6 +23,7 @@ from kardlib import REPOSITORY
 from kardlib.artifacts import launch
 from kardlib.artifacts.launch import LaunchError, plan_processes
 from kardlib.artifacts.store import Kind, Store, artifact_name
+from kardlib.data.records import read_losses
 from kardlib.kard.pipeline import STUDENT
 from kardlib.kard.rankings import RERANKER
 from kardlib.models import training
@@ -70,9 +71,7 @@ def stopped(at: int):
 
 
 def result(folder: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
-    return [row["loss"] for row in json.loads((folder / "losses.json").read_text())], load_file(
-        folder / "model.safetensors"
-    )
+    return [*read_losses(folder).values()], load_file(folder / "model.safetensors")
 
 
 def assert_alike(folder: Path, whole: Path) -> None:
@@ -244,7 +243,7 @@ def test_a_reranker_learns_the_same_from_parts(tmp_path):
     work = (settings, questions, passages, candidates, 0)
     launch.train(RERANKER, work, tmp_path / "whole", ComputeSettings())
     assert run_processes(3, RERANKER, work, tmp_path / "parts") == [0, 0, 0]
-    losses, expected = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("parts", "whole"))
+    losses, expected = (read_losses(tmp_path / name) for name in ("parts", "whole"))
     assert losses == pytest.approx(expected, rel=1e-4)
     for file in ("model.safetensors", LINEAR):
         weights, same = (load_file(tmp_path / name / file) for name in ("parts", "whole"))

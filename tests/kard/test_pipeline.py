@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from kardlib import NANO
 from kardlib.artifacts.launch import LaunchError
 from kardlib.data.files import Question
-from kardlib.data.records import say
+from kardlib.data.records import read_losses, say
 from kardlib.errors import DataError, KardError
 from kardlib.kard import pipeline
 from kardlib.kard.cases import statement_shares
@@ -222,7 +222,7 @@ def test_the_training_that_is_told_is_the_one_that_happens(experiment, student):
     folders, told = train_students(experiment, asked), describe_training(asked)
     assert [row["method"] for row in told] == [RD, "fine_tuning"]
     for cell, row in zip(folders, told, strict=True):
-        assert row["steps"] == json.loads((folders[cell] / "losses.json").read_text())[-1]["step"]
+        assert row["steps"] == max(read_losses(folders[cell]))
     count, batch = len(training_examples(asked[cells[0]], cells[0])), experiment.settings.student.of(student).batch
     assert batch and batch < count < 10 * batch < 2 * count and count % batch  # one epoch ends, in a short batch
     seen = [10 * batch - (batch - count % batch), 2 * len(experiment.data.splits["train"])]
@@ -472,7 +472,7 @@ def test_a_student_is_trained_by_the_loss_that_it_brings(experiment, added):
     register_student("halved", load, loss=halved)
     cells = [Cell("kard_bm25", name, 0, (("student.epochs", 5),)) for name in ("usual", "halved")]
     folders = train_students(experiment, prepare_all(experiment, cells))
-    usual, half = ([one["loss"] for one in json.loads((folders[c] / "losses.json").read_text())] for c in cells)
+    usual, half = ([*read_losses(folders[c]).values()] for c in cells)
     assert usual and half == pytest.approx([loss / 2 for loss in usual], rel=0.2)  # Adam takes about the same steps
     for method in ("dapt", "rag"):
         with pytest.raises(DataError, match=f"^{method} trains halved by other losses than its own: leave it out$"):

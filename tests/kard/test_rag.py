@@ -1,6 +1,5 @@
 """RAG: the marginal likelihood is the sum, its gradient reaches both encoders, and a killed run ends like any other."""
 
-import json
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from transformers import AutoModel, AutoModelForSeq2SeqLM, LlamaConfig, LlamaMod
 
 from kardlib.data.files import Question
 from kardlib.data.prompts import source_text
+from kardlib.data.records import read_losses
 from kardlib.errors import DataError
 from kardlib.kard.rag import (
     DualEncoder,
@@ -189,7 +189,7 @@ def test_joint_training_lowers_the_loss_and_refreshes_the_index(tmp_path, monkey
     monkeypatch.setattr("kardlib.kard.rag.embed", lambda *a: encoded.append(embed(*a)) or encoded[-1])
     settings = RAG.model_copy(update={"epochs": 2})
     train_rag(settings, STUDENT, QUESTIONS, TARGETS, PASSAGES, 0, tmp_path)
-    losses = json.loads((tmp_path / "losses.json").read_text())
+    losses = [*read_losses(tmp_path).values()]
     assert len(losses) == 10 and sum(losses[-3:]) < 0.8 * sum(losses[:3])
     assert len(encoded) == 5  # every second step
     assert not any(torch.equal(a, b) for a, b in pairwise(encoded))

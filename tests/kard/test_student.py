@@ -31,6 +31,7 @@ from transformers import (
 )
 
 import kardlib
+from kardlib.data.records import read_losses
 from kardlib.errors import DataError, StoreError
 from kardlib.kard.answering import write
 from kardlib.kard.student import (
@@ -78,8 +79,8 @@ def test_sources_and_targets_are_cut_to_their_limits_and_not_padded():
 
 def test_training_lowers_the_loss_and_leaves_an_ordinary_checkpoint(tmp_path):
     train_student(EXAMPLES * 4, SETTINGS, seed=0, folder=tmp_path)
-    losses = json.loads((tmp_path / "losses.json").read_text())
-    assert losses[-1]["loss"] < losses[0]["loss"]
+    losses = [*read_losses(tmp_path).values()]
+    assert losses[-1] < losses[0]
     AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
 
 
@@ -200,7 +201,7 @@ def test_lora_and_checkpointed_activations_leave_an_ordinary_checkpoint(model, o
     kept = load_student(str(tmp_path / "kept"))[0].state_dict()
     changed = {name for name in before if not torch.equal(before[name], kept[name])}
     assert changed and all(re.search(r"(q|v|q_proj|v_proj)\.weight$", name) for name in changed)
-    losses = [json.loads((tmp_path / name / "losses.json").read_text())[-1]["loss"] for name in ("kept", "again")]
+    losses = [read_losses(tmp_path / name) for name in ("kept", "again")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
