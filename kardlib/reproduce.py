@@ -37,9 +37,9 @@ from kardlib.presets import GROWING, preset
 from kardlib.report.captions import is_usual
 from kardlib.report.folders import figures_folder, seen_from
 from kardlib.report.page import WAITING, Result, read_result, read_scorecard, write_index
-from kardlib.report.progress import Progress, follow, read_durations
+from kardlib.report.progress import Line, Progress, follow, read_durations
 from kardlib.report.publishing import COLOURS, find_cell, publish_results, read_assignments
-from kardlib.settings import GLUE_TASKS
+from kardlib.settings import GLUE_TASKS, RunSettings
 
 SCORECARD = "14_"  # the notebook that reads the figures' data, so it waits for all others
 CLASSIFYING = {"13", "14", "18"}  # run on texts that are sorted into classes
@@ -74,32 +74,22 @@ def reproduce(
     overrides = dict(overrides or {})
     usual = preset(scale, dataset, data_dir)
     say_scale(usual, scale)
-    settings, scale = usual.override(overrides).model_dump(mode="json"), usual.scale
-    check_request(scale, dataset, data_dir, overrides, publish)
-    asked = {number.strip().zfill(2) for number in only}
-    if dataset in GLUE_TASKS and not asked <= CLASSIFYING:
-        raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13, 14 and 18 do: drop --only")
-    own = FULL if full else {}  # parameters of single notebooks
-    if full and (dataset != "world" or not asked <= own.keys()):
-        raise ReproduceError(f"only notebooks {' and '.join(own)} have a full grid, of the closed world")
-    figures = figures_folder(settings, root, full)
-    run = figures.parent
+    settings, here = usual.override(overrides), root / "notebooks"  # where kernels run: paths are relative to it
+    check_request(settings.scale, dataset, data_dir, overrides, publish)
     environment = kernel_environment(engine, address, force)
-    notebooks = choose_notebooks(root / "notebooks", only or [*own], start)
-    if not only:
-        notebooks = [path for path in notebooks if applies(path.name[:2], dataset)]
-        notebooks = leave_out(notebooks, scale, dataset, data_dir, overrides)
-    here = root / "notebooks"  # where kernels run, so that paths are relative to it
+    notebooks = select_notebooks(here, settings, only, start, full)
+    figures = figures_folder(settings.model_dump(mode="json"), root, full)
+    run = figures.parent
     parameters = {
-        "scale": scale, "dataset": dataset, "data_dir": data_dir and os.path.relpath(data_dir, here),
+        "scale": settings.scale, "dataset": dataset, "data_dir": data_dir and os.path.relpath(data_dir, here),
         "overrides": seen_from(here, overrides), "figures_dir": os.path.relpath(figures, here),
     }  # fmt: skip
-    given = {notebook: parameters | own.get(notebook.name[:2], {}) for notebook in notebooks}
+    given = {path: parameters | (FULL[path.name[:2]] if full else {}) for path in notebooks}
     for notebook in notebooks:
         check_parameters(notebook, given[notebook])
-    check_writable(figures, *([root / "notebooks", root / "figures"] if publish else []))
+    check_writable(figures, *([here, root / "figures"] if publish else []))
     remove_temporary_folders()
-    results = {path.stem: read_result(run / path.name) for path in choose_notebooks(root / "notebooks")}
+    results = {path.stem: read_result(run / path.name) for path in choose_notebooks(here)}
     failed = None
     with follow(read_durations(run, notebooks), at_once) as progress:
         for result in run_notebooks(given, at_once, run, figures, environment, progress):
@@ -141,6 +131,21 @@ def check_writable(*folders: Path) -> None:
             raise ReproduceError(f"{where}: run from a checkout that you own, on a disk with room") from None
 
 
+def select_notebooks(folder: Path, settings: RunSettings, only: Sequence[str], start: str, full: bool) -> list[Path]:
+    """The notebooks of a run: those in `only`, else all that apply to the dataset. Raises ReproduceError, DataError."""
+    from kardlib.kard.grids import FULL  # imported late, as all that opens data
+
+    asked, dataset = {number.strip().zfill(2) for number in only}, settings.dataset
+    if dataset in GLUE_TASKS and not asked <= CLASSIFYING:
+        raise ReproduceError(f"{dataset} sorts texts into classes, which only notebooks 13, 14 and 18 do: drop --only")
+    if full and (dataset != "world" or not asked <= FULL.keys()):
+        raise ReproduceError(f"only notebooks {' and '.join(FULL)} have a full grid, of the closed world")
+    if only:
+        return choose_notebooks(folder, only, start)
+    notebooks = choose_notebooks(folder, [*FULL] if full else (), start)
+    return leave_out([path for path in notebooks if applies(path.name[:2], dataset)], settings)
+
+
 def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") -> list[Path]:
     """The notebooks `NN_*.ipynb` of a folder, in order: those with numbers in `only`, from `start` on.
 
@@ -160,20 +165,22 @@ def choose_notebooks(folder: Path, only: Sequence[str] = (), start: str = "") ->
     return chosen
 
 
-def leave_out(notebooks: list[Path], scale: str, dataset: str, *others: Any) -> list[Path]:
+def leave_out(notebooks: list[Path], settings: RunSettings) -> list[Path]:
     """The notebooks without those that lack rationales or gold passages, which is said. Raises DataError."""
-    if dataset == "world" or all(path.name[:2] in (*WITHOUT_RATIONALES, *CLASSIFYING) for path in notebooks):
+    dataset, numbers = settings.dataset, {path.name[:2] for path in notebooks}
+    if dataset == "world" or numbers <= {*WITHOUT_RATIONALES, *CLASSIFYING}:
         return notebooks
-    from kardlib.kard.experiment import open_experiment  # imported late: torch takes seconds
+    from kardlib.kard.experiment import open_settings  # imported late: torch takes seconds
 
-    experiment = open_experiment(scale, dataset, *others)
+    experiment = open_settings(settings)
     if not experiment.teacher:
         learnt = f"only answers are learnt, by notebooks {', '.join(WITHOUT_RATIONALES)}"
         print(f"nobody has written rationales for {dataset!r}: {learnt}")
         return [path for path in notebooks if path.name[:2] in WITHOUT_RATIONALES]
-    if not (gold := any(experiment.data.gold.get(q.id) for q in experiment.data.splits["test"])):
-        print(f"no test question of {dataset!r} has gold passages: why answers are wrong (12) is not asked")
-    return [path for path in notebooks if gold or path.name[:2] != "12"]
+    if any(experiment.data.gold.get(q.id) for q in experiment.data.splits["test"]):
+        return notebooks
+    print(f"no test question of {dataset!r} has gold passages: why answers are wrong (12) is not asked")
+    return [path for path in notebooks if path.name[:2] != "12"]
 
 
 def applies(number: str, dataset: str) -> bool:
@@ -310,17 +317,9 @@ def run_notebook(
     from kardlib.report.notebook_page import write_page  # imported late: nbconvert is slow
 
     name, start, began, date = notebook.stem, time.monotonic(), time.time_ns(), now()
-    source = nbformat.read(notebook, as_version=4)
-    cells = [c for c in source.cells if c.cell_type == "code" and c.source.strip()]
+    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if is_run(cell)]
     count = sum("injected-parameters" not in c.metadata.get("tags", []) for c in cells) + 1  # papermill injects one
-    line, problem = progress.begin(name, count), ""
-
-    def begin_cell(cell: NotebookNode, **_: Any) -> None:
-        if stopped.is_set():
-            raise ReproduceError("the run was stopped")
-        if cell.cell_type == "code" and cell.source.strip():
-            line.begin_cell(line.at + 1)
-
+    line = progress.begin(name, count)
     prefix = f"{TEMPORARY}{os.getpid()}-"  # a killed run's copy is left there, and found by its number
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as temporary:
         copy = Path(temporary) / notebook.name
@@ -329,19 +328,7 @@ def run_notebook(
             {**environment, "TMPDIR": temporary, "KARD_USED": str(used)}, notebook.parent
         )
         with watch_memory(lambda: [k.provisioner.pid for k in kernel.started if k.provisioner]) as peak:
-            try:
-                papermill.execute_notebook(
-                    str(notebook), str(copy), dict(parameters), kernel_name="python3", language="python",
-                    progress_bar=False, on_cell_start=begin_cell, stdout_file=line, kernel_manager_class=kernel,
-                    shutdown_kernel="immediate",  # else a kernel takes most of a second to tear down its modules
-                )  # fmt: skip
-            except PapermillExecutionError as error:
-                last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
-                problem = ": ".join([error.ename, *last])
-            except RuntimeError as error:  # of a kernel, DeadKernelError too
-                if isinstance(error, KardError):
-                    raise
-                problem = "the kernel died, perhaps for want of memory"
+            problem = execute(notebook, copy, parameters, kernel, line, stopped)
         drawn = [path for path in sorted(figures.glob(f"{name[:2]}_*.png")) if path.stat().st_mtime_ns >= began]
         result = Result(
             name, "failed" if problem else "done", round(time.monotonic() - start, 1), peak[0],
@@ -357,6 +344,38 @@ def run_notebook(
     write_page(executed, run / f"{name}.html")
     progress.end(result)
     return result
+
+
+def execute(
+    notebook: Path, copy: Path, parameters: Mapping[str, Any], kernel: Any, line: Line, stopped: threading.Event
+) -> str:
+    """Execute one notebook into its copy, cell by cell; what went wrong, or nothing. Raises ReproduceError."""
+
+    def begin_cell(cell: NotebookNode, **_: Any) -> None:
+        if stopped.is_set():
+            raise ReproduceError("the run was stopped")
+        if is_run(cell):
+            line.begin_cell(line.at + 1)
+
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(copy), dict(parameters), kernel_name="python3", language="python",
+            progress_bar=False, on_cell_start=begin_cell, stdout_file=line, kernel_manager_class=kernel,
+            shutdown_kernel="immediate",  # else a kernel takes most of a second to tear down its modules
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
+        return ": ".join([error.ename, *last])
+    except ReproduceError:
+        raise
+    except RuntimeError:  # of a kernel, DeadKernelError too
+        return "the kernel died, perhaps for want of memory"
+    return ""
+
+
+def is_run(cell: NotebookNode) -> bool:
+    """Whether a cell is code, and not empty."""
+    return cell.cell_type == "code" and bool(cell.source.strip())
 
 
 def remove_temporary_folders() -> None:
