@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import kardlib
-from kardlib.artifacts.disk import hash_file, write_json
+from kardlib.artifacts.disk import hash_once, write_json
 from kardlib.artifacts.engine import Job, K
 from kardlib.artifacts.provenance import read_commit
 from kardlib.artifacts.store import MANIFEST, Kind, Store, artifact_name, canonical_json, describe_files, fingerprint
@@ -205,19 +205,25 @@ class Packed:
         if needs_this_process(model):
             raise BundleError(f"only the notebook that registered the student {model!r} can make it: leave it out")
         shape = find_shape(model)
-        size = shape.parameters if shape else 10**8  # a guess
         if model.startswith(RESULTS) or model in LOADERS:
-            self.parameters.setdefault(model, size)
-            return model, None
+            name, revision = model, None
+        else:
+            name, revision = self.add_folder(model, revision)
+        self.parameters.setdefault(name, shape.parameters if shape else 10**8)  # a guess
+        return name, revision
+
+    def add_folder(self, model: str, revision: str | None) -> tuple[str, str | None]:
+        """The name of a model's folder in the bundle, which need not come along, and its revision on the Hub."""
         source = find_folder(model) or Path(model)
-        local = (source / WEIGHTS).is_file()
-        name = f"{source.name}-{identify(model)}" if local else model.replace("/", "--")
-        revision = None if local else revision or find_revision(model)
-        if name not in self.models or (self.with_models and not (self.folder / "models" / name).is_dir()):
-            if self.with_models or (model not in SHORT and (source / MANIFEST).is_file()):  # nowhere but in the store
-                self.copy_model(source if local else fetch_model(model, revision), name)
-            self.models[name] = {"hub": "" if local else model, "sha256": hash_file(source / WEIGHTS) if local else ""}
-        self.parameters[name] = size
+        if (source / WEIGHTS).is_file():
+            name, revision = f"{source.name}-{identify(model)}", None
+            self.models[name] = {"hub": "", "sha256": hash_once(source / WEIGHTS)}
+        else:
+            name, revision = model.replace("/", "--"), revision or find_revision(model)
+            self.models[name] = {"hub": model, "sha256": ""}
+        nowhere_else = model not in SHORT and (source / MANIFEST).is_file()  # but in the store
+        if (self.with_models or nowhere_else) and not (self.folder / "models" / name).is_dir():
+            self.copy_model(fetch_model(model, revision) if self.models[name]["hub"] else source, name)
         return name, revision
 
     def copy_model(self, source: Path, name: str) -> None:
@@ -294,35 +300,40 @@ def take_result(bundle: Bundle, job: str, weights: Mapping[str, str], store: Sto
 
     `weights` are those of the jobs before it.
     """
-    record, folder, need = bundle.jobs[job], bundle.result(job), needed_job(bundle.jobs[job])
-    kind, result = KINDS[record["kind"]], read_result(folder)
+    record, folder, result = bundle.jobs[job], bundle.result(job), read_result(bundle.result(job))
+    kind = KINDS[record["kind"]]
     if kind.recipe != record["recipe"]:
         raise BundleError(f"{job} was bundled by recipe {record['recipe']}, which is {kind.recipe} now: bundle again")
-    spec = canonical_json(record["spec"])
+    spec = complete_spec(bundle, job, result["need"], weights)
+    whole = all((folder / name).is_file() for name in result["files"])
+    brought = {name: known for name, known in result["files"].items() if whole or name in BROUGHT}
+    check_files(folder, brought)
+    check_result(bundle, job)
+    sha256 = str(result["weights"].get("sha256", ""))
+    there = store.find(artifact_name(kind, spec))
+    if there and sha256 and identify(str(there)) != sha256[:16]:
+        raise BundleError(f"{job} is in the store as {there.name}, with other weights: delete one of the two")
+    files: dict[str, Path | bytes] = {name: folder / name for name in brought}
+    if not whole:
+        files[ELSEWHERE] = json.dumps({"sha256": sha256, "device": result["provenance"]["device"]}).encode()
+    elif there and (there / ELSEWHERE).is_file():  # the same student comes again, with its weights
+        shutil.rmtree(there)
+    made = {"seconds": result["seconds"], "resumed": result.get("resumed", False)}
+    made["provenance"] = result["provenance"] | {"peak_memory": result["peak_memory"]}
+    store.take(kind, spec, files, made)
+    return sha256
+
+
+def complete_spec(bundle: Bundle, job: str, made_with: str, weights: Mapping[str, str]) -> dict[str, Any]:
+    """What names a job's artifact, with the hash of the weights that another job made for it. Raises BundleError."""
+    spec, need = canonical_json(bundle.jobs[job]["spec"]), needed_job(bundle.jobs[job])
     if need:
         if need not in weights:
             raise BundleError(f"{job} needs the result of {need}, which is missing or not good: do that job again")
         spec = spec.replace(RESULTS + need, weights[need][:16])
-        if result["need"] != weights[need] or weights[need][:16] not in spec:
+        if made_with != weights[need] or weights[need][:16] not in spec:
             raise BundleError(f"{job} was made with other weights than {need} has: delete its result and do it again")
-    check_files(folder, {name: known for name, known in result["files"].items() if name in BROUGHT})
-    check_result(bundle, job)
-    sha256 = str(result["weights"].get("sha256", ""))
-    known = store.find(artifact_name(kind, json.loads(spec)))
-    if known and sha256 and identify(str(known)) != sha256[:16]:
-        raise BundleError(f"{job} is in the store as {known.name}, with other weights: delete one of the two")
-    files: dict[str, Path | bytes] = {name: folder / name for name in result["files"] if (folder / name).is_file()}
-    if len(files) < len(result["files"]):
-        files = {name: path for name, path in files.items() if name in BROUGHT}
-        files[ELSEWHERE] = json.dumps({"sha256": sha256, "device": result["provenance"]["device"]}).encode()
-    else:
-        check_files(folder, result["files"])
-        if known and (known / ELSEWHERE).is_file():  # the same student comes again, with its weights
-            shutil.rmtree(known)
-    made = {"seconds": result["seconds"], "resumed": result.get("resumed", False)}
-    made["provenance"] = result["provenance"] | {"peak_memory": result["peak_memory"]}
-    store.take(kind, json.loads(spec), files, made)
-    return sha256
+    return dict(json.loads(spec))
 
 
 def check_result(bundle: Bundle, job: str) -> None:

@@ -84,9 +84,14 @@ def work(bundle: Bundle, end: float, keep_weights: bool) -> None:
             pace[record["kind"]] = (seconds + took, cost + record["cost"])
             print(f"{job} ({record['label']}) took {took:.0f} s: {describe_left(bundle, pace)}", flush=True)
         if need and not keep_weights and all(map(bundle.is_done, bundle.takers[need])):
-            for path in bundle.result(need).iterdir():  # what is not brought back
-                if path.name not in (RESULT, *BROUGHT):
-                    path.unlink(missing_ok=True)
+            drop_weights(bundle.result(need))
+
+
+def drop_weights(result: Path) -> None:
+    """Delete what is not brought back."""
+    for path in result.iterdir():
+        if path.name not in (RESULT, *BROUGHT):
+            path.unlink(missing_ok=True)
 
 
 def do_job(bundle: Bundle, job: str) -> None:

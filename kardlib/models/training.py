@@ -334,4 +334,4 @@ def find_checkpoint(folder: Path) -> str | None:
     states = folder.glob("checkpoint-*/trainer_state.json")
     whole = [s.parent for s in states if any("model" in file.name for file in s.parent.iterdir())]
     last = max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]), default=None)
-    return last and str(last)
+    return str(last) if last else None
