@@ -266,15 +266,7 @@ def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
     names = ["id", "question", "options", "answer", "split", *ascii_uppercase]
     for record in with_own_ids(read_records(path, names)):
         id, text = record.id(), record.filled("question", "question")
-        lettered = record.numbered(ascii_uppercase)
-        if "options" in record.fields and lettered:
-            raise record.error("there are options and the columns A, B, ...", "leave one of them out")
-        if "options" in record.fields:
-            options = record.options(record.texts("options"), "options")
-        else:
-            options = record.options(lettered, "the columns A, B, ...")
-        if len({option.strip().casefold() for option in options}) < len(options):
-            raise record.error("two options are the same", "correct one of them or remove the question")
+        options = _own_options(record)
         letters, answer = LETTERS[: len(options)], record.text("answer")
         if answer.strip().upper() not in set(letters):
             raise record.error(f"the answer {shorten(answer)} is none of {', '.join(letters)}", "write a letter")
@@ -290,6 +282,20 @@ def read_own_questions(path: str | Path) -> dict[str, list[Question]]:
         raise DataError(f"{path}: the file holds no questions; put one on each line")
     say_shared(path, *([q.text for q in splits[split]] for split in ("train", "test")))
     return splits
+
+
+def _own_options(record: Record) -> tuple[str, ...]:
+    """The options of a question, which stand in one list or in lettered columns. Raises DataError."""
+    lettered = record.numbered(ascii_uppercase)
+    if "options" in record.fields and lettered:
+        raise record.error("there are options and the columns A, B, ...", "leave one of them out")
+    if "options" in record.fields:
+        options = record.options(record.texts("options"), "options")
+    else:
+        options = record.options(lettered, "the columns A, B, ...")
+    if len({option.strip().casefold() for option in options}) < len(options):
+        raise record.error("two options are the same", "correct one of them or remove the question")
+    return options
 
 
 def read_own_rationales(path: str | Path, questions: Collection[str]) -> dict[str, list[str]]:
