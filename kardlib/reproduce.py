@@ -366,7 +366,7 @@ def execute(
     except PapermillExecutionError as error:
         last = COLOURS.sub("", str(error.evalue)).strip().splitlines()[-1:]
         return ": ".join([error.ename, *last])
-    except ReproduceError:
+    except KardError:
         raise
     except RuntimeError:  # of a kernel, DeadKernelError too
         return "the kernel died, perhaps for want of memory"

@@ -102,7 +102,9 @@ def test_a_vector_does_not_depend_on_padding(pooling):
 
 
 def test_a_causal_encoder_is_not_asked_for_the_vector_of_its_first_token(retriever):
-    encoder = LlamaModel(LlamaConfig(8, 16, 16, 1, 2))
+    encoder = LlamaModel(
+        LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    )
     encoder.config.architectures = ["LlamaForCausalLM"]  # as of a checkpoint
     both = {"question": encoder, "passage": encoder}
     DualEncoder(both, retriever.tokenizer, RAG.model_copy(update={"pooling": "mean"}))
