@@ -219,7 +219,8 @@ class Packed:
             name, revision = f"{source.name}-{identify(model)}", None
             self.models[name] = {"hub": "", "sha256": hash_once(source / WEIGHTS)}
         else:
-            name, revision = model.replace("/", "--"), revision or find_revision(model)
+            revision = revision or find_revision(model)
+            name = model.replace("/", "--") + (f"-{revision[:8]}" if revision else "")
             self.models[name] = {"hub": model, "sha256": ""}
         nowhere_else = model not in SHORT and (source / MANIFEST).is_file()  # but in the store
         if (self.with_models or nowhere_else) and not (self.folder / "models" / name).is_dir():
@@ -261,6 +262,8 @@ def fetch_model(name: str, revision: str | None) -> Path:
 def count_operations(kind: Kind, work: Sequence[Any]) -> float:
     """What a job costs for each of its model's parameters: six operations a token in training, two in writing."""
     texts, knobs = work[0], next(value for value in work if isinstance(value, StudentSettings))
+    if kind is ADAPTED:
+        knobs = knobs.model_copy(update={"epochs": work[1].epochs, "steps": None})
     read = sum(len(text) for item in texts for text in ([item] if isinstance(item, str) else item)) / CHARACTERS
     if kind is PREDICTIONS:
         return 2 * (read + WRITING * len(texts) * knobs.samples * (knobs.max_new_tokens or NEW_TOKENS) / 2)

@@ -104,6 +104,7 @@ def read_artifact(folder: Path, file: Path) -> tuple[Kind, dict[str, object], di
     try:
         kind, spec = Kind(str(manifest["kind"]), int(manifest["recipe"])), dict(manifest["spec"])
         made = {"seconds": manifest["seconds"], "provenance": manifest["provenance"]}
+        made["resumed"] = manifest.get("resumed", False)  # then the seconds are those of the last part
         known = {name: str(manifest["files"][name]["sha256"]) for name in light_files(manifest["files"])}
     except (KeyError, TypeError, ValueError):
         raise PackingError(f"{file} holds {folder.name}, which is no artifact: make it with kard pack") from None

@@ -13,12 +13,12 @@ from kardlib import NANO
 from kardlib.__main__ import main
 from kardlib.artifacts.disk import hash_file
 from kardlib.artifacts.store import MANIFEST, Store, describe_files
-from kardlib.bundle import Packed, bundle, grid_cells, unbundle
+from kardlib.bundle import Packed, bundle, count_operations, grid_cells, unbundle
 from kardlib.errors import DataError
 from kardlib.jobs import BUNDLE, RESULT, WEIGHTS, BundleError, check_files, find_model, name_job, read_bundle
 from kardlib.kard.experiment import Cell, open_settings
 from kardlib.kard.grids import CORPORA, PASSAGES
-from kardlib.kard.pipeline import answer
+from kardlib.kard.pipeline import ADAPTED, answer
 from kardlib.kard.student import load_student
 from kardlib.models.catalogue import identify
 from kardlib.presets import preset
@@ -255,6 +255,22 @@ def test_smollm2_is_taken_from_the_store_and_not_looked_for_on_the_hub(tmp_path,
     for file in (WEIGHTS, "chat_template.jinja"):
         assert (tmp_path / "out" / "models" / name / file).is_file() == with_models
     assert packed.parameters[name] == 134_515_008
+
+
+def test_two_revisions_of_a_model_are_two_models(tmp_path):
+    packed = Packed(tmp_path, False, {}, {})
+    names = [packed.add_folder("org/model", revision)[0] for revision in ("a" * 40, "b" * 40, "a" * 40)]
+    assert names == ["org--model-aaaaaaaa", "org--model-bbbbbbbb", "org--model-aaaaaaaa"] and len(packed.models) == 2
+
+
+def test_a_training_on_text_alone_costs_what_its_own_epochs_take():
+    run = preset("smoke")
+    student, longer = (run.student.model_copy(update={"epochs": n, "lr": 1e-3}) for n in (1, 20))
+    costs = [count_operations(ADAPTED, (["words"] * 9, run.dapt, knobs, 0)) for knobs in (student, longer)]
+    more = count_operations(
+        ADAPTED, (["words"] * 9, run.dapt.model_copy(update={"epochs": 2 * run.dapt.epochs}), student, 0)
+    )
+    assert costs[0] == costs[1] == more / 2 > 0
 
 
 def test_the_command_says_what_it_wrote(there, tmp_path, monkeypatch, capsys):

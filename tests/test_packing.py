@@ -101,6 +101,14 @@ def test_provenance_is_that_of_the_machine_that_made_it(packed, tmp_path):
             assert read(path)[name] == read(made)[name]
 
 
+def test_a_training_that_was_stopped_and_went_on_still_says_so(tmp_path):
+    Store(tmp_path / "store").take(Kind("texts"), {"a": 1}, {"texts.json": b"[]"}, {"resumed": True})
+    pack(Store(tmp_path / "store"), tmp_path / "packed.tar.xz")
+    unpack(tmp_path / "packed.tar.xz", Store(tmp_path / "other"))
+    (manifest,) = (tmp_path / "other").glob(f"*/{MANIFEST}")
+    assert read(manifest)["resumed"]
+
+
 def test_what_is_there_is_kept(packed, tmp_path):
     experiment, _, file = packed
     shutil.copytree(experiment.store.root, tmp_path / "store")
