@@ -25,6 +25,7 @@ from kardlib.report.combined import OTHER_WORLDS, best_rows, mean_rows, put_many
 from kardlib.report.evaluate import GROWTH
 from kardlib.report.reported import find_table, read_reported
 from kardlib.report.rows import (
+    ASKED,
     COLUMNS,
     KEYS,
     NUMBERS,
@@ -151,8 +152,7 @@ class Region(Group):
         """What the interval must be, numbers multiplied by `unit`."""
         if self.within is not None:
             return f"within {unit * self.within:g} of {unit * self.of:g}"
-        (name, end), *_ = self.model_dump(exclude_none=True, exclude={"of"}).items()
-        return f"{name} {unit * end:g}"
+        return f"above {unit * self.above:g}" if self.above is not None else f"below {unit * self.below:g}"
 
 
 class Case(Group):
@@ -198,6 +198,11 @@ class Claim(Group):
         found = [[*reported.numbers(self.row).values()] for reported in own or self.reported]
         numbers = [one for some in found for one in ([some[-1] - some[0]] if self.row.metric == GROWTH else some)]
         return fmean(numbers) if numbers else nan
+
+    @property
+    def unit(self) -> int:
+        """What a row's numbers are multiplied by to be in the papers' units."""
+        return 100 if self.percent else 1
 
     @property
     def noted(self) -> str:
@@ -290,37 +295,19 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     told with it. "ruled_out": the papers' mean ("effect", on this dataset where they have it) lies outside of the
     interval.
     """
-    alike = ["figure", "dataset", "scale", "method", "student", *(["file"] if "file" in rows else [])]
+    rows = rows if "file" in rows else rows.assign(file="")
+    alike = ["figure", "dataset", "scale", "method", "student", "file"]
     seeds = rows.groupby(alike, dropna=False)["seed"].transform("nunique") if len(rows) else 0
     rows = put_many_worlds(rows.assign(seeds=seeds))
     if derived := best_rows(rows) + mean_rows(rows):
         rows = pd.concat([rows, pd.DataFrame(derived)], ignore_index=True)
     scales = [scale for scale in get_args(Scale) if (rows["scale"] == scale).any()] or [""]
-    lines, numbers = [], ("value", "low", "high")
+    lines = []
     for claim in claims:
         mine = rows[rows["figure"].str.startswith(f"{claim.notebook}_")]
-        found = claim.row.choose(mine)
-        found = found.drop_duplicates([key for key in KEYS if key != "figure"])  # a row that two figures share
-        unit = 100 if claim.percent else 1
-        about = claim.model_dump(include={"id", "paper", "where", "notebook", "says"}) | {
-            "reported": "; ".join(reported.in_words(claim.row) for reported in claim.reported),
-            "test": claim.test.in_words(unit), "note": claim.noted,
-        }  # fmt: skip
-        lower, upper = (unit * end for end in claim.test.ends)
-        for scale in scales:
-            cases = found[found["scale"] == scale].sort_values(ORDER, key=_rank)
-            others = [row for other in claim.beside for row in to_rows(other.choose(mine[mine["scale"] == scale]))]
-            about["beside"] = "; ".join(map(in_short, others))
-            for case in cases.to_dict("records"):
-                case |= claim.weight(case["dataset"]) | {name: unit * case[name] for name in numbers}
-                value, low, high = (case[name] for name in numbers)
-                decided = verdict(Interval(value, low, high), lower, upper, unread=case["unread"])
-                effect = claim.effect(case["dataset"])
-                ruled_out = low < high and (effect < low or high < effect)
-                case |= {"verdict": decided, "effect": effect, "ruled_out": ruled_out}
-                lines.append(case | about)
-        if found.empty:
-            lines.append(about | claim.weight("") | {"scale": scales[0], "verdict": NOT_RUN})
+        parts = [mine[mine["scale"] == scale] for scale in scales]
+        judged = [line for part in parts for line in _judge_claim(claim, part)]
+        lines += judged or [_about(claim, parts[0]) | claim.weight("") | {"scale": scales[0], "verdict": NOT_RUN}]
     scorecard = pd.DataFrame(lines, columns=SCORECARD, dtype=object)
     kinds = {name: kind for name, kind in NUMBERS.items() if name in SCORECARD}
     kinds |= {"seeds": "Int64", "p": "float64", "effect": "float64", "ruled_out": "boolean", "could_fail": "bool"}
@@ -330,11 +317,30 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame) -> pd.DataFrame:
     return scorecard
 
 
-def _rank(column: pd.Series) -> pd.Series:
-    """Students from small to large, everything else as it sorts."""
-    if column.name != "student":
-        return column
-    return column.fillna("").map(by_size)
+def _judge_claim(claim: Claim, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The scorecard's lines of a claim, of the rows of its notebook at one scale."""
+    cases = claim.row.choose(rows).drop_duplicates(ASKED)  # two figures may share a row
+    cases = cases.sort_values(ORDER, key=lambda column: column.map(by_size) if column.name == "student" else column)
+    about, lines = _about(claim, rows), []
+    least, most = (claim.unit * end for end in claim.test.ends)
+    for case in cases.to_dict("records"):
+        value, low, high = (claim.unit * case[name] for name in ("value", "low", "high"))
+        effect = claim.effect(case["dataset"])
+        lines.append(case | about | claim.weight(case["dataset"]) | {
+            "value": value, "low": low, "high": high, "effect": effect,
+            "verdict": verdict(Interval(value, low, high), least, most, unread=case["unread"]),
+            "ruled_out": low < high and (effect < low or high < effect),
+        })  # fmt: skip
+    return lines
+
+
+def _about(claim: Claim, rows: pd.DataFrame) -> dict[str, Any]:
+    """What all lines of a claim say, of the rows of its notebook at one scale."""
+    return claim.model_dump(include={"id", "paper", "where", "notebook", "says"}) | {
+        "reported": "; ".join(reported.in_words(claim.row) for reported in claim.reported),
+        "test": claim.test.in_words(claim.unit), "note": claim.noted,
+        "beside": "; ".join(in_short(row) for other in claim.beside for row in to_rows(other.choose(rows))),
+    }  # fmt: skip
 
 
 def by_size(student: str) -> tuple[int, str]:
@@ -379,19 +385,18 @@ def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale:
     ours = scorecard[(scorecard["dataset"] == dataset) & (scorecard["scale"] == scale)]
     lines = []
     for claim in [claim for claim in claims if claim.row.over and claim.row.metric != GROWTH]:
-        about = {"figure": "14_scorecard", "method": claim.id, "where": claim.where, "verdict": "", "could_fail": True}
-        about["headline"] = claim.headline
-        beside = {"scale": "reported", "metric": claim.row.metric, "over": claim.row.over}
+        about = {"figure": "14_scorecard", "method": claim.id, "where": claim.where, "headline": claim.headline}
+        theirs = {"scale": "reported", "metric": claim.row.metric, "over": claim.row.over}
+        theirs |= {"verdict": "", "could_fail": True}
         for reported in claim.reported:
-            found, numbers = find_table(reported.table).dataset, reported.numbers(claim.row)
-            lines += [about | beside | {"dataset": found, "student": s, "value": v / 100} for s, v in numbers.items()]
+            theirs["dataset"] = find_table(reported.table).dataset
+            for column, number in reported.numbers(claim.row).items():
+                lines.append(about | theirs | {"student": column, "value": number / 100})
         for case in to_rows(ours[ours["id"] == claim.id]):
-            numbers = {name: case[name] and case[name] / 100 for name in ("value", "low", "high")}
-            lines.append({**case, **about, **numbers, "verdict": case["verdict"], "could_fail": case["could_fail"]})
+            lines.append(case | about | {name: case[name] and case[name] / 100 for name in ("value", "low", "high")})
     shown = long_form({name: line.get(name) for name in COLUMNS if name != "seed"} for line in lines)
-    return shown.assign(
-        **{name: [line[name] for line in lines] for name in ("where", "verdict", "could_fail", "headline")}
-    )
+    more = pd.DataFrame(lines, columns=["where", "verdict", "could_fail", "headline"])
+    return pd.concat([shown, more], axis=1)
 
 
 # The scorecard as text

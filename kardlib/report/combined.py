@@ -1,6 +1,6 @@
 """Rows made of other rows: over many worlds, over tasks, and over the best of the earlier methods."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,13 @@ import pandas as pd
 
 from kardlib.reaugkd.methods import EARLIER
 from kardlib.report.evaluate import clip_ends
-from kardlib.report.rows import COLUMNS, KEYS, is_judged
+from kardlib.report.rows import ASKED, COLUMNS, KEYS, is_judged
 from kardlib.report.statistics import paired_difference
 from kardlib.settings import GLUE_TASKS
 
 OTHER_WORLDS = "21_worlds"  # the figure of other worlds
 MANY_WORLDS = f"{OTHER_WORLDS}_full"  # that of so many that they decide
-MEASURED = [name for name in COLUMNS if name not in KEYS]
+MEASURED = COLUMNS[len(KEYS) :]
 
 
 # Over many worlds
@@ -30,33 +30,39 @@ def pool_worlds(worlds: Mapping[int, Iterable[Mapping[str, Any]]]) -> list[dict[
     an interval of its own, do not say how far others lie, and have none. `n` are the questions of all. Raises
     ValueError where a row is not there in every world.
     """
-    same: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
+    cells: dict[tuple[Any, ...], dict[int, Mapping[str, Any]]] = {}
     for seed, rows in worlds.items():
-        for row in (row for row in rows if row.get("seed") is None):
-            same.setdefault(tuple(row.get(key) for key in KEYS), {})[seed] = dict(row)
-    pooled = []
-    for each in same.values():
-        first, values = next(iter(each.values())), [row["value"] for row in each.values()]
-        if {*each} != {*worlds}:
-            raise ValueError(f"{first['method']}, {first['metric']}: there is no such row of every world")
-        mean, *ends, p = paired_difference(values, [0.0] * len(values))
-        low, high = clip_ends(ends, first["metric"], first.get("over", ""))
-        told = {"low": low, "high": high, "p": p}
-        wide = any((row.get("high") or 0) > (row.get("low") or 0) for row in each.values())
-        by_luck = wide and len(values) > 1 and np.ptp(values) < 1e-9
-        unread = sum(row.get("unread") or 0 for row in each.values()) / len(each) or None
-        n = sum(row["n"] for row in each.values())
-        pooled += [row | {"seed": seed, "p": None} for seed, row in each.items()]
-        pooled.append(first | {"value": mean, "n": n, "unread": unread} | (dict.fromkeys(told) if by_luck else told))
+        for row in rows:
+            if row.get("seed") is None:
+                cells.setdefault(tuple(row.get(key) for key in KEYS), {})[seed] = row
+    pooled: list[dict[str, Any]] = []
+    for by_world in cells.values():
+        if by_world.keys() != worlds.keys():
+            row = next(iter(by_world.values()))
+            raise ValueError(f"{row['method']}, {row['metric']}: there is no such row of every world")
+        pooled += [{**row, "seed": seed, "p": None} for seed, row in by_world.items()]
+        pooled.append(_mean_of_worlds([*by_world.values()]))
     return pooled
+
+
+def _mean_of_worlds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean row of the same row of every world."""
+    first, values = rows[0], [row["value"] for row in rows]
+    mean, *ends, p = paired_difference(values, [0.0] * len(values))
+    low, high = clip_ends(ends, first["metric"], first.get("over", ""))
+    each_has_its_own = any((row.get("high") or 0) > (row.get("low") or 0) for row in rows)
+    if each_has_its_own and len(rows) > 1 and np.ptp(values) < 1e-9:  # they agree by luck
+        low = high = p = None
+    unread = sum(row.get("unread") or 0 for row in rows) / len(rows) or None
+    n = sum(row["n"] for row in rows)
+    return {**first, "value": mean, "low": low, "high": high, "p": p, "n": n, "unread": unread}
 
 
 def put_many_worlds(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, where `MANY_WORLDS` of the same folder were asked the same with what they say, of other worlds too."""
-    files = rows["file"] if "file" in rows else [""] * len(rows)
-    rows = rows.assign(folder=[str(Path(file).parent) for file in files])
-    same = [*(key for key in KEYS if key not in ("figure", "seed")), "folder"]
-    told = [name for name in (*MEASURED, "seeds", "file") if name in rows]
+    rows = rows.assign(folder=[str(Path(file).parent) for file in rows["file"]])
+    same = [*ASKED, "folder"]
+    told = [*MEASURED, "seeds", "file"]
     many = rows.loc[(rows["figure"] == MANY_WORLDS) & rows["seed"].isna(), [*same, *told]]
     theirs = rows[same].merge(many, on=same, how="left")[told].set_axis(rows.index)
     asked = rows["seed"].isna() & theirs["value"].notna()
@@ -72,7 +78,7 @@ def with_many_worlds(scorecard: pd.DataFrame) -> pd.DataFrame:
     """Of `page.judge_run` this run's verdicts; where many worlds that are published were asked the same, theirs."""
     own, published = (scorecard[scorecard["origin"] == origin] for origin in ("this run", "published"))
     verdicts = pd.concat([published[of_many_worlds(published)], own])
-    return verdicts.drop_duplicates(["id", *(key for key in KEYS if key not in ("figure", "seed"))])
+    return verdicts.drop_duplicates(["id", *ASKED])
 
 
 # Over the best earlier method, and means over tasks

@@ -117,6 +117,7 @@ class ResultRow(Group):
 
 COLUMNS = list(ResultRow.model_fields)
 KEYS = COLUMNS[: COLUMNS.index("value")]  # of one cell
+ASKED = [key for key in KEYS if key not in ("figure", "seed")]  # of what is the same in several figures
 NUMBERS = dict.fromkeys(("seed", "k", "n"), "Int64")
 NUMBERS |= dict.fromkeys(("x", "over_x", "value", "low", "high", "unread"), "float64")
 
