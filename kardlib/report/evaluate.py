@@ -13,12 +13,14 @@ from kardlib.report.rows import AGAINST_GOLD, IN_NATS, limits
 from kardlib.report.statistics import (
     Clusters,
     Difference,
+    Interval,
     as_table,
     mean_interval,
     paired_difference,
     share_interval,
     unpaired_difference,
 )
+from kardlib.settings import WorldSettings
 
 if TYPE_CHECKING:
     from kardlib.kard.experiment import Experiment, Knobs
@@ -62,10 +64,7 @@ def summary_rows(
         for s, v in zip(seeds, table, strict=True)
         if s is not None
     ]
-    mean, *ends = mean_interval(table, clusters)
-    low, high = clip_ends(ends, metric)
-    numbers = {"value": mean, "low": low, "high": high, "n": table.shape[1], "unread": _unread_share(metric, table)}
-    return [*rows, columns | {"seed": None} | numbers]
+    return [*rows, _as_row(mean_interval(table, clusters), [table], n=table.shape[1], **columns | {"seed": None})]
 
 
 def gain_row(
@@ -77,15 +76,15 @@ def gain_row(
     shape (seeds, questions). The paired test's "p" is there to be shown (`claims.findings`); a figure's data has no
     column for it.
     """
-    found, n = paired_difference(a, b, clusters), np.shape(a)[-1]
-    return _as_gain(found, (a, b), n=n, over=over, metric=metric, **columns)
+    found = paired_difference(a, b, clusters)
+    return _as_row(found, [a, b], n=np.shape(a)[-1], over=over, metric=metric, p=found.p, **columns)
 
 
-def _as_gain(found: Difference, sides: Iterable[ArrayLike], **columns: Any) -> dict[str, Any]:
-    """The row of a difference between `sides`; as many answers are unread as of the worst of them."""
-    low, high = clip_ends(found[1:3], columns["metric"], columns["over"])
-    unread = _unread_share(columns["metric"], *sides)
-    return columns | {"value": found.mean, "low": low, "high": high, "p": found.p, "unread": unread}
+def _as_row(found: Interval | Difference, scores: Iterable[ArrayLike], **columns: Any) -> dict[str, Any]:
+    """The row of a number that was found in `scores`; as many answers are unread as in the worst of them."""
+    metric = columns.get("metric", "")
+    low, high = clip_ends([found.low, found.high], metric, columns.get("over", ""))
+    return columns | {"value": found.mean, "low": low, "high": high, "unread": _unread_share(metric, *scores)}
 
 
 def tabulate(
@@ -120,25 +119,23 @@ def gain_rows(
     if _lacks_gold(experiment, **columns):
         return []
     rows = []
-    for above, below, less in gains:
+    for gain in gains:
+        above, below, less = gain
         named, rival = _name(experiment, figure, above), less.above if less else below
         named |= {f"over_{c}": getattr(rival, c) for c in ("student", "x", "at") if getattr(rival, c) != named[c]}
         named |= ({"metric": GROWTH} if less else {}) | columns
-        here = _asks_both(experiment, above, below)
-        (a, clusters), (b, _) = (_sample(here, scores[row], asked, named["split"]) for row in (above, below))
-        a, b = np.broadcast_arrays(a, b)
+        (a, b), clusters, world = _sides(experiment, scores, gain, asked, named["split"])
         sides, n = [a, b], a.shape[1]
         if not less:
             found = paired_difference(a, b, clusters)
         else:
-            there = _asks_both(experiment, less.above, less.below)
-            (c, others), (d, _) = (_sample(there, scores[row], asked, named["split"]) for row in less[:2])
+            (c, d), others, other_world = _sides(experiment, scores, less, asked, named["split"])
             sides += [c, d]
-            if here.settings.world == there.settings.world:
+            if world == other_world:
                 found = paired_difference(a - b, c - d, clusters)
             else:  # nothing that pairs their questions
                 found, n = unpaired_difference(a - b, c - d, clusters, others), n + c.shape[1]
-        rows.append(_as_gain(found, sides, n=n, over=below.method, **named))
+        rows.append(_as_row(found, sides, n=n, over=below.method, p=found.p, **named))
     return rows
 
 
@@ -149,12 +146,20 @@ def _asks(experiment: "Experiment", knobs: "Knobs") -> "Experiment":
     return experiment.at(world) if world else experiment
 
 
-def _asks_both(experiment: "Experiment", above: "Row", below: "Row") -> "Experiment":
-    """The experiment whose questions both rows are asked. Raises ValueError where these are of two worlds."""
-    one, other = (experiment.settings.override(dict(row.knobs)).world for row in (above, below))
-    if one != other:
+def _sides(
+    experiment: "Experiment", scores: Mapping["Row", ArrayLike], gain: "Gain", asked: Subset, split: str
+) -> tuple[Sequence[NDArray[np.float64]], Clusters, WorldSettings]:
+    """The scores of both rows that a gain compares, (seeds, questions), the questions' clusters, and their world.
+
+    Raises ValueError where the two are asked of two worlds.
+    """
+    above, below, _ = gain
+    world, other = (experiment.settings.override(dict(row.knobs)).world for row in (above, below))
+    if world != other:
         raise ValueError(f"{above.method} and {below.method} are asked of two worlds, which share no question")
-    return _asks(experiment, above.knobs)
+    here = _asks(experiment, above.knobs)
+    (a, clusters), (b, _) = (_sample(here, scores[row], asked, split) for row in (above, below))
+    return np.broadcast_arrays(a, b), clusters, world
 
 
 def _sample(
@@ -208,14 +213,11 @@ def share_rows(
     `causes` has shape (seeds, questions), empty where nothing failed. No rows where nothing failed at all. The interval
     of a cause that no failure or every one has is of no width: nothing is known of what was never seen.
     """
-    table = np.array(causes)
-    failed, metric = table != "", "share_of_failures"
-    rows = []
+    table, columns = np.array(causes), columns | {"metric": "share_of_failures"}
+    failed, rows = table != "", []
     for cause in names if failed.any() else ():
-        share, *ends = share_interval(table == cause, failed, clusters)
-        low, high = clip_ends(ends, metric)
-        numbers = {"value": share, "low": low, "high": high, "n": int(failed.sum())}
-        rows.append(columns | {"metric": metric, "knob": "cause", "at": cause} | numbers)
+        share = share_interval(table == cause, failed, clusters)
+        rows.append(_as_row(share, [], n=int(failed.sum()), **columns | {"knob": "cause", "at": cause}))
     return rows
 
 
@@ -232,12 +234,10 @@ def part_rows(
     table = both[0] - both[1] if len(both) > 1 else both[0]
     for name in names:
         if (asked := part == name).any():
-            mean, *ends = share_interval(table * asked, asked)
-            known = len({*table[asked]}) > 1
-            low, high = clip_ends(ends, columns["metric"], columns.get("over", "")) if known else (None, None)
-            unread = _unread_share(columns["metric"], *(each[asked] for each in both))
-            numbers = {"value": mean, "low": low, "high": high, "n": int(asked.sum()), "unread": unread}
-            rows.append(columns | {"at": name} | numbers)
+            found, of_part = share_interval(table * asked, asked), [each[asked] for each in both]
+            row = _as_row(found, of_part, n=int(asked.sum()), **columns | {"at": name})
+            alike = len({*table[asked]}) == 1
+            rows.append(row | {"low": None, "high": None} if alike else row)
     return rows
 
 
