@@ -3,12 +3,11 @@
 `kard reproduce --publish` writes them between the two markers of each page, so that no number there is typed.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from pandas import concat
+import pandas as pd
 
 from kardlib import is_smollm2
 from kardlib.artifacts.disk import write_text
@@ -22,7 +21,18 @@ from kardlib.report.drawings.reaugkd import plot_glue
 from kardlib.report.figures import read_provenance, save_figure
 from kardlib.report.papers import escape, lay_out, paper_tables
 from kardlib.report.reported import find_table
-from kardlib.report.rows import KEYS, MOST_UNREAD, gained, in_digits, in_order, measured, read_table, with_unread
+from kardlib.report.rows import (
+    KEYS,
+    MOST_UNREAD,
+    gained,
+    in_digits,
+    in_order,
+    measured,
+    only,
+    read_table,
+    to_rows,
+    with_unread,
+)
 from kardlib.settings import GLUE_TASKS
 
 BEGIN, END = "<!-- results: made by kard reproduce --publish -->", "<!-- end of results -->"
@@ -39,9 +49,10 @@ LEADS = {  # whose lead over whom is told of every dataset
     ("kard_shown_reranker", "reasoning_distillation"): "KARD shown in training what it will read, over RD",
 }
 MAIN_TABLES = ("table1_medqa", "table2_strategyqa", "table2_openbookqa")  # of the paper
-READINGS = {"accuracy": "", "accuracy_by_total_likelihood": ", likeliest option"}
+LIKELIEST = "accuracy_by_total_likelihood"  # the answer is the likeliest option, whatever the student writes
+WORLD = DATASETS[""]
 IN_WORLD = ("04_strata", "04_main", "11_shown")  # figures of the usual world
-STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often"}
+STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often", "accuracy": "all"}
 CROSSINGS = {  # figure -> what is said of where whose line crosses which
     "17_frontier_full": ("in worlds of more ailments, each taught as long", "{} overtakes RD from {} ailments on"),
     "17_exposures_full": ("in one world, taught for longer", "{} overtakes KARD after {} epochs"),
@@ -49,14 +60,21 @@ CROSSINGS = {  # figure -> what is said of where whose line crosses which
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 
 
-def in_per_cent(row: Any) -> str:
+def in_per_cent(row: Mapping[str, Any]) -> str:
     """The value of a row of results, its interval, if it has one, and what could not be read."""
-    return with_unread(in_digits(row._asdict(), ".1f", 100), row.unread)
+    return with_unread(in_digits(row, ".1f", 100), row["unread"])
 
 
-def in_points(row: Any) -> str:
+def in_points(row: Mapping[str, Any]) -> str:
     """A gain and its interval."""
-    return f"{100 * row.value:+.1f} points [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+    return f"{100 * row['value']:+.1f} points [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+
+
+def find_tables(figures: Path, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """A figure's data on every dataset that it is there of, by the dataset's title."""
+    for suffix, dataset in DATASETS.items():
+        if (path := figures / f"{name}{suffix}.csv").is_file():
+            yield dataset, read_table(path)
 
 
 def side_by_side(columns: Mapping[str, Mapping[str, str]], order: Iterable[str] = REGISTRY) -> list[str]:
@@ -73,100 +91,122 @@ def headline_table(figures: Path) -> list[str]:
     Where a row's letters could mostly not be read, the likeliest options stand beside them. In the closed world what is
     shown in training has a figure of its own.
     """
-    student = preset().middle
-    world = concat(read_table(path) for path in (figures / f"{name}.csv" for name in IN_WORLD) if path.is_file())
-    parts = [(title, world, metric, student) for metric, title in (STRATA | {"accuracy": "all"}).items()]
-    for suffix, dataset in DATASETS.items():
-        if suffix and (path := figures / f"04_main{suffix}.csv").is_file():
-            table = read_table(path)
-            unread = table[table.method.isin(HEADLINE)].unread.max()
-            shown = set(table.metric) if unread > MOST_UNREAD else {"accuracy"}
-            read = {metric: how for metric, how in READINGS.items() if metric in shown}
-            students = [name for name in table.student.unique() if name]
-            parts += [(f"{dataset}, {s}{how}", table, metric, s) for s in students for metric, how in read.items()]
-    columns = {}
+    world = pd.concat(read_table(path) for path in (figures / f"{name}.csv" for name in IN_WORLD) if path.is_file())
     papers = {paper.dataset: paper for paper in map(find_table, MAIN_TABLES)}
-    for title, table, metric, student in parts:
-        floor = (table.method == "chance") & (table.metric == "accuracy") & (metric in READINGS)
-        rows = measured(table[((table.metric == metric) | floor) & table.student.isin(["", student])])
-        columns[title] = {row.method: in_per_cent(row) for row in rows.itertuples() if row.method in HEADLINE}
-    for dataset in [title.split(",")[0] for title in columns]:
-        if paper := papers.get(dataset):
-            told = {method: f"{paper.numbers(method, ['base'])[0]:.1f}" for method in HEADLINE if method in paper.rows}
-            columns[f"{dataset}, paper's Flan-T5 base"] = told
+    columns = {title: _headline_cells(world, preset().middle, metric) for metric, title in STRATA.items()}
+    for dataset, table in find_tables(figures, "04_main"):
+        if dataset != WORLD:
+            unread = table[table["method"].isin(HEADLINE)]["unread"].max() > MOST_UNREAD
+            for student in filter(None, table["student"].unique()):
+                columns[f"{dataset}, {student}"] = _headline_cells(table, student, "accuracy")
+                if unread and LIKELIEST in set(table["metric"]):
+                    columns[f"{dataset}, {student}, likeliest option"] = _headline_cells(table, student, LIKELIEST)
+            if paper := papers.get(dataset):
+                told = {m: f"{paper.numbers(m, ['base'])[0]:.1f}" for m in HEADLINE if m in paper.rows}
+                columns[f"{dataset}, paper's Flan-T5 base"] = told
     return side_by_side(columns, HEADLINE)
+
+
+def _headline_cells(table: pd.DataFrame, student: str, metric: str) -> dict[str, str]:
+    """A column of the headline's table: what the methods of `HEADLINE` reach; how often guessing is right, in all."""
+    rows = measured(table)
+    rows = rows[rows["method"].isin(HEADLINE) & rows["student"].isin(["", student])]
+    floor = (rows["method"] == "chance") & (rows["metric"] == "accuracy") & (metric == LIKELIEST)
+    return {row["method"]: in_per_cent(row) for row in to_rows(rows[(rows["metric"] == metric) | floor])}
 
 
 def lead_lines(figures: Path) -> list[str]:
     """How far one method is above another (`LEADS`) on every dataset that was run, in many worlds if there are rows."""
-    many, found = figures / f"{MANY_WORLDS}.csv", dict.fromkeys(LEADS, "")
-    for suffix, dataset in DATASETS.items():
-        path = many if not suffix and many.is_file() else figures / f"04_main{suffix}.csv"
-        if path.is_file():
-            table = read_table(path)
-            name = f"{table.seed.nunique()} closed worlds" if path == many else dataset
-            gains = gained(table).query("metric == 'accuracy' and knob == ''")
-            for (method, over), rows in gains.groupby(["method", "over"]):
-                if (method, over) in found:
-                    told = {row.student: f"{in_points(row)} ({row.student})" for row in rows.itertuples()}
-                    found[method, over] += f"; {name} {', '.join(told[s] for s in sorted(told, key=by_size))}"
-    return [f"- {LEADS[pair]}: {said.removeprefix('; ')}." for pair, said in found.items() if said]
+    tables = dict(find_tables(figures, "04_main"))
+    if (path := figures / f"{MANY_WORLDS}.csv").is_file():
+        many = read_table(path)
+        tables.pop(WORLD, None)
+        tables = {f"{many['seed'].nunique()} closed worlds": many} | tables
+    lines = []
+    for (method, over), said in LEADS.items():
+        parts = []
+        for name, table in tables.items():
+            gains = only(gained(table), metric="accuracy", knob="", method=method, over=over)
+            if told := {row["student"]: f"{in_points(row)} ({row['student']})" for row in to_rows(gains)}:
+                parts.append(f"{name} {', '.join(told[student] for student in sorted(told, key=by_size))}")
+        if parts:
+            lines.append(f"- {said}: {'; '.join(parts)}.")
+    return lines
 
 
 def other_findings(figures: Path) -> list[str]:
     """Likeliest options, crossings, first passages and ReAugKD's means: a line for each figure that is there."""
+    return [*likeliest_lines(figures), *crossing_lines(figures), *first_passage_lines(figures), *mean_lines(figures)]
+
+
+def likeliest_lines(figures: Path) -> list[str]:
+    """What KARD gains over the undistilled student in the closed world, by the likeliest options."""
+    if not (path := figures / "04_main.csv").is_file():
+        return []
+    rows = read_table(path).query("metric == @LIKELIEST and over in ('', 'undistilled_reranker')")
+    cells = {row["method"]: in_per_cent(row) for row in to_rows(measured(rows))}
+    return [
+        f"- Closed world, answers read as the likeliest option, {row['student']}: {escape(label(row['method']))} "
+        f"{cells[row['method']]} %, {escape(label(row['over']))} {cells[row['over']]} %; gain {in_points(row)}."
+        for row in to_rows(gained(rows))
+    ]
+
+
+def crossing_lines(figures: Path) -> list[str]:
+    """Where one student overtakes another, as worlds grow and as students are taught for longer."""
     lines = []
-    if (path := figures / "04_main.csv").is_file():
-        likeliest = read_table(path).query(
-            "metric == 'accuracy_by_total_likelihood' and over in ('', 'undistilled_reranker')"
-        )
-        cells = {row.method: in_per_cent(row) for row in measured(likeliest).itertuples()}
-        lines += [
-            f"- Closed world, answers read as the likeliest option, {row.student}: {escape(label(row.method))} "
-            f"{cells[row.method]} %, {escape(label(row.over))} {cells[row.over]} %; gain {in_points(row)}."
-            for row in gained(likeliest).itertuples()
-        ]
     for name, (where, said) in CROSSINGS.items():
         if (path := figures / f"{name}.csv").is_file():
             table, found = read_table(path), []
-            for cells in lay_out(table[table.metric == "crossing"].round(1)).to_dict("records"):
+            for cells in lay_out(only(table, metric="crossing").round(1)).to_dict("records"):
                 who = escape(cells.pop("method"))
                 found.append(said.format(who, ", ".join(f"{cells[s]} ({s})" for s in sorted(cells, key=by_size))))
             lines.append(f"- Closed world, shown often, {where}: {'; '.join(found)}.")
-    for suffix, dataset in DATASETS.items():
-        if suffix and (path := figures / f"03_hits{suffix}.csv").is_file():
-            table = read_table(path)
-            first = table[(table.metric == "hits_silver") & (table.k == 1)]
-            cells = {row.method: in_per_cent(row) for row in measured(first).itertuples()}
-            gain = gained(first[(first.method == "reranker") & (first.over == "bm25")])
+    return lines
+
+
+def first_passage_lines(figures: Path) -> list[str]:
+    """How often the first passage for a real question is a silver one, by the reranker and by BM25."""
+    lines = []
+    for dataset, table in find_tables(figures, "03_hits"):
+        if dataset != WORLD:
+            first = only(table, metric="hits_silver", k=1)
+            cells = {row["method"]: in_per_cent(row) for row in to_rows(measured(first))}
+            gain = to_rows(only(gained(first), method="reranker", over="bm25"))[0]
             lines.append(
                 f"- {dataset}, first passage is a silver one: reranker {cells['reranker']} % of questions, BM25 "
-                f"{cells['bm25']} %; gain {in_points(next(gain.itertuples()))}."
+                f"{cells['bm25']} %; gain {in_points(gain)}."
             )
-    over = {"reaugkd_no_retrieval": "itself without retrieval", "best_on_average": "the best earlier method"}
-    means = [mean for mean in mean_rows(read_rows([figures])) if mean["over"] in over]
-    for tasks, scale in dict.fromkeys((mean["dataset"], mean["scale"]) for mean in means):
-        told = [mean for mean in means if (mean["dataset"], mean["scale"]) == (tasks, scale)]
-        gains = ", ".join(f"over {over[mean['over']]} {in_points(SimpleNamespace(**mean))}" for mean in told)
-        lines.append(f"- ReAugKD on GLUE, {tasks}, {scale} scale: gain {gains}.")
     return lines
+
+
+def mean_lines(figures: Path) -> list[str]:
+    """ReAugKD's gains as means over the tasks of GLUE, a line for each scale."""
+    over = {"reaugkd_no_retrieval": "itself without retrieval", "best_on_average": "the best earlier method"}
+    told: dict[tuple[str, str], list[str]] = {}
+    for mean in mean_rows(read_rows([figures])):
+        if mean["over"] in over:
+            gain = f"over {over[mean['over']]} {in_points(mean)}"
+            told.setdefault((mean["dataset"], mean["scale"]), []).append(gain)
+    return [
+        f"- ReAugKD on GLUE, {tasks}, {scale} scale: gain {', '.join(gains)}." for (tasks, scale), gains in told.items()
+    ]
 
 
 def main_table(figures: Path) -> list[str]:
     """Tables 1 and 2 of the paper beside ours."""
-    table = measured(read_table(figures / "04_main.csv"))
-    table = table[table.metric == "accuracy"]
+    table = only(measured(read_table(figures / "04_main.csv")), metric="accuracy")
     students = preset().students
     papers = [find_table(name) for name in MAIN_TABLES]
-    ours = {(row.method, row.student): in_per_cent(row) for row in table.itertuples()}
+    ours = {(row["method"], row["student"]): in_per_cent(row) for row in to_rows(table)}
     lines = []
-    for method in in_order(table).method.drop_duplicates():
+    for method in in_order(table)["method"].unique():
         if method != "chance":
             cells = [f"{p.numbers(method, ['base'])[0]:.2f}" if method in p.rows else "" for p in papers]
             cells += [ours.get((method, student)) or ours[method, ""] for student in students]
             lines.append([label(method), *cells])
     shown = as_markdown(["method", *(paper.dataset for paper in papers), *students], lines)
-    chance = table[table.method == "chance"].value.item()
+    chance = only(table, method="chance")["value"].item()
     return [*shown, "", f"Guessing is right on {100 * chance:.1f} % of the closed world's questions."]
 
 
@@ -177,23 +217,21 @@ def hits_table(figures: Path) -> list[str]:
     for retriever in paper.rows:
         cells = [f"{value:.1f}" for value in paper.numbers(retriever)]
         lines.append(["silver", f"{paper.dataset}, paper (read off)", label(retriever), *cells])
-    for suffix, dataset in DATASETS.items():
-        if (path := figures / f"03_hits{suffix}.csv").is_file():
-            table = measured(read_table(path)).sort_values("metric", kind="stable")
-            for (metric, method), rows in table.groupby(["metric", "method"], sort=False):
-                cells = [f"{100 * value:.1f}" for value in rows.sort_values("k").value]
-                lines.append([AGAINST[metric], dataset, label(method), *cells])
+    for dataset, table in find_tables(figures, "03_hits"):
+        table = measured(table).sort_values("metric", kind="stable")
+        for (metric, method), rows in table.groupby(["metric", "method"], sort=False):
+            cells = [f"{100 * value:.1f}" for value in rows.sort_values("k")["value"]]
+            lines.append([AGAINST[metric], dataset, label(method), *cells])
     return as_markdown(["against", "dataset", "retriever", *paper.columns], lines)
 
 
 def reaugkd_table(figures: Path) -> list[str]:
     """ReAugKD's rows on every task whose figure is there, in per cent."""
     columns: dict[str, dict[str, str]] = {}
-    for suffix, dataset in DATASETS.items():
-        if (path := figures / f"13_reaugkd{suffix}.csv").is_file():
-            for row in measured(read_table(path)).itertuples():
-                metric = {"accuracy": "", "f1": ", F1"}.get(row.metric, f", {row.metric}")
-                columns.setdefault(dataset + metric, {})[row.method] = in_per_cent(row)
+    for dataset, table in find_tables(figures, "13_reaugkd"):
+        for row in to_rows(measured(table)):
+            metric = {"accuracy": "", "f1": ", F1"}.get(row["metric"], f", {row['metric']}")
+            columns.setdefault(dataset + metric, {})[row["method"]] = in_per_cent(row)
     return side_by_side(columns)
 
 
@@ -330,7 +368,7 @@ def draw_glue(figures: Path) -> None:
     """Draw `GLUE` from the data of the single tasks' figures that are there; a row that several have, once."""
     paths = [path for name in OF_TASKS if (path := figures / f"{name}.csv").is_file()]
     if paths:
-        table = concat(map(read_table, paths)).drop_duplicates([key for key in KEYS if key != "figure"])
+        table = pd.concat(map(read_table, paths)).drop_duplicates([key for key in KEYS if key != "figure"])
         save_figure(plot_glue(table), GLUE, table, figures, {"data": [path.name for path in paths]})
 
 

@@ -192,6 +192,13 @@ def with_unread(value: str, unread: float | None) -> str:
     return f"{unread:.0%} unread" if (unread or 0) > MOST_UNREAD else f"{value}, {unread:.0%} unread"
 
 
+def only(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The rows that have these values in these columns."""
+    for column, value in values.items():
+        table = table[table[column] == value]
+    return table
+
+
 def measured(table: pd.DataFrame) -> pd.DataFrame:
     """What was measured over all seeds, without gains."""
     return table[table["seed"].isna() & (table["over"] == "")]
