@@ -107,20 +107,20 @@ def paper_tables(path: Path, gain: bool = False) -> Iterator[tuple[str, pd.DataF
 
 def lay_out(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of one metric as one of the `paper_tables`."""
-    conditions = [_name_condition(row) for row in to_rows(rows)]
-    beside = ["dataset", "split", *(["student"] if any(conditions) else [])]
-    varying = [name for name in beside if rows.loc[rows[name] != "", name].nunique() > 1]
+    cells = [row | {"condition": _name_condition(row)} for row in to_rows(rows)]
+    across = "condition" if any(cell["condition"] for cell in cells) else "student"
+    beside = [name for name in ("dataset", "split", "student") if name != across]
+    beside = [name for name in beside if rows.loc[rows[name] != "", name].nunique() > 1]
     lines: dict[tuple[str, ...], dict[str, str]] = {}
-    for row, condition in zip(to_rows(rows), conditions, strict=True):
-        line = lines.setdefault((_name_method(row), *(row[name] for name in varying)), {})
-        column = condition if any(conditions) else row["student"]
-        if column in line:
-            raise FigureError(f"{row['metric']}: {_name_method(row)} has two rows for {column or 'its only cell'}")
-        line[column] = _number(row)
+    for cell in cells:
+        line = lines.setdefault((_name_method(cell), *(cell[name] for name in beside)), {})
+        if (column := cell[across]) in line:
+            raise FigureError(f"{cell['metric']}: {_name_method(cell)} has two rows for {column or 'its only cell'}")
+        line[column] = _number(cell)
     columns = list(dict.fromkeys(column for line in lines.values() for column in line))
     columns = [column for column in columns if column or len(columns) == 1]
-    cells = [[*names, *(line.get(column, line.get("", "")) for column in columns)] for names, line in lines.items()]
-    return pd.DataFrame(cells, columns=["method", *varying, *(column or "value" for column in columns)])
+    shown = [[*names, *(line.get(column, line.get("", "")) for column in columns)] for names, line in lines.items()]
+    return pd.DataFrame(shown, columns=["method", *beside, *(column or "value" for column in columns)])
 
 
 def _name_method(row: Mapping[str, Any]) -> str:
@@ -219,12 +219,11 @@ def draw_again(path: Path, folder: Path, style: str = "two-column") -> Path:
         raise FigureError(f"{path} is empty, or not the data of a notebook's figure (they are {', '.join(figures)})")
     dataset, scale = own[["dataset", "scale"]].iloc[0]
     settings = preset(scale, dataset, "").model_dump(mode="json") | made.get("settings", {})
-    data = table
     if known == "14_scorecard":  # its picture shows verdicts, which its data has no column for
-        data = judge_again(table, path.parent, dataset, scale)
+        figure = DRAWN[known](judge_again(table, path.parent, dataset, scale))
     else:
         enter({m: Entry(m) for m in table["method"].unique() if m not in REGISTRY})  # a notebook's own has its id alone
-    figure = DRAWN[known](data) if known in DRAWN else DRAWN_WITH_SETTINGS[known](data, settings)
+        figure = DRAWN[known](table) if known in DRAWN else DRAWN_WITH_SETTINGS[known](table, settings)
     width, height = figure.get_size_inches()
     figure.set_size_inches(min(width, STYLES[style]), height)
     save_figure(figure, path.stem, table, folder, made)
