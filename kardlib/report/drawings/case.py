@@ -17,9 +17,9 @@ from matplotlib.patches import Rectangle
 from kardlib.data.files import LETTERS
 from kardlib.kard.cases import COLOURS, MEANING
 from kardlib.registry import REGISTRY, label
-from kardlib.report.drawings.style import list_methods, need_metrics
+from kardlib.report.drawings.style import by_method, need_metrics
 from kardlib.report.figures import LOOK
-from kardlib.report.rows import measured
+from kardlib.report.rows import measured, only
 
 # In points. The whole is no wider than the narrower of two pages, so that no text is set anew where it is printed.
 WIDTH, MARGIN, LINE, SIZE = 396, 6, 9.6, 7.0
@@ -74,7 +74,7 @@ def _state(ax: Axes, place: tuple[float, float], top: float, text: str, signs: s
 
 def _texts(rows: pd.DataFrame, knob: str) -> Iterator[tuple[int, str, dict[str, float]]]:
     """Texts of one kind in their order: which, itself, and what is said of it."""
-    for (x, text), said in rows[rows["knob"] == knob].groupby(["x", "at"]):
+    for (x, text), said in only(rows, knob=knob).groupby(["x", "at"]):
         yield int(x), text, dict(zip(said["metric"], said["value"], strict=True))
 
 
@@ -87,7 +87,7 @@ def _signs(said: dict[str, float]) -> str:
 def _method_block(ax: Axes, top: float, method: str, rows: pd.DataFrame) -> float:
     """A method: who it is and what it answers, what it reads, what it writes."""
     given = next((LETTERS[n - 1] for n, _, said in _texts(rows, "option") if said["answered"]), "")
-    right = bool(rows.loc[rows["metric"] == "right", "value"].iloc[0])
+    right = bool(only(rows, metric="right")["value"].iloc[0])
     said = f"✓ {given}, right" if right else f"✗ {given}, wrong" if given else "✗ no answer"
     ends = [_write(ax, PLACES["method"], top, label(method), weight="bold", color=REGISTRY[method].color)]
     ends[0] = _write(ax, PLACES["method"], ends[0] + 2, said, weight="bold")
@@ -121,25 +121,25 @@ def plot_case(table: pd.DataFrame) -> Figure:
     FigureError for no case.
     """
     need_metrics(table, "right", "answered")
-    case, methods = table[table["knob"] != ""], list_methods(table[table["knob"] != ""])
-    of = {method: case[case["method"] == method] for method in methods}
+    blocks = by_method(table[table["knob"] != ""])
+    first = blocks[0][1]
     fig, ax = plt.subplots()
     ax.set_position((0, 0, 1, 1))  # the whole figure, whatever the layout would leave around it
     ax.axis("off")
     whole = MARGIN, WIDTH - 2 * MARGIN
-    _, question, _ = next(_texts(of[methods[0]], "question"))
+    _, question, _ = next(_texts(first, "question"))
     y = _write(ax, whole, MARGIN, question, weight="bold")
-    for n, text, said in _texts(of[methods[0]], "option"):
+    for n, text, said in _texts(first, "option"):
         right = bool(said["gold"])
         y = _write(ax, (MARGIN + 8, WIDTH - 3 * MARGIN), y, f"{LETTERS[n - 1]}. {text}{' ✓' if right else ''}",
                    weight="bold" if right else "normal")  # fmt: skip
     y = _rule(ax, y + 3)
     y = max(_write(ax, place, y, name, color="0.35") for name, place in PLACES.items())
-    for method, rows in of.items():
+    for method, rows in blocks:
         y = _method_block(ax, _rule(ax, y + 2), method, rows)
-    signs = {_signs(said) for rows in of.values() for _, _, said in _texts(rows, "sentence")}
+    signs = {_signs(said) for _, rows in blocks for _, _, said in _texts(rows, "sentence")}
     y = _write(ax, whole, _rule(ax, y + 3), _legend(signs), color="0.35")
-    for row in measured(table[table["metric"] == "won_by_reading"]).itertuples():
+    for row in measured(only(table, metric="won_by_reading")).itertuples():
         won = WON.format("that the answer takes" if row.dataset == "world" else "gold passages")
         share = f"{100 * row.value:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}] of {row.n:,} questions are such"
         y = _write(ax, whole, y, f"The first test question that {won}. {share}.", color="0.35")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -20,7 +19,7 @@ from kardlib.report.drawings import style
 from kardlib.report.drawings.accuracy import CHANCE_ROW, accuracy_panel, name_rows
 from kardlib.report.figures import COLUMN, LOOK, PAGE
 from kardlib.report.reported import find_table
-from kardlib.report.rows import FRACTIONS, FigureError, gained, measured, told
+from kardlib.report.rows import FRACTIONS, FigureError, gained, measured, only, told
 
 
 @mpl.rc_context(LOOK)
@@ -62,13 +61,13 @@ def plot_losses(table: pd.DataFrame) -> Figure:
     """
     style.need_metrics(table, "loss")
     table = measured(table)
-    kinds, methods = list(dict.fromkeys(table["at"])), style.list_methods(table)
+    kinds, methods = table["at"].unique(), style.by_method(table)
     fig, ax = plt.subplots(figsize=(COLUMN, 0.8 + 0.5 * len(kinds)))
-    for i, method in enumerate(methods):
-        rows = table[table["method"] == method].set_index("at").loc[kinds]
-        style.draw_across(ax, method, rows, np.arange(len(kinds)) + (i - (len(methods) - 1) / 2) / 5)
-    ax.set_yticks(range(len(kinds)), kinds)
-    ax.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="Mean loss of a token (nats)")
+    for i, (method, rows) in enumerate(methods):
+        places = np.arange(len(kinds)) + (i - (len(methods) - 1) / 2) / 5
+        style.draw_across(ax, method, rows.set_index("at").loc[kinds], places)
+    style.name_lines(ax, kinds)
+    ax.set_xlabel("Mean loss of a token (nats)")
     ax.grid(axis="x")
     style.legend_below(fig, 1)
     return fig
@@ -88,7 +87,7 @@ def plot_hits(table: pd.DataFrame) -> Figure:
     panels = [metric for metric in HITS_TITLES if (table["metric"] == metric).any()]
     fig, axes = style.make_panels(len(panels), 2.5, sharey=True)
     for ax, metric in zip(axes, panels, strict=True):
-        found = table[table["metric"] == metric]
+        found = only(table, metric=metric)
         style.draw_by_knob(ax, found.assign(x=found["k"]), sorted(found["k"].unique()))
         ax.set(title=f"{HITS_TITLES[metric]} (n = {style.say_sizes(found)})", xlabel="Passages looked at, k")
     axes[0].set_ylabel("Hits@k (%)")
@@ -105,11 +104,11 @@ def plot_training(table: pd.DataFrame) -> Figure:
     """
     style.need_metrics(table, "loss")
     table = measured(table)
-    students = list(dict.fromkeys(table["student"]))
+    students = table["student"].unique()
     fig, axes = style.make_panels(len(students), 2.5, sharey=True)
     for ax, student in zip(axes, students, strict=True):
-        for method in style.list_methods(shown := table[table["student"] == student]):
-            rows = shown[shown["method"] == method].sort_values("x")
+        for method, rows in style.by_method(only(table, student=student)):
+            rows = rows.sort_values("x")
             look = style.dot_style(method) | {"linestyle": REGISTRY[method].line}
             ax.plot(rows["x"], rows["value"], markevery=max(1, len(rows) // 8), **look)
             ax.fill_between(rows["x"], rows["low"], rows["high"], color=look["color"], alpha=0.25, linewidth=0)
@@ -122,8 +121,9 @@ def plot_training(table: pd.DataFrame) -> Figure:
 
 
 ALL = {"All questions": ["accuracy"]}  # of a real dataset, which has no parts
+BY_STRATUM = [f"accuracy_{stratum}" for stratum in STRATA]
 PARTS = {  # of the test questions: their axis -> the metrics on it
-    "How often training asked about the ailment": [f"accuracy_{stratum}" for stratum in STRATA],
+    "How often training asked about the ailment": BY_STRATUM,
     "Kind of question": ["accuracy_one_hop", "accuracy_two_hops", "accuracy_yes_no", "accuracy_options"],
 }
 
@@ -138,10 +138,9 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """
     table = measured(table)
     table = table[table["method"].isin([*methods, "chance"])]
-    parts: dict[str, list[str]] = {}
-    for group in (PARTS, ALL):
-        parts = parts or {axis: metrics for axis, metrics in group.items() if table["metric"].isin(metrics).any()}
-    students = list(dict.fromkeys(filter(None, table["student"])))
+    there = {axis: metrics for axis, metrics in (PARTS | ALL).items() if table["metric"].isin(metrics).any()}
+    parts = {axis: metrics for axis, metrics in there.items() if axis in PARTS} or there
+    students = [student for student in table["student"].unique() if student]
     if not (parts and students):
         raise FigureError("nothing to draw: no row has the metric of a stratum or a kind of question, nor accuracy")
     table = told(table).dropna(subset="value")
@@ -149,12 +148,12 @@ def plot_strata(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
     fig, axes = plt.subplots(len(parts), len(students), figsize=size, sharey=True, squeeze=False)
     for (row, metrics), (column, student) in product(enumerate(parts.values()), enumerate(students)):
         ax, shown = axes[row, column], table[table["student"].isin([student, ""])]
-        for i, method in enumerate(style.list_methods(shown)):
-            rows = shown[shown["method"] == method].set_index("metric").reindex(metrics)
+        for i, (method, rows) in enumerate(style.by_method(shown)):
+            rows = rows.set_index("metric").reindex(metrics)
             if method == "chance":
                 ax.plot(range(len(rows)), rows["value"], label=label("chance"), drawstyle="steps-mid", **style.DASHED)
             else:
-                line = {} if metrics == PARTS["How often training asked about the ailment"] else {"linestyle": "none"}
+                line = {} if metrics == BY_STRATUM else {"linestyle": "none"}
                 style.draw_method(ax, method, np.arange(len(rows)) + 0.06 * (i - len(methods) / 2), rows, **line)
         names = [metric.removeprefix("accuracy_").replace("_", "\n") for metric in metrics]
         ax.set_xticks(range(len(metrics)), names)
@@ -196,7 +195,7 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
     table, chance = style.choose_rows(table[table["x"].notna() | (table["method"] == "chance")], *MEASURES)
     methods, unit = style.list_methods(table), 100 if knob.endswith("(%)") else 1
     cells = product(MEASURES, table["at"].unique())
-    parts = [(m, at, part) for m, at in cells if len(part := table[(table["metric"] == m) & (table["at"] == at)])]
+    parts = [(m, at, part) for m, at in cells if len(part := only(table, metric=m, at=at))]
     paper, accuracies = PAPERS.get(table["figure"].iloc[0]), sum(metric == "accuracy" for metric, *_ in parts)
     fig, axes = style.make_panels(len(parts) + bool(paper and accuracies), 2.3)
     if paper and accuracies:
@@ -204,7 +203,7 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
         _paper_panel(beside, paper, methods, unit)
         beside.set_xlabel(knob)
     for ax, (metric, at, part) in zip(axes, parts, strict=True):
-        accuracy = metric.startswith("accuracy")
+        accuracy = metric == "accuracy"
         if accuracy and ax is not axes[0]:
             ax.sharey(axes[0])  # accuracies are compared across panels
         style.draw_by_knob(ax, part, sorted(table["x"].unique()), unit)
@@ -212,11 +211,10 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
         for value in chance if accuracy else ():
             ax.axhline(value, label=label("chance"), **style.DASHED)
         title = ", ".join(filter(None, [MEASURES[metric], at]))
+        ax.set(title=f"{title} (%)" if metric in FRACTIONS else title, xlabel=knob)
         if metric in FRACTIONS:
-            ax.set(title=f"{title} (%)", xlabel=knob)
             style.show_percent(ax.yaxis)
         else:
-            ax.set(title=title, xlabel=knob)
             ax.set_ylim(0, 1.06 * part[["value", "high"]].max(axis=None))  # from zero, with room for the highest marker
     if len(methods) + len(chance) > 1:
         style.legend_below(fig, columns=2 if len(fig.axes) == 1 else 4)
@@ -237,12 +235,13 @@ def _mark_unread(ax: Axes, part: pd.DataFrame) -> None:
         unread = rows[told(rows)["value"].isna()]["method"].unique()
         if not len(unread):
             continue
-        at: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 7, "color": "0.35"}
-        at["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line of chance
         if len(unread) == rows["method"].nunique():
-            ax.annotate("unread", (x, 0.03), **at)
+            said, y, va = "unread", 0.03, "baseline"
         else:  # above what is drawn of the others
-            ax.annotate("\n".join([*map(label, unread), "unread"]), (x, 0.98), va="top", **at)
+            said, y, va = "\n".join([*map(label, unread), "unread"]), 0.98, "top"
+        behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line of chance
+        ax.annotate(said, (x, y), xycoords=("data", "axes fraction"), ha="center", va=va, fontsize=7, color="0.35",
+                    bbox=behind)  # fmt: skip
         left, right = ax.get_xlim()
         room = (right / left) ** 0.12
         ax.set_xlim(min(left, x / room), max(right, x * room))
@@ -279,9 +278,9 @@ def plot_students(table: pd.DataFrame) -> Figure:
     Rows whose metric is "accuracy" and whose seed is empty, gains too; students as they come. No line joins them: more
     weights need not read better. Raises FigureError for a student whose weights nobody has counted.
     """
-    table = table[(table["metric"] == "accuracy") & table["seed"].isna()]
+    table = only(table[table["seed"].isna()], metric="accuracy")
     own, gains, weights = measured(table), gained(table), {}
-    for student in dict.fromkeys(table["student"]):
+    for student in table["student"].unique():
         if not (shape := find_shape(student)):
             raise FigureError(f"the weights of {student} are not known here: its folder is needed to count them")
         weights[student] = shape.parameters / 1e6
@@ -317,7 +316,7 @@ def plot_rag(table: pd.DataFrame) -> Figure:
     left.set(title=f"Answers (n = {style.say_sizes(accuracy)})")
     for ax, metric in zip((first, *others), titles, strict=True):
         for i, method in enumerate(methods):
-            rows = found[(found["metric"] == metric) & (found["method"] == method)].set_index("k").reindex(ks)
+            rows = only(found, metric=metric, method=method).set_index("k").reindex(ks)
             ax.plot(rows["value"], [i, i], color=REGISTRY[method].color, linewidth=0.6, linestyle=":")
             style.draw_across(ax, method, rows, [i, i])
             ax.plot(rows["value"].iloc[:1], [i], **style.dot_style(method) | {"markerfacecolor": "white", "zorder": 4})
@@ -341,60 +340,63 @@ def plot_shares(table: pd.DataFrame) -> Figure:
     more: "accuracy" by what was read of their gold passages. Raises FigureError if there are no failures.
     """
     style.need_metrics(table, "share_of_failures")
-    by_reading = measured(table[table["knob"] == "gold read"])
-    table = table[table["metric"] == "share_of_failures"]
-    paper = find_table("failure_analysis")
-    (inspected,), *papers = (paper.numbers(row) for row in ("inspected", "reranker_missed", "student_failed"))
+    by_reading = measured(only(table, knob="gold read"))
+    table = only(table, metric="share_of_failures")
     splits = {"All it takes must be read": CAUSES, "One relevant passage is enough": PAPERS_CAUSES}
     splits = {title: causes for title, causes in splits.items() if table["at"].isin(causes).any()}
     fig, axes = style.make_panels(len(splits) + (not by_reading.empty), 2.2)
     for ax, (title, causes) in zip(axes, splits.items(), strict=False):
-        shares = table[table["at"].isin(causes)].pivot(index="student", columns="at", values="value")
-        first = table[table["at"] == causes[0]].set_index("student")
-        shares, whole = shares.loc[first.index, list(causes)], f"The paper ({inspected:.0f})"
-        if causes == PAPERS_CAUSES:
-            shares.loc[whole] = [number / inspected for (number,) in papers]
-        starts = shares.cumsum(axis=1) - shares
-        for cause, color in zip(causes, (ORANGE, BLUE, GREY), strict=False):
-            bars = ax.barh(range(len(shares)), shares[cause], 0.7, starts[cause], color=color, label=cause)
-            shown = [f"{100 * share:.0f}" if share > 0.1 else "" for share in shares[cause]]
-            behind = {"facecolor": color, "edgecolor": "none", "pad": 1}
-            ax.bar_label(bars, shown, label_type="center", color="white", fontsize=7, bbox=behind, zorder=4)
-        line = style.WHISKERS | {"color": BLACK, "linestyle": "none"}
-        ax.errorbar(first["value"], range(len(first)), xerr=style.whiskers(first), **line)
-        ax.axvline(papers[0][0] / inspected, **style.DASHED | {"zorder": 3})
-        names = [f"{student} ({n:,})" for student, n in first["n"].items()]
-        ax.set_yticks(range(len(shares)), [*names, *shares.index[len(first) :]])
-        ax.set(title=title, xlabel="Share of failures (%)", xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
-        style.show_percent(ax.xaxis)
-        ax.tick_params(axis="y", length=0)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), handlelength=1.2)
+        _causes_panel(ax, table[table["at"].isin(causes)], causes)
+        ax.set(title=title, xlabel="Share of failures (%)")
     if not by_reading.empty:
         _reading_panel(axes[-1], by_reading)
+        axes[-1].set(title="By what KARD read", xlabel="Accuracy (%)")
+    for ax in axes:
+        ax.set_xlim(0, 1)
+        style.show_percent(ax.xaxis)
+        ax.tick_params(axis="y", length=0)
+        handles, names = ax.get_legend_handles_labels()
+        shown = dict(zip(names, handles, strict=True))
+        ax.legend(shown.values(), shown, loc="upper center", bbox_to_anchor=(0.5, -0.3), handlelength=1.2)
     return fig
+
+
+def _causes_panel(ax: Axes, table: pd.DataFrame, causes: Sequence[str]) -> None:
+    """A bar for each student, parted by cause; below them the paper's, if these are its causes."""
+    paper = find_table("failure_analysis")
+    (inspected,), *counts = (paper.numbers(row) for row in ("inspected", "reranker_missed", "student_failed"))
+    first = only(table, at=causes[0]).set_index("student")
+    shares = table.pivot(index="student", columns="at", values="value").loc[first.index, list(causes)]
+    names = [f"{student} ({n:,})" for student, n in first["n"].items()]
+    if causes == PAPERS_CAUSES:
+        names.append(f"The paper ({inspected:.0f})")
+        shares.loc[names[-1]] = [count / inspected for (count,) in counts]
+    starts = shares.cumsum(axis=1) - shares
+    for cause, color in zip(causes, (ORANGE, BLUE, GREY), strict=False):
+        bars = ax.barh(range(len(shares)), shares[cause], 0.7, starts[cause], color=color, label=cause)
+        shown = [f"{100 * share:.0f}" if share > 0.1 else "" for share in shares[cause]]
+        behind = {"facecolor": color, "edgecolor": "none", "pad": 1}
+        ax.bar_label(bars, shown, label_type="center", color="white", fontsize=7, bbox=behind, zorder=4)
+    line = style.WHISKERS | {"color": BLACK, "linestyle": "none"}
+    ax.errorbar(first["value"], range(len(first)), xerr=style.whiskers(first), **line)
+    ax.axvline(counts[0][0] / inspected, **style.DASHED | {"zorder": 3})
+    style.name_lines(ax, names)
 
 
 def _reading_panel(ax: Axes, rows: pd.DataFrame) -> None:
     """Accuracy by what was read, a line for each student and each of `GOLD_READ`: who recalls, and who reads it."""
-    keys = [(s, at) for s in dict.fromkeys(rows["student"]) for at in GOLD_READ]
-    lines = {key: part for key in keys if len(part := rows[(rows["student"] == key[0]) & (rows["at"] == key[1])])}
-    methods, several = style.list_methods(rows), rows["student"].nunique() > 1
+    keys = product(rows["student"].unique(), GOLD_READ)
+    lines = {(s, at): part for s, at in keys if len(part := only(rows, student=s, at=at))}
+    methods = style.list_methods(rows)
     for i, method in enumerate(methods):
         for y, part in enumerate(lines.values()):
-            shown, height = part[part["method"] == method], y + 0.3 * (i - (len(methods) - 1) / 2)
+            shown, height = only(part, method=method), y + 0.3 * (i - (len(methods) - 1) / 2)
             style.draw_across(ax, method, shown, [height])
             if told(shown)["value"].isna().all():
                 ax.text(0.02, height, "unread", va="center", fontsize=6, color=REGISTRY[method].color)
-    names = [
-        f"{f'{student}, ' if several else ''}{at} ({part['n'].iloc[0]:,})" for (student, at), part in lines.items()
-    ]
-    ax.set(title="By what KARD read", xlabel="Accuracy (%)", xlim=(0, 1), ylim=(len(lines) - 0.5, -0.5))
-    ax.set_yticks(range(len(lines)), names)
-    style.show_percent(ax.xaxis)
+    named = "{0}, {1} ({2:,})" if rows["student"].nunique() > 1 else "{1} ({2:,})"
+    style.name_lines(ax, [named.format(student, at, part["n"].iloc[0]) for (student, at), part in lines.items()])
     ax.grid(axis="x")
-    ax.tick_params(axis="y", length=0)
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    ax.legend(handles.values(), handles, loc="upper center", bbox_to_anchor=(0.5, -0.3), handlelength=1.2)
 
 
 @mpl.rc_context(LOOK)
@@ -403,20 +405,18 @@ def plot_differences(table: pd.DataFrame) -> Figure:
 
     Gains with the knob "difference". Raises FigureError if there are none.
     """
-    table = gained(table)
-    table = table[table["knob"] == "difference"]
+    table = only(gained(table), knob="difference")
     if table.empty:
         raise FigureError("nothing to draw: no row is a gain with the knob difference")
-    names, panels = list(dict.fromkeys(table["at"])), list(dict.fromkeys(table["metric"]))
+    names, panels = list(table["at"].unique()), table["metric"].unique()
     fig, axes = style.make_panels(len(panels), 0.8 + 0.28 * len(names), sharex=True, sharey=True)
     for ax, metric in zip(axes, panels, strict=True):
-        rows = table[table["metric"] == metric]
+        rows = style.in_units(only(table, metric=metric), 100)
         ax.axvline(0, **style.THIN)
-        style.draw_across(ax, "kard_reranker", style.in_points(rows), [names.index(name) for name in rows["at"]])
+        style.draw_across(ax, "kard_reranker", rows, [names.index(name) for name in rows["at"]])
         ax.set(title=MEASURES[metric], xlabel="Change (points)")
         ax.grid(axis="x")
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    style.name_lines(axes[0], names)
     return fig
 
 
@@ -433,10 +433,9 @@ def plot_worlds(table: pd.DataFrame) -> Figure:
     Rows are gains as in `LEADS` in accuracy and on strata: with a seed those of a world, a small dot, over all seeds
     their mean with its interval. Raises FigureError if there are none.
     """
-    table = style.in_points(told(table[(table["over_student"] == "") & (table["knob"] == "")]))
-    metrics = ["accuracy", *(f"accuracy_{stratum}" for stratum in STRATA)]
+    table = style.in_units(told(only(table, over_student="", knob="")), 100)
     kinds = [*zip(table["method"], table["over"], table["metric"], strict=True)]
-    cases = [case for lead, metric in product(LEADS, metrics) if (case := (*lead, metric)) in kinds]
+    cases = [case for lead, metric in product(LEADS, ["accuracy", *BY_STRATUM]) if (case := (*lead, metric)) in kinds]
     if not cases:
         raise FigureError("nothing to draw: no row is a gain of KARD")
     place = {case: y for y, case in enumerate(cases)}
@@ -449,7 +448,7 @@ def plot_worlds(table: pd.DataFrame) -> Figure:
     students = sorted(sizes, key=sizes.__getitem__)
     fig, axes = style.make_panels(len(students), 0.9 + 0.2 * len(lines), sharex=True, sharey=True)
     for ax, student in zip(axes, students, strict=True):
-        rows = table[table["student"] == student]
+        rows = only(table, student=student)
         worlds, means = rows[rows["seed"].notna()], rows[rows["seed"].isna()]
         ax.axvline(0, **style.THIN)
         ax.plot(worlds["value"], worlds["y"], ".", color=GREY, markersize=3.5, zorder=2)
@@ -459,7 +458,6 @@ def plot_worlds(table: pd.DataFrame) -> Figure:
         ax.grid(axis="x")
     values = [0.0, *table["value"]]
     axes[0].set_xlim(min(values) - 3, max(values) + 3)  # of two worlds intervals reach far beyond
-    axes[0].set_yticks(range(len(lines)), lines)
-    axes[0].set_ylim(len(lines) - 0.5, -0.5)
+    style.name_lines(axes[0], lines)
     axes[len(students) // 2].set(xlabel="Gain (points)")
     return fig

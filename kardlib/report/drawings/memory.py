@@ -16,7 +16,7 @@ from kardlib.kard.memorization import Task
 from kardlib.registry import BLACK, GREEN, GREY, PINK, RED, REGISTRY, label
 from kardlib.report.drawings import style
 from kardlib.report.figures import COLUMN, LOOK, PAGE
-from kardlib.report.rows import measured
+from kardlib.report.rows import measured, only
 
 
 @mpl.rc_context(LOOK)
@@ -28,11 +28,11 @@ def plot_learners(table: pd.DataFrame) -> Figure:
     """
     style.need_metrics(table, "error", "bits", "rate")
     fig, (error, bits, budget) = style.make_panels(3, 2.7)
-    rate = table[table["metric"] == "rate"]["value"].item()
-    samples = table[table["knob"] == "samples"]
-    _draw_by_x(error, samples[samples["metric"] == "error"])
-    _draw_by_x(bits, samples[(samples["metric"] == "bits") & (samples["method"] != "theorem_1")])
-    _draw_by_x(budget, table[table["knob"] == "budget"], rate)
+    rate = only(table, metric="rate")["value"].item()
+    samples = only(table, knob="samples")
+    _draw_by_x(error, only(samples, metric="error"))
+    _draw_by_x(bits, only(samples[samples["method"] != "theorem_1"], metric="bits"))
+    _draw_by_x(budget, only(table, knob="budget"), rate)
     ticks = sorted(samples["x"].unique())
     for ax in (error, bits):
         ax.set_xscale("log", base=2)
@@ -91,8 +91,7 @@ def _sweep_panel(ax: Axes, table: pd.DataFrame, name: str, tasks: Sequence[Task]
     reader = REGISTRY["read_key"]
     for task in tasks:
         color, marker, line = (reader.color, reader.marker, reader.line) if task == middle else next(others)
-        rows = table[(table["student"] == str(task)) & (table["method"] == "read_key")]
-        rows = rows[rows["metric"] == "error"].sort_values("x")
+        rows = only(table, student=str(task), method="read_key", metric="error").sort_values("x")
         look: dict[str, Any] = {"color": color, "marker": marker, "linestyle": line, "markersize": 3.6}
         ax.plot(rows["x"], rows["value"], markevery=3, label=f"{name} = {getattr(task, SIZES[name]):,}", **look)
         ax.fill_between(rows["x"], rows["low"], rows["high"], color=color, alpha=0.25, linewidth=0)
@@ -106,16 +105,16 @@ def _sweep_panel(ax: Axes, table: pd.DataFrame, name: str, tasks: Sequence[Task]
 
 def _reader_panels(errors: Axes, excess: Axes, table: pd.DataFrame, task: Task) -> None:
     """All readers' errors in one task, and by how much they are above those with whole strings."""
-    part = table[table["student"] == str(task)]
-    error, above = part[part["metric"] == "error"], part[(part["metric"] == "excess_keys") & (part["value"] > 0)]
-    for method in style.list_methods(error):
-        rows = error[error["method"] == method].sort_values("x")
+    part = only(table, student=str(task))
+    above = only(part[part["value"] > 0], metric="excess_keys")
+    for method, rows in style.by_method(only(part, metric="error")):
+        rows = rows.sort_values("x")
         if rows["x"].isna().all():  # it reads no key
             entry = REGISTRY[method]
             errors.axhline(rows["value"].item(), color=entry.color, linestyle=entry.line, label=entry.label)
             continue
         style.draw_method(errors, method, rows["x"], rows, markevery=3, errorevery=3)
-        rows = above[above["method"] == method].sort_values("x")
+        rows = only(above, method=method).sort_values("x")
         style.draw_method(excess, method, rows["x"], rows, markevery=3, errorevery=3)
     marks = _thresholds(table, task)
     for eps, m in marks.items():
@@ -130,7 +129,7 @@ def _reader_panels(errors: Axes, excess: Axes, table: pd.DataFrame, task: Task) 
 
 def _thresholds(table: pd.DataFrame, task: Task) -> dict[float, float]:
     """eps -> Theorem 2's m, of one task."""
-    rows = table[(table["student"] == str(task)) & (table["metric"] == "m")]
+    rows = only(table, student=str(task), metric="m")
     return dict(zip(rows["x"], rows["value"], strict=True))
 
 
@@ -142,10 +141,10 @@ def plot_growth(table: pd.DataFrame) -> Figure:
     The metric is "bits", the knob "length". Raises FigureError for no rows.
     """
     style.need_metrics(table, "bits")
-    part = table[(table["metric"] == "bits") & (table["method"] != "theorem_1")]
+    part = only(table[table["method"] != "theorem_1"], metric="bits")
     fig, ax = plt.subplots(figsize=(COLUMN, 3.3))
     _draw_by_x(ax, part)
-    learner = part[part["method"] == "recall_visible"].sort_values("x")
+    learner = only(part, method="recall_visible").sort_values("x")
     first = learner.iloc[0]
     slope = first["value"] / first["x"] * learner["x"]
     ax.plot(learner["x"], slope, label="Theorem 1's slope, 1", **style.DASHED)
@@ -168,11 +167,11 @@ def plot_networks(table: pd.DataFrame) -> Figure:
     """
     style.need_metrics(table, "error_shown")
     table = measured(table)
-    shown = table[table["metric"] == "bits_shown"].drop_duplicates("x").set_index("x")["value"]
-    part = table[table["metric"] == "error_shown"]
+    shown = only(table, metric="bits_shown").drop_duplicates("x").set_index("x")["value"]
+    part = only(table, metric="error_shown")
     fig, ax = plt.subplots(figsize=(COLUMN, 2.6))
     _draw_by_x(ax, part.assign(x=part["x"].map(shown)))
-    held = table.loc[(table["method"] == "network") & (table["metric"] == "bits_held"), "value"].max()
+    held = only(table, method="network", metric="bits_held")["value"].max()
     ax.axvline(held, color=BLACK, linewidth=1, linestyle=(0, (4, 3)), label="The most it held at any size")
     ax.set_xscale("log", base=2)
     ax.set_xticks(list(shown), [f"{x:,.0f}" for x in shown], rotation=30)
@@ -185,8 +184,8 @@ def plot_networks(table: pd.DataFrame) -> Figure:
 
 def _draw_by_x(ax: Axes, table: pd.DataFrame, unit: float = 1) -> None:
     """A line against `x`, in `unit`s, for each method."""
-    for method in style.list_methods(table):
-        rows = table[table["method"] == method].sort_values("x")
+    for method, rows in style.by_method(table):
+        rows = rows.sort_values("x")
         style.draw_method(ax, method, rows["x"] / unit, rows)
 
 
@@ -203,30 +202,34 @@ def plot_frontier(table: pd.DataFrame) -> Figure:
     """
     table = measured(table)
     style.need_metrics(table, "accuracy_of_rationale")
-    told, strata = table[table["metric"] == "accuracy_of_rationale"], (STRATA[0], STRATA[-1])
-    students, chance = list(dict.fromkeys(told["student"])), table[table["method"] == "chance"].set_index("metric")
+    told, strata = only(table, metric="accuracy_of_rationale"), (STRATA[0], STRATA[-1])
+    students, chance = told["student"].unique(), only(table, method="chance").set_index("metric")["value"]
     fig, axes = plt.subplots(2, len(students), figsize=(PAGE, 4.4), sharex=True, sharey=True, squeeze=False)
     for (row, stratum), (column, student) in product(enumerate(strata), enumerate(students)):
-        ax, shown = axes[row, column], told[(told["at"] == stratum) & (told["student"] == student)]
+        ax, shown = axes[row, column], only(told, at=stratum, student=student)
         style.draw_by_knob(ax, shown, sorted(shown["x"].unique()))
-        ax.axhline(chance.loc[f"accuracy_{stratum}", "value"], label=label("chance"), **style.DASHED)
+        ax.axhline(chance[f"accuracy_{stratum}"], label=label("chance"), **style.DASHED)
         ax.set(title=student if not row else "", xlim=ax.get_xlim())  # an open interval goes to the edge, and not past
     for ax, student in zip(axes[0], students, strict=True):
-        crossing = table[(table["metric"] == "crossing") & (table["student"] == student)]
-        crossing = crossing[(crossing["value"] > 0) & (crossing["value"] < np.inf)]  # else no lines cross
-        for i, row in enumerate(crossing.itertuples()):
-            look: dict[str, Any] = {"color": REGISTRY[row.method].color}
-            ax.axvspan(*np.clip((row.low, row.high), *ax.get_xlim()), alpha=0.12, linewidth=0, zorder=0, **look)
-            ax.axvline(row.value, **style.THIN | {"linestyle": ":"} | look)
-            place = (row.value, 0.02 + 0.06 * i)  # one above the other: two may be near
-            beside: dict[str, Any] = {"xytext": (2, 0), "textcoords": "offset points", "fontsize": 7}
-            ax.annotate(f"{row.value:.0f}", place, xycoords=("data", "axes fraction"), **beside, **look)
+        _mark_crossings(ax, only(table, metric="crossing", student=student))
     for ax, stratum in zip(axes[:, 0], strata, strict=True):
         ax.set(ylabel=f"Shown {stratum} (%)")
     style.show_percent(axes[0, 0].yaxis)
     axes[1, len(students) // 2].set(xlabel=FRONTIERS[told["knob"].iloc[0]])
     style.legend_below(fig, 3, axes.flat)
     return fig
+
+
+def _mark_crossings(ax: Axes, crossings: pd.DataFrame) -> None:
+    """A line where a method overtakes its rival, in its interval; none where no lines cross."""
+    crossings = crossings[(crossings["value"] > 0) & (crossings["value"] < np.inf)]
+    for i, row in enumerate(crossings.itertuples()):
+        color = REGISTRY[row.method].color
+        ax.axvspan(*np.clip((row.low, row.high), *ax.get_xlim()), color=color, alpha=0.12, linewidth=0, zorder=0)
+        ax.axvline(row.value, **style.THIN | {"linestyle": ":", "color": color})
+        place = (row.value, 0.02 + 0.06 * i)  # one above the other: two may be near
+        ax.annotate(f"{row.value:.0f}", place, (2, 0), xycoords=("data", "axes fraction"), color=color,
+                    textcoords="offset points", fontsize=7)  # fmt: skip
 
 
 @mpl.rc_context(LOOK)
@@ -237,16 +240,15 @@ def plot_editions(table: pd.DataFrame) -> Figure:
     first (metric "former_answers"). Raises FigureError if they are not there.
     """
     table = measured(table)
-    style.need_metrics(table := table[table["knob"] == "edition"], "accuracy_of_rationale", "former_answers")
+    style.need_metrics(table := only(table, knob="edition"), "accuracy_of_rationale", "former_answers")
     bars = {"right, first edition": ("accuracy_of_rationale", "first edition"),
             "right, new edition": ("accuracy_of_rationale", "new edition"),
             "what was right before": ("former_answers", "new edition")}  # fmt: skip
-    students, methods = list(dict.fromkeys(table["student"])), style.list_methods(table)
+    students, methods = table["student"].unique(), style.list_methods(table)
     fig, axes = style.make_panels(len(students), 2.6, sharey=True)
     for ax, student in zip(axes, students, strict=True):
         for i, ((name, (metric, at)), color) in enumerate(zip(bars.items(), (GREY, GREEN, RED), strict=True)):
-            rows = table[(table["student"] == student) & (table["metric"] == metric) & (table["at"] == at)]
-            rows = rows.set_index("method").reindex(methods)
+            rows = only(table, student=student, metric=metric, at=at).set_index("method").reindex(methods)
             places = np.arange(len(methods)) + 0.27 * (i - 1)
             ax.bar(places, rows["value"], 0.25, yerr=style.whiskers(rows), color=color, label=name, capsize=2)
         ax.set_xticks(range(len(methods)), [label(method).replace(" ", "\n") for method in methods])

@@ -13,7 +13,7 @@ from kardlib.report.drawings import style
 from kardlib.report.drawings.accuracy import AXES, accuracy_panel, name_rows
 from kardlib.report.figures import COLUMN, LOOK, PAGE
 from kardlib.report.reported import find_table
-from kardlib.report.rows import FigureError, gained, is_judged, measured
+from kardlib.report.rows import FigureError, gained, is_judged, measured, only
 from kardlib.settings import GLUE_TASKS
 
 QUARTERS = 4  # groups of questions in `plot_where`
@@ -29,13 +29,13 @@ def plot_spaces(table: pd.DataFrame) -> Figure:
     """
     style.need_metrics(table, "first_component", "second_component", "nearest_shares_label")
     shares = measured(table).query("metric == 'nearest_shares_label'").set_index("method")["value"]
-    looks = dict(zip(dict.fromkeys(table.loc[table["at"] != "", "at"]), SPACE_LOOKS, strict=False))
+    looks = dict(zip(table.loc[table["at"] != "", "at"].unique(), SPACE_LOOKS, strict=False))
     methods = style.list_methods(table)
     fig, axes = style.make_panels(len(methods), 2.9, sharex=True, sharey=True)
     for ax, method in zip(axes, methods, strict=True):
         for name, (color, marker) in looks.items():
-            rows = table[(table["method"] == method) & (table["at"] == name)].sort_values("x")
-            x, y = (rows.loc[rows["metric"] == f"{nth}_component", "value"] for nth in ("first", "second"))
+            rows = only(table, method=method, at=name).sort_values("x")
+            x, y = (only(rows, metric=f"{nth}_component")["value"] for nth in ("first", "second"))
             ax.scatter(x, y, s=14, color=color, marker=marker, alpha=0.8, linewidths=0, label=name)
         ax.set(title=f"{label(method)}\nnearest of its label: {100 * shares[method]:.0f} %", xlabel="First component")
     axes[0].set_ylabel("Second component")
@@ -56,11 +56,11 @@ def plot_where(table: pd.DataFrame) -> Figure:
     }
     table, ticks = gained(table).sort_values("x"), range(1, QUARTERS + 1)
     for knob in panels:
-        if missing := set(ticks) - set(table.loc[table["knob"] == knob, "x"]):
+        if missing := set(ticks) - set(only(table, knob=knob)["x"]):
             raise FigureError(f"nothing to draw: no gain has the knob {knob} and the x {min(missing)}")
     fig, axes = style.make_panels(2, 2.2, sharey=True)
     for ax, (knob, (title, first, last)) in zip(axes, panels.items(), strict=True):
-        rows = table[table["knob"] == knob]
+        rows = only(table, knob=knob)
         _quarters_panel(ax, rows)
         ax.set(title=title, xlabel=f"Quarter of the questions (n = {style.say_sizes(rows)})")
         ax.set_xticks(ticks, [f"1 ({first})", *map(str, ticks[1:-1]), f"{QUARTERS} ({last})"])
@@ -70,7 +70,7 @@ def plot_where(table: pd.DataFrame) -> Figure:
 
 def _quarters_panel(ax: Axes, gains: pd.DataFrame) -> None:
     """Gains from retrieval against the quarter, `x`."""
-    style.draw_method(ax, "reaugkd", gains["x"], style.in_points(gains), linestyle="none")
+    style.draw_method(ax, "reaugkd", gains["x"], style.in_units(gains, 100), linestyle="none")
     ax.axhline(0, **style.DASHED)
     ax.set_xlim(0.5, QUARTERS + 0.5)
     ax.grid(axis="y")
@@ -85,7 +85,7 @@ def plot_compression(table: pd.DataFrame) -> Figure:
     if no kind has both rows.
     """
     fig, ax = plt.subplots(figsize=(COLUMN, 2.7))
-    prototypes = _compression_panel(ax, table).query("method == 'prototypes'")
+    prototypes = only(_compression_panel(ax, table), method="prototypes")
     for _, same in prototypes.groupby((10 * np.log(prototypes["kib"])).round()):  # of about one size: one label
         text = ", ".join(f"{100 * kept:g} %" for kept in sorted(same["x"].unique()))
         at = (same["kib"].max(), same["change"].min())
@@ -98,20 +98,19 @@ def plot_compression(table: pd.DataFrame) -> Figure:
 
 def _compression_panel(ax: Axes, table: pd.DataFrame) -> pd.DataFrame:
     """Changes of accuracy against the size of the knowledge base, logarithmic; returns the dots ("change" at "kib")."""
-    size, accuracy = table[table["metric"] == "bytes"], table[(table["metric"] == "accuracy") & table["seed"].notna()]
-    whole = accuracy[accuracy["method"] == "full"].set_index("seed")["value"]
+    size, accuracy = only(table, metric="bytes"), only(table[table["seed"].notna()], metric="accuracy")
+    whole = only(accuracy, method="full").set_index("seed")["value"]
     accuracy = accuracy.assign(change=100 * (accuracy["value"] - accuracy["seed"].map(whole)))
     points = accuracy.merge(size[["method", "x", "value"]], on=["method", "x"], suffixes=("", "_of_base"))
     if points.empty:
         raise FigureError("nothing to draw: no kind of knowledge base has rows accuracy, of single seeds, and bytes")
     points = points.assign(kib=points["value_of_base"] / 1024)
-    for method in style.list_methods(points):
-        rows, dot = points[points["method"] == method], style.dot_style(method)
-        means = rows.groupby("kib")["change"].mean()
+    for method, rows in style.by_method(points):
+        dot, means = style.dot_style(method), rows.groupby("kib")["change"].mean()
         ax.plot(rows["kib"], rows["change"], **dot | {"markersize": 2.5, "alpha": 0.5, "label": ""})
         ax.plot(means.index, means, **dot | {"linestyle": REGISTRY[method].line or "none"})
-    for without in accuracy[accuracy["method"] == "reaugkd_no_retrieval"].groupby("method")["change"].mean():
-        ax.axhline(without, label="without retrieval", **style.DASHED)
+    if len(without := only(accuracy, method="reaugkd_no_retrieval")):
+        ax.axhline(without["change"].mean(), label="without retrieval", **style.DASHED)
     ax.set_xscale("log")
     ax.margins(x=0.1, y=0.2)
     ax.grid(axis="y")
@@ -139,16 +138,17 @@ def plot_glue(table: pd.DataFrame) -> Figure:
     size, widths = (PAGE, 1.0 + 1.5 * len(tasks)), (1.3, *(1.6 if knob == "kept" else 1 for knob in knobs))
     fig, axes = plt.subplots(len(tasks), len(widths), figsize=size, squeeze=False, width_ratios=widths)
     for task, line in zip(tasks, axes, strict=True):
-        part = table[table["dataset"] == task]
-        judged, chance = style.choose_rows(part[is_judged(part) & (part["knob"] == "")], *AXES)
+        part = only(table, dataset=task)
+        main = only(part, knob="")
+        judged, chance = style.choose_rows(main[is_judged(main)], *AXES)
         accuracy_panel(line[0], *name_rows(judged), chance)
-        line[0].set_title(f"{COLUMNS[task].folder} (n = {style.say_sizes(part[part['knob'] == ''])})")
+        line[0].set_title(f"{COLUMNS[task].folder} (n = {style.say_sizes(main)})")
         for ax, top, knob in zip(line[1:], axes[0, 1:], knobs, strict=True):
             if ax is not top:
                 ax.sharex(top)
             if ax is not (first := top if knob == "kept" else axes[0, 1]):
                 ax.sharey(first)
-            if (shown := part[part["knob"] == knob]).empty:
+            if (shown := only(part, knob=knob)).empty:
                 ax.set_axis_off()
             elif knob == "kept":
                 _compression_panel(ax, part)
@@ -185,18 +185,16 @@ def plot_latency(table: pd.DataFrame) -> Figure:
     recall of exact search, which is 1, is not drawn. Raises FigureError if there is no overhead.
     """
     style.need_metrics(table, "latency_overhead")
-    overhead, graph = table[table["metric"] == "latency_overhead"], table[table["method"] == "reaugkd"]
-    panels = {
-        f"Latency overhead, {at} (%)": (100.0, overhead[overhead["at"] == at]) for at in dict.fromkeys(overhead["at"])
-    }
-    panels["Recall of the nearest 16 (%)"] = (100.0, graph[graph["metric"] == "recall"])
-    panels["Memory (MiB)"] = (1 / 2**20, table[table["metric"] == "bytes"])
-    colors = dict(zip(dict.fromkeys(overhead["student"]), (BLUE, ORANGE, GREEN, RED), strict=False))
+    overhead = only(table, metric="latency_overhead")
+    panels = {f"Latency overhead, {at} (%)": (100.0, only(overhead, at=at)) for at in overhead["at"].unique()}
+    panels["Recall of the nearest 16 (%)"] = (100.0, only(table, method="reaugkd", metric="recall"))
+    panels["Memory (MiB)"] = (1 / 2**20, only(table, metric="bytes"))
+    colors = dict(zip(overhead["student"].unique(), (BLUE, ORANGE, GREEN, RED), strict=False))
     (percent,) = find_table("reaugkd_latency").numbers("latency_overhead")
     fig, axes = style.make_panels(len(panels), 2.2)
     for ax, (title, (unit, part)) in zip(axes, panels.items(), strict=True):
         for (student, method), rows in part.groupby(["student", "method"], sort=False):
-            rows = rows.sort_values("x").assign(**{name: unit * rows[name] for name in ("value", "low", "high")})
+            rows = style.in_units(rows.sort_values("x"), unit)
             look = {"color": colors[student], "markerfacecolor": colors[student]}
             style.draw_method(ax, method, rows["x"], rows, label=f"{student}: {label(method)}", **look)
         if part["metric"].eq("latency_overhead").any():

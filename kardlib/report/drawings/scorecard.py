@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kardlib.registry import BLUE, GREEN, GREY, RED
-from kardlib.report.drawings.style import THIN, WHISKERS, in_points, legend_below, whiskers
+from kardlib.report.drawings.style import THIN, WHISKERS, in_units, legend_below, whiskers
 from kardlib.report.figures import LOOK, PAGE
 from kardlib.report.rows import AT_K, FigureError, to_rows
 
@@ -80,7 +80,7 @@ def _claims_panel(ax: Axes, part: pd.DataFrame, stack: Mapping[str, tuple[float,
         ax.vlines(paper, top + 0.1, bottom - 0.1, color=GREEN, linewidth=0.8, alpha=0.6, zorder=1, label="The paper's")
         for n, case in enumerate(to_rows(ours)):
             (marker, color), y = VERDICTS[case["verdict"]], top + 0.8 + n
-            gain = in_points(ours.iloc[[n]])
+            gain = in_units(ours.iloc[[n]], 100)
             ax.errorbar(
                 gain["value"], [y], xerr=whiskers(gain), linestyle="none", marker=marker, color=color, markersize=3.4,
                 zorder=3, label=f"Ours: {case['verdict']}", **WHISKERS | {"capsize": 1.4},

@@ -13,7 +13,7 @@ from matplotlib.ticker import Formatter, LogLocator, StrMethodFormatter
 
 from kardlib.registry import REGISTRY
 from kardlib.report.figures import COLUMN, PAGE
-from kardlib.report.rows import FigureError, measured, told
+from kardlib.report.rows import FigureError, measured, only, told
 
 # A line to compare with, behind what was measured
 THIN: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
@@ -42,6 +42,11 @@ def list_methods(table: pd.DataFrame) -> list[str]:
     if unknown := set(table["method"]) - set(REGISTRY):
         raise FigureError(f"there is no style for the method {min(unknown)!r}: add it with register_method")
     return [method for method in REGISTRY if (table["method"] == method).any()]
+
+
+def by_method(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Each of `list_methods` with its rows."""
+    return [(method, only(table, method=method)) for method in list_methods(table)]
 
 
 def say_sizes(table: pd.DataFrame) -> str:
@@ -90,9 +95,15 @@ def draw_across(ax: Axes, method: str, rows: pd.DataFrame, y: Any) -> None:
     ax.errorbar(rows["value"], y, xerr=whiskers(rows), **WHISKERS | dot_style(method))
 
 
-def in_points(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with values and intervals, fractions, times 100."""
-    return rows.assign(**{column: 100 * rows[column] for column in ("value", "low", "high")})
+def in_units(rows: pd.DataFrame, unit: float) -> pd.DataFrame:
+    """The rows with values and intervals times `unit`; 100 makes points of fractions."""
+    return rows.assign(**{column: unit * rows[column] for column in ("value", "low", "high")})
+
+
+def name_lines(ax: Axes, names: Sequence[str]) -> None:
+    """The names of lines, the first at the top, on the axis y, which ends half a line beyond them."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
 
 
 def show_percent(axis: Axis) -> None:
@@ -122,10 +133,10 @@ def log_ticks(axis: Axis, most: int) -> None:
 
 def draw_by_knob(ax: Axes, table: pd.DataFrame, ticks: list[float], unit: float = 1, **options: Any) -> None:
     """A line for each method against `x` on a logarithmic axis (`set_log_x`), whiskers side by side."""
-    methods, step = list_methods(table), max(10.0, ticks[-1] / ticks[0]) ** 0.02
-    for i, method in enumerate(methods):
-        rows = table[table["method"] == method].sort_values("x")
-        draw_method(ax, method, rows["x"].astype(float) * step ** (i - (len(methods) - 1) / 2), rows, **options)
+    lines, step = by_method(table), max(10.0, ticks[-1] / ticks[0]) ** 0.02
+    for i, (method, rows) in enumerate(lines):
+        rows = rows.sort_values("x")
+        draw_method(ax, method, rows["x"].astype(float) * step ** (i - (len(lines) - 1) / 2), rows, **options)
     set_log_x(ax, ticks, unit)
     ax.grid(axis="y")
 
