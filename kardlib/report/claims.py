@@ -34,6 +34,7 @@ from kardlib.report.rows import (
     in_words,
     is_judged,
     long_form,
+    only,
     read_table,
     to_rows,
 )
@@ -382,7 +383,7 @@ def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale:
     A figure's data with four more columns: "where" in the paper, "verdict", empty for a paper's own gain, "could_fail"
     and "headline".
     """
-    ours = scorecard[(scorecard["dataset"] == dataset) & (scorecard["scale"] == scale)]
+    ours = only(scorecard, dataset=dataset, scale=scale)
     lines = []
     for claim in [claim for claim in claims if claim.row.over and claim.row.metric != GROWTH]:
         about = {"figure": "14_scorecard", "method": claim.id, "where": claim.where, "headline": claim.headline}
@@ -392,7 +393,7 @@ def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale:
             theirs["dataset"] = find_table(reported.table).dataset
             for column, number in reported.numbers(claim.row).items():
                 lines.append(about | theirs | {"student": column, "value": number / 100})
-        for case in to_rows(ours[ours["id"] == claim.id]):
+        for case in to_rows(only(ours, id=claim.id)):
             lines.append(case | about | {name: case[name] and case[name] / 100 for name in ("value", "low", "high")})
     shown = long_form({name: line.get(name) for name in COLUMNS if name != "seed"} for line in lines)
     more = pd.DataFrame(lines, columns=["where", "verdict", "could_fail", "headline"])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kardlib.reaugkd.methods import EARLIER
 from kardlib.report.evaluate import clip_ends
-from kardlib.report.rows import ASKED, COLUMNS, KEYS, is_judged
+from kardlib.report.rows import ASKED, COLUMNS, KEYS, gained, is_judged, only
 from kardlib.report.statistics import paired_difference
 from kardlib.settings import GLUE_TASKS
 
@@ -76,7 +76,7 @@ def of_many_worlds(scorecard: pd.DataFrame) -> pd.Series:
 
 def with_many_worlds(scorecard: pd.DataFrame) -> pd.DataFrame:
     """Of `page.judge_run` this run's verdicts; where many worlds that are published were asked the same, theirs."""
-    own, published = (scorecard[scorecard["origin"] == origin] for origin in ("this run", "published"))
+    own, published = (only(scorecard, origin=origin) for origin in ("this run", "published"))
     verdicts = pd.concat([published[of_many_worlds(published)], own])
     return verdicts.drop_duplicates(["id", *ASKED])
 
@@ -106,24 +106,25 @@ def mean_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
     chosen = _gained(rows).assign(metric="accuracy")
     means: list[dict[str, Any]] = []
     for _, part in chosen[chosen["dataset"].isin(GLUE_TASKS)].groupby(["scale", "student"]):
-        tasks = sorted(part["dataset"].unique())
-        over: dict[str, dict[str, Any]] = {}
-        for rival, cases in part.groupby("over"):
-            if len(cases) == len(tasks) > 1:
-                value = cases["value"].mean()
-                squares = ((cases["value"] - cases[end]) ** 2 for end in ("low", "high"))
-                below, above = (np.sqrt(square.sum(skipna=False)) / len(tasks) for square in squares)
-                over[str(rival)] = cases[COLUMNS].iloc[0].to_dict() | {
-                    "dataset": f"mean of {', '.join(tasks)}", "value": value, "low": value - below,
-                    "high": value + above, "n": cases["n"].sum(), "file": ", ".join(sorted(set(cases["file"]))),
-                }  # fmt: skip
+        tasks = part["dataset"].unique()
+        over = {rival: _mean_of_tasks(cases) for rival, cases in part.groupby("over") if len(cases) == len(tasks) > 1}
         means += over.values()
         if earlier := [over[name] for name in EARLIER if name in over]:
             means.append(min(earlier, key=lambda mean: mean["value"]) | {"over": "best_on_average"})
     return means
 
 
+def _mean_of_tasks(cases: pd.DataFrame) -> dict[str, Any]:
+    """The mean row of the same row of every task."""
+    value, files = cases["value"].mean(), sorted(set(cases["file"]))
+    squares = ((cases["value"] - cases[end]) ** 2 for end in ("low", "high"))
+    below, above = (np.sqrt(square.sum(skipna=False)) / len(cases) for square in squares)
+    return cases[COLUMNS].iloc[0].to_dict() | {
+        "dataset": f"mean of {', '.join(sorted(cases['dataset']))}", "value": value, "low": value - below,
+        "high": value + above, "n": cases["n"].sum(), "file": ", ".join(files),
+    }  # fmt: skip
+
+
 def _gained(rows: pd.DataFrame) -> pd.DataFrame:
     """What ReAugKD gains over others in each task's own metric, on all questions and over all seeds."""
-    chosen = (rows["method"] == "reaugkd") & is_judged(rows) & (rows["over"] != "")
-    return rows[chosen & (rows["knob"] == "") & rows["seed"].isna()]
+    return only(gained(rows[is_judged(rows)]), method="reaugkd", knob="")

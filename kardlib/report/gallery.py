@@ -22,7 +22,7 @@ from kardlib.report.figures import read_provenance, save_figure
 from kardlib.report.papers import escape, lay_out, paper_tables
 from kardlib.report.reported import find_table
 from kardlib.report.rows import (
-    KEYS,
+    ASKED,
     MOST_UNREAD,
     gained,
     in_digits,
@@ -368,7 +368,7 @@ def draw_glue(figures: Path) -> None:
     """Draw `GLUE` from the data of the single tasks' figures that are there; a row that several have, once."""
     paths = [path for name in OF_TASKS if (path := figures / f"{name}.csv").is_file()]
     if paths:
-        table = pd.concat(map(read_table, paths)).drop_duplicates([key for key in KEYS if key != "figure"])
+        table = pd.concat(map(read_table, paths)).drop_duplicates([*ASKED, "seed"])
         save_figure(plot_glue(table), GLUE, table, figures, {"data": [path.name for path in paths]})
 
 

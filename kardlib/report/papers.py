@@ -24,13 +24,14 @@ from kardlib.kard.grids import ASKING_DIFFERENCES, CORPORA, IN_SHOWN, IN_STRATA,
 from kardlib.kard.memorization import Task
 from kardlib.presets import preset
 from kardlib.registry import REGISTRY, Entry, enter, label
-from kardlib.report.claims import NOT_RUN, OF_A_CASE, STUDENTS, gains, judge, read_claims, read_figure, read_rows
+from kardlib.report.claims import NOT_RUN, STUDENTS, gains, judge, read_claims, read_figure, read_rows
 from kardlib.report.combined import MANY_WORLDS, with_many_worlds
 from kardlib.report.drawings import accuracy, case, kard, memory, reaugkd, scorecard
 from kardlib.report.evaluate import GROWTH
 from kardlib.report.figures import PAGE, read_provenance, save_figure
 from kardlib.report.page import judge_run
 from kardlib.report.rows import (
+    ASKED,
     AT_K,
     FRACTIONS,
     IN_NATS,
@@ -41,6 +42,7 @@ from kardlib.report.rows import (
     in_words,
     long_form,
     measured,
+    only,
     to_rows,
     with_unread,
 )
@@ -133,8 +135,9 @@ def _name_condition(row: Mapping[str, Any]) -> str:
     """Where on its figure's axes a row stands; a gain's name says it."""
     if row["over"]:
         return ""
-    parts = [f"k = {row['k']}" if row["metric"] in AT_K else "", row["at"] or ""]
-    return ", ".join(filter(None, [*parts, f"{row['knob']} = {row['x']:,.10g}" if row["x"] is not None else ""]))
+    k = f"k = {row['k']}" if row["metric"] in AT_K else ""
+    x = f"{row['knob']} = {row['x']:,.10g}" if row["x"] is not None else ""
+    return ", ".join(filter(None, [k, row["at"], x]))
 
 
 def _number(row: Mapping[str, Any]) -> str:
@@ -236,7 +239,7 @@ def judge_again(table: pd.DataFrame, figures: Path, dataset: str, scale: str) ->
     Notebook 14 takes the published many worlds where settings are as they are, and this run alone where some differ.
     """
     claims, scorecard = read_claims(), judge_run(figures)
-    for verdicts in (with_many_worlds(scorecard), scorecard[scorecard["origin"] == "this run"]):
+    for verdicts in (with_many_worlds(scorecard), only(scorecard, origin="this run")):
         data = gains(claims, verdicts, dataset, scale)
         if _numbers(data) == _numbers(table):
             return data
@@ -324,7 +327,7 @@ def _changed_verdicts(runs: list[pd.DataFrame], keys: list[str], first: Path, se
         runs = [run[run["figure"] != MANY_WORLDS] for run in runs]
     judged = [judge(read_claims(), run) for run in runs]
     decided = [scorecard[scorecard["verdict"] != NOT_RUN] for scorecard in judged]
-    alike = ["id", *(key for key in keys if key in OF_A_CASE)]
+    alike = ["id", *(key for key in keys if key in ASKED)]
     both = decided[0].merge(decided[1], on=alike, suffixes=("", "_then"))
     both = both[both["verdict"] != both["verdict_then"]]
     return pd.DataFrame(
