@@ -153,7 +153,8 @@ class Region(Group):
         """What the interval must be, numbers multiplied by `unit`."""
         if self.within is not None:
             return f"within {unit * self.within:g} of {unit * self.of:g}"
-        return f"above {unit * self.above:g}" if self.above is not None else f"below {unit * self.below:g}"
+        least, most = self.ends
+        return f"above {unit * least:g}" if most == inf else f"below {unit * most:g}"
 
 
 class Case(Group):
@@ -387,12 +388,12 @@ def gains(claims: Iterable[Claim], scorecard: pd.DataFrame, dataset: str, scale:
     lines = []
     for claim in [claim for claim in claims if claim.row.over and claim.row.metric != GROWTH]:
         about = {"figure": "14_scorecard", "method": claim.id, "where": claim.where, "headline": claim.headline}
-        theirs = {"scale": "reported", "metric": claim.row.metric, "over": claim.row.over}
-        theirs |= {"verdict": "", "could_fail": True}
+        theirs = about | {"scale": "reported", "verdict": "", "could_fail": True}
+        theirs |= {"metric": claim.row.metric, "over": claim.row.over}
         for reported in claim.reported:
             theirs["dataset"] = find_table(reported.table).dataset
             for column, number in reported.numbers(claim.row).items():
-                lines.append(about | theirs | {"student": column, "value": number / 100})
+                lines.append(theirs | {"student": column, "value": number / 100})
         for case in to_rows(only(ours, id=claim.id)):
             lines.append(case | about | {name: case[name] and case[name] / 100 for name in ("value", "low", "high")})
     shown = long_form({name: line.get(name) for name in COLUMNS if name != "seed"} for line in lines)

@@ -50,12 +50,13 @@ def _mean_of_worlds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, values = rows[0], [row["value"] for row in rows]
     mean, *ends, p = paired_difference(values, [0.0] * len(values))
     low, high = clip_ends(ends, first["metric"], first.get("over", ""))
+    told: dict[str, float | None] = {"low": low, "high": high, "p": p}
     each_has_its_own = any((row.get("high") or 0) > (row.get("low") or 0) for row in rows)
     if each_has_its_own and len(rows) > 1 and np.ptp(values) < 1e-9:  # they agree by luck
-        low = high = p = None
+        told = dict.fromkeys(told)
     unread = sum(row.get("unread") or 0 for row in rows) / len(rows) or None
     n = sum(row["n"] for row in rows)
-    return {**first, "value": mean, "low": low, "high": high, "p": p, "n": n, "unread": unread}
+    return {**first, "value": mean, "n": n, "unread": unread, **told}
 
 
 def put_many_worlds(rows: pd.DataFrame) -> pd.DataFrame:

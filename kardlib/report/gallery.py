@@ -30,7 +30,6 @@ from kardlib.report.rows import (
     measured,
     only,
     read_table,
-    to_rows,
     with_unread,
 )
 from kardlib.settings import GLUE_TASKS
@@ -112,7 +111,7 @@ def _headline_cells(table: pd.DataFrame, student: str, metric: str) -> dict[str,
     rows = measured(table)
     rows = rows[rows["method"].isin(HEADLINE) & rows["student"].isin(["", student])]
     floor = (rows["method"] == "chance") & (rows["metric"] == "accuracy") & (metric == LIKELIEST)
-    return {row["method"]: in_per_cent(row) for row in to_rows(rows[(rows["metric"] == metric) | floor])}
+    return {row["method"]: in_per_cent(row) for row in rows[(rows["metric"] == metric) | floor].to_dict("records")}
 
 
 def lead_lines(figures: Path) -> list[str]:
@@ -127,7 +126,7 @@ def lead_lines(figures: Path) -> list[str]:
         parts = []
         for name, table in tables.items():
             gains = only(gained(table), metric="accuracy", knob="", method=method, over=over)
-            if told := {row["student"]: f"{in_points(row)} ({row['student']})" for row in to_rows(gains)}:
+            if told := {row["student"]: f"{in_points(row)} ({row['student']})" for row in gains.to_dict("records")}:
                 parts.append(f"{name} {', '.join(told[student] for student in sorted(told, key=by_size))}")
         if parts:
             lines.append(f"- {said}: {'; '.join(parts)}.")
@@ -143,12 +142,12 @@ def likeliest_lines(figures: Path) -> list[str]:
     """What KARD gains over the undistilled student in the closed world, by the likeliest options."""
     if not (path := figures / "04_main.csv").is_file():
         return []
-    rows = read_table(path).query("metric == @LIKELIEST and over in ('', 'undistilled_reranker')")
-    cells = {row["method"]: in_per_cent(row) for row in to_rows(measured(rows))}
+    rows = only(read_table(path), metric=LIKELIEST).query("over in ('', 'undistilled_reranker')")
+    cells = {row["method"]: in_per_cent(row) for row in measured(rows).to_dict("records")}
     return [
         f"- Closed world, answers read as the likeliest option, {row['student']}: {escape(label(row['method']))} "
         f"{cells[row['method']]} %, {escape(label(row['over']))} {cells[row['over']]} %; gain {in_points(row)}."
-        for row in to_rows(gained(rows))
+        for row in gained(rows).to_dict("records")
     ]
 
 
@@ -171,8 +170,8 @@ def first_passage_lines(figures: Path) -> list[str]:
     for dataset, table in find_tables(figures, "03_hits"):
         if dataset != WORLD:
             first = only(table, metric="hits_silver", k=1)
-            cells = {row["method"]: in_per_cent(row) for row in to_rows(measured(first))}
-            gain = to_rows(only(gained(first), method="reranker", over="bm25"))[0]
+            cells = {row["method"]: in_per_cent(row) for row in measured(first).to_dict("records")}
+            gain = only(gained(first), method="reranker", over="bm25").to_dict("records")[0]
             lines.append(
                 f"- {dataset}, first passage is a silver one: reranker {cells['reranker']} % of questions, BM25 "
                 f"{cells['bm25']} %; gain {in_points(gain)}."
@@ -198,7 +197,7 @@ def main_table(figures: Path) -> list[str]:
     table = only(measured(read_table(figures / "04_main.csv")), metric="accuracy")
     students = preset().students
     papers = [find_table(name) for name in MAIN_TABLES]
-    ours = {(row["method"], row["student"]): in_per_cent(row) for row in to_rows(table)}
+    ours = {(row["method"], row["student"]): in_per_cent(row) for row in table.to_dict("records")}
     lines = []
     for method in in_order(table)["method"].unique():
         if method != "chance":
@@ -229,7 +228,7 @@ def reaugkd_table(figures: Path) -> list[str]:
     """ReAugKD's rows on every task whose figure is there, in per cent."""
     columns: dict[str, dict[str, str]] = {}
     for dataset, table in find_tables(figures, "13_reaugkd"):
-        for row in to_rows(measured(table)):
+        for row in measured(table).to_dict("records"):
             metric = {"accuracy": "", "f1": ", F1"}.get(row["metric"], f", {row['metric']}")
             columns.setdefault(dataset + metric, {})[row["method"]] = in_per_cent(row)
     return side_by_side(columns)

@@ -196,9 +196,10 @@ def plot_knob(table: pd.DataFrame, knob: str) -> Figure:
     methods, unit = style.list_methods(table), 100 if knob.endswith("(%)") else 1
     cells = product(MEASURES, table["at"].unique())
     parts = [(m, at, part) for m, at in cells if len(part := only(table, metric=m, at=at))]
-    paper, accuracies = PAPERS.get(table["figure"].iloc[0]), sum(metric == "accuracy" for metric, *_ in parts)
-    fig, axes = style.make_panels(len(parts) + bool(paper and accuracies), 2.3)
-    if paper and accuracies:
+    accuracies = sum(metric == "accuracy" for metric, *_ in parts)
+    paper = PAPERS.get(table["figure"].iloc[0]) if accuracies else None
+    fig, axes = style.make_panels(len(parts) + bool(paper), 2.3)
+    if paper:
         beside = axes.pop(accuracies)
         _paper_panel(beside, paper, methods, unit)
         beside.set_xlabel(knob)
