@@ -3,6 +3,7 @@
 `kard reproduce --publish` writes them between the two markers of each page, so that no number there is typed.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from kardlib.report.claims import by_size, judge, read_claims, read_rows, summar
 from kardlib.report.combined import MANY_WORLDS, mean_rows
 from kardlib.report.drawings.reaugkd import plot_glue
 from kardlib.report.figures import read_provenance, save_figure
-from kardlib.report.papers import escape, lay_out, paper_tables
+from kardlib.report.papers import escape, paper_tables
 from kardlib.report.reported import find_table
 from kardlib.report.rows import (
     ASKED,
@@ -52,9 +53,9 @@ LIKELIEST = "accuracy_by_total_likelihood"  # the answer is the likeliest option
 WORLD = DATASETS[""]
 IN_WORLD = ("04_strata", "04_main", "11_shown")  # figures of the usual world
 STRATA = {"accuracy_never": "never shown", "accuracy_seldom": "seldom", "accuracy_often": "often", "accuracy": "all"}
-CROSSINGS = {  # figure -> what is said of where whose line crosses which
-    "17_frontier_full": ("in worlds of more ailments, each taught as long", "{} overtakes RD from {} ailments on"),
-    "17_exposures_full": ("in one world, taught for longer", "{} overtakes KARD after {} epochs"),
+CROSSINGS = {  # figure -> what it varies, whose line is crossed, and how a crossing is told
+    "17_frontier_full": ("in worlds of more ailments, each taught as long", "RD", "from {} ailments on"),
+    "17_exposures_full": ("in one world, taught for longer", "KARD", "after {} epochs"),
 }
 AGAINST = {"hits_gold": "gold", "hits_silver": "silver"}
 
@@ -65,8 +66,9 @@ def in_per_cent(row: Mapping[str, Any]) -> str:
 
 
 def in_points(row: Mapping[str, Any]) -> str:
-    """A gain and its interval."""
-    return f"{100 * row['value']:+.1f} points [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+    """A gain and its interval, if it has one; where too much could not be read, that alone."""
+    mostly = row["unread"] if (row["unread"] or 0) > MOST_UNREAD else None
+    return with_unread(f"{in_digits(row, '+.1f', 100)} points", mostly)
 
 
 def find_tables(figures: Path, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -154,14 +156,20 @@ def likeliest_lines(figures: Path) -> list[str]:
 def crossing_lines(figures: Path) -> list[str]:
     """Where one student overtakes another, as worlds grow and as students are taught for longer."""
     lines = []
-    for name, (where, said) in CROSSINGS.items():
+    for name, (where, over, said) in CROSSINGS.items():
         if (path := figures / f"{name}.csv").is_file():
-            table, found = read_table(path), []
-            for cells in lay_out(only(table, metric="crossing").round(1)).to_dict("records"):
-                who = escape(cells.pop("method"))
-                found.append(said.format(who, ", ".join(f"{cells[s]} ({s})" for s in sorted(cells, key=by_size))))
+            found = []
+            for method, rows in only(read_table(path), metric="crossing").groupby("method", sort=False):
+                told = {row["student"]: f"{in_place(row, said)} ({row['student']})" for row in rows.to_dict("records")}
+                by_student = ", ".join(told[student] for student in sorted(told, key=by_size))
+                found.append(f"{escape(label(str(method)))} overtakes {over} {by_student}")
             lines.append(f"- Closed world, shown often, {where}: {'; '.join(found)}.")
     return lines
+
+
+def in_place(row: Mapping[str, Any], said: str) -> str:
+    """Where one line crosses another; 0 is before all that was tried, and infinity beyond it."""
+    return {0: "everywhere", math.inf: "nowhere"}.get(row["value"]) or said.format(in_digits(row, ".3g"))
 
 
 def first_passage_lines(figures: Path) -> list[str]:

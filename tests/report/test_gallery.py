@@ -173,17 +173,18 @@ def test_leads_and_the_count_of_verdicts_stand_below_the_headline_and_the_rest_o
     crossing = {"metric": "crossing", "student": "t5-nano-base"}
     write_rows(tmp_path, "17_frontier_full", [
         {"method": "kard_reranker", "value": 140.0, "low": 104.78, "high": inf, **crossing},
+        {"method": "kard_reranker", "value": inf, "low": 200.0, "high": inf, **crossing, "student": "t5-nano-large"},
         {"method": "kard_shown_reranker", "value": 0.0, "low": 0.0, "high": 50.0, **crossing},
     ])  # fmt: skip
     *_, leads, claims, _ = show_headline(tmp_path)
     by_size, crossed, found = other_findings(tmp_path)
-    lead = "+2.0 points [-1.0, +5.0]"
+    lead = "+2.0 [-1.0, +5.0] points"
     assert leads.endswith(f"closed world {lead} (t5-nano-small), {lead} (t5-nano-base); OpenbookQA {lead} (mine).")
-    assert "as long: KARD (reranker) overtakes RD from 140 [104.8, …] (t5-nano-base) ailments on; " in by_size
-    assert by_size.endswith(" overtakes RD from 0 [0, 50] (t5-nano-base) ailments on.")
-    assert crossed.endswith("KARD after 13.5 [8.5, …] (t5-nano-small), 7.5 [5, 9.8] (t5-nano-large) epochs.")
+    assert "as long: KARD (reranker) overtakes RD from 140 [105, …] ailments on (t5-nano-base), nowhere (" in by_size
+    assert by_size.endswith(" overtakes RD everywhere (t5-nano-base).")
+    assert " overtakes KARD after 13.5 [8.5, …] epochs (t5-nano-small), after 7.5 [5, 9.81] epochs (t5-" in crossed
     assert found.startswith("- OpenbookQA, ") and "reranker 20.0 [10.0, 30.0] % of questions, BM25 20.0 [" in found
-    assert found.endswith("gain +20.0 points [+10.0, +30.0].")
+    assert found.endswith("gain +20.0 [+10.0, +30.0] points.")
     assert claims.startswith("- Claims ([scorecard](docs/scorecard.md)): ")
 
 
@@ -195,11 +196,13 @@ def test_many_worlds_tell_a_lead_in_the_place_of_one(tmp_path):
     row = {"figure": "21_worlds_full", "dataset": "world", "scale": "embedded", "metric": "accuracy"}
     mean = {**gain, "value": 0.01, "low": 0.005, "high": 0.015}
     shown = {**mean, "method": "kard_shown_reranker", "value": 0.012}
-    rows = [*of_worlds, shown, mean, at_k, shown | {"over": "kard_bm25"}]  # the last is no lead that is told
+    junk = shown | {"over": "kard_reranker", "unread": 0.9}
+    rows = [*of_worlds, shown, mean, at_k, junk, shown | {"over": "kard_bm25"}]  # the last is no lead that is told
     long_form(row | one for one in rows).to_csv(tmp_path / "21_worlds_full.csv", index=False)
-    lead, over_rd = lead_lines(tmp_path)
-    assert lead.endswith("main claim: 3 closed worlds +1.0 points [+0.5, +1.5] (t5-nano-base).")
-    assert over_rd.endswith("will read, over RD: 3 closed worlds +1.2 points [+0.5, +1.5] (t5-nano-base).")
+    lead, over_kard, over_rd = lead_lines(tmp_path)
+    assert over_kard.endswith("over KARD (reranker): 3 closed worlds 90% unread (t5-nano-base).")
+    assert lead.endswith("main claim: 3 closed worlds +1.0 [+0.5, +1.5] points (t5-nano-base).")
+    assert over_rd.endswith("will read, over RD: 3 closed worlds +1.2 [+0.5, +1.5] points (t5-nano-base).")
 
 
 def test_the_scorecard_is_a_table_of_markdown(tmp_path):
