@@ -127,7 +127,7 @@ def lead_lines(figures: Path) -> list[str]:
     for (method, over), said in LEADS.items():
         parts = []
         for name, table in tables.items():
-            gains = only(gained(table), metric="accuracy", knob="", method=method, over=over)
+            gains = only(gained(table), metric="accuracy", knob="", method=method, over=over, over_student="")
             if told := {row["student"]: f"{in_points(row)} ({row['student']})" for row in gains.to_dict("records")}:
                 parts.append(f"{name} {', '.join(told[student] for student in sorted(told, key=by_size))}")
         if parts:

@@ -164,7 +164,8 @@ def test_leads_and_the_count_of_verdicts_stand_below_the_headline_and_the_rest_o
     ])  # fmt: skip
     lead = {"method": "kard_reranker", "over": "reasoning_distillation", "value": 0.02, "low": -0.01, "high": 0.05}
     write_rows(tmp_path, "04_main", [{"student": s, **lead} for s in ("t5-nano-base", "t5-nano-small")])
-    write_rows(tmp_path, "04_main_obqa", [{"student": "mine", **lead}])
+    other = {"student": "mine", **lead, "over_student": "larger", "value": 0.04}
+    write_rows(tmp_path, "04_main_obqa", [{"student": "mine", **lead}, other])
     crossing = {"method": "reasoning_distillation", "metric": "crossing"}
     write_rows(tmp_path, "17_exposures_full", [
         {"student": "t5-nano-large", "value": 7.5, "low": 5.0, "high": 9.81, **crossing},
