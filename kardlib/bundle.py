@@ -267,7 +267,7 @@ def count_operations(kind: Kind, work: Sequence[Any]) -> float:
     read = sum(len(text) for item in texts for text in ([item] if isinstance(item, str) else item)) / CHARACTERS
     if kind is PREDICTIONS:
         return 2 * (read + WRITING * len(texts) * knobs.samples * (knobs.max_new_tokens or NEW_TOKENS) / 2)
-    return 6 * read * knobs.count_steps(len(texts)) * knobs.batch / len(texts)
+    return 6 * read * knobs.count_seen(len(texts)) / len(texts)
 
 
 # The way back
