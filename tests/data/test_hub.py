@@ -233,9 +233,10 @@ def test_a_model_of_the_hub_is_carried_in_a_bundle(hub, tmp_path):
     code = f"from pathlib import Path; from kardlib.bundle import Packed; folder = Path({str(tmp_path)!r}); "
     code += "packed = Packed(folder, True, {}, {});"
     done = run(f"{code} print(packed.add_model('someone/model', {Hub.main!r}), packed.models)", hub, tmp_path)
-    named = {"someone--model": {"hub": "someone/model", "sha256": ""}}
-    assert done.stdout.splitlines()[-1] == f"{('someone--model', Hub.main)} {named}", done.stderr
-    carried = {path.name for path in (tmp_path / "models" / "someone--model").iterdir()}
+    name = f"someone--model-{Hub.main[:8]}"  # another revision is another model
+    named = {name: {"hub": "someone/model", "sha256": ""}}
+    assert done.stdout.splitlines()[-1] == f"{(name, Hub.main)} {named}", done.stderr
+    carried = {path.name for path in (tmp_path / "models" / name).iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= carried and "rust_model.ot" not in carried
     done = run(f"{code} packed.add_model('someone/other', {Hub.main!r})", hub, tmp_path)
     assert "BundleError: the Hub does not give someone/other" in done.stderr.splitlines()[-1]
